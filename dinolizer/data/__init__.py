@@ -1,0 +1,1 @@
+"""Images, masks and the table that lists them."""

@@ -1,0 +1,1 @@
+"""The localizer: backbone, head, windows, and what trains them."""

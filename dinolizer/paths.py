@@ -1,0 +1,32 @@
+"""Where things are: the checkout, the shipped weights, the results and the cache."""
+
+import os
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+ASSETS = PACKAGE / "assets"
+# An installed package has no notebooks beside it: then the caller's folder is the checkout.
+ROOT = PACKAGE.parent if (PACKAGE.parent / "notebooks").is_dir() else Path.cwd()
+PROFILES = ROOT / "notebooks" / "profiles"
+
+
+def _made(variable: str, default: Path, *parts: str) -> Path:
+    folder = Path(os.environ.get(variable) or default).resolve().joinpath(*parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def results_dir(profile: str) -> Path:
+    """Folder of one profile's results, made if absent.
+
+    ``$DINOLIZER_RESULTS`` replaces ``results`` of the checkout.
+    """
+    return _made("DINOLIZER_RESULTS", ROOT / "results", profile)
+
+
+def cache_dir() -> Path:
+    """Folder of what can be made again, made if absent.
+
+    ``$DINOLIZER_CACHE`` replaces ``data/cache`` of the checkout.
+    """
+    return _made("DINOLIZER_CACHE", ROOT / "data" / "cache")

@@ -1,0 +1,1 @@
+"""The study: metrics, baselines, evaluation, plots and results."""
