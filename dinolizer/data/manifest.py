@@ -1,0 +1,177 @@
+"""The one table: a row per image, whatever dataset it comes from.
+
+=============  ==================================================================================
+image          path of the image
+mask           path of its mask (white = edited), or empty: nothing is edited
+authentic      whether nothing is edited (kinds ``real`` and ``reencoded``)
+dataset        name of the dataset
+generator      family of the inpainter, or empty
+kind           ``real``; ``sp``: the edit is spliced into the original; ``fr``: the whole image
+               went through the generator; ``reencoded``: all of it, with no edit
+background     ``real`` or ``reencoded``: what the pixels outside of the edit are
+split          name of the split
+group          the source photograph; no group crosses a split
+width, height  size in pixels
+area           edited share of the image's pixels, 0 to 1
+=============  ==================================================================================
+
+Further columns are kept as they are.
+"""
+
+import os
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dinolizer.errors import InputError
+
+TEXT_COLUMNS = ("image", "mask", "dataset", "generator", "kind", "background", "split", "group")
+COLUMNS = (
+    "image",
+    "mask",
+    "authentic",
+    "dataset",
+    "generator",
+    "kind",
+    "background",
+    "split",
+    "group",
+    "width",
+    "height",
+    "area",
+)
+KINDS = ("real", "sp", "fr", "reencoded")
+AUTHENTIC_KINDS = ("real", "reencoded")
+BACKGROUNDS = ("real", "reencoded")
+POLICIES = ("pristine", "fake", "three-class")
+
+
+def validate(frame: pd.DataFrame) -> pd.DataFrame:
+    """Check that a table is a manifest, and return it unchanged.
+
+    Raises
+    ------
+    InputError
+        Naming the first rule that is broken and the first row (or group) that breaks it.
+    """
+    missing = [column for column in COLUMNS if column not in frame]
+    if missing:
+        raise InputError(
+            f"The manifest lacks the column {missing[0]!r}; it must have {', '.join(COLUMNS)}."
+        )
+    if frame.empty:
+        raise InputError("The manifest has no rows; it must describe at least one image.")
+    if not pd.api.types.is_bool_dtype(frame["authentic"]):
+        raise InputError("The manifest's column 'authentic' must hold only True and False.")
+    for column in ("width", "height", "area"):
+        if not pd.api.types.is_numeric_dtype(frame[column]):
+            raise InputError(f"The manifest's column {column!r} must hold only numbers.")
+    for broken, rule in _rules(frame):
+        if broken.any():
+            row = int(np.flatnonzero(broken)[0])
+            raise InputError(f"Row {row} of the manifest ({frame['image'].iloc[row]}): {rule}.")
+    splits = frame.groupby("group")["split"].nunique()
+    if (splits > 1).any():
+        group = splits.index[splits > 1][0]
+        found = sorted(frame.loc[frame["group"] == group, "split"].unique())
+        raise InputError(
+            f"The photo {group!r} is in the splits {' and '.join(found)} of the manifest; "
+            "put every image made from one photo in the same split."
+        )
+    return frame
+
+
+def _rules(frame: pd.DataFrame) -> list[tuple["pd.Series[bool]", str]]:
+    """For each rule: which rows break it, and the rule in words."""
+    authentic, kind, background = frame["authentic"], frame["kind"], frame["background"]
+    return [
+        (frame[list(COLUMNS)].isna().any(axis=1), "no value may be missing (write empty text)"),
+        (frame["image"] == "", "image must be a path"),
+        (~kind.isin(KINDS), f"kind must be one of {', '.join(KINDS)}"),
+        (~background.isin(BACKGROUNDS), f"background must be one of {', '.join(BACKGROUNDS)}"),
+        (
+            authentic != kind.isin(AUTHENTIC_KINDS),
+            "authentic must be true for the kinds real and reencoded and false for sp and fr",
+        ),
+        (
+            authentic != (frame["mask"] == ""),
+            "an authentic image has an empty mask path and an edited one has a mask",
+        ),
+        (
+            authentic & (kind != background),
+            "the background of an authentic image must be the same as its kind",
+        ),
+        (
+            (frame["width"] < 1) | (frame["height"] < 1),
+            "width and height must be at least one pixel",
+        ),
+        (
+            ~frame["area"].between(0, 1) | (authentic != (frame["area"] == 0)),
+            "area must be a share from 0 to 1, and 0 for authentic images only",
+        ),
+    ]
+
+
+def read_manifest(path: str | Path) -> pd.DataFrame:
+    """Read a manifest from CSV and validate it."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"There is no manifest {path}; give the path of a CSV file.")
+    try:
+        frame = pd.read_csv(
+            path,
+            dtype=cast("dict[str, type]", dict.fromkeys(TEXT_COLUMNS, str)),
+            keep_default_na=False,
+        )
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path} cannot be read as CSV ({error}); a manifest is a CSV file with a header line."
+        ) from error
+    return validate(frame)
+
+
+def write_manifest(frame: pd.DataFrame, path: str | Path) -> None:
+    """Validate a manifest and write it as CSV, replacing the file in one step."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    validate(frame).to_csv(temporary, index=False)
+    temporary.replace(path)
+
+
+def target(mask: NDArray[np.bool_], kind: str, background: str, policy: str) -> NDArray[np.uint8]:
+    """Turn an image's mask into the labels a head is trained for.
+
+    Parameters
+    ----------
+    mask : bool (H, W), True where the inpainter put new content.
+    kind, background : of the manifest's row.
+    policy : what pixels outside of the edit are when a generator's auto-encoder rewrote them:
+        ``"pristine"``: 0, as if real (the paper's labels); ``"fake"``: 1, as if edited;
+        ``"three-class"``: 1, a class of its own, and the edit is 2.
+
+    Returns
+    -------
+    uint8 (H, W).
+
+    Raises
+    ------
+    InputError
+        If a name is unknown, or if an authentic kind comes with a mask that is not empty.
+    """
+    for name, value, known in (
+        ("kind", kind, KINDS),
+        ("background", background, BACKGROUNDS),
+        ("policy", policy, POLICIES),
+    ):
+        if value not in known:
+            raise InputError(f"The {name} is {value!r}, but it must be one of {', '.join(known)}.")
+    if kind in AUTHENTIC_KINDS and mask.any():
+        raise InputError(
+            f"An image of kind {kind!r} came with a mask that is not empty; give an all-false mask."
+        )
+    edited = 2 if policy == "three-class" else 1
+    outside = 1 if background == "reencoded" and policy != "pristine" else 0
+    return np.where(mask, edited, outside).astype(np.uint8)

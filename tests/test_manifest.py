@@ -1,0 +1,178 @@
+"""The manifest: its rules, its CSV file and its label policies, on frames made by hand."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dinolizer.data.manifest import COLUMNS, read_manifest, target, validate, write_manifest
+from dinolizer.errors import InputError
+
+
+def row(**changes: object) -> dict[str, object]:
+    """A valid row of a spliced image, with changes."""
+    return {
+        "image": "a.png",
+        "mask": "a-mask.png",
+        "authentic": False,
+        "dataset": "pocket",
+        "generator": "telea",
+        "kind": "sp",
+        "background": "real",
+        "split": "train",
+        "group": "007",
+        "width": 4,
+        "height": 3,
+        "area": 0.25,
+        **changes,
+    }
+
+
+AUTHENTIC: dict[str, Any] = {"mask": "", "authentic": True, "generator": "", "area": 0.0}
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    """One image of every kind, from two photos in two splits."""
+    return pd.DataFrame(
+        [
+            row(),
+            row(image="b.png", kind="fr", background="reencoded"),
+            row(image="c.png", kind="real", split="test", group="NA", **AUTHENTIC),
+            row(
+                image="d.png",
+                kind="reencoded",
+                background="reencoded",
+                split="test",
+                group="NA",
+                **(AUTHENTIC | {"generator": "autoencoder"}),
+            ),
+        ]
+    )
+
+
+def test_a_manifest_survives_its_csv_file(frame: pd.DataFrame, tmp_path: Path) -> None:
+    # "007" must not become 7, "NA" and "" must not become missing values; extra columns stay.
+    frame["seen"] = [True, False, True, False]
+    write_manifest(frame, tmp_path / "manifest.csv")
+    pd.testing.assert_frame_equal(
+        read_manifest(tmp_path / "manifest.csv"), frame, check_dtype=False
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.csv"]
+
+
+def test_an_invalid_manifest_is_not_written(frame: pd.DataFrame, tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        write_manifest(frame.drop(columns="kind"), tmp_path / "manifest.csv")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_every_column_is_required(frame: pd.DataFrame, column: str) -> None:
+    with pytest.raises(InputError, match=f"lacks the column '{column}'"):
+        validate(frame.drop(columns=column))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("kind", "spliced", "Row 1.*kind must be one of real, sp, fr, reencoded"),
+        ("background", "pristine", "background must be one of real, reencoded"),
+        ("image", "", "image must be a path"),
+        ("group", None, "no value may be missing"),
+        ("authentic", True, "authentic must be true for the kinds real and reencoded"),
+        ("mask", "", "an edited one has a mask"),
+        ("width", 0, "width and height must be at least one pixel"),
+        ("area", 25.0, "area must be a share from 0 to 1"),
+        ("area", 0.0, "0 for authentic images only"),
+        ("split", "test", "The photo '007' is in the splits test and train"),
+        ("authentic", "yes", "'authentic' must hold only True and False"),
+        ("height", "tall", "'height' must hold only numbers"),
+    ],
+)
+def test_a_broken_rule_is_named(
+    frame: pd.DataFrame, column: str, value: object, message: str
+) -> None:
+    values = frame[column].tolist()
+    values[1] = value
+    with pytest.raises(InputError, match=message):
+        validate(frame.assign(**{column: values}))
+
+
+def test_an_authentic_image_has_a_background_of_its_kind(frame: pd.DataFrame) -> None:
+    frame.loc[2, "background"] = "reencoded"
+    with pytest.raises(InputError, match=r"Row 2.*the same as its kind"):
+        validate(frame)
+
+
+def test_an_empty_manifest_is_refused(frame: pd.DataFrame) -> None:
+    with pytest.raises(InputError, match="no rows"):
+        validate(frame.iloc[:0])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "There is no manifest"),
+        (lambda path: path.write_bytes(b""), "cannot be read as CSV"),
+        (lambda path: path.write_bytes(b"\xff\xfe\x00\x89PNG"), "cannot be read as CSV"),
+        (lambda path: path.write_text("image,mask\na,b\n"), "lacks the column 'authentic'"),
+    ],
+)
+def test_an_unreadable_manifest_is_refused_in_one_sentence(
+    tmp_path: Path, make: Callable[[Path], object], message: str
+) -> None:
+    make(tmp_path / "manifest.csv")
+    with pytest.raises(InputError, match=message):
+        read_manifest(tmp_path / "manifest.csv")
+
+
+@pytest.mark.parametrize(
+    ("kind", "background", "policy", "inside", "outside"),
+    [
+        # The paper's labels: what an auto-encoder re-encoded, but nobody edited, is pristine.
+        ("sp", "real", "pristine", 1, 0),
+        ("fr", "reencoded", "pristine", 1, 0),
+        ("sp", "real", "fake", 1, 0),
+        ("fr", "reencoded", "fake", 1, 1),
+        ("sp", "real", "three-class", 2, 0),
+        ("fr", "reencoded", "three-class", 2, 1),
+    ],
+)
+def test_label_policies_of_edited_images(
+    kind: str, background: str, policy: str, inside: int, outside: int
+) -> None:
+    mask = np.array([[True, False, False], [True, True, False]])
+    expected = np.array([[inside, outside, outside], [inside, inside, outside]])
+    found = target(mask, kind, background, policy)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "policy", "everywhere"),
+    [
+        ("real", "pristine", 0),
+        ("real", "fake", 0),
+        ("real", "three-class", 0),
+        ("reencoded", "pristine", 0),
+        ("reencoded", "fake", 1),
+        ("reencoded", "three-class", 1),
+    ],
+)
+def test_label_policies_of_authentic_images(kind: str, policy: str, everywhere: int) -> None:
+    found = target(np.zeros((2, 3), dtype=bool), kind, kind, policy)
+    np.testing.assert_array_equal(found, np.full((2, 3), everywhere))
+
+
+def test_labels_refuse_what_they_do_not_know() -> None:
+    mask = np.ones((2, 2), dtype=bool)
+    with pytest.raises(InputError, match="The policy is 'real'"):
+        target(mask, "sp", "real", "real")
+    with pytest.raises(InputError, match="The kind is 'splice'"):
+        target(mask, "splice", "real", "fake")
+    with pytest.raises(InputError, match="mask that is not empty"):
+        target(mask, "real", "real", "fake")
