@@ -1,6 +1,8 @@
-"""Where things are: the checkout, the shipped weights, the results and the cache."""
+"""Where things are, and how a file is written whole or not at all."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -30,3 +32,19 @@ def cache_dir() -> Path:
     ``$DINOLIZER_CACHE`` replaces ``data/cache`` of the checkout.
     """
     return _made("DINOLIZER_CACHE", ROOT / "data" / "cache")
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path`` to write to; it becomes ``path`` when the block ends.
+
+    Where the block raises, ``path`` stays as it was and the temporary file is removed. The folder
+    of ``path`` is made if absent; the suffix is kept, as writers choose the format by it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+    try:
+        yield draft
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

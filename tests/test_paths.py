@@ -1,0 +1,56 @@
+"""Folders follow the environment; a file is written whole or not at all."""
+
+from pathlib import Path
+
+import pytest
+
+from dinolizer import paths
+
+
+def test_the_checkout_holds_the_notebooks() -> None:
+    assert (paths.ROOT / "notebooks").is_dir()
+    assert paths.ROOT == Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize(
+    ("variable", "make", "expected"),
+    [
+        ("DINOLIZER_RESULTS", lambda: paths.results_dir("pocket"), "there/pocket"),
+        ("DINOLIZER_CACHE", paths.cache_dir, "there"),
+    ],
+)
+def test_a_folder_is_taken_from_the_environment_and_made(
+    variable, make, expected, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv(variable, str(tmp_path / "there"))
+    folder = make()
+    assert folder == tmp_path / expected
+    assert folder.is_dir()
+
+
+def test_without_the_environment_folders_are_in_the_checkout(tmp_path, monkeypatch) -> None:
+    monkeypatch.delenv("DINOLIZER_RESULTS")
+    monkeypatch.delenv("DINOLIZER_CACHE", raising=False)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    assert paths.results_dir("pocket") == tmp_path / "results" / "pocket"
+    assert paths.cache_dir() == tmp_path / "data" / "cache"
+
+
+def test_an_atomic_file_appears_when_the_block_ends(tmp_path) -> None:
+    target = tmp_path / "new" / "table.csv"
+    with paths.atomic(target) as draft:
+        assert draft.suffix == ".csv"
+        draft.write_text("a,b")
+        assert not target.exists()
+    assert target.read_text() == "a,b"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path) -> None:
+    target = tmp_path / "table.csv"
+    target.write_text("old")
+    with pytest.raises(OSError, match="disk full"), paths.atomic(target) as draft:
+        draft.write_text("ha")
+        raise OSError("disk full")
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
