@@ -1,0 +1,377 @@
+"""Every kind of image is read right, against known pixel values; what cannot be is one sentence.
+
+The expected pixels are those written into the file by Pillow or OpenCV, or a formula stated beside
+the test.
+"""
+
+import io
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from dinolizer.data import images
+from dinolizer.data.images import find_images, read_image, read_mask, write_image
+from dinolizer.errors import InputError
+
+RNG = np.random.default_rng(0)
+COLOUR = RNG.integers(0, 256, (4, 6, 3), dtype=np.uint8)
+GREY = RNG.integers(0, 256, (4, 6), dtype=np.uint8)
+DEEP = RNG.integers(0, 65536, (4, 6, 4), dtype=np.uint16)
+DEEP[0, :3] = [[0, 128, 129, 5], [65535, 65406, 65407, 0], [385, 386, 257, 9]]
+# round(v / 257): 128 -> 0.498, 129 -> 0.502, 65406 -> 254.498, 65407 -> 254.502, 386 -> 1.502.
+DEEP_FIRST = [[0, 0, 1], [255, 254, 255], [1, 2, 1]]
+
+
+def one_sentence(message: str) -> bool:
+    return message.endswith(".") and "\n" not in message and ". " not in message
+
+
+def refused(call: Callable[[], object]) -> str:
+    with pytest.raises(InputError) as caught:
+        call()
+    assert one_sentence(str(caught.value)), str(caught.value)
+    return str(caught.value)
+
+
+def with_exif(path: Path, orientation: int) -> None:
+    """Put an eXIf chunk with an orientation after the header of a PNG file."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    body = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    data = path.read_bytes()
+    path.write_bytes(data[:33] + chunk + data[33:])  # 8 bytes of signature, 25 of IHDR
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "bmp", "ppm", "webp"])
+def test_a_lossless_file_gives_the_pixels_written(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"photo.{suffix}"
+    Image.fromarray(COLOUR).save(path, **({"lossless": True} if suffix == "webp" else {}))
+    for source in (path, str(path), Image.open(path)):
+        read = read_image(source)
+        assert read.dtype == np.uint8
+        np.testing.assert_array_equal(read, COLOUR)
+
+
+@pytest.mark.parametrize(("suffix", "tolerance"), [("jpg", 6), ("avif", 6)])
+def test_a_lossy_file_gives_about_the_pixels_written(
+    suffix: str, tolerance: int, tmp_path: Path
+) -> None:
+    flat = np.full((16, 16, 3), (200, 100, 50), np.uint8)
+    Image.fromarray(flat).save(tmp_path / f"photo.{suffix}", quality=95)
+    read = read_image(tmp_path / f"photo.{suffix}").astype(int)
+    assert np.abs(read - flat).max() <= tolerance
+
+
+def test_grey_becomes_three_equal_channels(tmp_path: Path) -> None:
+    Image.fromarray(GREY).save(tmp_path / "grey.png")
+    expected = np.repeat(GREY[..., None], 3, axis=2)
+    np.testing.assert_array_equal(read_image(tmp_path / "grey.png"), expected)
+    np.testing.assert_array_equal(read_image(GREY), expected)
+
+
+def test_one_bit_becomes_black_and_white(tmp_path: Path) -> None:
+    bits = GREY > 127
+    Image.fromarray(bits).save(tmp_path / "bits.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "bits.png")[..., 1], bits * 255)
+
+
+def test_alpha_is_dropped_and_the_colour_under_it_kept(tmp_path: Path) -> None:
+    alpha = np.zeros((4, 6, 1), np.uint8)  # fully transparent: blending would lose the colour
+    rgba = np.concatenate([COLOUR, alpha], axis=2)
+    Image.fromarray(rgba).save(tmp_path / "rgba.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "rgba.png"), COLOUR)
+    np.testing.assert_array_equal(read_image(rgba), COLOUR)
+    grey_alpha = np.concatenate([GREY[..., None], alpha], axis=2)
+    Image.fromarray(grey_alpha).save(tmp_path / "la.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "la.png")[..., 2], GREY)
+
+
+@pytest.mark.parametrize("transparent", [False, True])
+@pytest.mark.parametrize("suffix", ["png", "gif"])
+def test_a_palette_gives_its_colours(suffix: str, transparent: bool, tmp_path: Path) -> None:
+    indices = np.array([[0, 1], [2, 1]], np.uint8)
+    palette = np.array([[10, 20, 30], [200, 0, 7], [255, 254, 1]], np.uint8)
+    picture = Image.fromarray(indices).convert("P")
+    picture.putdata(indices.ravel().tolist())
+    picture.putpalette(palette.tobytes())
+    path = tmp_path / f"palette.{suffix}"
+    picture.save(path, **({"transparency": 1} if transparent else {}))
+    assert Image.open(path).mode == "P"
+    np.testing.assert_array_equal(read_image(path), palette[indices])
+
+
+def test_cmyk_is_converted_with_the_naive_formula(tmp_path: Path) -> None:
+    cmyk = np.array([[[0, 0, 0, 0], [255, 0, 0, 0], [0, 255, 255, 0], [0, 0, 0, 255]]], np.uint8)
+    Image.fromarray(cmyk, "CMYK").save(tmp_path / "cmyk.tif")
+    # R = 255 - min(255, C + K), and so on: white, cyan, red, black.
+    expected = [[[255, 255, 255], [0, 255, 255], [255, 0, 0], [0, 0, 0]]]
+    np.testing.assert_array_equal(read_image(tmp_path / "cmyk.tif"), expected)
+
+
+def test_an_inverted_cmyk_jpeg_is_not_a_negative(tmp_path: Path) -> None:
+    # Pillow writes CMYK JPEGs as Adobe's programs do, inverted and marked as such.
+    cmyk = np.zeros((16, 16, 4), np.uint8)
+    cmyk[..., 1:3] = 255  # magenta and yellow: red
+    Image.fromarray(cmyk, "CMYK").save(tmp_path / "cmyk.jpg", quality=95)
+    assert np.abs(read_image(tmp_path / "cmyk.jpg")[8, 8].astype(int) - [255, 0, 0]).max() <= 6
+
+
+@pytest.mark.parametrize("byte_order", ["<", ">"])
+def test_sixteen_bit_grey_is_divided_by_257_and_rounded(byte_order: str, tmp_path: Path) -> None:
+    values = np.array([[0, 128, 129, 385, 386, 65406, 65407, 65535]], np.uint16)
+    expected = np.array([[0, 0, 1, 1, 2, 254, 255, 255]], np.uint8)
+    cv2.imwrite(str(tmp_path / "deep.png"), values)
+    tifffile.imwrite(tmp_path / "deep.tif", values.astype(f"{byte_order}u2"), byteorder=byte_order)
+    (tmp_path / "deep.pgm").write_bytes(b"P5 8 1 65535\n" + values.astype(">u2").tobytes())
+    for name in ("deep.png", "deep.tif", "deep.pgm"):
+        np.testing.assert_array_equal(read_image(tmp_path / name)[..., 0], expected, err_msg=name)
+    np.testing.assert_array_equal(read_image(Image.fromarray(values))[..., 2], expected)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("name", ["deep.png", "raw.tif", "zlib.tif"])
+def test_sixteen_bit_colour_is_divided_by_257_and_rounded(
+    name: str, channels: int, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    write_deep(path, DEEP[..., :channels])
+    read = read_image(path)
+    np.testing.assert_array_equal(read, np.rint(DEEP[..., :3] / 257))
+    np.testing.assert_array_equal(read[0, :3], DEEP_FIRST)
+
+
+def write_deep(path: Path, values: NDArray[np.uint16], orientation: int = 1) -> None:
+    if path.suffix == ".png":
+        order = cv2.COLOR_RGBA2BGRA if values.shape[2] == 4 else cv2.COLOR_RGB2BGR
+        cv2.imwrite(str(path), cv2.cvtColor(values, order))
+        with_exif(path, orientation)
+    else:
+        tifffile.imwrite(
+            path,
+            values,
+            photometric="rgb",
+            compression=None if path.stem == "raw" else "zlib",
+            extrasamples=["unassalpha"] if values.shape[2] == 4 else None,
+            extratags=[(0x0112, "H", 1, orientation, True)],
+        )
+
+
+def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Pillow's own `exif_transpose` on an image in memory, as the independent reference."""
+    picture = Image.fromarray(pixels)
+    picture.getexif()[0x0112] = orientation
+    return np.asarray(ImageOps.exif_transpose(picture))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied_once(orientation: int, tmp_path: Path) -> None:
+    expected = upright(COLOUR, orientation)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for name in ("photo.png", "photo.webp"):
+        Image.fromarray(COLOUR).save(tmp_path / name, exif=exif, lossless=True)
+        np.testing.assert_array_equal(read_image(tmp_path / name), expected, err_msg=name)
+    for name in ("raw.tif", "zlib.tif"):
+        for pixels in (COLOUR, GREY):
+            tifffile.imwrite(
+                tmp_path / name,
+                pixels,
+                photometric="rgb" if pixels.ndim == 3 else "minisblack",
+                compression=None if name == "raw.tif" else "zlib",
+                extratags=[(0x0112, "H", 1, orientation, True)],
+            )
+            np.testing.assert_array_equal(
+                read_image(tmp_path / name), read_image(upright(pixels, orientation)), err_msg=name
+            )
+    deep = upright(np.rint(DEEP[..., :3] / 257).astype(np.uint8), orientation)
+    for name in ("deep.png", "raw.tif", "zlib.tif"):
+        write_deep(tmp_path / name, DEEP[..., :3], orientation)
+        np.testing.assert_array_equal(read_image(tmp_path / name), deep, err_msg=name)
+
+
+def test_a_portrait_jpeg_stands_upright(tmp_path: Path) -> None:
+    landscape = np.zeros((16, 32, 3), np.uint8)
+    landscape[:, 16:] = 255  # orientation 6: its right side is the bottom of the photograph
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(landscape).save(tmp_path / "phone.jpg", exif=exif)
+    read = read_image(tmp_path / "phone.jpg")
+    assert read.shape == (32, 16, 3)
+    assert read[:16].max() < 10 and read[16:].min() > 245
+
+
+def test_damaged_exif_does_not_hide_the_photograph(tmp_path: Path) -> None:
+    Image.fromarray(COLOUR).save(tmp_path / "photo.png", exif=b"Exif\0\0nonsense")
+    np.testing.assert_array_equal(read_image(tmp_path / "photo.png"), COLOUR)
+
+
+def test_of_a_phone_jpeg_with_two_pictures_the_first_is_read(tmp_path: Path) -> None:
+    first, second = (Image.new("RGB", (16, 8), colour) for colour in ("white", "black"))
+    first.save(tmp_path / "phone.jpg", format="MPO", save_all=True, append_images=[second])
+    assert read_image(tmp_path / "phone.jpg").min() > 250
+
+
+def test_content_decides_not_the_name(tmp_path: Path) -> None:
+    Image.fromarray(COLOUR).save(tmp_path / "photo.jpg", format="PNG")
+    np.testing.assert_array_equal(read_image(tmp_path / "photo.jpg"), COLOUR)
+
+
+def test_an_rgb_array_is_passed_on_and_other_layouts_are_made_contiguous() -> None:
+    assert np.shares_memory(read_image(COLOUR), COLOUR)
+    flipped = read_image(COLOUR[:, ::-1])
+    assert flipped.flags.c_contiguous
+    np.testing.assert_array_equal(flipped[:, 0], COLOUR[:, -1])
+
+
+def png_bytes(size: tuple[int, int] = (64, 64)) -> bytes:
+    buffer = io.BytesIO()
+    noise = RNG.integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("empty.png", b"", "is empty"),
+        ("text.jpg", b"this is a letter, not a photograph\n" * 50, "not an image"),
+        ("page.png", b"<html><body>404</body></html>", "not an image"),
+        ("vector.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
+        ("postscript.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
+        ("nothing.ppm", b"P6 0 4 255\n", "not an image|cannot be read|0x4"),
+    ],
+)
+def test_a_file_that_is_no_image_is_one_sentence(
+    name: str, content: bytes, says: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    message = refused(lambda: read_image(tmp_path / name))
+    assert name in message
+    assert any(part in message for part in says.split("|")), message
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif", "gif", "bmp"])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.7])
+def test_a_truncated_file_is_one_sentence(suffix: str, share: float, tmp_path: Path) -> None:
+    path = tmp_path / f"cut.{suffix}"
+    Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    assert "cut" in refused(lambda: read_image(path))
+
+
+def test_a_truncated_sixteen_bit_file_is_one_sentence(tmp_path: Path) -> None:
+    deep = RNG.integers(0, 65536, (64, 64, 3), dtype=np.uint16)
+    cv2.imwrite(str(tmp_path / "deep.png"), deep)
+    data = (tmp_path / "deep.png").read_bytes()
+    (tmp_path / "deep.png").write_bytes(data[: len(data) // 2])
+    assert "cut short" in refused(lambda: read_image(tmp_path / "deep.png"))
+
+
+def test_missing_files_and_folders_are_one_sentence(tmp_path: Path) -> None:
+    assert "no file" in refused(lambda: read_image(tmp_path / "missing.png"))
+    assert "folder" in refused(lambda: read_image(tmp_path))
+    assert "no file" in refused(lambda: read_image("nul\0byte.png"))
+    assert "cannot be read" in refused(lambda: read_image("x" * 5000))
+    os.mkfifo(tmp_path / "pipe.png")
+    assert "no file" in refused(lambda: read_image(tmp_path / "pipe.png"))
+
+
+@pytest.mark.parametrize("side", [9000, 30000])
+def test_a_huge_image_is_refused_from_its_header(side: int, tmp_path: Path) -> None:
+    """A PNG header that claims 81 or 900 million pixels: over our cap, and over Pillow's."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    data = png_bytes()
+    crc = struct.pack(">I", zlib.crc32(header))
+    (tmp_path / "bomb.png").write_bytes(data[:12] + header + crc + data[33:])
+    assert "80 million pixels" in refused(lambda: read_image(tmp_path / "bomb.png"))
+
+
+def test_the_cap_holds_for_arrays_and_pil_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_PIXELS", 23)
+    assert "million pixels" in refused(lambda: read_image(COLOUR))
+    assert "million pixels" in refused(lambda: read_image(Image.fromarray(COLOUR)))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_values_of_unknown_range_are_refused(kind: type, tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "values.tif", GREY.astype(kind))
+    assert "unknown range" in refused(lambda: read_image(tmp_path / "values.tif"))
+
+
+@pytest.mark.parametrize(
+    ("array", "says"),
+    [
+        (np.zeros((4, 4, 3), np.float32), "float32, but it must be uint8; multiply it by 255"),
+        (np.zeros((4, 4), bool), "bool, but it must be uint8; multiply it by 255"),
+        (np.zeros((4, 4, 3), np.uint16), "uint16, but it must be uint8; scale it"),
+        (np.zeros((3, 4, 4, 3), np.uint8), "(3, 4, 4, 3)"),
+        (np.zeros((3, 40, 40), np.uint8), "channels last"),
+        (np.zeros((0, 4, 3), np.uint8), "at least one pixel"),
+        (12, "is a int"),
+    ],
+)
+def test_other_arrays_are_refused_with_what_to_do(array: object, says: str) -> None:
+    assert says in refused(lambda: read_image(array))  # type: ignore[arg-type]
+
+
+def test_a_mask_is_what_is_over_127(tmp_path: Path) -> None:
+    values = np.array([[0, 1, 127], [128, 200, 255]], np.uint8)
+    write_image(tmp_path / "mask.png", values)
+    mask = read_mask(tmp_path / "mask.png")
+    assert mask.dtype == np.bool_
+    np.testing.assert_array_equal(mask, [[False, False, False], [True, True, True]])
+    Image.fromarray(values > 127).save(tmp_path / "bits.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "bits.png"), mask)
+
+
+def test_a_mask_of_zeros_and_ones_is_refused_and_an_empty_one_is_not(tmp_path: Path) -> None:
+    write_image(tmp_path / "ones.png", np.eye(4, dtype=np.uint8))
+    assert "multiply it by 255" in refused(lambda: read_mask(tmp_path / "ones.png"))
+    write_image(tmp_path / "empty.png", np.zeros((4, 4), np.uint8))
+    assert not read_mask(tmp_path / "empty.png").any()
+
+
+def test_writing_is_lossless_and_replaces_the_old_file_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new folder" / "photo.png"
+    for pixels in (COLOUR, COLOUR[::-1], GREY):
+        write_image(path, pixels)
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), pixels)
+    assert [file.name for file in path.parent.iterdir()] == ["photo.png"]
+
+
+def test_writing_refuses_what_would_lose_something(tmp_path: Path) -> None:
+    assert "lossless" in refused(lambda: write_image(tmp_path / "mask.jpg", GREY))
+    for bad in (GREY / 255, np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4), np.uint8)):
+        assert "image array" in refused(lambda bad=bad: write_image(tmp_path / "x.png", bad))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_stands_for_its_images_sorted(tmp_path: Path) -> None:
+    for name in ("b/2.PNG", "b/1.jpg", "a.tif", ".hidden.png", "notes.txt", "c/deep/3.webp"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    expected = [tmp_path / name for name in ("a.tif", "b/1.jpg", "b/2.PNG", "c/deep/3.webp")]
+    assert find_images([tmp_path]) == expected
+    extra = [tmp_path / "notes.txt", tmp_path / "b/1.jpg", tmp_path / "missing.png"]
+    assert find_images([*extra[:2], tmp_path, extra[2]]) == [
+        *extra[:2],
+        *(path for path in expected if path != extra[1]),
+        extra[2],
+    ]
+
+
+def test_a_folder_without_images_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    assert str(tmp_path) in refused(lambda: find_images([tmp_path]))
