@@ -9,7 +9,7 @@ from dinolizer import paths
 
 def test_the_checkout_holds_the_notebooks() -> None:
     assert (paths.ROOT / "notebooks").is_dir()
-    assert paths.ROOT == Path(__file__).parent.parent
+    assert Path(__file__).parent.parent == paths.ROOT
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,65 @@
+# make results   regenerate the pocket study into results/pocket
+# make test      run every check and test
+# make notebooks execute the notebooks in place, so that they carry their outputs
+# make lock      pin the dependencies of pyproject.toml anew
+# make clean     remove what the others made, results/ apart
+#
+# Each sets up .venv by itself and does again only what has changed.
+
+PYTHON ?= python3
+CORES ?= 2
+
+BIN := $(CURDIR)/.venv/bin
+CACHE := $(CURDIR)/data/cache
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+# Everything in the checkout that a test could depend on; wildcard drops what git knows but is gone.
+SOURCES := $(wildcard $(shell git ls-files --cached --others --exclude-standard -- . ':!results'))
+
+export PATH := $(BIN):$(PATH)
+export OMP_NUM_THREADS ?= 1
+# A relative path, a user's site-packages or a caller's own environment must not leak into ours.
+unexport PYTHONPATH VIRTUAL_ENV
+
+.PHONY: results test notebooks lock clean
+.DELETE_ON_ERROR:
+
+results: .venv/installed
+	snakemake --cores $(CORES) --quiet rules
+
+test: .venv/tested
+	@echo "Every test passes on the present sources; nothing more to run."
+
+notebooks: .venv/installed
+	DINOLIZER_RESULTS=$(CACHE)/scratch jupyter nbconvert --to notebook --execute --inplace \
+	    --ExecutePreprocessor.record_timing=False --log-level=WARN $(NOTEBOOKS)
+
+lock: .venv/bin/uv
+	uv pip compile --no-config --quiet --upgrade --universal --fork-strategy fewest \
+	    --python-version 3.11 --extra dev --generate-hashes --no-emit-index-url \
+	    --custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+
+clean:
+	rm -rf .venv .snakemake data/cache *.egg-info .*_cache
+
+.venv/bin/uv:
+	@$(PYTHON) -c "import sys; v = sys.version_info; sys.exit(v < (3, 11) and \
+	    f'$(PYTHON) is Python {v.major}.{v.minor}; 3.11 or newer is needed: make PYTHON=...')"
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
+
+.venv/installed: .venv/bin/uv requirements.lock pyproject.toml
+	uv pip install --no-config --quiet --python .venv --require-hashes -r requirements.lock
+	uv pip install --no-config --quiet --python .venv --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/tested: export DINOLIZER_CACHE := $(CACHE)
+.venv/tested: export DINOLIZER_RESULTS := $(CACHE)/scratch
+.venv/tested: .venv/installed $(SOURCES)
+	ruff check
+	ruff format --check
+	mypy dinolizer
+	$(if $(NOTEBOOKS),nbqa mypy notebooks)
+	pytest --numprocesses 2
+	$(if $(NOTEBOOKS),pytest --numprocesses 2 --dist loadscope --nbval-lax --nbval-current-env \
+	    $(NOTEBOOKS))
+	@touch $@

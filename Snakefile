@@ -1,0 +1,81 @@
+# One rule a notebook: papermill runs it with a profile, and its tables and figures are the outputs.
+#
+#   snakemake --cores 2                             the pocket profile
+#   snakemake --cores 2 --config profile=laptop     another of notebooks/profiles
+
+import os
+from pathlib import Path
+
+from dinolizer.paths import cache_dir, results_dir
+from dinolizer.study.parameters import find_profile
+
+# What each notebook makes. A table is a CSV and a LaTeX file, a figure a PNG and an SVG file, each
+# with a JSON of provenance. `after` names the notebooks whose results it reads.
+NOTEBOOKS = {
+    "00-quickstart": {"figures": ["00-quickstart"]},
+    "01-data": {"tables": ["01-data"], "figures": ["01-mask-sizes"]},
+    "02-train-head": {"tables": ["02-train-head"], "figures": ["02-train-head"]},
+    "03-benchmark": {"tables": ["03-benchmark"], "figures": ["03-benchmark"]},
+    "04-robustness": {"tables": ["04-robustness"], "figures": ["04-robustness"]},
+    "A1-pocket": {},
+}
+
+# What of the package a notebook depends on: its modules, and the weights and cards in assets.
+SUFFIXES = (".py", ".safetensors", ".json")
+
+PROFILE = config.get("profile", "pocket")
+PROFILE_FILE = os.path.relpath(find_profile(PROFILE))
+RESULTS = os.path.relpath(results_dir(PROFILE))
+CACHE = os.path.relpath(cache_dir() / PROFILE)
+SOURCES = sorted(str(path) for path in Path("dinolizer").rglob("*") if path.suffix in SUFFIXES)
+
+
+def outputs(made):
+    """Paths of all files that a notebook leaves in the results, its own executed copy apart."""
+    kinds = {"tables": ("csv", "tex", "json"), "figures": ("png", "svg", "json")}
+    files = [
+        f"{RESULTS}/{kind}/{name}.{suffix}"
+        for kind, suffixes in kinds.items()
+        for name in made.get(kind, [])
+        for suffix in suffixes
+    ]
+    return files + [f"{RESULTS}/heads/{head}" for head in made.get("heads", [])]
+
+
+rule all:
+    input:
+        # The results are committed; the markers are not, so that a fresh clone makes all anew.
+        expand(f"{CACHE}/{{name}}.done", name=NOTEBOOKS),
+        [outputs(made) for made in NOTEBOOKS.values()],
+        expand(f"{RESULTS}/notebooks/{{name}}.ipynb", name=NOTEBOOKS),
+
+
+for name, made in NOTEBOOKS.items():
+
+    rule:
+        name:
+            name
+        input:
+            notebook=f"notebooks/{name}.ipynb",
+            profile=PROFILE_FILE,
+            package=SOURCES,
+            earlier=[f"notebooks/{earlier}.ipynb" for earlier in made.get("after", [])],
+            # Its order alone: results that are made again unchanged do not call for their readers.
+            done=[ancient(f"{CACHE}/{earlier}.done") for earlier in made.get("after", [])],
+        output:
+            outputs(made),
+            notebook=f"{RESULTS}/notebooks/{name}.ipynb",
+            marker=touch(f"{CACHE}/{name}.done"),
+        params:
+            # Snakemake removes the outputs of a failed rule; the draft is none, and so is kept.
+            draft=f"{CACHE}/{name}.ipynb",
+        # Two kernels that start at the same time may ask for the same port.
+        retries: 1
+        shell:
+            """
+            dinolizer check-parameters {input.notebook} {input.profile}
+            papermill {input.notebook} {params.draft} --parameters_file {input.profile} \
+                --kernel python3 --no-progress-bar ||
+                {{ echo "{input.notebook} failed; it is kept as far as it ran: {params.draft}"; exit 1; }}
+            mv {params.draft} {output.notebook}
+            """

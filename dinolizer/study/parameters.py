@@ -1,0 +1,114 @@
+"""Profiles: the parameter files that papermill passes to every notebook."""
+
+import ast
+from pathlib import Path
+
+import nbformat
+import papermill
+import yaml
+
+from dinolizer.errors import InputError
+from dinolizer.paths import PROFILES
+
+
+def find_profile(name: str) -> Path:
+    """Path of the profile of that name in ``notebooks/profiles``.
+
+    Raises
+    ------
+    InputError
+        There is none; the message lists those there are.
+    """
+    path = PROFILES / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(profile.stem for profile in PROFILES.glob("*.yaml")))
+        raise InputError(f"Unknown profile {name!r}: choose one of {known}.")
+    return path
+
+
+def read_profile(path: Path) -> dict[str, object]:
+    """Names and values of a profile file.
+
+    Raises
+    ------
+    InputError
+        The file is missing, is not YAML, or is not a flat list of names and values.
+    """
+    if not path.is_file():
+        raise InputError(f"No profile file at {path}: give a YAML file of parameters.")
+    try:
+        parameters = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = " ".join(str(error).split())
+        raise InputError(f"The profile {path} is not YAML ({where}): correct it there.") from error
+    if not isinstance(parameters, dict) or any(isinstance(v, dict) for v in parameters.values()):
+        raise InputError(
+            f"The profile {path} is not flat: write one 'name: value' a line, nothing nested."
+        )
+    return {str(name): value for name, value in parameters.items()}
+
+
+def read_defaults(notebook: Path) -> dict[str, object]:
+    """Names and default values in the cell of a notebook that is tagged ``parameters``.
+
+    A default that is not a literal is given as its source text.
+
+    Raises
+    ------
+    InputError
+        The file is missing, is not a notebook, or has no such cell.
+    """
+    if not notebook.is_file():
+        raise InputError(f"No notebook at {notebook}: give the path of an .ipynb file.")
+    try:
+        found = papermill.inspect_notebook(notebook)
+    # papermill leaves what is wrong with a notebook to whichever part meets it first.
+    except (nbformat.reader.NotJSONError, nbformat.ValidationError, ValueError, KeyError) as error:
+        raise InputError(f"{notebook} is not a Python notebook: save it with Jupyter.") from error
+    if not found:
+        raise InputError(
+            f"The notebook {notebook} has no parameters: tag the cell that sets them 'parameters'."
+        )
+    return {name: _literal(entry["default"]) for name, entry in found.items()}
+
+
+def check_parameters(notebook: Path, profile: Path) -> None:
+    """Hold a profile against a notebook, before anything is run.
+
+    papermill itself only warns of a name that the notebook does not know, and runs it with the
+    default instead.
+
+    Parameters
+    ----------
+    notebook
+        A notebook with a cell tagged ``parameters``.
+    profile
+        A flat YAML file.
+
+    Raises
+    ------
+    InputError
+        A name is unknown to the notebook, or text is given for a number (YAML reads ``1e-4`` as
+        text), or one of the files cannot be read.
+    """
+    defaults = read_defaults(notebook)
+    given = read_profile(profile)
+    unknown = [name for name in given if name not in defaults]
+    if unknown:
+        raise InputError(
+            f"{profile} sets {', '.join(unknown)}, unknown to {notebook.name}: "
+            f"use only {', '.join(defaults)}."
+        )
+    for name, value in given.items():
+        if isinstance(value, str) and isinstance(defaults[name], int | float):
+            raise InputError(
+                f"{profile} sets {name} to the text {value!r} where {notebook.name} has the number "
+                f"{defaults[name]}: write a number, with a point before an exponent (1.0e-4)."
+            )
+
+
+def _literal(source: str) -> object:
+    try:
+        return ast.literal_eval(source)
+    except (ValueError, SyntaxError):
+        return source
