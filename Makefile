@@ -24,7 +24,7 @@ unexport PYTHONPATH VIRTUAL_ENV
 .DELETE_ON_ERROR:
 
 results: .venv/installed
-	snakemake --cores $(CORES) --quiet rules
+	snakemake --cores $(CORES) --quiet rules host
 
 test: .venv/tested
 	@echo "Every test passes on the present sources; nothing more to run."

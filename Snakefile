@@ -76,6 +76,6 @@ for name, made in NOTEBOOKS.items():
             dinolizer check-parameters {input.notebook} {input.profile}
             papermill {input.notebook} {params.draft} --parameters_file {input.profile} \
                 --kernel python3 --no-progress-bar ||
-                {{ echo "{input.notebook} failed; it is kept as far as it ran: {params.draft}"; exit 1; }}
+                {{ echo "{input.notebook} failed; kept as far as it ran: {params.draft}" >&2; exit 1; }}
             mv {params.draft} {output.notebook}
             """

@@ -1,0 +1,106 @@
+"""A profile is held against a notebook before anything is run."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from dinolizer.errors import InputError
+from dinolizer.paths import ROOT
+from dinolizer.study import parameters
+
+CELL = 'profile = "pocket"\nseed = 0\nrate = 1.0e-3\nheads = ["a"]\nwhere = Path("x")'
+PYTHON = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
+
+
+@pytest.fixture
+def notebook(tmp_path: Path) -> Path:
+    path = tmp_path / "03-benchmark.ipynb"
+    cell = new_code_cell(CELL, metadata={"tags": ["parameters"]})
+    nbformat.write(new_notebook(cells=[cell], metadata=PYTHON), path)
+    return path
+
+
+def profile(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_defaults_are_read_as_literals(notebook: Path) -> None:
+    assert parameters.read_defaults(notebook) == {
+        "profile": "pocket",
+        "seed": 0,
+        "rate": 1.0e-3,
+        "heads": ["a"],
+        "where": 'Path("x")',
+    }
+
+
+def test_known_names_pass(notebook: Path, tmp_path: Path) -> None:
+    parameters.check_parameters(notebook, profile(tmp_path, "profile: small\nrate: 1.0e-4\n"))
+
+
+def test_unknown_names_are_refused_with_the_known_ones(notebook: Path, tmp_path: Path) -> None:
+    given = profile(tmp_path, "sede: 3\nseed: 3\nprofil: small\n")
+    expected = (
+        "sets sede, profil, unknown to 03-benchmark.ipynb: "
+        "use only profile, seed, rate, heads, where."
+    )
+    with pytest.raises(InputError, match=expected):
+        parameters.check_parameters(notebook, given)
+
+
+def test_a_number_that_yaml_reads_as_text_is_refused(notebook: Path, tmp_path: Path) -> None:
+    # YAML 1.1 wants a point in a floating-point number: 1e-4 is text to it.
+    with pytest.raises(InputError, match="rate to the text '1e-4'"):
+        parameters.check_parameters(notebook, profile(tmp_path, "rate: 1e-4"))
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b", "train:\n  seed: 3", "3"])
+def test_a_profile_that_is_not_flat_is_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not flat"):
+        parameters.read_profile(profile(tmp_path, text))
+
+
+@pytest.mark.parametrize("content", [b"a: [", b"\xff\xfe\x00"])
+def test_a_profile_that_is_not_yaml_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_bytes(content)
+    with pytest.raises(InputError, match="is not YAML") as caught:
+        parameters.read_profile(tmp_path / "bad.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_files_are_named(notebook: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"No profile file at .*none\.yaml"):
+        parameters.check_parameters(notebook, tmp_path / "none.yaml")
+    with pytest.raises(InputError, match=r"No notebook at .*none\.ipynb"):
+        parameters.check_parameters(tmp_path / "none.ipynb", profile(tmp_path, "seed: 3"))
+
+
+@pytest.mark.parametrize("text", ["", "hello", "{}"])
+def test_a_file_that_is_no_notebook_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.ipynb"
+    path.write_text(text)
+    with pytest.raises(InputError, match="is not a Python notebook"):
+        parameters.read_defaults(path)
+
+
+def test_a_notebook_without_parameters_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "plain.ipynb"
+    nbformat.write(new_notebook(cells=[new_code_cell("a = 1")], metadata=PYTHON), path)
+    with pytest.raises(InputError, match="has no parameters"):
+        parameters.read_defaults(path)
+
+
+def test_an_unknown_profile_is_refused_with_the_known_ones() -> None:
+    assert parameters.find_profile("pocket") == ROOT / "notebooks" / "profiles" / "pocket.yaml"
+    with pytest.raises(InputError, match=r"Unknown profile 'poket': choose one of .*pocket"):
+        parameters.find_profile("poket")
+
+
+def test_every_notebook_accepts_every_profile() -> None:
+    for path in sorted((ROOT / "notebooks" / "profiles").glob("*.yaml")):
+        for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
+            parameters.check_parameters(notebook, path)
