@@ -1,4 +1,4 @@
-"""Baselines on forgeries each must find, and the choice of a threshold by exhaustive search."""
+"""Baselines on forgeries each must find."""
 
 from itertools import product
 
@@ -10,19 +10,16 @@ from skimage.data import astronaut
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.metrics import roc_auc_score
 
-from dinolizer.errors import InputError
 from dinolizer.study.baselines import (
     BASELINES,
     BIN_OF_PATTERN,
     _block_histograms,
     _cooccurrences,
     _robust_distances,
-    choose_threshold,
     error_level,
     noise_inconsistency,
     residual_features,
 )
-from dinolizer.study.metrics import counts
 
 SIZE = 160
 INSIDE = np.zeros((SIZE, SIZE), dtype=bool)
@@ -151,24 +148,3 @@ def test_robust_distances_ignore_the_outliers() -> None:
     assert found[800:].min() > np.quantile(found[:800], 0.99)
     expected = EmpiricalCovariance().fit(clean).mahalanobis(clean)
     assert np.corrcoef(found[:800], expected)[0, 1] > 0.95
-
-
-def test_the_threshold_is_the_best_of_an_exhaustive_search() -> None:
-    rng = np.random.default_rng(0)
-    truths = list(rng.random((4, 8, 9)) > 0.7)
-    maps = [rng.random((8, 9)) + 0.4 * truth for truth in truths]
-
-    def macro_iou(threshold: float) -> float:
-        pairs = zip(maps, truths, strict=True)
-        return float(np.mean([counts(values > threshold, truth).iou for values, truth in pairs]))
-
-    best = max(macro_iou(threshold) for threshold in np.ravel(maps))
-    # As many candidates as there are values: the quantiles come close to every one of them.
-    assert macro_iou(choose_threshold(maps, truths, candidates=4000)) == pytest.approx(best)
-
-
-def test_a_threshold_needs_forged_images() -> None:
-    empty = np.zeros((3, 3), dtype=bool)
-    for maps, truths in (([], []), ([np.ones((3, 3))], [empty])):
-        with pytest.raises(InputError, match="chosen on forged images"):
-            choose_threshold(maps, truths)

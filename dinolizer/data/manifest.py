@@ -18,7 +18,6 @@ area           edited share of the image's pixels, 0 to 1
 Further columns are kept as they are.
 """
 
-import os
 from pathlib import Path
 from typing import cast
 
@@ -27,6 +26,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dinolizer.errors import InputError
+from dinolizer.paths import atomic
 
 TEXT_COLUMNS = ("image", "mask", "dataset", "generator", "kind", "background", "split", "group")
 COLUMNS = (
@@ -135,10 +135,9 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
 
 def write_manifest(frame: pd.DataFrame, path: str | Path) -> None:
     """Validate a manifest and write it as CSV, replacing the file in one step."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    validate(frame).to_csv(temporary, index=False)
-    temporary.replace(path)
+    validate(frame)
+    with atomic(Path(path)) as draft:
+        frame.to_csv(draft, index=False)
 
 
 def target(mask: NDArray[np.bool_], kind: str, background: str, policy: str) -> NDArray[np.uint8]:

@@ -3,7 +3,7 @@
 All work on one image alone: they look for the part that was made differently from the rest. A
 baseline takes a uint8 (H, W, 3) RGB image of any size and returns a float32 (H, W) suspicion map,
 higher = more suspicious, in a unit of its own: its threshold is chosen on training photographs by
-`choose_threshold`. Settings were chosen on photographs outside of every test set.
+`dinolizer.study.thresholds`. Settings were chosen on photographs outside of every test set.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,8 +13,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
-
-from dinolizer.errors import InputError
 
 Image = NDArray[np.uint8]
 Map = NDArray[np.float32]
@@ -119,48 +117,6 @@ BASELINES: dict[str, Callable[[Image], Map]] = {
     "error level analysis": error_level,
     "residual features": residual_features,
 }
-
-
-def choose_threshold(
-    maps: Sequence[NDArray[np.floating]], truths: Sequence[NDArray[np.bool_]], candidates: int = 512
-) -> float:
-    """Choose the one threshold that maximises the macro IoU of forged training images.
-
-    Parameters
-    ----------
-    maps : suspicion maps, float (H, W) each.
-    truths : bool (H, W) each, none of them empty.
-    candidates : number of thresholds tried, quantiles of all maps together.
-
-    Returns
-    -------
-    The threshold; a pixel is marked when its map is ``>`` the threshold.
-
-    Raises
-    ------
-    InputError
-        If there are no images, or a truth is empty: authentic images have no IoU.
-    """
-    if not maps or not all(truth.any() for truth in truths):
-        raise InputError(
-            "A threshold is chosen on forged images, but there are none or one has an empty "
-            "truth; leave authentic images out."
-        )
-    pooled = np.concatenate([values.ravel() for values in maps])
-    thresholds = np.unique(np.quantile(pooled, np.linspace(0, 1, candidates)))
-    pairs = zip(maps, truths, strict=True)
-    macro_iou = np.mean([_iou_curve(values, truth, thresholds) for values, truth in pairs], axis=0)
-    return float(thresholds[np.argmax(macro_iou)])
-
-
-def _iou_curve(
-    values: NDArray[np.floating], truth: NDArray[np.bool_], thresholds: NDArray[np.floating]
-) -> NDArray[np.float64]:
-    """IoU of one image at each of the sorted thresholds."""
-    edited, rest = np.sort(values[truth]), np.sort(values[~truth])
-    tp = len(edited) - np.searchsorted(edited, thresholds, side="right")
-    fp = len(rest) - np.searchsorted(rest, thresholds, side="right")
-    return np.asarray(tp / (len(edited) + fp))
 
 
 def _log_deviation(level: Map, window: int, *, cut: float, floor: float) -> Map:

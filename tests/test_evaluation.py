@@ -1,0 +1,231 @@
+"""Rows from a manifest on disk, and tables against what is counted by hand."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+
+from dinolizer.data.degradations import degrade
+from dinolizer.data.images import write_image
+from dinolizer.errors import InputError
+from dinolizer.study.evaluation import (
+    ALL_FAMILIES,
+    evaluate,
+    fit_thresholds,
+    score_image,
+    summarise,
+    summarise_authentic,
+    summarise_conditions,
+    summarise_robustness,
+)
+
+HEIGHT, WIDTH = 10, 20  # 200 pixels; every edit is the top row (20) or the top two rows (40)
+
+
+def red(image: NDArray[np.uint8], row: object) -> NDArray[np.float32]:
+    """A method: the red channel is the suspicion, 0 to 1."""
+    return image[..., 0].astype(np.float32) / 255
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> pd.DataFrame:
+    """Two photos; per photo two edits, of two families, and the photo itself."""
+    rows: list[dict[str, Any]] = []
+    for group, found in (("a", 20), ("b", 10)):
+        for family, kind, edited in (("x", "sp", 1), ("y", "fr", 2), ("", "real", 0)):
+            image = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
+            image[0, :found, 0] = 200  # `red` finds the top row, or the first half of it
+            mask = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+            mask[:edited] = 255
+            path, mask_path = tmp_path / f"{group}{kind}.png", tmp_path / f"{group}{kind}-mask.png"
+            write_image(path, image)
+            write_image(mask_path, mask)
+            authentic = kind == "real"
+            rows.append(
+                {
+                    "image": str(path),
+                    "mask": "" if authentic else str(mask_path),
+                    "authentic": authentic,
+                    "generator": family,
+                    "kind": kind,
+                    "background": "reencoded" if kind == "fr" else "real",
+                    "group": group,
+                    "seen": family != "y",
+                    "grain": group == "b",
+                    "condition": "clean",
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def test_rows_hold_counts_and_scores_of_each_image(manifest: pd.DataFrame) -> None:
+    rows = evaluate("red", red, manifest, 0.5).set_index(["group", "kind"])
+    counted = rows[["tp", "fp", "fn", "tn"]].to_dict("split")
+    assert dict(zip(counted["index"], counted["data"], strict=True)) == {
+        ("a", "sp"): [20, 0, 0, 180],
+        ("a", "fr"): [20, 0, 20, 160],
+        ("a", "real"): [0, 20, 0, 180],
+        ("b", "sp"): [10, 0, 10, 180],
+        ("b", "fr"): [10, 0, 30, 160],
+        ("b", "real"): [0, 10, 0, 190],
+    }
+    assert rows["iou"].tolist()[:2] == [1, 0.5]
+    assert rows["marked"].tolist() == [0.1] * 3 + [0.05] * 3
+    assert rows.loc[("a", "sp"), ["best_iou", "ap", "score"]].tolist() == pytest.approx(
+        [1, 1, 200 / 255]
+    )
+    assert np.isnan(rows.loc[("a", "real"), ["iou", "f1", "ap", "best_iou"]].astype(float)).all()
+    assert (rows["seconds"] >= 0).all()
+
+
+def test_the_threshold_may_differ_between_photos(manifest: pd.DataFrame) -> None:
+    rows = evaluate("red", red, manifest, {"a": 0.9, "b": 0.5}, ranking=False)
+    assert rows.groupby("group")["marked"].max().to_dict() == {"a": 0, "b": 0.05}
+    assert rows["threshold"].tolist() == [0.9] * 3 + [0.5] * 3
+    assert rows[["ap", "best_iou"]].isna().all(axis=None)
+    with pytest.raises(InputError, match="no threshold for the photo 'b', only for a"):
+        evaluate("red", red, manifest, {"a": 0.5})
+
+
+def test_the_method_sees_the_row_and_the_degraded_image(manifest: pd.DataFrame) -> None:
+    seen: list[tuple[str, NDArray[np.uint8]]] = []
+
+    def predict(image: NDArray[np.uint8], row: Any) -> NDArray[np.float32]:
+        seen.append((row["group"], image))
+        return red(image, row)
+
+    rows = evaluate("red", predict, manifest, 0.3, degradation="resize", level=1.5)
+    assert [group for group, _ in seen] == ["a"] * 3 + ["b"] * 3
+    assert {image.shape for _, image in seen} == {(15, 30, 3)}
+    assert (rows[["tp", "fp", "fn", "tn"]].sum(axis=1) == 15 * 30).all()
+    assert rows["degradation"].unique().tolist() == ["resize"]
+    original = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
+    original[0, :, 0] = 200
+    np.testing.assert_array_equal(seen[0][1], degrade("resize", 1.5, original, seed=0))
+
+
+def test_noise_differs_between_images_and_repeats_with_the_seed(manifest: pd.DataFrame) -> None:
+    def run(seed: int) -> list[float]:
+        noisy: list[float] = []
+
+        def predict(image: NDArray[np.uint8], row: object) -> NDArray[np.float32]:
+            noisy.append(float(image[5:].astype(float).mean()))
+            return red(image, row)
+
+        evaluate("red", predict, manifest, 0.5, degradation="noise", level=9, seed=seed)
+        return noisy
+
+    first = run(0)
+    assert len(set(first)) == len(first)
+    assert first == run(0)
+    assert set(first).isdisjoint(run(1))
+
+
+def test_a_map_of_another_size_is_refused(manifest: pd.DataFrame) -> None:
+    with pytest.raises(InputError, match="10 x 10 and the truth 10 x 20 pixels"):
+        evaluate("cropped", lambda image, row: red(image, row)[:, :10], manifest, 0.5)
+
+
+def test_thresholds_are_fitted_on_the_other_photos(manifest: pd.DataFrame) -> None:
+    def predict(image: NDArray[np.uint8], row: Any) -> NDArray[np.float32]:
+        return red(image, row) * (0.5 if row["group"] == "a" else 1)
+
+    # Photo a's maps are 0.39 where marked, photo b's 0.78; the best threshold of either's maps
+    # is anything below that, and the smallest is taken: 0. With an offset they tell apart.
+    shifted = fit_thresholds(lambda i, r: predict(i, r) + (r["group"] == "a"), manifest)
+    assert 1 <= shifted["b"] < 1.39
+    assert 0 <= shifted["a"] < 0.78
+
+
+def test_the_table_by_hand(manifest: pd.DataFrame) -> None:
+    table = summarise(evaluate("red", red, manifest, 0.5))
+    assert list(table.columns)[:9] == [
+        *("method", "family", "kind", "seen", "n_images", "iou", "iou_low", "iou_high", "f1")
+    ]
+    spliced, regenerated, overall = table.to_dict("records")
+    # Family x: IoU 1 and 1/2; two photos drawn twice give 1/2, 3/4 or 1.
+    assert (spliced["family"], spliced["kind"], spliced["seen"]) == ("x", "sp", True)
+    assert (spliced["n_images"], spliced["iou"]) == (2, 0.75)
+    assert (spliced["iou_low"], spliced["iou_high"]) == (0.5, 1)
+    assert spliced["f1"] == pytest.approx((1 + 2 / 3) / 2)
+    assert spliced["micro_iou"] == 30 / 40
+    # Family y: IoU 1/2 and 1/4.
+    assert (regenerated["family"], regenerated["seen"]) == ("y", False)
+    assert regenerated["iou"] == 0.375
+    assert (overall["family"], overall["kind"], overall["n_images"]) == (ALL_FAMILIES, "all", 4)
+    assert overall["iou"] == (0.75 + 0.375) / 2
+    assert (overall["iou_low"], overall["iou_high"]) == (0.375, 0.75)
+    assert overall["micro_iou"] == 60 / 120
+
+
+def test_families_count_equally_however_many_images_they_have(manifest: pd.DataFrame) -> None:
+    rows = evaluate("red", red, manifest, 0.5)
+    many = pd.concat([rows, *[rows[rows["family"] == "x"]] * 3])
+    first, second = (
+        summarise(table).query("family == @ALL_FAMILIES").drop(columns=["n_images", "micro_iou"])
+        for table in (rows, many)
+    )
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_methods_keep_their_order_and_have_their_own_lines(manifest: pd.DataFrame) -> None:
+    def nothing(image: NDArray[np.uint8], row: object) -> NDArray[np.float32]:
+        return np.zeros(image.shape[:2], dtype=np.float32)
+
+    rows = pd.concat(
+        [evaluate("red", red, manifest, 0.5), evaluate("nothing", nothing, manifest, 0.5)]
+    )
+    table = summarise(rows)
+    assert table["method"].tolist() == ["red"] * 3 + ["nothing"] * 3
+    assert table["family"].tolist() == ["x", "y", ALL_FAMILIES] * 2
+    assert table.query("method == 'nothing'")["iou"].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("make", "columns"),
+    [
+        (summarise_conditions, ["method", "condition", "grain"]),
+        (summarise_robustness, ["method", "degradation", "level"]),
+    ],
+)
+def test_other_cuts_of_the_rows(
+    manifest: pd.DataFrame, make: Callable[[pd.DataFrame], pd.DataFrame], columns: list[str]
+) -> None:
+    clean = evaluate("red", red, manifest, 0.5)
+    noisy = evaluate("red", red, manifest, 0.5, degradation="jpeg", level=100)
+    table = make(pd.concat([clean, noisy]))
+    assert list(table.columns)[:3] == columns
+    # By photo's grain: a has IoU 1 and 1/2, b has 1/2 and 1/4. Undegraded: all four of them.
+    expected = [0.75, 0.375] if "grain" in columns else [0.5625, 0.5625]
+    assert table["iou"].tolist() == pytest.approx(expected, abs=0.02)
+    assert table["n_images"].tolist() == [4, 4]
+
+
+def test_authentic_images_are_reported_apart(manifest: pd.DataFrame) -> None:
+    rows = evaluate("red", red, manifest, 0.5)
+    rows["score"] = [0.9, 0.8, 0.3, 0.7, 0.2, 0.6]  # per photo: x, y, authentic
+    (line,) = summarise_authentic(rows).to_dict("records")
+    assert (line["method"], line["kind"], line["n_images"]) == ("red", "real", 2)
+    assert line["marked"] == pytest.approx(0.075)
+    assert (line["marked_low"], line["marked_high"]) == pytest.approx((0.05, 0.1))
+    # Forged 0.9, 0.8, 0.7, 0.2 against authentic 0.3, 0.6: 6 of 8 pairs are in order; over 0.5
+    # are 3 of 4 forged and 1 of 2 authentic images.
+    assert line["auc"] == 6 / 8
+    assert line["balanced_accuracy"] == (3 / 4 + 1 / 2) / 2
+
+
+def test_there_must_be_forged_images(manifest: pd.DataFrame) -> None:
+    rows = evaluate("red", red, manifest[manifest["authentic"]], 0.5)
+    with pytest.raises(InputError, match="no rows of forged images"):
+        summarise(rows)
+
+
+def test_the_score_of_an_image_is_the_99th_percentile() -> None:
+    values = np.arange(10_000, dtype=np.float32).reshape(100, 100)
+    scores = score_image(values, 9899.5, np.zeros((100, 100), dtype=bool))
+    assert scores["score"] == pytest.approx(9899.01)
+    assert scores["marked"] == 0.01
