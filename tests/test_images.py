@@ -270,6 +270,12 @@ def test_a_truncated_file_is_one_sentence(suffix: str, share: float, tmp_path: P
     assert "cut" in refused(lambda: read_image(path))
 
 
+def test_a_pil_image_of_a_truncated_file_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "cut.png").write_bytes(png_bytes()[:5000])
+    with Image.open(tmp_path / "cut.png") as image:
+        assert "cut short" in refused(lambda: read_image(image))
+
+
 def test_a_truncated_sixteen_bit_file_is_one_sentence(tmp_path: Path) -> None:
     deep = RNG.integers(0, 65536, (64, 64, 3), dtype=np.uint16)
     cv2.imwrite(str(tmp_path / "deep.png"), deep)

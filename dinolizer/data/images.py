@@ -54,7 +54,7 @@ def read_image(source: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[
     Alpha is dropped and the colour under it kept, as blending would invent pixels. 16-bit values
     become ``round(value / 257)``, so that 0 and 65535 become 0 and 255. CMYK, palette, grey and
     1-bit images are converted by Pillow, without colour profiles. Of an animation the first frame
-    is read.
+    is read. A PIL image of a 16-bit RGB file has lost its low bytes already: pass the path.
 
     Raises
     ------
@@ -64,36 +64,37 @@ def read_image(source: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
-    if isinstance(source, Image.Image):
-        return _decode(source, "The PIL image", None)
-    if not isinstance(source, str | Path):
+    if not isinstance(source, str | Path | Image.Image):
         raise InputError(
             f"The image is a {type(source).__name__}, but it must be a path, a PIL image "
             "or a uint8 array (H, W, 3)."
         )
-    path = Path(source)
+    name = "The PIL image" if isinstance(source, Image.Image) else str(source)
     try:
-        _check_file(path)
-        # Pillow gets a handle, not the name: mapped from its name, an uncompressed grey TIFF with
-        # an orientation comes out wrongly turned (Pillow 13.0).
-        with path.open("rb") as handle, warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(handle, formats=FORMATS) as image:
-                return _decode(image, str(path), path)
+            if isinstance(source, Image.Image):
+                return _decode(source, name, None)
+            path = Path(source)
+            _check_file(path)
+            # Pillow gets a handle, not the name: mapped from its name, an uncompressed grey TIFF
+            # with an orientation comes out wrongly turned (Pillow 13.0).
+            with path.open("rb") as handle, Image.open(handle, formats=FORMATS) as image:
+                return _decode(image, name, path)
     except UnidentifiedImageError:
         raise InputError(
-            f"{path} is not an image that can be read; it must be an undamaged file of one of the "
+            f"{name} is not an image that can be read; it must be an undamaged file of one of the "
             f"formats {', '.join(FORMATS)}."
         ) from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise _too_large(str(path)) from None
+        raise _too_large(name) from None
     except InputError:
         raise
     except Exception as error:  # decoders meet damage with almost any exception
         reason = str(error).rstrip(".") or type(error).__name__
         raise InputError(
-            f"{path} cannot be read ({reason}); it may be damaged or cut short: get a whole copy."
+            f"{name} cannot be read ({reason}); it may be damaged or cut short: get a whole copy."
         ) from error
 
 

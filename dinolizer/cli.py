@@ -1,0 +1,120 @@
+"""The commands at the shell: a thin front door."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dinolizer.errors import InputError
+
+# What needs torch is imported inside the commands: --help answers at once.
+app = typer.Typer(
+    help="Localize generative inpainting in photographs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """Turn what the user gave wrong into its sentence on stderr and exit code 1."""
+    try:
+        yield
+    except InputError as error:
+        typer.echo(f"dinolizer: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def localize(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Images, or folders of images.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")],
+    model: Annotated[str, typer.Option(metavar="NAME", help="Backbone.")] = "pocket",
+    head: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Head; by default the model's own.")
+    ] = None,
+    small: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOW",
+            help="'resize' or 'pad' images smaller than a window; by default as the head says.",
+        ),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="'cpu' or 'cuda'; by default the GPU if there is one.")
+    ] = None,
+) -> None:
+    """Write for every image a mask (PNG), the map (NPZ) and the settings with the score (JSON)."""
+    from tqdm.auto import tqdm
+
+    from dinolizer.data.images import find_images
+    from dinolizer.model.localizer import Localizer
+
+    failed = 0
+    with _one_sentence():
+        images = find_images(paths)
+        localizer = Localizer.from_pretrained(
+            model, head=head, device=device, **({} if small is None else {"small": small})
+        )
+        stems = _stems(images)
+        for path, stem in tqdm(
+            zip(images, stems, strict=True), total=len(images), disable=len(images) == 1
+        ):
+            try:
+                result = localizer(path)
+            except InputError as error:
+                failed += 1
+                tqdm.write(f"dinolizer: {error}", file=sys.stderr)
+                continue
+            result.save(out, stem)
+            renamed = "" if stem == path.stem else f"  saved as {stem}"
+            tqdm.write(f"{path}  score {result.score:.3f}  marked {result.marked:.1%}{renamed}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _stems(images: Sequence[Path]) -> list[str]:
+    """Names for the results: the file's own, with a number from its second use on."""
+    taken: set[str] = {path.stem for path in images}
+    used: set[str] = set()
+    stems = []
+    for path in images:
+        stem, number = path.stem, 2
+        while stem in used or (stem != path.stem and stem in taken):
+            stem, number = f"{path.stem}_{number}", number + 1
+        used.add(stem)
+        stems.append(stem)
+    return stems
+
+
+@app.command()
+def pretrain(
+    photos: Annotated[Path, typer.Argument(metavar="PHOTOS", help="Folder of photographs.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for weights and checkpoints.")],
+    device: Annotated[
+        str | None, typer.Option(help="'cpu' or 'cuda'; by default the GPU if there is one.")
+    ] = None,
+) -> None:
+    """Make the pocket weights from a folder of photographs; an interrupted run goes on."""
+    from dinolizer.model.pretraining import pretrain as run
+
+    with _one_sentence():
+        run(photos, out, device)
+
+
+@app.command()
+def check_parameters(
+    notebook: Annotated[Path, typer.Argument(metavar="NOTEBOOK")],
+    profile: Annotated[Path, typer.Argument(metavar="PROFILE")],
+) -> None:
+    """Check that a notebook accepts every parameter name of a profile."""
+    from dinolizer.study.parameters import check_parameters as check
+
+    with _one_sentence():
+        check(notebook, profile)

@@ -1,0 +1,109 @@
+"""Tokens of a frozen backbone, computed once and kept on the disk."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from dinolizer.errors import InputError
+from dinolizer.model.backbones import Backbone
+from dinolizer.paths import atomic, cache_dir
+
+
+def as_batch(images: Sequence[NDArray[np.uint8]], device: torch.device) -> Tensor:
+    """Stack uint8 ``(H, W, 3)`` images of one size to float32 ``(N, 3, H, W)`` in [0, 1]."""
+    stacked = torch.from_numpy(np.stack(images)).to(device)
+    return stacked.permute(0, 3, 1, 2).float() / 255
+
+
+def extract(
+    backbone: Backbone, images: Sequence[NDArray[np.uint8]], batch_size: int = 16
+) -> Tensor:
+    """Tokens of images, from the cache or, the first time, from the backbone.
+
+    Parameters
+    ----------
+    backbone
+        On any device.
+    images
+        uint8 ``(H, W, 3)`` RGB, all of one size, a multiple of the patch.
+    batch_size
+        Images given to the backbone at once.
+
+    Returns
+    -------
+    Tensor
+        float16 ``(N, D, h, w)`` on the CPU.
+
+    Notes
+    -----
+    The cache is one safetensors file under ``tokens`` in `dinolizer.paths.cache_dir`, named by a
+    SHA-256 of the backbone's weights and normalisation and of all images. One that is damaged is
+    computed again.
+
+    Raises
+    ------
+    InputError
+        Without images, and where their sizes differ.
+    """
+    sizes = sorted({image.shape for image in images})
+    if len(sizes) != 1:
+        raise InputError(
+            f"The images have the shapes {sizes}, but all of them must have one and the same: "
+            "crop them first."
+        )
+    path = cache_dir() / "tokens" / f"{_key(backbone, images)}.safetensors"
+    cached = _load(path)
+    if cached is not None:
+        return cached
+    starts = tqdm(
+        range(0, len(images), batch_size), desc="tokens", unit="batch", leave=False, disable=None
+    )
+    tokens = torch.cat(
+        [
+            backbone(as_batch(images[start : start + batch_size], backbone.device)).half().cpu()
+            for start in starts
+        ]
+    )
+    with atomic(path) as draft:
+        save_file({"tokens": tokens}, draft)
+    return tokens
+
+
+def patch_targets(masks: NDArray[np.bool_], patch: int) -> Tensor:
+    """Share of each patch that is edited: bool ``(N, H, W)`` to float32 ``(N, h, w)`` in [0, 1].
+
+    Raises
+    ------
+    InputError
+        If a side is no multiple of the patch.
+    """
+    if masks.ndim != 3 or masks.shape[1] % patch or masks.shape[2] % patch:
+        raise InputError(
+            f"The masks have the shape {masks.shape}, but it must be (N, H, W) with H and W "
+            f"multiples of the patch of {patch} pixels: crop or pad them."
+        )
+    return F.avg_pool2d(torch.from_numpy(masks.astype(np.float32)), patch)
+
+
+def _key(backbone: Backbone, images: Sequence[NDArray[np.uint8]]) -> str:
+    digest = hashlib.sha256(f"{backbone.hash} {backbone.spec.mean} {backbone.spec.std}".encode())
+    for image in images:
+        digest.update(f"{image.shape} {image.dtype}".encode())
+        digest.update(image.tobytes())
+    return digest.hexdigest()
+
+
+def _load(path: Path) -> Tensor | None:
+    try:
+        return load_file(path)["tokens"]
+    except (OSError, SafetensorError, KeyError):
+        return None

@@ -1,0 +1,138 @@
+"""The linear head and its file: one 1x1 convolution that knows what it was made for."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from dinolizer.errors import InputError
+from dinolizer.model.backbones import Backbone
+from dinolizer.model.windows import REDUCTIONS, Reduce
+from dinolizer.paths import atomic
+
+Small = Literal["resize", "pad"]
+CLASSES = {"pristine": 1, "fake": 1, "three-class": 3}
+"""Label policy to the number of channels of the head's logits."""
+
+
+@dataclass(frozen=True)
+class HeadCard:
+    """What a head was made for, stored inside its file.
+
+    Attributes
+    ----------
+    backbone, backbone_hash
+        Name and SHA-256 of the weights whose tokens it reads.
+    policy
+        What re-encoded pixels outside of the edit were labelled as: a key of `CLASSES`.
+    window, stride
+        In pixels.
+    threshold
+        A pixel is marked where its probability is over it (strictly).
+    reduce
+        How the logits of overlapping windows are put together.
+    small
+        What is done to an image with a side under the window; see `dinolizer.model.localizer`.
+    about
+        Free text: data, seed, time, machine, licence.
+    """
+
+    backbone: str
+    backbone_hash: str
+    policy: str
+    window: int
+    stride: int
+    threshold: float = 0.5
+    reduce: Reduce = "sum"
+    small: Small = "resize"
+    about: str = ""
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("policy", tuple(CLASSES)),
+            ("reduce", REDUCTIONS),
+            ("small", get_args(Small)),
+        ):
+            if getattr(self, name) not in allowed:
+                raise InputError(
+                    f"The head's {name} is {getattr(self, name)!r}, but it must be one of "
+                    f"{list(allowed)}."
+                )
+        if not 0 <= self.threshold <= 1:
+            raise InputError(
+                f"The threshold is {self.threshold}, but a probability from 0 to 1 is expected."
+            )
+        if not 0 < self.stride <= self.window:
+            raise InputError(
+                f"The stride is {self.stride}, but it must be from 1 to the window's {self.window} "
+                "pixels."
+            )
+
+
+def make_head(dim: int, classes: int = 1) -> nn.Conv2d:
+    """Make the head: a 1x1 convolution ``(N, dim, h, w) -> (N, classes, h, w)``, ``dim + 1``
+    parameters per class: 769 for ViT-B.
+    """
+    return nn.Conv2d(dim, classes, kernel_size=1)
+
+
+def save_head(path: Path, head: nn.Conv2d, card: HeadCard) -> None:
+    """Write a head as safetensors with its card in the metadata, whole or not at all."""
+    tensors = {name: tensor.detach().cpu() for name, tensor in head.state_dict().items()}
+    metadata = {name: json.dumps(value) for name, value in asdict(card).items()}
+    with atomic(path) as draft:
+        save_file(tensors, draft, metadata=metadata)
+
+
+def load_head(path: Path, backbone: Backbone) -> tuple[nn.Conv2d, HeadCard]:
+    """Read a head, for the backbone it was trained on, to that backbone's device.
+
+    Raises
+    ------
+    InputError
+        For a file that is missing, damaged or no head, and for the head of another backbone.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"The head {path} cannot be read ({str(error).rstrip('.')}); give a whole head "
+            "file, as dinolizer.model.head.save_head writes it."
+        ) from None
+    card = _card(metadata, path)
+    if (card.backbone, card.backbone_hash) != (backbone.spec.name, backbone.hash):
+        raise InputError(
+            f"The head {path} was trained on {card.backbone!r} (weights "
+            f"{card.backbone_hash[:12]}), but the backbone is {backbone.spec.name!r} (weights "
+            f"{backbone.hash[:12]}); load that backbone, or train a head on this one."
+        )
+    head = make_head(backbone.dim, CLASSES[card.policy])
+    expected = {name: tensor.shape for name, tensor in head.state_dict().items()}
+    if {name: tensor.shape for name, tensor in tensors.items()} != expected:
+        raise InputError(
+            f"The head {path} does not hold a 1x1 convolution of {backbone.dim} values to "
+            f"{CLASSES[card.policy]}, which its card promises; train it again."
+        )
+    head.load_state_dict(tensors)
+    return head.eval().requires_grad_(False).to(backbone.device, torch.float32), card
+
+
+def _card(metadata: dict[str, str], path: Path) -> HeadCard:
+    names = [field.name for field in fields(HeadCard)]
+    missing = [name for name in names if name not in metadata]
+    if missing:
+        raise InputError(
+            f"The file {path} is no head: its metadata lacks {missing[0]!r}; give one written by "
+            "dinolizer.model.head.save_head."
+        )
+    try:
+        return HeadCard(**{name: json.loads(metadata[name]) for name in names})
+    except (json.JSONDecodeError, TypeError):
+        raise InputError(f"The card of the head {path} is damaged; train the head again.") from None

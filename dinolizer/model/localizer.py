@@ -1,0 +1,193 @@
+"""From one photograph to a map of what was inpainted in it."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dinolizer.data.images import MAX_PIXELS, read_image
+from dinolizer.errors import InputError
+from dinolizer.model.backbones import Backbone, load_backbone, weights_hash
+from dinolizer.model.features import as_batch
+from dinolizer.model.head import HeadCard, load_head
+from dinolizer.model.localization import Localization
+from dinolizer.model.windows import accumulate, grid
+from dinolizer.paths import ASSETS
+
+__all__ = ["Localization", "Localizer"]
+
+BATCH = 16
+"""Windows given to the backbone at once."""
+SMALL_AREA = 1016 * 1016
+"""Area that small images are resized to for windows of 504 pixels, as the official code is reported
+to do; for another window it is scaled with the window's own area."""
+SMALL_AREA_WINDOW = 504
+SETTINGS = ("stride", "threshold", "reduce", "small")
+
+
+class Localizer:
+    """A backbone and a head, callable on a photograph.
+
+    Parameters
+    ----------
+    backbone, head
+        ``backbone(batch)`` gives tokens ``(N, D, h, w)``, ``head(tokens)`` logits ``(N, C, h, w)``;
+        one channel is read with a sigmoid, of three (softmax) the last one, inpainted.
+    card
+        The settings. To change one: ``Localizer(l.backbone, l.head, replace(l.card, stride=56))``.
+    """
+
+    def __init__(self, backbone: Backbone, head: nn.Conv2d, card: HeadCard) -> None:
+        if card.window % backbone.spec.patch:
+            raise InputError(
+                f"The window is {card.window} pixels, but it must be a multiple of the patch of "
+                f"{backbone.spec.patch}."
+            )
+        self.backbone = backbone
+        self.head = head.eval().to(backbone.device)
+        self.card = card
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str = "pocket",
+        head: str | Path | None = None,
+        device: str | torch.device | None = None,
+        **settings: Any,
+    ) -> "Localizer":
+        """Load a backbone and its head.
+
+        Parameters
+        ----------
+        name
+            Key in `dinolizer.model.backbones.BACKBONES`.
+        head
+            File of a head; by default the one shipped for that backbone.
+        device
+            ``"cpu"``, ``"cuda"``; by default the GPU where there is one.
+        **settings
+            ``stride``, ``threshold``, ``reduce``, ``small``: in place of what the head's card says.
+
+        Raises
+        ------
+        InputError
+            For an unknown model or setting, and for a head that is missing or another backbone's.
+        """
+        unknown = [setting for setting in settings if setting not in SETTINGS]
+        if unknown:
+            raise InputError(
+                f"The setting is {unknown[0]!r}, but it must be one of {list(SETTINGS)}."
+            )
+        backbone = load_backbone(name, device=device)
+        path = ASSETS / f"{name}-head.safetensors" if head is None else Path(head)
+        if not path.is_file():
+            raise InputError(
+                f"There is no head {path} for the model {name!r}; give the file of a head trained "
+                "on it."
+            )
+        trained, card = load_head(path, backbone)
+        return cls(backbone, trained, replace(card, **settings))
+
+    @property
+    def window(self) -> int:
+        """Side of a window, in pixels."""
+        return self.card.window
+
+    @property
+    def stride(self) -> int:
+        """Step from one window to the next, in pixels."""
+        return self.card.stride
+
+    def __call__(self, source: str | Path | Image.Image | NDArray[np.uint8]) -> Localization:
+        """Localize what was inpainted in a photograph; for what can be read see `read_image`.
+
+        Raises
+        ------
+        InputError
+            If it cannot be read.
+        """
+        image = read_image(source)
+        start = time.perf_counter()
+        logits = self.logits(image)
+        of_class = logits.sigmoid()[0] if len(logits) == 1 else logits.softmax(dim=0)[-1]
+        probability = of_class.cpu().numpy()
+        return Localization(
+            probability=probability,
+            mask=probability > self.card.threshold,
+            score=float(np.percentile(probability, 99)),
+            image=image,
+            source=str(source) if isinstance(source, str | Path) else "",
+            model=self.backbone.spec.name,
+            backbone_hash=self.backbone.hash,
+            head_hash=weights_hash(self.head),
+            window=self.window,
+            stride=self.stride,
+            threshold=self.card.threshold,
+            reduce=self.card.reduce,
+            small=self.card.small,
+            working_size=self.working_size(*image.shape[:2]),
+            seconds=time.perf_counter() - start,
+        )
+
+    @torch.inference_mode()
+    def logits(self, image: NDArray[np.uint8]) -> Tensor:
+        """Logits of an image, uint8 ``(H, W, 3)`` RGB: float32 ``(C, H, W)`` on the device."""
+        size = image.shape[:2]
+        working = self.working_size(*size)
+        fitted = image if working == size else self._fit(image, working)
+        positions = grid(*working, self.window, self.stride)
+        patch_logits = []  # (n, C, h, w): few numbers, also for a large image
+        for start in range(0, len(positions), BATCH):
+            windows = [
+                fitted[top : top + self.window, left : left + self.window]
+                for top, left in positions[start : start + BATCH]
+            ]
+            patch_logits.append(self.head(self.backbone(as_batch(windows, self.backbone.device))))
+        logits = accumulate(
+            torch.cat(patch_logits), positions, working, self.window, self.card.reduce
+        )
+        if working == size:
+            return logits
+        if self.card.small == "pad":
+            return logits[:, : size[0], : size[1]]
+        return F.interpolate(logits[None], size=size, mode="bilinear", antialias=True)[0]
+
+    def working_size(self, height: int, width: int) -> tuple[int, int]:
+        """``(H, W)`` that the windows are laid on, for a photograph of that height and width.
+
+        The photograph's own where both sides reach the window. Else, with ``small="pad"``, the
+        sides are brought to the window; with ``small="resize"`` both are scaled alike to
+        `SMALL_AREA`, and further up if the short side is still under the window.
+
+        Raises
+        ------
+        InputError
+            If a long and thin image would have to be made too large.
+        """
+        if min(height, width) >= self.window:
+            return height, width
+        if self.card.small == "pad":
+            return max(height, self.window), max(width, self.window)
+        area = SMALL_AREA * (self.window / SMALL_AREA_WINDOW) ** 2
+        scale = max((area / (height * width)) ** 0.5, self.window / min(height, width))
+        new_height, new_width = (max(round(side * scale), self.window) for side in (height, width))
+        if new_height * new_width > MAX_PIXELS:
+            raise InputError(
+                f"The image of {height}x{width} pixels is too thin to be resized to windows of "
+                f"{self.window}; choose small='pad' for it."
+            )
+        return new_height, new_width
+
+    def _fit(self, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+        if self.card.small == "resize":
+            return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
+        below, right = size[0] - image.shape[0], size[1] - image.shape[1]
+        # NumPy reflects again and again where the image is smaller than what is added.
+        return np.pad(image, ((0, below), (0, right), (0, 0)), mode="reflect")
