@@ -17,8 +17,8 @@ SOURCES := $(wildcard $(shell git ls-files --cached --others --exclude-standard 
 
 export PATH := $(BIN):$(PATH)
 export OMP_NUM_THREADS ?= 1
-# A relative path, a user's site-packages or a caller's own environment must not leak into ours.
-unexport PYTHONPATH VIRTUAL_ENV
+# What the caller has set for another environment must not leak into this one.
+unexport PYTHONPATH PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
 .PHONY: results test notebooks lock clean
 .DELETE_ON_ERROR:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import nbformat
+import papermill
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
@@ -34,8 +35,10 @@ def test_defaults_are_read_as_literals(notebook: Path) -> None:
         "seed": 0,
         "rate": 1.0e-3,
         "heads": ["a"],
-        "where": 'Path("x")',
+        "where": "Path('x')",
     }
+    # papermill, which will set them, finds the same names.
+    assert set(papermill.inspect_notebook(notebook)) == set(parameters.read_defaults(notebook))
 
 
 def test_known_names_pass(notebook: Path, tmp_path: Path) -> None:
@@ -79,7 +82,7 @@ def test_missing_files_are_named(notebook: Path, tmp_path: Path) -> None:
         parameters.check_parameters(tmp_path / "none.ipynb", profile(tmp_path, "seed: 3"))
 
 
-@pytest.mark.parametrize("text", ["", "hello", "{}"])
+@pytest.mark.parametrize("text", ["", "hello", "{}", "[]", '{"cells": [1]}'])
 def test_a_file_that_is_no_notebook_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.ipynb"
     path.write_text(text)

@@ -1,10 +1,9 @@
 """Profiles: the parameter files that papermill passes to every notebook."""
 
 import ast
+import json
 from pathlib import Path
 
-import nbformat
-import papermill
 import yaml
 
 from dinolizer.errors import InputError
@@ -51,7 +50,8 @@ def read_profile(path: Path) -> dict[str, object]:
 def read_defaults(notebook: Path) -> dict[str, object]:
     """Names and default values in the cell of a notebook that is tagged ``parameters``.
 
-    A default that is not a literal is given as its source text.
+    A default that is not a literal is given as its source text. papermill has a function for this,
+    but takes seconds to import, and this is asked before every run.
 
     Raises
     ------
@@ -61,15 +61,22 @@ def read_defaults(notebook: Path) -> dict[str, object]:
     if not notebook.is_file():
         raise InputError(f"No notebook at {notebook}: give the path of an .ipynb file.")
     try:
-        found = papermill.inspect_notebook(notebook)
-    # papermill leaves what is wrong with a notebook to whichever part meets it first.
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError, ValueError, KeyError) as error:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+        sources = ["".join(cell["source"]) for cell in tagged]
+        statements = [statement for source in sources for statement in ast.parse(source).body]
+    except (ValueError, LookupError, TypeError, SyntaxError) as error:
         raise InputError(f"{notebook} is not a Python notebook: save it with Jupyter.") from error
-    if not found:
+    if not statements:
         raise InputError(
             f"The notebook {notebook} has no parameters: tag the cell that sets them 'parameters'."
         )
-    return {name: _literal(entry["default"]) for name, entry in found.items()}
+    return {
+        ast.unparse(target): _literal(statement.value)
+        for statement in statements
+        if isinstance(statement, ast.Assign)
+        for target in statement.targets
+    }
 
 
 def check_parameters(notebook: Path, profile: Path) -> None:
@@ -107,8 +114,8 @@ def check_parameters(notebook: Path, profile: Path) -> None:
             )
 
 
-def _literal(source: str) -> object:
+def _literal(value: ast.expr) -> object:
     try:
-        return ast.literal_eval(source)
-    except (ValueError, SyntaxError):
-        return source
+        return ast.literal_eval(value)
+    except ValueError:
+        return ast.unparse(value)

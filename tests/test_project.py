@@ -1,0 +1,72 @@
+"""The files around the package agree with one another."""
+
+import re
+import subprocess
+import tomllib
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+import dinolizer
+from dinolizer.paths import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCK = (ROOT / "requirements.lock").read_text()
+# An entry is 'name==version ; marker \' and then its hashes, each on a line of its own.
+ENTRIES = re.findall(r"^(\S.*?) \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", LOCK, re.M)
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {canonicalize_name(Requirement(text).name) for text in requirements}
+
+
+def test_every_line_of_the_lock_is_a_version_a_hash_or_a_comment() -> None:
+    rest = LOCK
+    for requirement, hashes in ENTRIES:
+        rest = rest.replace(f"{requirement} \\\n{hashes}", "")
+        assert [clause.operator for clause in Requirement(requirement).specifier] == ["=="]
+    assert [line for line in rest.splitlines() if not line.lstrip().startswith("#")] == []
+
+
+def test_the_lock_has_every_dependency_once() -> None:
+    locked = [canonicalize_name(Requirement(text).name) for text, _ in ENTRIES]
+    assert len(locked) == len(set(locked))
+    wanted = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
+    assert names(wanted) <= set(locked)
+
+
+def test_the_lock_names_no_place() -> None:
+    assert not re.search(r"://|--index|--find-links|--trusted|file:| @ |/\w+/", LOCK)
+    assert "make lock" in LOCK.splitlines()[1]
+
+
+def test_conda_gets_the_same_set() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    python, pip, packages = environment["dependencies"]
+    assert SpecifierSet(python.removeprefix("python").strip()) == SpecifierSet(
+        PROJECT["requires-python"]
+    )
+    assert pip == "pip"
+    assert packages == {"pip": ["-r requirements.lock", "-e ."]}
+
+
+def test_the_version_is_one() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == dinolizer.__version__
+    assert citation["license"] == PROJECT["license"] == "Apache-2.0"
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    script = (ROOT / ".ci" / "run").read_text().splitlines()
+    commands = [line for line in script if line and not line.startswith(("#", "set ", "cd "))]
+    assert commands == ["make test"]
+    assert (ROOT / ".ci" / "run").stat().st_mode & 0o100
+    assert "make test" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("target", ["results", "test", "notebooks", "lock", "clean"])
+def test_the_makefile_has_the_target(target: str) -> None:
+    subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)

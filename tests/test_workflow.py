@@ -1,0 +1,121 @@
+"""The Snakefile, run on miniature notebooks that make empty files of the right names."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from dinolizer.paths import ROOT
+
+CHOSEN = "01-data"
+PYTHON = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
+MAKES = """
+from dinolizer.paths import results_dir
+for file in {files}:
+    path = results_dir(profile) / file
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+"""
+
+
+def declared() -> dict[str, dict[str, list[str]]]:
+    """The literal at the top of the Snakefile."""
+    source = (ROOT / "Snakefile").read_text()
+    return ast.literal_eval(source.split("NOTEBOOKS = ", 1)[1].split("\n}\n", 1)[0] + "\n}")
+
+
+def files(made: dict[str, list[str]]) -> list[str]:
+    return (
+        [
+            f"tables/{name}.{end}"
+            for name in made.get("tables", [])
+            for end in ("csv", "tex", "json")
+        ]
+        + [
+            f"figures/{name}.{end}"
+            for name in made.get("figures", [])
+            for end in ("png", "svg", "json")
+        ]
+        + [f"heads/{name}" for name in made.get("heads", [])]
+    )
+
+
+def write_notebook(folder: Path, name: str, *extra: str) -> None:
+    cells = [
+        new_code_cell(
+            'profile = "pocket"\nbackbone = ""\nseed = 0', metadata={"tags": ["parameters"]}
+        ),
+        new_code_cell(MAKES.format(files=files(declared()[name]))),
+        *map(new_code_cell, extra),
+    ]
+    nbformat.write(
+        new_notebook(cells=cells, metadata=PYTHON), folder / "notebooks" / f"{name}.ipynb"
+    )
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "notebooks").mkdir()
+    for name in declared():
+        write_notebook(tmp_path, name)
+    shutil.copy(ROOT / "Snakefile", tmp_path)
+    monkeypatch.setenv("DINOLIZER_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("DINOLIZER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    return tmp_path
+
+
+def snakemake(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", *arguments]
+    return subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+
+
+def planned(checkout: Path) -> set[str]:
+    """Names of the rules that would run now."""
+    said = snakemake(checkout, "--dry-run", "--quiet", "rules")
+    assert said.returncode == 0, said.stderr
+    return {name for name in declared() if f"\n{name} " in said.stdout + said.stderr}
+
+
+def test_a_notebook_is_run_once_and_again_only_for_what_is_missing(checkout: Path) -> None:
+    # A fresh clone: the results are there, committed, and yet everything is made anew.
+    for made in declared().values():
+        for file in files(made):
+            path = checkout / "results" / "pocket" / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    assert planned(checkout) == set(declared())
+
+    done = snakemake(checkout, "--", CHOSEN)
+    assert done.returncode == 0, done.stderr
+    executed = checkout / "results" / "pocket" / "notebooks" / f"{CHOSEN}.ipynb"
+    assert 'profile = "pocket"' in nbformat.read(executed, 4).cells[1].source
+    assert not (checkout / "cache" / "pocket" / f"{CHOSEN}.ipynb").exists()
+    assert planned(checkout) == set(declared()) - {CHOSEN}
+
+    (checkout / "results" / "pocket" / files(declared()[CHOSEN])[0]).unlink()
+    assert planned(checkout) == set(declared())
+
+
+def test_a_failed_run_keeps_its_notebook_and_names_the_cell(checkout: Path) -> None:
+    write_notebook(checkout, CHOSEN, "1 / 0")
+    failed = snakemake(checkout, "--retries", "0", "--", CHOSEN)
+    assert failed.returncode == 1
+    # The cell that papermill adds for the profile is the second, so that the third of ours is 4.
+    assert 'Exception encountered at "In [4]"' in failed.stderr
+    assert f"notebooks/{CHOSEN}.ipynb failed; kept as far as it ran: cache/pocket" in failed.stderr
+    kept = nbformat.read(checkout / "cache" / "pocket" / f"{CHOSEN}.ipynb", 4)
+    assert "ZeroDivisionError" in str(kept.cells[-1].outputs)
+    assert not (checkout / "results" / "pocket" / "notebooks" / f"{CHOSEN}.ipynb").exists()
+
+
+def test_an_unknown_profile_is_refused_before_anything_is_run(checkout: Path) -> None:
+    refused = snakemake(checkout, "--config", "profile=poket")
+    assert refused.returncode == 1
+    assert "Unknown profile 'poket'" in refused.stderr
