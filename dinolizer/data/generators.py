@@ -1,0 +1,159 @@
+"""Small learned generators: two auto-encoders with 8x down-sampling, and a convolutional inpainter.
+
+They play the part that a latent diffusion model plays in the field: whatever passes through the
+decoder carries its traces. They are far smaller and blur more than the real ones.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dinolizer.paths import ASSETS
+
+DOWNSAMPLING = 8
+"""Pixels of a photograph to one latent, along each axis."""
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions added to their input."""
+
+    def __init__(self, width: int, dilation: int = 1) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation),
+            nn.GELU(),
+            nn.Conv2d(width, width, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+def _down(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), Residual(outputs))
+
+
+def _up_nearest(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        Residual(inputs), nn.Upsample(scale_factor=2), nn.Conv2d(inputs, outputs, 3, padding=1)
+    )
+
+
+def _up_shuffle(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        Residual(inputs), nn.Conv2d(inputs, 4 * outputs, 3, padding=1), nn.PixelShuffle(2)
+    )
+
+
+def _up_transposed(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(Residual(inputs), nn.ConvTranspose2d(inputs, outputs, 4, 2, 1))
+
+
+class AutoEncoder(nn.Module):
+    """A convolutional auto-encoder with 8x down-sampling along each axis.
+
+    Parameters
+    ----------
+    latents
+        Channels of the latent grid.
+    upsample
+        Builds one 2x up-sampling stage of the decoder; the kind of stage decides much of the trace
+        that decoding leaves.
+    widths
+        Channels at 1/2, 1/4 and 1/8 of the resolution.
+    """
+
+    def __init__(
+        self,
+        latents: int,
+        upsample: Callable[[int, int], nn.Sequential],
+        widths: tuple[int, int, int] = (24, 48, 80),
+    ) -> None:
+        super().__init__()
+        first, second, third = widths
+        self.encoder = nn.Sequential(
+            _down(3, first), _down(first, second), _down(second, third), nn.Conv2d(third, latents, 1)
+        )
+        self.decoder = nn.Sequential(
+            nn.Conv2d(latents, third, 3, padding=1),
+            upsample(third, second),
+            upsample(second, first),
+            upsample(first, first),
+            nn.GELU(),
+            nn.Conv2d(first, 3, 3, padding=1),
+        )
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Encode ``(N, 3, H, W)`` in [0, 1], sides multiples of 8, to ``(N, C, H/8, W/8)``."""
+        return self.encoder(2 * images - 1)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode ``(N, C, h, w)`` to ``(N, 3, 8h, 8w)``, about [0, 1] but not clipped."""
+        return (self.decoder(latents) + 1) / 2
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.decode(self.encode(images))
+
+
+class Inpainter(nn.Module):
+    """A convolutional inpainter: a U-Net with dilated convolutions at its bottom.
+
+    It is given the photograph with the hole blanked, and the hole, and re-synthesises every pixel.
+    """
+
+    def __init__(self, widths: tuple[int, int, int] = (24, 48, 80)) -> None:
+        super().__init__()
+        first, second, third = widths
+        self.down1 = _down(4, first)
+        self.down2 = _down(first, second)
+        self.down3 = _down(second, third)
+        self.middle = nn.Sequential(*(Residual(third, dilation) for dilation in (2, 4)))
+        self.up3 = _up_nearest(third, second)
+        self.up2 = _up_nearest(second, first)
+        self.up1 = _up_nearest(first, first)
+        self.last = nn.Conv2d(first, 3, 3, padding=1)
+
+    def forward(self, images: Tensor, holes: Tensor) -> Tensor:
+        """Fill holes.
+
+        Parameters
+        ----------
+        images
+            ``(N, 3, H, W)`` in [0, 1], sides multiples of 8; what lies in the hole is ignored.
+        holes
+            ``(N, 1, H, W)``, 1 inside the hole, 0 elsewhere.
+
+        Returns
+        -------
+        Tensor
+            ``(N, 3, H, W)``, about [0, 1] but not clipped.
+        """
+        x = torch.cat([(2 * images - 1) * (1 - holes), holes], dim=1)
+        x1 = self.down1(x)
+        x2 = self.down2(x1)
+        x = self.up3(self.middle(self.down3(x2))) + x2
+        x = self.up1(self.up2(x) + x1)
+        return (self.last(F.gelu(x)) + 1) / 2
+
+
+GENERATORS: dict[str, Callable[[], AutoEncoder | Inpainter]] = {
+    "autoencoder": lambda: AutoEncoder(latents=24, upsample=_up_nearest),
+    "transposed": lambda: AutoEncoder(latents=24, upsample=_up_transposed),
+    "inpainter": Inpainter,
+    "heldout": lambda: AutoEncoder(latents=16, upsample=_up_shuffle),
+}
+"""``heldout`` is never used in any training: neither of the backbone nor of a head."""
+
+
+@cache
+def load_generator(name: str, folder: Path = ASSETS) -> AutoEncoder | Inpainter:
+    """Load a generator of `GENERATORS` from ``pocket-<name>.safetensors``, in eval mode."""
+    generator = GENERATORS[name]()
+    weights = load_file(folder / f"pocket-{name}.safetensors")
+    generator.load_state_dict({key: value.float() for key, value in weights.items()})
+    return generator.eval().requires_grad_(False)
