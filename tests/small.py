@@ -2,8 +2,10 @@
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 
 from dinolizer.model.backbones import Backbone, BackboneSpec
+from dinolizer.model.head import make_head
 
 
 def build_small_vit() -> VisionTransformer:
@@ -39,3 +41,11 @@ def small_backbone(seed: int = 0) -> Backbone:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Backbone(SPEC, build_small_vit())
+
+
+def random_head(dim: int, classes: int = 1) -> nn.Conv2d:
+    head = make_head(dim, classes)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in head.parameters():
+        nn.init.normal_(parameter, std=0.1, generator=generator)
+    return head

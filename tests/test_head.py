@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from small import small_backbone
+from small import random_head, small_backbone
 
 from dinolizer.errors import InputError
 from dinolizer.model.head import HeadCard, load_head, make_head, save_head
@@ -28,7 +28,7 @@ def test_the_head_of_vit_b_has_769_parameters() -> None:
 
 @pytest.mark.parametrize(("policy", "classes"), [("pristine", 1), ("fake", 1), ("three-class", 3)])
 def test_a_head_comes_back_with_its_card(policy: str, classes: int, tmp_path: Path) -> None:
-    head = make_head(32, classes)
+    head = random_head(32, classes)
     written = card(policy=policy, threshold=0.25, reduce="mean", small="pad", about="seed 0, é\n")
     save_head(tmp_path / "head.safetensors", head, written)
     loaded, read = load_head(tmp_path / "head.safetensors", small_backbone())

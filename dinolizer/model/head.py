@@ -75,10 +75,14 @@ class HeadCard:
 
 
 def make_head(dim: int, classes: int = 1) -> nn.Conv2d:
-    """Make the head: a 1x1 convolution ``(N, dim, h, w) -> (N, classes, h, w)``, ``dim + 1``
-    parameters per class: 769 for ViT-B.
+    """Make the head: a 1x1 convolution ``(N, dim, h, w) -> (N, classes, h, w)``, all zero.
+
+    It has ``dim + 1`` parameters per class: 769 for one class and ViT-B.
     """
-    return nn.Conv2d(dim, classes, kernel_size=1)
+    head = nn.utils.skip_init(nn.Conv2d, dim, classes, kernel_size=1)
+    for parameter in head.parameters():
+        nn.init.zeros_(parameter)
+    return head
 
 
 def save_head(path: Path, head: nn.Conv2d, card: HeadCard) -> None:

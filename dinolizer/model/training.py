@@ -73,7 +73,7 @@ def fit_head(
     }.items():
         _check(name, some_tokens, some_targets)
     classes = 1 if targets.ndim == 3 else targets.shape[1]
-    mean, std = _moments(tokens, batch_size)
+    mean, scale = _standardisation(tokens, batch_size)
     weight = torch.zeros(classes, tokens.shape[1], device=tokens.device, requires_grad=True)
     bias = torch.zeros(classes, device=tokens.device, requires_grad=True)
     optimiser = torch.optim.AdamW([weight, bias], lr=lr, weight_decay=weight_decay)
@@ -84,7 +84,7 @@ def fit_head(
     for epoch in range(1, epochs + 1):
         losses = []
         for chosen in torch.split(torch.randperm(len(tokens), generator=order), batch_size):
-            folded = _fold(weight, bias, mean, std)
+            folded = _fold(weight, bias, mean, scale)
             loss = dice_loss(_logits(tokens[chosen], *folded), targets[chosen].float())
             optimiser.zero_grad()
             torch.autograd.backward(loss)
@@ -93,10 +93,10 @@ def fit_head(
             losses.append(loss.item())
         dice = float("nan")
         if validation is not None:
-            dice = _dice(*validation, *_fold(weight, bias, mean, std), batch_size)
+            dice = _dice(*validation, *_fold(weight, bias, mean, scale), batch_size)
         rows.append((epoch, sum(losses) / len(losses), dice))
     head = make_head(tokens.shape[1], classes).to(tokens.device)
-    final_weight, final_bias = _fold(weight.detach(), bias.detach(), mean, std)
+    final_weight, final_bias = _fold(weight.detach(), bias.detach(), mean, scale)
     head.load_state_dict({"weight": final_weight[..., None, None], "bias": final_bias})
     return Fit(
         head.eval().requires_grad_(False),
@@ -114,25 +114,24 @@ def _check(name: str, tokens: Tensor, targets: Tensor) -> None:
         )
 
 
-def _moments(tokens: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation per channel, in float64, without a float copy of all tokens."""
+def _standardisation(tokens: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+    """Mean of each channel, and one over its standard deviation: 0 for a constant one, which says
+    nothing. In two passes, as tokens may lie far from 0, and without a float copy of all of them.
+    """
     count = tokens.numel() / tokens.shape[1]
-    total = torch.zeros(tokens.shape[1], dtype=torch.float64, device=tokens.device)
-    squares = torch.zeros_like(total)
-    for batch in torch.split(tokens, batch_size):
-        values = batch.float()
-        total += values.sum((0, 2, 3)).double()
-        squares += values.square().sum((0, 2, 3)).double()
-    mean = total / count
-    variance = (squares / count - mean.square()).clamp(min=0)
-    # A constant channel says nothing: its scale must only not be 0.
-    std = torch.where(variance > 1e-12, variance.sqrt(), torch.ones_like(variance))
-    return mean.float(), std.float()
+    over = (0, 2, 3)
+    batches = torch.split(tokens, batch_size)
+    mean = sum(batch.float().sum(over).double() for batch in batches) / count
+    assert isinstance(mean, Tensor)  # for the type checker: sum() of nothing would be 0
+    centre = mean.float()[:, None, None]
+    variance = sum((batch.float() - centre).square().sum(over).double() for batch in batches)
+    std = torch.as_tensor(variance / count).sqrt()
+    return mean.float(), torch.where(std > 1e-6, 1 / std, 0).float()
 
 
-def _fold(weight: Tensor, bias: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights for tokens as they are: ``w . (x - mean) / std + b = (w / std) . x + b'``."""
-    scaled = weight / std
+def _fold(weight: Tensor, bias: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights for tokens as they are: ``w . (x - mean) * scale + b = (w * scale) . x + b'``."""
+    scaled = weight * scale
     return scaled, bias - scaled @ mean
 
 

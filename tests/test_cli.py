@@ -1,0 +1,164 @@
+"""The command does its work image by image; what is wrong is one sentence and exit code 1."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from small import random_head
+from typer.testing import CliRunner, Result
+
+from dinolizer.cli import app
+from dinolizer.model.backbones import load_backbone
+from dinolizer.model.head import HeadCard, save_head
+
+
+@pytest.fixture(scope="session")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    backbone = load_backbone("untrained-pocket", device="cpu")
+    card = HeadCard("untrained-pocket", backbone.hash, "pristine", 224, 112, small="pad")
+    path = tmp_path_factory.mktemp("head") / "head.safetensors"
+    save_head(path, random_head(backbone.dim), card)
+    return path
+
+
+def make_photo(path: Path, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 256, (40, 50, 3), np.uint8)
+    Image.fromarray(noise).save(path)
+    return path
+
+
+def localize(head: Path, out: Path, *arguments: str | Path) -> Result:
+    options = ["--model", "untrained-pocket", "--head", head, "--out", out, "--device", "cpu"]
+    return CliRunner().invoke(app, [str(word) for word in ("localize", *arguments, *options)])
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_one_photo_gives_one_line_and_three_files(head: Path, tmp_path: Path) -> None:
+    photo = make_photo(tmp_path / "photo.png")
+    result = localize(head, tmp_path / "out", photo)
+    assert result.exit_code == 0, result.output
+    assert names(tmp_path / "out") == ["photo.json", "photo.npz", "photo.png"]
+    saved = json.loads((tmp_path / "out/photo.json").read_text())
+    assert saved["source"] == str(photo)
+    line = f"{photo}  score {saved['score']:.3f}  marked {saved['marked']:.1%}\n"
+    assert result.stdout == line
+    assert result.stderr == ""
+
+
+def test_a_folder_stands_for_its_images(head: Path, tmp_path: Path) -> None:
+    make_photo(tmp_path / "in/b/two.png")
+    make_photo(tmp_path / "in/one.jpg")
+    result = localize(head, tmp_path / "out", tmp_path / "in")
+    assert result.exit_code == 0, result.output
+    first, second = result.stdout.splitlines()
+    assert "two.png  score" in first and "one.jpg  score" in second
+    assert {name.split(".")[0] for name in names(tmp_path / "out")} == {"one", "two"}
+
+
+def test_images_of_one_name_do_not_overwrite_each_other(head: Path, tmp_path: Path) -> None:
+    photos = [
+        make_photo(tmp_path / name, seed)
+        for seed, name in enumerate(("a/x.png", "b/x.png", "a/x.tif", "a/x_2.png"))
+    ]
+    result = localize(head, tmp_path / "out", *photos)
+    assert result.exit_code == 0, result.output
+    sources = {
+        file.stem: json.loads(file.read_text())["source"]
+        for file in (tmp_path / "out").glob("*.json")
+    }
+    expected = dict(zip(("x", "x_3", "x_4", "x_2"), map(str, photos), strict=True))
+    assert sources == expected
+    assert "saved as x_3" in result.stdout.splitlines()[1]
+    assert "saved as" not in result.stdout.splitlines()[3]
+
+
+def test_running_again_replaces_the_results_whole(head: Path, tmp_path: Path) -> None:
+    photo = make_photo(tmp_path / "photo.png")
+    localize(head, tmp_path / "out", photo)
+    (tmp_path / "out/photo.json").write_text("older")
+    assert localize(head, tmp_path / "out", photo).exit_code == 0
+    assert json.loads((tmp_path / "out/photo.json").read_text())["model"] == "untrained-pocket"
+    assert len(names(tmp_path / "out")) == 3
+
+
+def test_one_bad_file_among_others_is_reported_and_the_others_are_done(
+    head: Path, tmp_path: Path
+) -> None:
+    make_photo(tmp_path / "in/a.png")
+    (tmp_path / "in/b.jpg").write_text("no image")
+    make_photo(tmp_path / "in/c.png")
+    result = localize(head, tmp_path / "out", tmp_path / "in")
+    assert result.exit_code == 1
+    assert [line.split("  ")[0][-5:] for line in result.stdout.splitlines()] == ["a.png", "c.png"]
+    complaints = [line for line in result.stderr.splitlines() if "dinolizer:" in line]
+    assert len(complaints) == 1
+    assert "b.jpg is not an image" in complaints[0]
+    assert {name.split(".")[0] for name in names(tmp_path / "out")} == {"a", "c"}
+
+
+@pytest.mark.parametrize("bad", ["missing.png", "text.png", "empty.png", "folder"])
+def test_a_single_bad_path_is_one_sentence_and_nothing_is_written(
+    bad: str, head: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "folder").mkdir()
+    result = localize(head, tmp_path / "out", tmp_path / bad)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("dinolizer: ")
+    assert bad in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--model", "dino"], "The model is 'dino', but it must be one of"),
+        (["--head", "no.safetensors"], "There is no head no.safetensors"),
+        (["--small", "crop"], "small is 'crop'"),
+        (["--device", "abacus"], "device is 'abacus'"),
+    ],
+)
+def test_wrong_options_are_one_sentence(
+    options: list[str], says: str, head: Path, tmp_path: Path
+) -> None:
+    photo = make_photo(tmp_path / "photo.png")
+    words = ["--model", "untrained-pocket", "--head", str(head), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, ["localize", str(photo), *words, *options])
+    assert result.exit_code == 1
+    assert says in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_folder_that_is_a_file_is_one_sentence(head: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    result = localize(head, tmp_path / "out", make_photo(tmp_path / "photo.png"))
+    assert result.exit_code == 1
+    assert "cannot be written" in result.stderr
+    assert (tmp_path / "out").read_text() == "a file"
+
+
+def test_help_names_the_commands_without_importing_torch() -> None:
+    code = "import sys, dinolizer.cli; print('torch' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "False\n"
+    output = CliRunner().invoke(app, ["--help"]).output
+    for command in ("localize", "pretrain", "check-parameters"):
+        assert command in output
+
+
+def test_parameters_of_a_profile_are_checked(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["check-parameters", str(tmp_path / "no.ipynb"), "no.yaml"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("dinolizer: ")

@@ -1,0 +1,273 @@
+"""The map equals a plain loop over windows, on photographs of any size, and knows its settings."""
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from small import random_head, small_backbone
+from torch.nn import functional as F
+
+import dinolizer
+from dinolizer.errors import InputError
+from dinolizer.model.backbones import load_backbone, weights_hash
+from dinolizer.model.head import HeadCard, make_head, save_head
+from dinolizer.model.localizer import Localization, Localizer
+
+WINDOW, STRIDE = 56, 28
+
+
+def photo(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def localizer(classes: int = 1, **changes: object) -> Localizer:
+    backbone = small_backbone()
+    card = HeadCard(
+        backbone="small",
+        backbone_hash=backbone.hash,
+        policy="pristine" if classes == 1 else "three-class",
+        window=WINDOW,
+        stride=STRIDE,
+    )
+    return Localizer(backbone, random_head(backbone.dim, classes), replace(card, **changes))  # type: ignore[arg-type]
+
+
+def plain_logits(loc: Localizer, image: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Mean logits with one forward per window, written as plainly as it goes."""
+    height, width = image.shape[:2]
+    total = np.zeros((loc.head.out_channels, height, width))
+    count = np.zeros((height, width))
+    for top in [*range(0, height - WINDOW, STRIDE), height - WINDOW]:
+        for left in [*range(0, width - WINDOW, STRIDE), width - WINDOW]:
+            window = image[top : top + WINDOW, left : left + WINDOW] / np.float32(255)
+            tokens = loc.backbone(torch.tensor(window).permute(2, 0, 1)[None])
+            with torch.no_grad():
+                logits = F.interpolate(
+                    loc.head(tokens), (WINDOW, WINDOW), mode="bicubic", align_corners=False
+                )
+            total[:, top : top + WINDOW, left : left + WINDOW] += logits[0].numpy()
+            count[top : top + WINDOW, left : left + WINDOW] += 1
+    return total / count
+
+
+@pytest.mark.parametrize("size", [(56, 56), (57, 56), (56, 57), (70, 131), (56, 900)])
+@pytest.mark.parametrize("classes", [1, 3])
+def test_the_map_equals_a_plain_loop_over_windows(size: tuple[int, int], classes: int) -> None:
+    loc = localizer(classes, reduce="mean")
+    image = photo(*size)
+    expected = plain_logits(loc, image)
+    np.testing.assert_allclose(loc.logits(image).numpy(), expected, atol=1e-4)
+    if classes == 1:
+        probability = 1 / (1 + np.exp(-expected[0]))
+    else:
+        probability = np.exp(expected[2]) / np.exp(expected).sum(axis=0)
+    result = loc(image)
+    np.testing.assert_allclose(result.probability, probability, atol=1e-4)
+    assert result.probability.dtype == np.float32
+    assert result.probability.shape == result.mask.shape == size
+    assert result.score == pytest.approx(np.percentile(probability, 99), abs=1e-4)
+    assert result.working_size == size
+
+
+def test_the_public_contract_in_the_shapes_it_promises() -> None:
+    loc = localizer()
+    tokens = loc.backbone(torch.rand(2, 3, loc.window, loc.window))
+    assert tokens.shape == (2, 32, 4, 4)
+    assert loc.head(tokens).shape == (2, 1, 4, 4)
+    assert (loc.window, loc.stride) == (56, 28)
+    assert dinolizer.Localizer is Localizer
+    assert dinolizer.Localization is Localization
+
+
+def test_sum_and_mean_give_one_mask_for_one_class() -> None:
+    image = photo(100, 150)
+    summed, mean = (localizer(reduce=reduce)(image) for reduce in ("sum", "mean"))
+    np.testing.assert_array_equal(summed.mask, mean.mask)
+    assert 0.01 < summed.marked < 0.99
+    assert np.abs(summed.probability - mean.probability).max() > 0.01
+
+
+def test_the_mask_is_strictly_over_the_threshold() -> None:
+    loc = localizer(threshold=0.5)
+    zero = make_head(32)  # every logit is 0, every probability exactly 0.5
+    result = Localizer(loc.backbone, zero, loc.card)(photo(60, 60))
+    assert (result.probability == 0.5).all()
+    assert not result.mask.any()
+    lower = Localizer(loc.backbone, zero, replace(loc.card, threshold=0.49))
+    assert lower(photo(60, 60)).mask.all()
+
+
+@pytest.mark.parametrize("small", ["resize", "pad"])
+@pytest.mark.parametrize("size", [(1, 1), (55, 55), (20, 30), (3, 200), (200, 40)])
+def test_a_photograph_under_a_window_gets_a_map_of_its_own_size(
+    small: str, size: tuple[int, int]
+) -> None:
+    result = localizer(small=small)(photo(*size))
+    assert result.probability.shape == result.mask.shape == size
+    assert np.isfinite(result.probability).all()
+    assert min(result.working_size) >= WINDOW
+    assert result.small == small
+
+
+def test_small_photographs_are_resized_to_the_published_area_scaled_with_the_window() -> None:
+    # 1016 x 1016 at a window of 504; for 56 the side is 1016 / 9 = 112.9.
+    assert localizer().working_size(50, 50) == (113, 113)
+    # 1:4 in an area of 112.9^2 = 12743: sqrt(12743 / 4) = 56.4 high, 225.8 wide.
+    assert localizer().working_size(25, 100) == (56, 226)
+    # 1:16 would be 28.2 high: up until the short side is the window.
+    assert localizer().working_size(10, 160) == (56, 896)
+    assert localizer().working_size(56, 56) == (56, 56)
+    assert localizer(small="pad").working_size(10, 160) == (56, 160)
+
+
+def test_the_published_sizes_at_the_papers_window() -> None:
+    paper = localizer(window=504, stride=128)
+    assert paper.working_size(256, 256) == (1016, 1016)
+    assert paper.working_size(504, 504) == (504, 504)
+
+
+def test_a_resized_photograph_gets_the_map_of_its_bicubic_enlargement() -> None:
+    loc = localizer(reduce="mean")
+    image = photo(50, 50)
+    large = np.asarray(Image.fromarray(image).resize((113, 113), Image.Resampling.BICUBIC))
+    expected = F.interpolate(
+        torch.tensor(plain_logits(loc, large))[None], (50, 50), mode="bilinear", antialias=True
+    )[0]
+    np.testing.assert_allclose(loc.logits(image).numpy(), expected, atol=1e-4)
+
+
+def test_a_padded_photograph_gets_the_map_of_its_reflections() -> None:
+    loc = localizer(small="pad", reduce="mean")
+    image = photo(20, 70)
+    # Reflection without repeating the edge, again and again: 0 1 ... 19 18 ... 0 1 ... 17.
+    rows = [*range(20), *range(18, -1, -1), *range(1, 18)]
+    assert len(rows) == 56
+    expected = plain_logits(loc, image[rows])[:, :20]
+    np.testing.assert_allclose(loc.logits(image).numpy(), expected, atol=1e-4)
+
+
+def test_a_thread_of_an_image_is_one_sentence_and_can_be_padded() -> None:
+    image = photo(1, 60_000)
+    with pytest.raises(InputError, match="choose small='pad'"):
+        localizer()(image)
+    assert localizer(small="pad", stride=56).working_size(1, 60_000) == (56, 60_000)
+
+
+def test_path_pil_image_and_array_give_the_same_map(tmp_path: Path) -> None:
+    loc, image = localizer(), photo(60, 70)
+    Image.fromarray(image).save(tmp_path / "photo.png")
+    from_array = loc(image)
+    for source in (tmp_path / "photo.png", str(tmp_path / "photo.png"), Image.fromarray(image)):
+        np.testing.assert_array_equal(loc(source).probability, from_array.probability)
+    np.testing.assert_array_equal(from_array.image, image)
+    assert loc(tmp_path / "photo.png").source == str(tmp_path / "photo.png")
+    assert from_array.source == ""
+
+
+def test_a_result_is_saved_with_its_settings_and_replaces_an_older_one(tmp_path: Path) -> None:
+    loc = localizer(threshold=0.4, reduce="mean")
+    for seed in (0, 1):
+        result = loc(photo(60, 70, seed))
+        saved = result.save(tmp_path / "out", "photo")
+    assert [path.name for path in saved] == ["photo.png", "photo.npz", "photo.json"]
+    assert sorted((tmp_path / "out").iterdir()) == sorted(saved)
+    with Image.open(saved[0]) as mask:
+        assert mask.mode == "L"
+        np.testing.assert_array_equal(np.asarray(mask), result.mask * 255)
+    with np.load(saved[1]) as arrays:
+        assert arrays["probability"].dtype == np.float32
+        np.testing.assert_array_equal(arrays["probability"], result.probability)
+        np.testing.assert_array_equal(arrays["mask"], result.mask)
+    settings = json.loads(saved[2].read_text())
+    assert settings.pop("seconds") > 0
+    assert settings == {
+        "source": "",
+        "model": "small",
+        "backbone_hash": loc.backbone.hash,
+        "head_hash": weights_hash(loc.head),
+        "window": 56,
+        "stride": 28,
+        "threshold": 0.4,
+        "reduce": "mean",
+        "small": "resize",
+        "score": result.score,
+        "marked": result.mask.mean(),
+        "size": [60, 70],
+        "working_size": [60, 70],
+    }
+
+
+def test_a_result_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(InputError, match=r"cannot be written to .*taken"):
+        localizer()(photo(60, 60)).save(tmp_path / "taken", "photo")
+
+
+@pytest.mark.parametrize("size", [(60, 90), (1, 3), (57, 2500)])
+def test_it_draws_itself_as_three_pictures(size: tuple[int, int]) -> None:
+    result = localizer(small="pad")(photo(*size))
+    with Image.open(io.BytesIO(result._repr_png_())) as drawn:
+        assert drawn.format == "PNG"
+        assert drawn.width > 2 * drawn.height
+    figure = result.figure()
+    assert [ax.get_title() for ax in figure.axes[:2]] == ["photograph", "probability of generation"]
+    assert figure.get_suptitle() == f"small: score {result.score:.2f}"
+    np.testing.assert_allclose(
+        figure.axes[1].images[0].get_array(),
+        result.probability[:: -(-max(size) // 1000), :: -(-max(size) // 1000)],
+    )
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_an_empty_and_a_full_mask_are_drawn_without_outline(value: float) -> None:
+    result = localizer()(photo(60, 60))
+    mask = np.full((60, 60), bool(value))
+    assert replace(result, mask=mask)._repr_png_().startswith(b"\x89PNG")
+    assert not replace(result, mask=mask).figure().axes[2].collections
+
+
+@pytest.fixture
+def pocket_head(tmp_path: Path) -> Path:
+    backbone = load_backbone("untrained-pocket", device="cpu")
+    card = HeadCard("untrained-pocket", backbone.hash, "pristine", window=224, stride=112)
+    save_head(tmp_path / "head.safetensors", random_head(backbone.dim), card)
+    return tmp_path / "head.safetensors"
+
+
+def test_a_model_is_loaded_by_name_with_a_head_of_ones_own(pocket_head: Path) -> None:
+    loc = Localizer.from_pretrained("untrained-pocket", pocket_head, "cpu", small="pad", stride=56)
+    assert (loc.window, loc.stride, loc.card.small) == (224, 56, "pad")
+    assert loc(photo(30, 40)).mask.shape == (30, 40)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"colour": 1}, "setting is 'colour', but it must be one of"),
+        ({"small": "crop"}, "small is 'crop'"),
+        ({"stride": 500}, "stride is 500"),
+    ],
+)
+def test_unknown_settings_are_one_sentence(
+    settings: dict[str, object], says: str, pocket_head: Path
+) -> None:
+    with pytest.raises(InputError, match=says):
+        Localizer.from_pretrained("untrained-pocket", pocket_head, "cpu", **settings)
+
+
+def test_a_model_without_a_head_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no head .*untrained-pocket-head"):
+        Localizer.from_pretrained("untrained-pocket")
+    with pytest.raises(InputError, match=r"no head .*missing"):
+        Localizer.from_pretrained("untrained-pocket", tmp_path / "missing")
+
+
+def test_a_window_that_is_not_whole_patches_is_refused() -> None:
+    with pytest.raises(InputError, match="multiple of the patch of 14"):
+        localizer(window=60)

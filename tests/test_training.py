@@ -1,0 +1,120 @@
+"""The head learns what a line separates, the same for one seed, and stays a plain linear one."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dinolizer.errors import InputError
+from dinolizer.model.losses import dice_loss
+from dinolizer.model.training import fit_head
+
+DIM = 12
+
+
+def toy(seed: int, count: int = 40) -> tuple[Tensor, Tensor]:
+    """Tokens with badly scaled, shifted channels; edited where a fixed line says so."""
+    rng = np.random.default_rng(seed)
+    standard = rng.normal(size=(count, DIM, 4, 4))
+    line = np.random.default_rng(99).normal(size=DIM)
+    edited = np.einsum("d,ndhw->nhw", line, standard) > 2
+    scale, shift = np.logspace(-2, 1, DIM), np.linspace(-20, 20, DIM)
+    tokens = standard * scale[:, None, None] + shift[:, None, None]
+    return torch.tensor(tokens, dtype=torch.float32), torch.tensor(edited, dtype=torch.float32)
+
+
+def test_it_learns_a_linearly_separable_toy() -> None:
+    tokens, targets = toy(0)
+    fit = fit_head(tokens, targets, validation=toy(1), epochs=40, batch_size=8)
+    marked = fit.head(tokens)[:, 0] > 0
+    assert (marked == (targets > 0.5)).float().mean() > 0.97
+    assert fit.history["loss"].iloc[-1] < 0.4 * fit.history["loss"].iloc[0]
+    assert fit.history["validation_dice"].iloc[-1] > 0.85
+
+
+def test_the_head_stays_the_plain_linear_one() -> None:
+    fit = fit_head(*toy(0), epochs=1)
+    assert sum(parameter.numel() for parameter in fit.head.parameters()) == DIM + 1
+    assert isinstance(fit.head, torch.nn.Conv2d)
+    assert fit.head.kernel_size == (1, 1)
+    assert not fit.head.training and not fit.head.weight.requires_grad
+
+
+def test_folded_weights_do_not_depend_on_scale_and_shift_of_the_tokens() -> None:
+    """Standardising makes the fit invariant, so the logits of both heads must agree."""
+    tokens, targets = toy(0)
+    scaled = 3 * tokens + 7
+    plain = fit_head(tokens, targets, epochs=3).head(tokens)
+    other = fit_head(scaled, targets, epochs=3).head(scaled)
+    torch.testing.assert_close(other, plain, atol=0.02, rtol=0.01)
+
+
+def test_the_history_is_of_the_epochs_and_its_dice_that_of_the_final_head() -> None:
+    validation = toy(1)
+    fit = fit_head(*toy(0), epochs=3, validation=validation)
+    assert list(fit.history.columns) == ["epoch", "loss", "validation_dice"]
+    assert fit.history["epoch"].tolist() == [1, 2, 3]
+    expected = 1 - dice_loss(fit.head(validation[0]), validation[1]).item()
+    assert fit.history["validation_dice"].iloc[-1] == pytest.approx(expected, abs=1e-4)
+    assert fit_head(*toy(0), epochs=1).history["validation_dice"].isna().all()
+
+
+def test_one_seed_gives_one_head_and_another_seed_another() -> None:
+    tokens, targets = toy(0)
+    first, again, other = (
+        fit_head(tokens, targets, epochs=2, batch_size=8, seed=seed).head.weight
+        for seed in (3, 3, 4)
+    )
+    torch.testing.assert_close(again, first, rtol=0, atol=0)
+    assert not torch.equal(other, first)
+
+
+def test_it_does_not_touch_the_callers_random_numbers() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    fit_head(*toy(0), epochs=1)
+    assert torch.rand(1) == expected
+
+
+def test_half_precision_tokens_give_nearly_the_same_head() -> None:
+    tokens, targets = toy(0)
+    tokens = (tokens - tokens.mean((0, 2, 3), keepdim=True)) / tokens.std((0, 2, 3), keepdim=True)
+    full = fit_head(tokens, targets, epochs=3).head(tokens)
+    half = fit_head(tokens.half(), targets, epochs=3).head(tokens)
+    assert (full.sign() == half.sign()).float().mean() > 0.99
+
+
+def test_a_constant_channel_changes_nothing() -> None:
+    tokens, targets = toy(0)
+    tokens[:, 3] = 5.0
+    fit = fit_head(tokens, targets, epochs=2)
+    assert torch.isfinite(fit.head(tokens)).all()
+    assert fit.head.weight[0, 3] == 0
+
+
+def test_three_classes_are_learned_from_one_hot_targets() -> None:
+    tokens, edited = toy(0)
+    label = edited.long() + (edited.bool() & (tokens[:, 0] > tokens[:, 0].median())).long()
+    targets = torch.nn.functional.one_hot(label, 3).permute(0, 3, 1, 2).float()
+    fit = fit_head(tokens, targets, epochs=40, batch_size=8)
+    assert fit.head.out_channels == 3
+    assert (fit.head(tokens).argmax(1) == label).float().mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("tokens", "targets"),
+    [
+        (torch.zeros(2, 3, 4, 4), torch.zeros(3, 4, 4)),
+        (torch.zeros(2, 3, 4, 4), torch.zeros(2, 4, 5)),
+        (torch.zeros(3, 4, 4), torch.zeros(3, 4, 4)),
+        (torch.zeros(0, 3, 4, 4), torch.zeros(0, 4, 4)),
+    ],
+)
+def test_tokens_and_targets_that_do_not_belong_together_are_refused(
+    tokens: Tensor, targets: Tensor
+) -> None:
+    with pytest.raises(InputError, match="training tokens have the shape"):
+        fit_head(tokens, targets)
+    with pytest.raises(InputError, match="validation tokens have the shape"):
+        fit_head(*toy(0), validation=(tokens, targets))
