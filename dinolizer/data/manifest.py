@@ -5,7 +5,7 @@ image          path of the image
 mask           path of its mask (white = edited), or empty: nothing is edited
 authentic      whether nothing is edited (kinds ``real`` and ``reencoded``)
 dataset        name of the dataset
-generator      family of the inpainter, or empty
+generator      family of the inpainter, or ``none``
 kind           ``real``; ``sp``: the edit is spliced into the original; ``fr``: the whole image
                went through the generator; ``reencoded``: all of it, with no edit
 background     ``real`` or ``reencoded``: what the pixels outside of the edit are
