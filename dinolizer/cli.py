@@ -102,7 +102,7 @@ def pretrain(
     ] = None,
 ) -> None:
     """Make the pocket weights from a folder of photographs; an interrupted run goes on."""
-    from dinolizer.model.pretraining import pretrain as run
+    from dinolizer.model.assets import pretrain as run
 
     with _one_sentence():
         run(photos, out, device)

@@ -73,6 +73,7 @@ def forge(
     foreign: Image | None = None,
     grain: bool = False,
     condition: str = "clean",
+    assets: Path = ASSETS,
 ) -> Forgery:
     """Forge a photograph; the same arguments give the same forgery.
 
@@ -93,6 +94,8 @@ def forge(
         Match the grain of the region to that of its surroundings.
     condition
         ``clean``, ``jpeg`` (quality 75 to 95) or ``noise`` (standard deviation 1 to 3 grey levels).
+    assets
+        Folder of the learned generators' weights.
 
     Raises
     ------
@@ -106,7 +109,8 @@ def forge(
     if kind in ("sp", "fr"):
         mask = random_mask(height, width, log_uniform_area(rng), rng)
     if kind != "real":
-        image = synthesise(photo, mask, generator, photo[:, ::-1] if foreign is None else foreign, rng)
+        content = photo[:, ::-1] if foreign is None else foreign
+        image = synthesise(photo, mask, generator, content, rng, assets)
     if kind == "sp":
         image = np.where(mask[..., None], image, photo)
     if grain and mask.any():

@@ -77,7 +77,10 @@ class AutoEncoder(nn.Module):
         super().__init__()
         first, second, third = widths
         self.encoder = nn.Sequential(
-            _down(3, first), _down(first, second), _down(second, third), nn.Conv2d(third, latents, 1)
+            _down(3, first),
+            _down(first, second),
+            _down(second, third),
+            nn.Conv2d(third, latents, 1),
         )
         self.decoder = nn.Sequential(
             nn.Conv2d(latents, third, 3, padding=1),
@@ -143,11 +146,12 @@ class Inpainter(nn.Module):
 
 GENERATORS: dict[str, Callable[[], AutoEncoder | Inpainter]] = {
     "autoencoder": lambda: AutoEncoder(latents=24, upsample=_up_nearest),
-    "transposed": lambda: AutoEncoder(latents=24, upsample=_up_transposed),
-    "inpainter": Inpainter,
     "heldout": lambda: AutoEncoder(latents=16, upsample=_up_shuffle),
+    "inpainter": Inpainter,
+    "transposed": lambda: AutoEncoder(latents=24, upsample=_up_transposed),
 }
-"""``heldout`` is never used in any training: neither of the backbone nor of a head."""
+"""``heldout`` is never used in any training: neither of the backbone nor of a head;
+``transposed`` serves the backbone's alone, and is not shipped."""
 
 
 @cache

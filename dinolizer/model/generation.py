@@ -27,7 +27,7 @@ def random_crops(
     """Draw square crops, mirrored at random: ``(count, size, size, 3)`` uint8."""
     crops = np.empty((count, size, size, 3), np.uint8)
     for index in range(count):
-        photo = photos[rng.integers(len(photos))]
+        photo = photos[int(rng.integers(len(photos)))]
         top = rng.integers(photo.shape[0] - size + 1)
         left = rng.integers(photo.shape[1] - size + 1)
         crop = photo[top : top + size, left : left + size]

@@ -1,6 +1,6 @@
 """One training loop for whatever is pre-trained here: resumable, with progress."""
 
-import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
+
+from dinolizer.paths import atomic
 
 Batch = tuple[Tensor, ...]
 
@@ -50,8 +52,8 @@ def optimise(
     steps, learning_rate
         Steps in all, and the highest learning rate.
     checkpoint
-        File that holds the state; where it exists the run goes on from there, and a finished run
-        is only loaded.
+        File that holds the state, the losses and the seconds so far; where it exists the run goes
+        on from there, and a finished run is only loaded.
     label
         What the progress bar says.
     workers
@@ -70,12 +72,14 @@ def optimise(
         optimiser, max_lr=learning_rate, total_steps=steps, pct_start=0.1
     )
     losses: list[float] = []
+    start = time.monotonic()
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])
         losses = state["losses"]
+        start -= state["seconds"]
     remaining = Steps(draw, len(losses), steps)
     if not len(remaining):
         return losses
@@ -93,24 +97,13 @@ def optimise(
             bar.update()
             bar.set_postfix(loss=f"{sum(losses[-50:]) / len(losses[-50:]):.4f}", refresh=False)
             if len(losses) % save_every == 0 or len(losses) == steps:
-                _save(checkpoint, model, optimiser, schedule, losses)
+                state = {
+                    "model": model.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "schedule": schedule.state_dict(),
+                    "losses": losses,
+                    "seconds": time.monotonic() - start,
+                }
+                with atomic(checkpoint) as draft:
+                    torch.save(state, draft)
     return losses
-
-
-def _save(
-    checkpoint: Path,
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    losses: list[float],
-) -> None:
-    """Write the state beside its place, then move it there, so that it is never half-written."""
-    draft = checkpoint.with_suffix(".draft")
-    state = {
-        "model": model.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "schedule": schedule.state_dict(),
-        "losses": losses,
-    }
-    torch.save(state, draft)
-    os.replace(draft, checkpoint)

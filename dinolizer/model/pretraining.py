@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.transforms.functional import normalize
 from tqdm.auto import tqdm
 
 from dinolizer.data.degradations import gaussian_noise, jpeg
 from dinolizer.data.forging import CLASSICAL, match_grain, synthesise
 from dinolizer.data.masks import log_uniform_area, random_mask
+from dinolizer.model.backbones import IMAGENET_MEAN, IMAGENET_STD
 from dinolizer.model.generation import random_crops
 from dinolizer.model.optimisation import optimise
 from dinolizer.model.pocket import build_pocket_vit
@@ -72,13 +74,12 @@ def build_pool(photos: Sequence[Image], rounds: int, seed: int, assets: Path) ->
     makers = np.array(MAKERS * (rounds * len(photos)))
     for index in tqdm(range(count), desc="forging", unit="crop", mininterval=5):
         photo = photos[index // len(MAKERS) % len(photos)]
-        foreign = photos[rng.integers(len(photos))]
-        real[index], other = (random_crops([_shrink(p, rng)], 1, POOL_CROP, rng)[0]
-                              for p in (photo, foreign))
-        mask[index] = random_mask(POOL_CROP, POOL_CROP, log_uniform_area(rng), rng)
-        output[index] = synthesise(
-            real[index], mask[index], makers[index], other, rng, assets=assets
+        foreign = photos[int(rng.integers(len(photos)))]
+        real[index], other = (
+            random_crops([_shrink(p, rng)], 1, POOL_CROP, rng)[0] for p in (photo, foreign)
         )
+        mask[index] = random_mask(POOL_CROP, POOL_CROP, log_uniform_area(rng), rng)
+        output[index] = synthesise(real[index], mask[index], makers[index], other, rng, assets)
     return Pool(real, output, mask, ~np.isin(makers, CLASSICAL))
 
 
@@ -106,7 +107,7 @@ def pretrain_backbone(
     checkpoint: Path,
     device: torch.device,
     seed: int,
-    workers: int,
+    workers: int = 0,
 ) -> VisionTransformer:
     """Pre-train the pocket backbone on photographs and on what the generators make of them.
 
@@ -136,7 +137,8 @@ def pretrain_backbone(
         return draw_pairs(pool, PAIRS, np.random.default_rng([seed, step]))
 
     def loss_of(images: Tensor, labels: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(model(normalise(images)).squeeze(1), labels)
+        logits = model(normalize(images, IMAGENET_MEAN, IMAGENET_STD)).squeeze(1)
+        return F.binary_cross_entropy_with_logits(logits, labels)
 
     optimise(
         model,
@@ -151,16 +153,16 @@ def pretrain_backbone(
     return model.eval()
 
 
-def normalise(images: Tensor) -> Tensor:
-    """Subtract one half and divide by one quarter, the pocket backbone's normalisation."""
-    return (images - 0.5) / 0.25
-
-
 def _shrink(photo: Image, rng: np.random.Generator) -> Image:
     lowest = max(SHRINK[0], POOL_CROP / min(photo.shape[:2]))
     scale = rng.uniform(lowest, SHRINK[1])
-    size = (max(POOL_CROP, round(photo.shape[1] * scale)), max(POOL_CROP, round(photo.shape[0] * scale)))
-    method = int(rng.choice([cv2.INTER_AREA, cv2.INTER_CUBIC, cv2.INTER_LINEAR, cv2.INTER_LANCZOS4]))
+    size = (
+        max(POOL_CROP, round(photo.shape[1] * scale)),
+        max(POOL_CROP, round(photo.shape[0] * scale)),
+    )
+    method = int(
+        rng.choice([cv2.INTER_AREA, cv2.INTER_CUBIC, cv2.INTER_LINEAR, cv2.INTER_LANCZOS4])
+    )
     return np.asarray(cv2.resize(photo, size, interpolation=method), np.uint8)
 
 
