@@ -3,7 +3,7 @@
 Every function returns a `matplotlib.figure.Figure` that pyplot does not hold, and ends with a
 footer, ``note``: the profile, the numbers of images and photographs, what the intervals are.
 Methods keep their look across figures by the order in which a table names them: colour (of
-seaborn's colour-blind palette), marker, line and hatch all differ.
+seaborn's colour-blind palette), marker, line and hatch all differ, for up to six methods.
 """
 
 from collections.abc import Sequence
@@ -22,6 +22,7 @@ from dinolizer.study.evaluation import ALL_FAMILIES
 WIDTH = 7.0  # inches: a text width
 MARKERS = ("o", "s", "^", "D", "v", "P")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
+PALETTE = sns.color_palette("colorblind")
 HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "++")
 # Where the undegraded images stand on each axis; JPEG qualities end at 100, so beside it.
 CLEAN_LEVEL = {"jpeg": 112, "double_jpeg": 112, "noise": 0, "resize": 1}
@@ -150,20 +151,12 @@ def benchmark_bars(table: pd.DataFrame, note: str) -> Figure:
     places = np.arange(len(names), dtype=float)
     methods = list(table["method"].unique())
     width = 0.84 / len(methods)
-    for number, (method, colour) in enumerate(zip(methods, _colours(len(methods)), strict=True)):
+    for number, method in enumerate(methods):
         lines = table[table["method"] == method].set_axis(labels[table["method"] == method])
         lines = lines.reindex(names)
         at = places + (number - (len(methods) - 1) / 2) * width
-        axes.bar(
-            at,
-            lines["iou"],
-            width * 0.94,
-            label=method,
-            color=colour,
-            hatch=HATCHES[number % len(HATCHES)],
-            edgecolor="white",
-            linewidth=0,
-        )
+        look = {"color": PALETTE[number], "hatch": HATCHES[number], "linewidth": 0}
+        axes.bar(at, lines["iou"], width * 0.94, label=method, **look)
         axes.errorbar(at, lines["iou"], _errors(lines), fmt="none", ecolor="0.15", elinewidth=0.8)
     if names[-1] == ALL_FAMILIES:
         axes.axvline(places[-1] - 0.5, color="0.4", linewidth=0.8)
@@ -195,15 +188,9 @@ def robustness_curves(table: pd.DataFrame, note: str) -> Figure:
         levels.loc[levels["degradation"] == "none", "level"] = CLEAN_LEVEL[name]
         for number, method in enumerate(methods):
             lines = levels[levels["method"] == method].sort_values("level")
-            _curve(panel, lines["level"], lines["iou"], number, len(methods), method)
-            panel.fill_between(
-                lines["level"],
-                lines["iou_low"],
-                lines["iou_high"],
-                color=_colours(len(methods))[number],
-                alpha=0.13,
-                linewidth=0,
-            )
+            panel.plot(lines["level"], lines["iou"], label=method, **_line(number))
+            band = {"color": PALETTE[number], "alpha": 0.13, "linewidth": 0}
+            panel.fill_between(lines["level"], lines["iou_low"], lines["iou_high"], **band)
         ticks = sorted(levels["level"].unique())
         panel.set_xticks(ticks, [_level_label(tick, CLEAN_LEVEL[name]) for tick in ticks])
         panel.set(xlabel=DEGRADATIONS[name].label, ylim=(0, 1))
@@ -217,10 +204,11 @@ def robustness_curves(table: pd.DataFrame, note: str) -> Figure:
 def training_curve(history: pd.DataFrame, note: str) -> Figure:
     """Draw the training of a head: ``loss`` and ``validation_dice`` against ``epoch``."""
     figure, axes = _canvas(2.8, note)
-    _curve(axes, history["epoch"], history["loss"], 0, 2, "training: Dice loss", marks=False)
-    if history["validation_dice"].notna().any():
-        label = "validation: Dice coefficient"
-        _curve(axes, history["epoch"], history["validation_dice"], 1, 2, label, marks=False)
+    curves = {"loss": "training: Dice loss", "validation_dice": "validation: Dice coefficient"}
+    for number, (column, label) in enumerate(curves.items()):
+        if history[column].notna().any():
+            look = _line(number) | {"marker": ""}
+            axes.plot(history["epoch"], history[column], label=label, **look)
     axes.set(xlabel="epoch", ylabel="Dice loss, Dice coefficient", ylim=(0, 1))
     figure.legend(loc="outside upper center", ncols=2)
     return figure
@@ -237,30 +225,10 @@ def _canvas(height: float, note: str) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def _colours(number: int) -> Any:
-    return sns.color_palette("colorblind", number)
-
-
-def _curve(
-    axes: Axes,
-    x: "pd.Series[float]",
-    y: "pd.Series[float]",
-    number: int,
-    of: int,
-    label: str,
-    *,
-    marks: bool = True,
-) -> None:
-    axes.plot(
-        x,
-        y,
-        label=label,
-        color=_colours(of)[number],
-        linestyle=LINES[number % len(LINES)],
-        marker=MARKERS[number % len(MARKERS)] if marks else "",
-        markeredgecolor="white",
-        markeredgewidth=0.5,
-    )
+def _line(number: int) -> dict[str, Any]:
+    """How the curve of the n-th method is drawn."""
+    look = {"color": PALETTE[number], "linestyle": LINES[number], "marker": MARKERS[number]}
+    return look | {"markeredgecolor": "white", "markeredgewidth": 0.5}
 
 
 def _errors(lines: pd.DataFrame) -> NDArray[np.floating]:
