@@ -1,6 +1,7 @@
 # make results   regenerate the pocket study into results/pocket
 # make test      run every check and test
 # make notebooks execute the notebooks in place, so that they carry their outputs
+# make bench     measure speed, side by side in one run, into results/bench
 # make lock      pin the dependencies of pyproject.toml anew
 # make clean     remove what the others made, results/ apart
 #
@@ -20,7 +21,7 @@ export OMP_NUM_THREADS ?= 1
 # What the caller has set for another environment must not leak into this one.
 unexport PYTHONPATH PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
-.PHONY: results test notebooks lock clean
+.PHONY: results test notebooks bench lock clean
 .DELETE_ON_ERROR:
 
 results: .venv/installed
@@ -32,6 +33,9 @@ test: .venv/tested
 notebooks: .venv/installed
 	DINOLIZER_RESULTS=$(CACHE)/scratch jupyter nbconvert --to notebook --execute --inplace \
 	    --ExecutePreprocessor.record_timing=False --log-level=WARN $(NOTEBOOKS)
+
+bench: .venv/installed
+	OMP_NUM_THREADS= python -m dinolizer.study.bench
 
 lock: .venv/bin/uv
 	uv pip compile --no-config --quiet --upgrade --universal --fork-strategy fewest \
@@ -58,8 +62,9 @@ clean:
 	ruff check
 	ruff format --check
 	mypy dinolizer
-	$(if $(NOTEBOOKS),nbqa mypy notebooks)
+	nbqa mypy notebooks
 	pytest --numprocesses 2
-	$(if $(NOTEBOOKS),pytest --numprocesses 2 --dist loadscope --nbval-lax --nbval-current-env \
-	    $(NOTEBOOKS))
+	rm -rf $(CACHE)/scratch
+	pytest --numprocesses 2 --dist loadscope --nbval-lax --nbval-current-env $(NOTEBOOKS)
+	pytest tests/reproduction.py
 	@touch $@

@@ -13,11 +13,32 @@ from dinolizer.study.parameters import find_profile
 # with a JSON of provenance. `after` names the notebooks whose results it reads.
 NOTEBOOKS = {
     "00-quickstart": {"figures": ["00-quickstart"]},
-    "01-data": {"tables": ["01-data"], "figures": ["01-mask-sizes"]},
-    "02-train-head": {"tables": ["02-train-head"], "figures": ["02-train-head"]},
-    "03-benchmark": {"tables": ["03-benchmark"], "figures": ["03-benchmark"]},
-    "04-robustness": {"tables": ["04-robustness"], "figures": ["04-robustness"]},
-    "A1-pocket": {},
+    "01-data": {"tables": ["01-data"], "figures": ["01-gallery", "01-mask-sizes"]},
+    "02-train-head": {
+        "tables": ["02-train-head"],
+        "figures": ["02-train-head"],
+        "heads": [
+            "astronaut.safetensors",
+            "cat.safetensors",
+            "china.safetensors",
+            "coffee.safetensors",
+            "flower.safetensors",
+            "motorcycle.safetensors",
+            "rocket.safetensors",
+        ],
+        "after": ["01-data"],
+    },
+    "03-benchmark": {
+        "tables": ["03-authentic", "03-benchmark", "03-conditions"],
+        "figures": ["03-benchmark", "03-examples"],
+        "after": ["02-train-head"],
+    },
+    "04-robustness": {
+        "tables": ["04-robustness"],
+        "figures": ["04-robustness"],
+        "after": ["02-train-head"],
+    },
+    "A1-pocket": {"figures": ["A1-generators", "A1-pretraining"]},
 }
 
 # What of the package a notebook depends on: its modules, and the weights and cards in assets.

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,11 +21,13 @@ from dinolizer.model.backbones import BACKBONES, load_backbone, pick_device
 from dinolizer.model.features import extract, patch_targets
 from dinolizer.model.generation import random_crops, train_generator
 from dinolizer.model.head import HeadCard, save_head
-from dinolizer.model.pretraining import MAKERS, pretrain_backbone
+from dinolizer.model.pretraining import MAKERS, PAIRS, pretrain_backbone
 from dinolizer.model.training import fit_head
 from dinolizer.paths import atomic
 
 LICENCE = "Apache-2.0"
+STEPS_PER_LOSS = 50
+"""Steps over which the losses in a card are averaged."""
 GENERATOR_STEPS = {"autoencoder": 1600, "heldout": 1600, "inpainter": 900, "transposed": 900}
 HEAD_CROPS_PER_CASE = 40
 
@@ -35,7 +38,7 @@ def pretrain(
     device: str | None = None,
     *,
     generator_steps: Mapping[str, int] = GENERATOR_STEPS,
-    backbone_steps: int = 4500,
+    backbone_steps: int = 3200,
     rounds: int = 2,
     seed: int = 0,
     about: str = "",
@@ -99,7 +102,13 @@ def pretrain(
             seed=seed,
             workers=workers,
         )
-        made = {"seed": seed, "steps": backbone_steps, "rounds": rounds, "generators": MAKERS}
+        made = {
+            "seed": seed,
+            "steps": backbone_steps,
+            "rounds": rounds,
+            "generators": MAKERS,
+            "batch": 2 * PAIRS,
+        }
         _save(out, "vit", backbone, checkpoint, card | made)
     if not (out / "pocket-head.safetensors").exists():
         fit_pocket_head(
@@ -185,13 +194,20 @@ def _save(
 ) -> None:
     """Write weights in half precision, and their card."""
     weights = {key: _half(value) for key, value in model.state_dict().items()}
+    run = torch.load(checkpoint, weights_only=True)
+    losses = run["losses"]
     card |= {
         "parameters": sum(value.numel() for value in model.parameters()),
-        "seconds": round(torch.load(checkpoint, weights_only=True)["seconds"]),
+        "seconds": round(run["seconds"]),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, "
         f"trained on {next(model.parameters()).device.type}",
         "torch": str(torch.__version__),
         "licence": LICENCE,
+        "steps_per_loss": STEPS_PER_LOSS,
+        "losses": [
+            round(statistics.fmean(losses[first : first + STEPS_PER_LOSS]), 4)
+            for first in range(0, len(losses), STEPS_PER_LOSS)
+        ],
     }
     path = out / f"pocket-{name}.safetensors"
     with atomic(path.with_suffix(".json")) as draft:

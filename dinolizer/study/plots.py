@@ -136,6 +136,37 @@ def example_panel(
     return figure
 
 
+def gallery(
+    images: Sequence[NDArray[np.uint8]],
+    masks: Sequence[NDArray[np.bool_]],
+    titles: Sequence[str],
+    note: str,
+    columns: int = 5,
+) -> Figure:
+    """Show images in a grid, each with its mask as an outline.
+
+    Parameters
+    ----------
+    images : uint8 (H, W, 3), RGB.
+    masks : bool (H, W); an empty one draws nothing.
+    titles : one per image, above it.
+    note : the footer.
+    columns : images in a row.
+    """
+    rows = -(-len(images) // columns)
+    figure = _figure(rows * 1.85 + 0.3, note)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel in panels:
+        panel.set_axis_off()
+    for panel, image, mask, title in zip(panels, images, masks, titles, strict=False):
+        panel.imshow(image)
+        if mask.any():
+            panel.contour(mask, levels=[0.5], colors="white", linewidths=1.6)
+            panel.contour(mask, levels=[0.5], colors="black", linewidths=0.7)
+        panel.set_title(title, fontsize=8)
+    return figure
+
+
 def benchmark_bars(table: pd.DataFrame, note: str) -> Figure:
     """Draw the IoU of every method on every family, with intervals.
 
@@ -210,6 +241,16 @@ def training_curve(history: pd.DataFrame, note: str) -> Figure:
             look = _line(number) | {"marker": ""}
             axes.plot(history["epoch"], history[column], label=label, **look)
     axes.set(xlabel="epoch", ylabel="Dice loss, Dice coefficient", ylim=(0, 1))
+    figure.legend(loc="outside upper center", ncols=2)
+    return figure
+
+
+def pretraining_curve(losses: pd.DataFrame, note: str) -> Figure:
+    """Draw the cross-entropy ``loss`` against the number of ``crops`` seen, and that of a coin."""
+    figure, axes = _canvas(2.6, note)
+    axes.plot(losses["crops"] / 1000, losses["loss"], label="backbone", **_line(0))
+    axes.axhline(np.log(2), label="a coin", color="0.4", linestyle=":")
+    axes.set(xlabel="crops seen [thousands]", ylabel="cross-entropy [nats]", ylim=(0, None))
     figure.legend(loc="outside upper center", ncols=2)
     return figure
 

@@ -1,0 +1,29 @@
+"""The committed tables are those that the committed code makes.
+
+Run after the notebooks were executed with ``$DINOLIZER_RESULTS`` (see the Makefile); pytest does not
+collect this file by itself.
+"""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from dinolizer.paths import ROOT
+
+# Read now: the fixture of conftest.py points the variable elsewhere while a test runs.
+FRESH = Path(os.environ["DINOLIZER_RESULTS"]) / "pocket" / "tables"
+COMMITTED = ROOT / "results" / "pocket" / "tables"
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in COMMITTED.glob("*.csv")))
+def test_table_is_made_again(name: str) -> None:
+    fresh, committed = pd.read_csv(FRESH / name), pd.read_csv(COMMITTED / name)
+    pd.testing.assert_frame_equal(fresh, committed, rtol=0, atol=0.01)
+
+
+def test_no_table_is_missing() -> None:
+    assert {path.name for path in FRESH.glob("*.csv")} == {
+        path.name for path in COMMITTED.glob("*.csv")
+    }
