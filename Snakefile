@@ -10,7 +10,8 @@ from dinolizer.paths import cache_dir, results_dir
 from dinolizer.study.parameters import find_profile
 
 # What each notebook makes. A table is a CSV and a LaTeX file, a figure a PNG and an SVG file, each
-# with a JSON of provenance. `after` names the notebooks whose results it reads.
+# with a JSON of provenance. `after` names the notebooks whose results, or cached images and tokens,
+# it reads; `threads` is 1 if absent, as two notebooks run side by side.
 NOTEBOOKS = {
     "00-quickstart": {"figures": ["00-quickstart"]},
     "01-data": {"tables": ["01-data"], "figures": ["01-gallery", "01-mask-sizes"]},
@@ -27,6 +28,7 @@ NOTEBOOKS = {
             "rocket.safetensors",
         ],
         "after": ["01-data"],
+        "threads": 2,
     },
     "03-benchmark": {
         "tables": ["03-authentic", "03-benchmark", "03-conditions"],
@@ -92,8 +94,10 @@ for name, made in NOTEBOOKS.items():
             draft=f"{CACHE}/{name}.ipynb",
         # Two kernels that start at the same time may ask for the same port.
         retries: 1
+        threads: made.get("threads", 1)
         shell:
             """
+            export OMP_NUM_THREADS={threads}
             dinolizer check-parameters {input.notebook} {input.profile}
             papermill {input.notebook} {params.draft} --parameters_file {input.profile} \
                 --kernel python3 --no-progress-bar ||

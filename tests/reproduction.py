@@ -1,7 +1,7 @@
 """The committed tables are those that the committed code makes.
 
-Run after the notebooks were executed with ``$DINOLIZER_RESULTS`` (see the Makefile); pytest does not
-collect this file by itself.
+Run after the notebooks were executed with ``$DINOLIZER_RESULTS`` (see the Makefile); pytest does
+not collect this file by itself.
 """
 
 import os

@@ -38,7 +38,7 @@ def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_tokens_are_the_backbones_own_in_half_precision(cache: Path) -> None:
     backbone = small_backbone()
-    tokens = extract(backbone, IMAGES, batch_size=2)
+    tokens = extract(backbone, IMAGES)
     assert tokens.dtype == torch.float16
     assert tokens.shape == (5, 32, 4, 4)
     for image, of_image in zip(IMAGES, tokens, strict=True):
@@ -55,10 +55,10 @@ def test_a_batch_is_rgb_from_0_to_1() -> None:
 
 
 def test_the_second_time_the_backbone_is_not_asked(cache: Path, forwards: list[int]) -> None:
-    first = extract(small_backbone(), IMAGES, batch_size=2)
-    assert forwards == [2, 2, 1]
-    second = extract(small_backbone(), IMAGES, batch_size=3)
-    assert forwards == [2, 2, 1]
+    first = extract(small_backbone(), IMAGES)
+    assert forwards == [4, 1]
+    second = extract(small_backbone(), IMAGES)
+    assert forwards == [4, 1]
     torch.testing.assert_close(second, first, rtol=0, atol=0)
     assert len(list(cache.iterdir())) == 1
 

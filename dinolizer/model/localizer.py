@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from dinolizer.data.images import MAX_PIXELS, read_image
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone, load_backbone, weights_hash
-from dinolizer.model.features import as_batch
+from dinolizer.model.features import as_batch, batch_size
 from dinolizer.model.head import HeadCard, load_head
 from dinolizer.model.localization import Localization
 from dinolizer.model.windows import accumulate, grid
@@ -23,8 +23,6 @@ from dinolizer.paths import ASSETS
 
 __all__ = ["Localization", "Localizer"]
 
-BATCH = 16
-"""Windows given to the backbone at once."""
 SMALL_AREA = 1016 * 1016
 """Area that small images are resized to for windows of 504 pixels, as the official code is reported
 to do; for another window it is scaled with the window's own area."""
@@ -144,10 +142,11 @@ class Localizer:
         fitted = image if working == size else self._fit(image, working)
         positions = grid(*working, self.window, self.stride)
         patch_logits = []  # (n, C, h, w): few numbers, also for a large image
-        for start in range(0, len(positions), BATCH):
+        batch = batch_size(self.backbone.device)
+        for start in range(0, len(positions), batch):
             windows = [
                 fitted[top : top + self.window, left : left + self.window]
-                for top, left in positions[start : start + BATCH]
+                for top, left in positions[start : start + batch]
             ]
             patch_logits.append(self.head(self.backbone(as_batch(windows, self.backbone.device))))
         logits = accumulate(

@@ -12,8 +12,8 @@ import torch
 
 from dinolizer.data.photos import load_photo
 from dinolizer.model.backbones import Backbone
-from dinolizer.model.features import as_batch
-from dinolizer.model.localizer import BATCH, Localizer
+from dinolizer.model.features import as_batch, batch_size
+from dinolizer.model.localizer import Localizer
 from dinolizer.model.training import fit_head
 from dinolizer.model.windows import grid
 from dinolizer.study.results import save_table
@@ -44,7 +44,7 @@ def bench() -> pd.DataFrame:
     """
     localizer = Localizer.from_pretrained("pocket")
     photo = load_photo("astronaut")
-    windows = grid(*photo.shape[:2], localizer.window, localizer.stride)
+    windows = grid(photo.shape[0], photo.shape[1], localizer.window, localizer.stride)
     crops = [
         photo[top : top + localizer.window, left : left + localizer.window] for top, left in windows
     ]
@@ -74,7 +74,7 @@ def bench() -> pd.DataFrame:
 def forward(backbone: Backbone, batch: torch.Tensor) -> None:
     """Run a backbone alone, in the localizer's batches."""
     with torch.inference_mode():
-        for part in batch.split(BATCH):
+        for part in batch.split(batch_size(batch.device)):
             backbone(part)
 
 

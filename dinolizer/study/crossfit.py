@@ -1,6 +1,6 @@
 """Cross-fitting: a head for every photograph, fitted on the images of all the others."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,9 @@ from dinolizer.study.baselines import BASELINES
 from dinolizer.study.evaluation import Predict, Row, evaluate, fit_thresholds, read_pair
 
 POLICY = "pristine"
+Map = NDArray[np.floating]
+Maps = Mapping[str, Map]
+Baseline = Callable[[NDArray[np.uint8]], Map]
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,11 @@ def fit_heads(windows: Windows, *, epochs: int, seed: int) -> dict[str, Fit]:
     Images of the held-out generator are in neither.
     """
     fits = {}
+    tokens = windows.tokens.float()  # once, and not in every step of every head
     for group in dict.fromkeys(windows.group.tolist()):
         own = windows.group == group
         train, validation = (
-            (windows.tokens[chosen], windows.targets[chosen])
+            (tokens[chosen], windows.targets[chosen])
             for chosen in (
                 torch.from_numpy(~own & windows.seen),
                 torch.from_numpy(own & windows.seen),
@@ -133,20 +137,18 @@ def predict_with(backbone: Backbone, heads: Mapping[str, nn.Conv2d]) -> Predict:
 
 
 def evaluate_baselines(manifest: pd.DataFrame) -> pd.DataFrame:
-    """Rows of all `BASELINES`, each with the threshold that suits the other photographs best.
+    """Rows of all `BASELINES`, each with the threshold that suits the other photographs best."""
+    rows = []
+    for name, baseline in BASELINES.items():
+        records = manifest.to_dict("records")
+        maps = {row["image"]: baseline(read_pair(row)[0]) for row in records}
 
-    As the heads, thresholds are not chosen on images of the held-out generator.
-    """
-    thresholds = baseline_thresholds(manifest)
-    return pd.concat(
-        evaluate(name, _predict_by(name), manifest, thresholds[name]) for name in BASELINES
-    )
+        def predict(_image: NDArray[np.uint8], row: Row, maps: Maps = maps) -> Map:
+            return maps[row["image"]]
 
-
-def baseline_thresholds(manifest: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """For every baseline and photograph, the threshold chosen on all other photographs."""
-    seen = manifest[manifest["seen"]]
-    return {name: fit_thresholds(_predict_by(name), seen) for name in BASELINES}
+        thresholds = fit_thresholds(predict, manifest[manifest["seen"]])
+        rows.append(evaluate(name, predict, manifest, thresholds))
+    return pd.concat(rows)
 
 
 def evaluate_degraded(
@@ -177,13 +179,16 @@ def evaluate_degraded(
 def evaluate_baselines_degraded(
     manifest: pd.DataFrame, degraded: pd.DataFrame, seed: int
 ) -> pd.DataFrame:
-    """Rows of all `BASELINES` on degraded images, with the thresholds of the whole manifest."""
-    thresholds = baseline_thresholds(manifest)
-    return pd.concat(
-        evaluate_degraded(name, _predict_by(name), degraded, thresholds[name], seed)
-        for name in BASELINES
-    )
+    """Rows of all `BASELINES` on degraded images, with the thresholds of the whole manifest.
 
+    As the heads, thresholds are not chosen on images of the held-out generator.
+    """
+    rows = []
+    for name, baseline in BASELINES.items():
 
-def _predict_by(name: str) -> Predict:
-    return lambda image, _row: BASELINES[name](image)
+        def predict(image: NDArray[np.uint8], _row: Row, baseline: Baseline = baseline) -> Map:
+            return baseline(image)
+
+        thresholds = fit_thresholds(predict, manifest[manifest["seen"]])
+        rows.append(evaluate_degraded(name, predict, degraded, thresholds, seed))
+    return pd.concat(rows)
