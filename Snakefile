@@ -10,11 +10,10 @@ from dinolizer.paths import cache_dir, results_dir
 from dinolizer.study.parameters import find_profile
 
 # What each notebook makes. A table is a CSV and a LaTeX file, a figure a PNG and an SVG file, each
-# with a JSON of provenance. `after` names the notebooks whose results, or cached images and tokens,
-# it reads; `threads` is 1 if absent, as two notebooks run side by side.
+# with a JSON of provenance. `tokens`: it reads the forged images and their tokens from the cache.
 NOTEBOOKS = {
     "00-quickstart": {"figures": ["00-quickstart"]},
-    "01-data": {"tables": ["01-data"], "figures": ["01-gallery", "01-mask-sizes"]},
+    "01-data": {"tables": ["01-data"], "figures": ["01-gallery", "01-mask-sizes"], "tokens": True},
     "02-train-head": {
         "tables": ["02-train-head"],
         "figures": ["02-train-head"],
@@ -27,18 +26,17 @@ NOTEBOOKS = {
             "motorcycle.safetensors",
             "rocket.safetensors",
         ],
-        "after": ["01-data"],
-        "threads": 2,
+        "tokens": True,
     },
     "03-benchmark": {
         "tables": ["03-authentic", "03-benchmark", "03-conditions"],
         "figures": ["03-benchmark", "03-examples"],
-        "after": ["02-train-head"],
+        "tokens": True,
     },
     "04-robustness": {
         "tables": ["04-robustness"],
         "figures": ["04-robustness"],
-        "after": ["02-train-head"],
+        "tokens": True,
     },
     "A1-pocket": {"figures": ["A1-generators", "A1-pretraining"]},
 }
@@ -50,6 +48,7 @@ PROFILE = config.get("profile", "pocket")
 PROFILE_FILE = os.path.relpath(find_profile(PROFILE))
 RESULTS = os.path.relpath(results_dir(PROFILE))
 CACHE = os.path.relpath(cache_dir() / PROFILE)
+TOKENS = f"{CACHE}/tokens.done"
 SOURCES = sorted(str(path) for path in Path("dinolizer").rglob("*") if path.suffix in SUFFIXES)
 
 
@@ -73,6 +72,17 @@ rule all:
         expand(f"{RESULTS}/notebooks/{{name}}.ipynb", name=NOTEBOOKS),
 
 
+rule tokens:
+    input:
+        profile=PROFILE_FILE,
+        package=SOURCES,
+    output:
+        touch(TOKENS),
+    threads: 2
+    shell:
+        "OMP_NUM_THREADS={threads} python -m dinolizer.study.crossfit {input.profile}"
+
+
 for name, made in NOTEBOOKS.items():
 
     rule:
@@ -82,9 +92,7 @@ for name, made in NOTEBOOKS.items():
             notebook=f"notebooks/{name}.ipynb",
             profile=PROFILE_FILE,
             package=SOURCES,
-            earlier=[f"notebooks/{earlier}.ipynb" for earlier in made.get("after", [])],
-            # Its order alone: results that are made again unchanged do not call for their readers.
-            done=[ancient(f"{CACHE}/{earlier}.done") for earlier in made.get("after", [])],
+            tokens=[TOKENS] if made.get("tokens") else [],
         output:
             outputs(made),
             notebook=f"{RESULTS}/notebooks/{name}.ipynb",
@@ -94,10 +102,8 @@ for name, made in NOTEBOOKS.items():
             draft=f"{CACHE}/{name}.ipynb",
         # Two kernels that start at the same time may ask for the same port.
         retries: 1
-        threads: made.get("threads", 1)
         shell:
             """
-            export OMP_NUM_THREADS={threads}
             dinolizer check-parameters {input.notebook} {input.profile}
             papermill {input.notebook} {params.draft} --parameters_file {input.profile} \
                 --kernel python3 --no-progress-bar ||

@@ -13,7 +13,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from dinolizer.paths import ROOT
 
-CHOSEN = "01-data"
+CHOSEN = "A1-pocket"  # it needs no tokens
 PYTHON = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
 MAKES = """
 from dinolizer.paths import results_dir

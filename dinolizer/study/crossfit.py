@@ -1,7 +1,9 @@
 """Cross-fitting: a head for every photograph, fitted on the images of all the others."""
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dinolizer.data import pocket
 from dinolizer.data.degradations import DEGRADATIONS
 from dinolizer.data.manifest import target
-from dinolizer.model.backbones import Backbone
+from dinolizer.model.backbones import Backbone, load_backbone
 from dinolizer.model.features import extract, patch_targets
 from dinolizer.model.head import HeadCard
 from dinolizer.model.localizer import Localizer
@@ -19,6 +22,7 @@ from dinolizer.model.training import Fit, fit_head
 from dinolizer.model.windows import accumulate, grid
 from dinolizer.study.baselines import BASELINES
 from dinolizer.study.evaluation import Predict, Row, evaluate, fit_thresholds, read_pair
+from dinolizer.study.parameters import read_profile
 
 POLICY = "pristine"
 Map = NDArray[np.floating]
@@ -192,3 +196,14 @@ def evaluate_baselines_degraded(
         thresholds = fit_thresholds(predict, manifest[manifest["seen"]])
         rows.append(evaluate_degraded(name, predict, degraded, thresholds, seed))
     return pd.concat(rows)
+
+
+def prepare(profile: Path) -> None:
+    """Fill the cache with a profile's forged images and their tokens, which its notebooks share."""
+    parameters = read_profile(profile)
+    manifest = pocket.build(int(str(parameters["seed"])))
+    read_windows(load_backbone(str(parameters["backbone"])), manifest)
+
+
+if __name__ == "__main__":
+    prepare(Path(sys.argv[1]))
