@@ -79,7 +79,7 @@ def test_what_tokens_depend_on_is_in_the_key(
 ) -> None:
     extract(small_backbone(), IMAGES)
     tokens = extract(small_backbone(seed), images)
-    assert forwards == [5, len(images)]
+    assert sum(forwards) == 5 + len(images)
     assert len(list(cache.iterdir())) == 2
     assert len(tokens) == len(images)
 
@@ -93,9 +93,9 @@ def test_a_damaged_cache_file_is_computed_again(
     data = file.read_bytes()
     file.write_bytes({"cut": data[:-100], "garbage": b"x" * len(data), "empty": b""}[damage])
     torch.testing.assert_close(extract(small_backbone(), IMAGES), expected, rtol=0, atol=0)
-    assert len(forwards) == 2
+    assert sum(forwards) == 2 * len(IMAGES)
     extract(small_backbone(), IMAGES)
-    assert len(forwards) == 2
+    assert sum(forwards) == 2 * len(IMAGES)
     assert list(cache.iterdir()) == [file]
 
 
