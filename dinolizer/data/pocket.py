@@ -48,7 +48,7 @@ class Recipe:
 def recipes(seed: int, rounds: int) -> Iterator[Recipe]:
     """List every image: photographs x generators and kinds x grain x conditions, ``rounds`` times.
 
-    All families but the held-out one are made alike often, and every photograph alike.
+    Every case and every photograph comes alike often; the held-out family is among them.
     """
     makers = [
         ("none", "real"),
