@@ -35,7 +35,7 @@ notebooks: .venv/installed
 	    --ExecutePreprocessor.record_timing=False --log-level=WARN $(NOTEBOOKS)
 
 bench: .venv/installed
-	OMP_NUM_THREADS= python -m dinolizer.study.bench
+	env -u OMP_NUM_THREADS python -m dinolizer.study.bench
 
 lock: .venv/bin/uv
 	uv pip compile --no-config --quiet --upgrade --universal --fork-strategy fewest \

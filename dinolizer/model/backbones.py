@@ -128,7 +128,11 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def forward(self, batch: Tensor) -> Tensor:
-        """Patch tokens of a batch of images.
+        """Patch tokens of a batch of images, without gradients; see `tokens`."""
+        return self.tokens(batch)
+
+    def tokens(self, batch: Tensor) -> Tensor:
+        """Patch tokens of a batch of images; gradients reach whatever adapter was put inside.
 
         Parameters
         ----------
