@@ -63,8 +63,9 @@ clean:
 	ruff format --check
 	mypy dinolizer
 	nbqa mypy notebooks
-	pytest --numprocesses 2
+	pytest --numprocesses $(CORES)
 	rm -rf $(CACHE)/scratch
-	pytest --numprocesses 2 --dist loadscope --nbval-lax --nbval-current-env $(NOTEBOOKS)
+	OMP_NUM_THREADS=$(CORES) python -m dinolizer.study.crossfit notebooks/profiles/pocket.yaml
+	pytest --numprocesses $(CORES) --dist loadscope --nbval-lax --nbval-current-env $(NOTEBOOKS)
 	pytest tests/reproduction.py
 	@touch $@

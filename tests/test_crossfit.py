@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from small import random_head, small_backbone
+from torch import Tensor
 
 from dinolizer.data.images import write_image
 from dinolizer.model.localizer import Localizer
@@ -61,14 +62,20 @@ def test_a_head_never_meets_its_photograph_nor_the_held_out_generator(
     manifest: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     windows = crossfit.read_windows(small_backbone(), manifest)
-    met = []
-    monkeypatch.setattr(crossfit, "fit_head", lambda tokens, *_, **__: met.append(tokens))
-    crossfit.fit_heads(windows, epochs=1, seed=0)
+    met = {}
+
+    def note(_tokens: object, _targets: object, train: Tensor, **settings: Tensor) -> list[None]:
+        met.update(train=train, validation=settings["validation"])
+        return [None] * len(train)
+
+    monkeypatch.setattr(crossfit.training, "fit_heads", note)
+    assert list(crossfit.fit_heads(windows, epochs=1, seed=0)) == ["a", "b", "c"]
     count = len(windows.positions)
     # Rows 0, 2 and 4 are the seen generator's, one a photograph: the other two train each head.
-    for tokens, others in zip(met, [(2, 4), (0, 4), (0, 2)], strict=True):
-        rows = [windows.tokens[row * count : (row + 1) * count] for row in others]
-        assert torch.equal(tokens, torch.cat(rows))
+    for name, rows in (("train", [(2, 4), (0, 4), (0, 2)]), ("validation", [(0,), (2,), (4,)])):
+        for found, own in zip(met[name], rows, strict=True):
+            assert set((found.nonzero().squeeze(1) // count).tolist()) == set(own)
+            assert found.sum() == count * len(own)
 
 
 def test_map_from_tokens_is_the_localizers(manifest: pd.DataFrame) -> None:

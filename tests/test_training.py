@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dinolizer.errors import InputError
 from dinolizer.model.losses import dice_loss
-from dinolizer.model.training import fit_head
+from dinolizer.model.training import fit_head, fit_heads
 
 DIM = 12
 
@@ -23,9 +23,16 @@ def toy(seed: int, count: int = 40) -> tuple[Tensor, Tensor]:
     return torch.tensor(tokens, dtype=torch.float32), torch.tensor(edited, dtype=torch.float32)
 
 
+def both_toys() -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """Two toys behind one another, and which windows are those of the second."""
+    (first, first_targets), (second, second_targets) = toy(0), toy(1)
+    together = torch.cat([first, second]), torch.cat([first_targets, second_targets])
+    return together, torch.arange(len(first) + len(second)) >= len(first)
+
+
 def test_it_learns_a_linearly_separable_toy() -> None:
-    tokens, targets = toy(0)
-    fit = fit_head(tokens, targets, validation=toy(1), epochs=40, batch_size=8)
+    (tokens, targets), second_half = both_toys()
+    fit = fit_head(tokens, targets, validation=second_half, epochs=40, batch_size=8)
     for some_tokens, some_targets in (toy(0), toy(1)):
         marked = fit.head(some_tokens)[:, 0] > 0
         assert (marked == (some_targets > 0.5)).float().mean() > 0.97
@@ -54,8 +61,9 @@ def test_folded_weights_do_not_depend_on_scale_and_shift_of_the_tokens() -> None
 
 
 def test_the_history_is_of_the_epochs_and_its_dice_that_of_the_final_head() -> None:
+    together, second_half = both_toys()
+    fit = fit_head(*together, epochs=3, validation=second_half)
     validation = toy(1)
-    fit = fit_head(*toy(0), epochs=3, validation=validation)
     assert list(fit.history.columns) == ["epoch", "loss", "validation_dice"]
     assert fit.history["epoch"].tolist() == [1, 2, 3]
     expected = 1 - dice_loss(fit.head(validation[0]), validation[1]).item()
@@ -106,6 +114,32 @@ def test_three_classes_are_learned_from_one_hot_targets() -> None:
     assert (fit.head(tokens).argmax(1) == label).float().mean() > 0.9
 
 
+def test_heads_fitted_together_are_those_fitted_alone_on_the_same_batches() -> None:
+    """The first head has all windows: alone it sees the batches that it sees beside the others."""
+    (tokens, targets), second_half = both_toys()
+    first_half = ~second_half
+    every = torch.ones_like(first_half)
+    settings = {"epochs": 3, "batch_size": 8, "seed": 2}
+    train = torch.stack([every, first_half, second_half])
+    together = fit_heads(tokens, targets, train, validation=~train, **settings)
+    alone = fit_head(tokens, targets, **settings).head.weight
+    torch.testing.assert_close(together[0].head.weight, alone, rtol=1e-3, atol=1e-3)
+    assert together[0].history["validation_dice"].isna().all()
+    expected = 1 - dice_loss(together[1].head(tokens[second_half]), targets[second_half]).item()
+    assert together[1].history["validation_dice"].iloc[-1] == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_head_does_not_depend_on_windows_that_are_not_its_own() -> None:
+    (tokens, targets), second_half = both_toys()
+    spoiled = tokens.clone()
+    spoiled[second_half] = 100 * spoiled[second_half].flip(1)
+    train = torch.stack([~second_half, second_half])
+    plain, other = (fit_heads(some, targets, train, epochs=3) for some in (tokens, spoiled))
+    first = [fit.head(tokens[~second_half]) for fit in (plain[0], other[0])]
+    torch.testing.assert_close(first[1], first[0], atol=1e-2, rtol=1e-3)
+    assert not torch.allclose(plain[1].head.weight, other[1].head.weight)
+
+
 @pytest.mark.parametrize(
     ("tokens", "targets"),
     [
@@ -118,7 +152,11 @@ def test_three_classes_are_learned_from_one_hot_targets() -> None:
 def test_tokens_and_targets_that_do_not_belong_together_are_refused(
     tokens: Tensor, targets: Tensor
 ) -> None:
-    with pytest.raises(InputError, match="training tokens have the shape"):
+    with pytest.raises(InputError, match="The tokens have the shape"):
         fit_head(tokens, targets)
-    with pytest.raises(InputError, match="validation tokens have the shape"):
-        fit_head(*toy(0), validation=(tokens, targets))
+
+
+def test_a_head_without_windows_is_refused() -> None:
+    tokens, targets = toy(0)
+    with pytest.raises(InputError, match="at least one True"):
+        fit_heads(tokens, targets, torch.zeros(2, len(tokens), dtype=torch.bool))

@@ -4,15 +4,14 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from dinolizer.data.forging import CONDITIONS, FAMILIES, HELD_OUT, LEARNED, Forgery, forge
@@ -114,8 +113,10 @@ def build(seed: int = 0, rounds: int = 1) -> pd.DataFrame:
         try:
             _write(draft, list(recipes(seed, rounds)))
             draft.chmod(0o755)
-            if not folder.exists():  # another process may have made the same meanwhile
-                draft.rename(folder)
+            draft.rename(folder)
+        except OSError:
+            if not folder.exists():  # else another process has made the same meanwhile
+                raise
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     manifest = read_manifest(folder / "manifest.csv")
@@ -125,9 +126,7 @@ def build(seed: int = 0, rounds: int = 1) -> pd.DataFrame:
 
 
 def _write(folder: Path, all_recipes: list[Recipe]) -> None:
-    # Forked children must not inherit torch's threads in mid-air: spawn them.
-    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
-        rows = list(pool.map(_write_one, [folder] * len(all_recipes), all_recipes, chunksize=16))
+    rows = Parallel(PROCESSES)(delayed(_write_one)(folder, recipe) for recipe in all_recipes)
     write_manifest(pd.DataFrame(rows), folder / "manifest.csv")
 
 

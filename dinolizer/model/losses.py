@@ -28,8 +28,21 @@ def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
     """
     if target.ndim == logits.ndim - 1:
         target = target[:, None]
-    probability = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)
-    over = (0, 2, 3)
-    both = (probability * target).sum(over)
-    total = probability.sum(over) + target.sum(over)
-    return 1 - torch.mean((2 * both + smooth) / (total + smooth))
+    both, total = (sums.sum(0) for sums in overlaps(logits, target))
+    return dice_from(both, total, smooth)
+
+
+def overlaps(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """What Dice is made of: ``sum(p t)`` and ``sum(p) + sum(t)`` over the patches of each image.
+
+    Logits are ``(..., C, h, w)``, targets broadcast to them; both results are ``(..., C)``.
+    """
+    one = logits.shape[-3] == 1
+    probability = logits.sigmoid() if one else logits.softmax(dim=-3)
+    over = (-2, -1)
+    return (probability * target).sum(over), probability.sum(over) + target.sum(over)
+
+
+def dice_from(both: Tensor, total: Tensor, smooth: float = 1.0) -> Tensor:
+    """Dice loss of sums over a batch, ``(..., C) -> (...)``: the mean over the channels."""
+    return 1 - torch.mean((2 * both + smooth) / (total + smooth), dim=-1)

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from dinolizer.data import pocket
 from dinolizer.data.degradations import DEGRADATIONS
 from dinolizer.data.manifest import target
+from dinolizer.model import training
 from dinolizer.model.backbones import Backbone, load_backbone
 from dinolizer.model.features import extract, patch_targets
 from dinolizer.model.head import HeadCard
 from dinolizer.model.localizer import Localizer
-from dinolizer.model.training import Fit, fit_head
+from dinolizer.model.training import Fit
 from dinolizer.model.windows import accumulate, grid
 from dinolizer.study.baselines import BASELINES
 from dinolizer.study.evaluation import Predict, Row, evaluate, fit_thresholds, read_pair
@@ -84,19 +85,18 @@ def fit_heads(windows: Windows, *, epochs: int, seed: int) -> dict[str, Fit]:
 
     Images of the held-out generator are in neither.
     """
-    fits = {}
-    tokens = windows.tokens.float()  # once, and not in every step of every head
-    for group in dict.fromkeys(windows.group.tolist()):
-        own = windows.group == group
-        train, validation = (
-            (tokens[chosen], windows.targets[chosen])
-            for chosen in (
-                torch.from_numpy(~own & windows.seen),
-                torch.from_numpy(own & windows.seen),
-            )
-        )
-        fits[group] = fit_head(*train, epochs=epochs, seed=seed, validation=validation)
-    return fits
+    groups = list(dict.fromkeys(windows.group.tolist()))
+    own = torch.from_numpy(np.stack([windows.group == group for group in groups]))
+    seen = torch.from_numpy(windows.seen)
+    fits = training.fit_heads(
+        windows.tokens,
+        windows.targets,
+        ~own & seen,
+        validation=own & seen,
+        epochs=epochs,
+        seed=seed,
+    )
+    return dict(zip(groups, fits, strict=True))
 
 
 def card_for(backbone: Backbone, about: str) -> HeadCard:

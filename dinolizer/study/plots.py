@@ -14,6 +14,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from dinolizer.data.degradations import DEGRADATIONS
@@ -241,6 +242,7 @@ def training_curve(history: pd.DataFrame, note: str) -> Figure:
             look = _line(number) | {"marker": ""}
             axes.plot(history["epoch"], history[column], label=label, **look)
     axes.set(xlabel="epoch", ylabel="Dice loss, Dice coefficient", ylim=(0, 1))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(loc="outside upper center", ncols=2)
     return figure
 
