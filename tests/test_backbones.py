@@ -11,6 +11,7 @@ from torch import nn
 
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import BACKBONES, Backbone, load_backbone, weights_hash
+from dinolizer.model.specs import build
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def test_every_spec_is_consistent() -> None:
 
 
 def test_weights_from_a_file_are_used(tmp_path: Path) -> None:
-    model = BACKBONES["untrained-pocket"].architecture()
+    model = build(BACKBONES["untrained-pocket"])
     save_file(model.state_dict(), tmp_path / "weights.safetensors")
     loaded = load_backbone("untrained-pocket", tmp_path / "weights.safetensors", "cpu")
     assert loaded.hash == weights_hash(model)
