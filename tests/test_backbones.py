@@ -103,13 +103,6 @@ def test_untrained_weights_are_the_same_every_time_and_leave_the_callers_random_
     assert load_backbone("untrained-pocket", device="cpu").hash == first.hash
 
 
-def test_every_spec_is_consistent() -> None:
-    for name, spec in BACKBONES.items():
-        assert spec.name == name
-        assert spec.window % spec.patch == 0
-        assert 0 < spec.stride <= spec.window
-
-
 def test_weights_from_a_file_are_used(tmp_path: Path) -> None:
     model = build(BACKBONES["untrained-pocket"])
     save_file(model.state_dict(), tmp_path / "weights.safetensors")

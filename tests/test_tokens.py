@@ -128,7 +128,7 @@ def test_dinov3_gives_the_tokens_of_the_second_implementation(height: int, width
 
 def test_every_part_of_the_second_implementation_takes_part() -> None:
     spec = BACKBONES["dinov2-base"]
-    backbone, state = tiny(spec, img_size=70)
+    _, state = tiny(spec, img_size=70)
     pixels = normalised(pictures(70, 70), spec)
     reference = tokens(state, pixels, heads=3, eps=1e-6, scale="ls{}.gamma")
     for name in state:
