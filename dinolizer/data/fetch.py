@@ -66,6 +66,8 @@ def download(url: str, path: Path, md5: str) -> None:
     try:
         pooch.retrieve(url, f"md5:{md5}", path.name, path.parent, downloader=resume)
     except RequestException as error:
+        if not part.stat().st_size:
+            part.unlink()
         status = error.response is not None and f"HTTP status {error.response.status_code}"
         raise InputError(
             f"The download of {url} did not end well ({status or type(error).__name__}); run the "

@@ -2,9 +2,11 @@
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
-import huggingface_hub
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import eva, vision_transformer
@@ -35,7 +37,10 @@ def hub_file(repository: str, name: str) -> Path:
         If it is neither in the cache nor can be downloaded.
     """
     try:
-        return Path(huggingface_hub.hf_hub_download(repository, HUB_FILE))
+        # The cache first: asking the hub whether it has newer ones takes half a minute offline.
+        with suppress(LocalEntryNotFoundError):
+            return Path(hf_hub_download(repository, HUB_FILE, local_files_only=True))
+        return Path(hf_hub_download(repository, HUB_FILE))
     except Exception as error:  # the errors of its transports share no base
         raise InputError(
             f"The weights of {name!r} ({HUB_FILE} of {repository}) are neither in the hub's cache "
