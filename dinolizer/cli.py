@@ -35,9 +35,23 @@ def localize(
         list[Path], typer.Argument(metavar="PATH...", help="Images, or folders of images.")
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")],
-    model: Annotated[str, typer.Option(metavar="NAME", help="Backbone.")] = "pocket",
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Backbone: 'pocket', 'bfree' (see the fetch command), 'dinov2-base', "
+            "'dinov3-base', either also '-small' or '-large', or 'untrained-' and one of these.",
+        ),
+    ] = "pocket",
     head: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Head; by default the model's own.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Head; by default the model's own, if it has one."),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Safetensors of the backbone; by default its published weights."
+        ),
     ] = None,
     small: Annotated[
         str | None,
@@ -60,7 +74,7 @@ def localize(
     with _one_sentence():
         images = find_images(paths)
         localizer = Localizer.from_pretrained(
-            model, head=head, device=device, **({} if small is None else {"small": small})
+            model, head, device, weights, **({} if small is None else {"small": small})
         )
         stems = _stems(images)
         for path, stem in tqdm(
@@ -91,6 +105,36 @@ def _stems(images: Sequence[Path]) -> list[str]:
         used.add(stem)
         stems.append(stem)
     return stems
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="'bfree'.")],
+    from_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The published zip, or model_epoch_best.pth out of it; by default the zip is "
+            "downloaded (about 320 MB).",
+        ),
+    ] = None,
+) -> None:
+    """Get the B-Free backbone, converted and checked; an interrupted download goes on.
+
+    Its licence is nonprofit use only, and whatever is trained on it inherits that. The DINOv2 and
+    DINOv3 backbones need no fetching: they come from their hub at first use.
+    """
+    with _one_sentence():
+        if name != "bfree":
+            raise InputError(
+                f"The name is {name!r}, but only 'bfree' can be fetched; the weights of the other "
+                "models are found when they are used."
+            )
+        from dinolizer.model.bfree import fetch as run
+        from dinolizer.model.specs import BACKBONES
+
+        path = run(from_file)
+        typer.echo(f"{path}  {BACKBONES[name].licence}")
 
 
 @app.command()

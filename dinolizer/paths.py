@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pooch
+
 PACKAGE = Path(__file__).resolve().parent
 ASSETS = PACKAGE / "assets"
 # An installed package has no notebooks beside it: then the caller's folder is the checkout.
@@ -32,6 +34,14 @@ def cache_dir() -> Path:
     ``$DINOLIZER_CACHE`` replaces ``data/cache`` of the checkout.
     """
     return _made("DINOLIZER_CACHE", ROOT / "data" / "cache")
+
+
+def weights_dir() -> Path:
+    """Folder of fetched weights, which may be absent: ``weights`` of the user's own cache.
+
+    ``$DINOLIZER_CACHE`` replaces the user's cache.
+    """
+    return Path(os.environ.get("DINOLIZER_CACHE") or pooch.os_cache("dinolizer")) / "weights"
 
 
 @contextmanager

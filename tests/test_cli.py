@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import save_file
 from small import random_head
 from typer.testing import CliRunner, Result
 
 from dinolizer.cli import app
-from dinolizer.model.backbones import load_backbone
+from dinolizer.model.backbones import BACKBONES, Backbone, load_backbone
 from dinolizer.model.head import HeadCard, save_head
+from dinolizer.model.specs import build
 
 
 @pytest.fixture(scope="session")
@@ -154,7 +156,7 @@ def test_help_names_the_commands_without_importing_torch() -> None:
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "False\n"
     output = CliRunner().invoke(app, ["--help"]).output
-    for command in ("localize", "pretrain", "check-parameters"):
+    for command in ("localize", "fetch", "pretrain", "check-parameters"):
         assert command in output
 
 
@@ -162,3 +164,18 @@ def test_parameters_of_a_profile_are_checked(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["check-parameters", str(tmp_path / "no.ipynb"), "no.yaml"])
     assert result.exit_code == 1
     assert result.stderr.startswith("dinolizer: ")
+
+
+def test_weights_of_the_users_own_are_used(tmp_path: Path) -> None:
+    spec = BACKBONES["untrained-pocket"]
+    model = build(spec)
+    save_file(model.state_dict(), tmp_path / "own.safetensors")
+    backbone = Backbone(spec, model)
+    card = HeadCard(spec.name, backbone.hash, "pristine", 224, 112, small="pad")
+    save_head(tmp_path / "head.safetensors", random_head(backbone.dim), card)
+    photo = make_photo(tmp_path / "photo.png")
+    head, out = tmp_path / "head.safetensors", tmp_path / "out"
+    assert "was trained on" in localize(head, out, photo).stderr
+    result = localize(head, out, photo, "--weights", tmp_path / "own.safetensors")
+    assert result.exit_code == 0, result.output
+    assert json.loads((out / "photo.json").read_text())["backbone_hash"] == backbone.hash

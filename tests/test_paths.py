@@ -36,6 +36,17 @@ def test_without_the_environment_folders_are_in_the_checkout(tmp_path, monkeypat
     assert paths.cache_dir() == tmp_path / "data" / "cache"
 
 
+def test_fetched_weights_are_in_the_users_cache_unless_another_is_named(
+    tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("DINOLIZER_CACHE", str(tmp_path / "there"))
+    assert paths.weights_dir() == tmp_path / "there" / "weights"
+    monkeypatch.delenv("DINOLIZER_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    assert paths.weights_dir() == tmp_path / "user" / "dinolizer" / "weights"
+    assert list(tmp_path.iterdir()) == []  # nothing is made by asking
+
+
 def test_an_atomic_file_appears_when_the_block_ends(tmp_path) -> None:
     target = tmp_path / "new" / "table.csv"
     with paths.atomic(target) as draft:

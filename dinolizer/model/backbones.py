@@ -1,86 +1,35 @@
 """Frozen vision transformers as sources of patch tokens."""
 
-import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from dinolizer.errors import InputError
-from dinolizer.model.pocket import build_pocket_vit
+from dinolizer.model.bfree import checked_weights
+from dinolizer.model.specs import (
+    BACKBONES,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    BackboneSpec,
+    Transformer,
+    build,
+)
+from dinolizer.model.weights import fit_weights, hub_file, read_weights, weights_hash
 from dinolizer.paths import ASSETS
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+__all__ = [
+    "BACKBONES",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "Backbone",
+    "BackboneSpec",
+    "load_backbone",
+    "pick_device",
+    "weights_hash",
+]
+
 UNTRAINED_SEED = 0
-
-
-@dataclass(frozen=True)
-class BackboneSpec:
-    """What is constant about a backbone.
-
-    Attributes
-    ----------
-    name
-        The key in `BACKBONES`, stored in heads.
-    architecture
-        Builds the timm model with random weights.
-    patch, window, stride
-        Side of a patch, side of a window (a multiple of the patch) and default step, in pixels.
-    mean, std
-        Per RGB channel, for an image in [0, 1].
-    weights
-        The safetensors file in the package's ``assets``, or None: random weights of a fixed seed.
-    licence, citation
-        Of the weights.
-    """
-
-    name: str
-    architecture: Callable[[], VisionTransformer]
-    patch: int
-    window: int
-    stride: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    weights: str | None
-    licence: str
-    citation: str
-
-
-BACKBONES = {
-    spec.name: spec
-    for spec in (
-        BackboneSpec(
-            name="pocket",
-            architecture=build_pocket_vit,
-            patch=14,
-            window=224,
-            stride=112,
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
-            weights="pocket-vit.safetensors",
-            licence="Apache-2.0",
-            citation="This project; see the card beside the weights.",
-        ),
-        BackboneSpec(
-            name="untrained-pocket",
-            architecture=build_pocket_vit,
-            patch=14,
-            window=224,
-            stride=112,
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
-            weights=None,
-            licence="Apache-2.0",
-            citation="This project; random weights, for tests and as a control.",
-        ),
-    )
-}
 
 
 class Backbone(nn.Module):
@@ -92,7 +41,7 @@ class Backbone(nn.Module):
     Parameters
     ----------
     spec
-        Names the patch and the normalisation.
+        Names the patch, the normalisation and the number of tokens before the patches'.
     model
         The transformer; it is frozen in place.
 
@@ -107,8 +56,13 @@ class Backbone(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, spec: BackboneSpec, model: VisionTransformer) -> None:
+    def __init__(self, spec: BackboneSpec, model: Transformer) -> None:
         super().__init__()
+        if model.num_prefix_tokens != spec.prefix:
+            raise ValueError(
+                f"The model has {model.num_prefix_tokens} tokens before the patches', but the spec "
+                f"{spec.name!r} says {spec.prefix}."
+            )
         self.spec = spec
         self.model = model.eval().requires_grad_(False)
         self.dim = int(model.embed_dim)
@@ -137,7 +91,8 @@ class Backbone(nn.Module):
         Parameters
         ----------
         batch
-            ``(N, 3, H, W)`` float, RGB in [0, 1]; H and W are multiples of the patch.
+            ``(N, 3, H, W)`` float, RGB in [0, 1]; H and W are the window of the spec, or any
+            multiples of the patch where the model has no position embedding of one grid.
 
         Returns
         -------
@@ -160,6 +115,12 @@ class Backbone(nn.Module):
                 f"The images are {batch.shape[2]}x{batch.shape[3]}, but both sides must be "
                 f"multiples of the patch of {patch} pixels: crop or pad them."
             )
+        if not self.model.dynamic_img_size and batch.shape[2:] != self.model.patch_embed.img_size:
+            raise InputError(
+                f"The images are {batch.shape[2]}x{batch.shape[3]}, but the position embedding of "
+                f"{self.spec.name!r} is made for windows of {self.spec.window}x{self.spec.window}: "
+                "cut such."
+            )
         # timm drops the model's own num_prefix_tokens here: 5 with a class token and 4 registers.
         intermediates: list[Tensor] = self.model.forward_intermediates(  # type: ignore[assignment]
             (batch - self.mean) / self.std,
@@ -169,15 +130,6 @@ class Backbone(nn.Module):
             intermediates_only=True,
         )
         return intermediates[0]  # (N, D, h, w)
-
-
-def weights_hash(module: nn.Module) -> str:
-    """SHA-256 over the sorted names, the shapes and the float32 bytes of a state dict."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def pick_device(name: str | torch.device | None = None) -> torch.device:
@@ -211,38 +163,38 @@ def load_backbone(
     name
         Key in `BACKBONES`.
     weights
-        Safetensors file to use in place of the backbone's own.
+        Safetensors file to use in place of the backbone's own; for a backbone of timm's the one
+        that its hub serves.
     device
         See `pick_device`.
 
     Raises
     ------
     InputError
-        For an unknown name, and for weights that are missing, damaged or another model's.
+        For an unknown name, and for weights that are missing, cannot be downloaded, are damaged
+        or another model's.
     """
     if name not in BACKBONES:
         raise InputError(f"The model is {name!r}, but it must be one of {list(BACKBONES)}.")
     spec = BACKBONES[name]
     place = pick_device(device)
+    path = weights or _own_weights(spec)
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
         torch.manual_seed(UNTRAINED_SEED)
-        model = spec.architecture()
-    path = weights or (ASSETS / spec.weights if spec.weights else None)
+        model = build(spec)
     if path:
-        _load_weights(model, path, name)
+        fit_weights(model, read_weights(path, name), path, name)
     return Backbone(spec, model).to(place)
 
 
-def _load_weights(model: nn.Module, path: Path, name: str) -> None:
-    try:
-        model.load_state_dict(load_file(path), strict=True)
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"The weights {path} of {name!r} cannot be read ({error}); a whole safetensors file is "
-            "expected."
-        ) from None
-    except RuntimeError as error:  # names or shapes differ; torch lists all of them over lines
-        first = str(error).splitlines()[1].strip().rstrip(".")
-        raise InputError(
-            f"The weights {path} do not fit the model {name!r} ({first}); give a file made for it."
-        ) from None
+def _own_weights(spec: BackboneSpec) -> Path | None:
+    """Find the file that a spec names."""
+    source, _, rest = (spec.weights or "").partition(":")
+    match source:
+        case "package":
+            return ASSETS / rest
+        case "hub":
+            return hub_file(rest, spec.name)
+        case "fetch":
+            return checked_weights()
+    return None

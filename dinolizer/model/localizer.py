@@ -58,6 +58,7 @@ class Localizer:
         name: str = "pocket",
         head: str | Path | None = None,
         device: str | torch.device | None = None,
+        weights: str | Path | None = None,
         **settings: Any,
     ) -> "Localizer":
         """Load a backbone and its head.
@@ -67,28 +68,31 @@ class Localizer:
         name
             Key in `dinolizer.model.backbones.BACKBONES`.
         head
-            File of a head; by default the one shipped for that backbone.
+            File of a head; by default the one shipped for that backbone, if any is.
         device
             ``"cpu"``, ``"cuda"``; by default the GPU where there is one.
+        weights
+            Safetensors file to use in place of the backbone's own weights.
         **settings
             ``stride``, ``threshold``, ``reduce``, ``small``: in place of what the head's card says.
 
         Raises
         ------
         InputError
-            For an unknown model or setting, and for a head that is missing or another backbone's.
+            For an unknown model or setting, for weights that are missing or another model's, and
+            for a head that is missing or another backbone's.
         """
         unknown = [setting for setting in settings if setting not in SETTINGS]
         if unknown:
             raise InputError(
                 f"The setting is {unknown[0]!r}, but it must be one of {list(SETTINGS)}."
             )
-        backbone = load_backbone(name, device=device)
+        backbone = load_backbone(name, None if weights is None else Path(weights), device)
         path = ASSETS / f"{name}-head.safetensors" if head is None else Path(head)
         if not path.is_file():
             raise InputError(
-                f"There is no head {path} for the model {name!r}; give the file of a head trained "
-                "on it."
+                f"There is no head {path} for the model {name!r}; train one on its tokens, as "
+                "notebooks/02-train-head.ipynb does, and give its file with --head FILE."
             )
         trained, card = load_head(path, backbone)
         return cls(backbone, trained, replace(card, **settings))

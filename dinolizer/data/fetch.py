@@ -1,0 +1,141 @@
+"""Downloads that go on where they stopped, and archives that are taken with care."""
+
+import shutil
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pooch
+
+from dinolizer.errors import InputError
+
+CHUNK = 2**20
+
+
+def download(url: str, path: Path, md5: str) -> None:
+    """Download a file, unless it is there already; an interrupted download goes on.
+
+    What has arrived is kept beside ``path`` with the suffix ``.part``. Where the server does not
+    know the ``Range`` header it starts anew.
+
+    Parameters
+    ----------
+    url
+        HTTP or HTTPS.
+    path
+        Appears only when it is whole.
+    md5
+        That the file must have, in hexadecimal.
+
+    Raises
+    ------
+    InputError
+        If the server cannot be reached, breaks off or sends another file.
+    OSError
+        If the file cannot be written.
+    """
+    # requests is pooch's own; its errors are OSErrors, like those of a full disk.
+    from requests.exceptions import RequestException
+
+    part = path.with_name(f"{path.name}.part")
+
+    def resume(url: str, draft: str, _pooch: object) -> None:
+        with part.open("ab") as file:
+            arrived = file.tell()
+
+            def start_anew(response: Any, *_args: object, **_kwargs: object) -> None:
+                if response.status_code == 200:  # and not 206, the range that was asked for
+                    file.truncate(0)
+
+            headers = {"Accept-Encoding": "identity"}
+            if arrived:
+                headers["Range"] = f"bytes={arrived}-"
+            http = pooch.HTTPDownloader(
+                progressbar=True, chunk_size=CHUNK, headers=headers, hooks={"response": start_anew}
+            )
+            try:
+                http(url, file, None)
+            except RequestException as error:
+                # 416: nothing is left to send. Whether all is right, the hash tells.
+                if error.response is None or error.response.status_code != 416:
+                    raise
+        part.replace(draft)
+
+    try:
+        pooch.retrieve(url, f"md5:{md5}", path.name, path.parent, downloader=resume)
+    except RequestException as error:
+        if not part.stat().st_size:
+            part.unlink()
+        status = error.response is not None and f"HTTP status {error.response.status_code}"
+        raise InputError(
+            f"The download of {url} did not end well ({status or type(error).__name__}); run the "
+            "command again and it goes on where it stopped."
+        ) from None
+    except ValueError:  # pooch has removed what it got
+        raise InputError(
+            f"What {url} sent is not the published file (its MD5 is not {md5}); nothing of it was "
+            "kept, try again later."
+        ) from None
+
+
+def extract(archive: Path, members: Mapping[str, int], folder: Path) -> dict[str, Path]:
+    """Take the expected members out of a zip archive, and nothing else.
+
+    Parameters
+    ----------
+    archive
+        May hold the members at its top or in one folder; what else it holds is left alone.
+    members
+        File name to the largest size in bytes that is believed.
+    folder
+        Where they are written under their names; no path of the archive is ever used.
+
+    Returns
+    -------
+    dict
+        File name to path.
+
+    Raises
+    ------
+    InputError
+        For an archive that is damaged, or lacks a member, or has it twice, too large or under a
+        path that leads elsewhere.
+    OSError
+        If a member cannot be written.
+    """
+    try:
+        with zipfile.ZipFile(archive) as file:
+            for name, limit in members.items():
+                info = _member(file, name, archive)
+                if info.file_size > limit:
+                    raise InputError(
+                        f"{info.filename} in {archive} has {info.file_size} bytes, but at most "
+                        f"{limit} are expected: this is another file; download it again."
+                    )
+                # zipfile reads no more than the size it announced, and checks the CRC.
+                with file.open(info) as source, (folder / name).open("wb") as target:
+                    shutil.copyfileobj(source, target, CHUNK)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise InputError(
+            f"The archive {archive} cannot be read ({error}), but a whole zip file is expected; "
+            "download it again."
+        ) from None
+    return {name: folder / name for name in members}
+
+
+def _member(file: zipfile.ZipFile, name: str, archive: Path) -> zipfile.ZipInfo:
+    found = [info for info in file.infolist() if PurePosixPath(info.filename).name == name]
+    if len(found) != 1:
+        raise InputError(
+            f"The archive {archive} holds {name} {len(found)} times, but once is expected; give "
+            "the published one."
+        )
+    parts = PurePosixPath(found[0].filename).parts
+    if len(parts) > 2 or parts[0] in ("/", "..") or "\\" in found[0].orig_filename:
+        raise InputError(
+            f"The archive {archive} holds {name} as {found[0].filename!r}, but the path must be at "
+            "most one folder deep; give the published one."
+        )
+    return found[0]

@@ -1,0 +1,140 @@
+"""What is constant about each backbone, in one table."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import cast
+
+import timm
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
+
+from dinolizer.model.pocket import build_pocket_vit
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+SIZES = ("small", "base", "large")
+
+Transformer = VisionTransformer | Eva
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """What is constant about a backbone.
+
+    Attributes
+    ----------
+    name
+        The key in `BACKBONES`, stored in heads.
+    architecture
+        timm's name, or a function that builds the timm model with random weights.
+    patch, window, stride
+        Side of a patch, side of a window (a multiple of the patch) and default step, in pixels.
+    mean, std
+        Per RGB channel, for an image in [0, 1].
+    weights
+        Where a safetensors file of the weights comes from: ``"package:FILE"`` in the package's
+        ``assets``; ``"hub:REPOSITORY"`` on the Hugging Face hub; ``"fetch:NAME"`` in the user's
+        cache once ``dinolizer fetch NAME`` was run; None: random weights of a fixed seed.
+    licence, citation
+        Of the weights.
+    prefix
+        Tokens before the patches': the class token and the registers.
+    classes
+        Outputs of the classifier that the weights bring along; it takes no part in the tokens.
+    """
+
+    name: str
+    architecture: str | Callable[[], Transformer]
+    patch: int
+    window: int
+    stride: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    weights: str | None
+    licence: str
+    citation: str
+    prefix: int = 1 + 4
+    classes: int = 0
+
+
+_TRAINED = (
+    BackboneSpec(
+        name="bfree",
+        architecture="vit_base_patch14_reg4_dinov2.lvd142m",
+        patch=14,
+        window=504,
+        stride=128,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        weights="fetch:bfree",
+        licence="GRIP-UNINA: nonprofit use only, and so is whatever is trained on it",
+        citation="Guillaro et al., A Bias-Free Training Paradigm for More General AI-generated "
+        "Image Detection, CVPR 2025 (arXiv:2412.17671)",
+        classes=1,
+    ),
+    *(
+        BackboneSpec(
+            name=f"dinov2-{size}",
+            architecture=f"vit_{size}_patch14_reg4_dinov2.lvd142m",
+            patch=14,
+            window=504,
+            stride=128,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            weights=f"hub:timm/vit_{size}_patch14_reg4_dinov2.lvd142m",
+            licence="Apache-2.0",
+            citation="Oquab et al., DINOv2: Learning Robust Visual Features without Supervision, "
+            "TMLR 2024 (arXiv:2304.07193); registers: Darcet et al., Vision Transformers Need "
+            "Registers, ICLR 2024 (arXiv:2309.16588)",
+        )
+        for size in SIZES
+    ),
+    *(
+        BackboneSpec(
+            name=f"dinov3-{size}",
+            architecture=f"vit_{size}_patch16_dinov3.lvd1689m",
+            patch=16,
+            window=512,  # 504 is no multiple of 16
+            stride=128,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            weights=f"hub:timm/vit_{size}_patch16_dinov3.lvd1689m",
+            licence="DINOv3 License",
+            citation="Siméoni et al., DINOv3, 2025 (arXiv:2508.10104)",
+        )
+        for size in SIZES
+    ),
+    BackboneSpec(
+        name="pocket",
+        architecture=build_pocket_vit,
+        patch=14,
+        window=224,
+        stride=112,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        weights="package:pocket-vit.safetensors",
+        licence="Apache-2.0",
+        citation="This project; see the card beside the weights.",
+    ),
+)
+# The negative control of each. The small LayerScale that the large ones start with (1e-5) makes
+# their random blocks all but the identity: such tokens are mostly a random map of their own patch.
+_UNTRAINED = (
+    replace(
+        spec,
+        name=f"untrained-{spec.name}",
+        weights=None,
+        licence="Apache-2.0",
+        citation="This project; random weights, for tests and as a control.",
+    )
+    for spec in _TRAINED
+)
+BACKBONES = {spec.name: spec for spec in (*_TRAINED, *_UNTRAINED)}
+
+
+def build(spec: BackboneSpec) -> Transformer:
+    """Build a backbone's timm model for its window, with random weights."""
+    if callable(spec.architecture):
+        return spec.architecture()
+    model = timm.create_model(spec.architecture, img_size=spec.window, num_classes=spec.classes)
+    return cast(Transformer, model)

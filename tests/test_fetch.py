@@ -1,0 +1,244 @@
+"""A download goes on where it stopped; an archive gives its expected members and nothing else."""
+
+import hashlib
+import re
+import threading
+import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from dinolizer.data.fetch import download, extract
+from dinolizer.errors import InputError
+
+CONTENT = bytes(range(256)) * 20_000  # 5 MB: several chunks
+MD5 = hashlib.md5(CONTENT).hexdigest()
+
+
+class Server(ThreadingHTTPServer):
+    """Serves CONTENT; knows Range or not; may break off; remembers what was asked and sent."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.knows_range = True
+        self.breaks_after: int | None = None
+        self.status = 200
+        self.content = CONTENT
+        self.asked: list[str | None] = []
+        self.sent = 0
+        self.url = f"http://127.0.0.1:{self.server_port}/weights.zip"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        server = self.server
+        wanted = self.headers.get("Range")
+        server.asked.append(wanted)
+        start, status = 0, server.status
+        if wanted and server.knows_range and status == 200:
+            start, status = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]), 206
+            if start >= len(server.content):
+                start, status = len(server.content), 416
+        body = server.content[start:]
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        if status == 206:
+            total = len(server.content)
+            self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+        self.end_headers()
+        body = body[: server.breaks_after]
+        self.wfile.write(body)
+        server.sent += len(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*"))
+
+
+def break_off(server: Server, path: Path, after: int) -> None:
+    server.breaks_after = after
+    with pytest.raises(InputError, match="run the command again and it goes on"):
+        download(server.url, path, MD5)
+    server.breaks_after = None
+    assert names(path.parent) == ["weights.zip.part"]
+
+
+def test_a_download_is_whole_and_not_repeated(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "weights.zip"
+    download(server.url, path, MD5)
+    assert path.read_bytes() == CONTENT
+    assert names(tmp_path) == ["weights.zip"]
+    download(server.url, path, MD5)
+    assert server.asked == [None]
+
+
+def test_an_interrupted_download_goes_on(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "weights.zip"
+    break_off(server, path, 3_000_000)
+    arrived = (tmp_path / "weights.zip.part").stat().st_size
+    assert 0 < arrived <= 3_000_000
+    break_off(server, path, 1_500_000)
+    later = (tmp_path / "weights.zip.part").stat().st_size
+    assert arrived < later
+    server.sent = 0
+    download(server.url, path, MD5)
+    assert server.asked == [None, f"bytes={arrived}-", f"bytes={later}-"]
+    assert server.sent == len(CONTENT) - later
+    assert path.read_bytes() == CONTENT
+    assert names(tmp_path) == ["weights.zip"]
+
+
+def test_without_ranges_it_starts_anew(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "weights.zip"
+    server.knows_range = False
+    break_off(server, path, 3_000_000)
+    server.sent = 0
+    download(server.url, path, MD5)
+    assert server.asked[-1].startswith("bytes=")
+    assert server.sent == len(CONTENT)
+    assert path.read_bytes() == CONTENT
+
+
+def test_what_had_arrived_whole_is_not_asked_for_again(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "weights.zip.part").write_bytes(CONTENT)
+    download(server.url, tmp_path / "weights.zip", MD5)
+    assert server.asked == [f"bytes={len(CONTENT)}-"]
+    assert (tmp_path / "weights.zip").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("begun", [b"", CONTENT[:1000], b"x" * 1000, b"x" * (len(CONTENT) + 5)])
+def test_another_file_is_refused_and_not_kept(begun: bytes, server: Server, tmp_path: Path) -> None:
+    if begun:
+        (tmp_path / "weights.zip.part").write_bytes(begun)
+    server.content = b"<html>Service overloaded</html>" + CONTENT
+    with pytest.raises(InputError, match="is not the published file") as caught:
+        download(server.url, tmp_path / "weights.zip", MD5)
+    assert "\n" not in str(caught.value)
+    assert names(tmp_path) == []
+    server.content = CONTENT
+    download(server.url, tmp_path / "weights.zip", MD5)
+    assert (tmp_path / "weights.zip").read_bytes() == CONTENT
+
+
+def test_a_refusing_server_costs_nothing_of_what_has_arrived(
+    server: Server, tmp_path: Path
+) -> None:
+    break_off(server, tmp_path / "weights.zip", 3_000_000)
+    before = (tmp_path / "weights.zip.part").read_bytes()
+    server.status, server.content = 502, b"Bad gateway"
+    with pytest.raises(InputError, match="HTTP status 502"):
+        download(server.url, tmp_path / "weights.zip", MD5)
+    assert (tmp_path / "weights.zip.part").read_bytes() == before
+
+
+def test_no_server_is_one_sentence(server: Server, tmp_path: Path) -> None:
+    server.server_close()
+    with pytest.raises(InputError, match=r"did not end well \(ConnectionError\)") as caught:
+        download(server.url, tmp_path / "weights.zip", MD5)
+    assert "\n" not in str(caught.value)
+    assert names(tmp_path) == []
+
+
+MEMBERS = {"config.yaml": 100, "model.pth": 2000}
+
+
+def make_zip(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize("folder", ["", "BFREE_dino2reg4/"])
+def test_the_expected_members_are_taken_and_no_others(folder: str, tmp_path: Path) -> None:
+    archive = make_zip(
+        tmp_path / "a.zip",
+        {
+            f"{folder}config.yaml": b"arch: x",
+            f"{folder}model.pth": b"weights",
+            f"{folder}readme.txt": b"text",
+            "../../escaped.py": b"code",
+            "/absolute.py": b"code",
+        },
+    )
+    out = tmp_path / "deep" / "out"
+    out.mkdir(parents=True)
+    paths = extract(archive, MEMBERS, out)
+    assert paths == {name: out / name for name in MEMBERS}
+    assert {name: path.read_bytes() for name, path in paths.items()} == {
+        "config.yaml": b"arch: x",
+        "model.pth": b"weights",
+    }
+    assert names(tmp_path) == sorted(["a.zip", "deep", "out", *MEMBERS])
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        ({}, "holds config.yaml 0 times"),
+        ({"config.yaml": b"a", "x/config.yaml": b"b"}, "holds config.yaml 2 times"),
+        ({"../config.yaml": b"a"}, "at most one folder deep"),
+        ({"/config.yaml": b"a"}, "at most one folder deep"),
+        ({"a/b/config.yaml": b"a"}, "at most one folder deep"),
+        ({"a/../config.yaml": b"a"}, "at most one folder deep"),
+        ({"config.yaml": b"a" * 101}, "has 101 bytes, but at most 100"),
+    ],
+)
+def test_unexpected_archives_are_refused(bad: dict[str, bytes], says: str, tmp_path: Path) -> None:
+    archive = make_zip(tmp_path / "a.zip", {"model.pth": b"weights", **bad})
+    out = tmp_path / "deep" / "out"
+    out.mkdir(parents=True)
+    with pytest.raises(InputError, match=says) as caught:
+        extract(archive, MEMBERS, out)
+    assert "\n" not in str(caught.value)
+    assert names(out) == []
+    assert names(tmp_path) == ["a.zip", "deep", "out"]
+
+
+def test_a_size_that_lies_gives_no_more_than_it_announced(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("config.yaml", b"\0" * 10_000_000)
+        file.writestr("model.pth", b"weights")
+        file.infolist()[0].file_size = 90  # what the central directory, written last, will say
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(InputError, match="cannot be read"):
+        extract(tmp_path / "a.zip", MEMBERS, out)
+    assert sum(path.stat().st_size for path in out.iterdir()) <= 90
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "member"])
+def test_a_damaged_archive_is_one_sentence(damage: str, tmp_path: Path) -> None:
+    archive = make_zip(
+        tmp_path / "a.zip", {"config.yaml": b"arch: x", "model.pth": hashlib.sha512().digest() * 9}
+    )
+    whole = archive.read_bytes()
+    start = whole.index(b"model.pth") + 12
+    archive.write_bytes(
+        {
+            "truncated": whole[:-30],
+            "text": b"<html>",
+            "member": whole[:start] + b"\xff\xff" + whole[start + 2 :],
+        }[damage]
+    )
+    with pytest.raises(InputError, match="cannot be read") as caught:
+        extract(archive, MEMBERS, tmp_path)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,55 @@
+"""The table of backbones agrees with timm about every model in it."""
+
+import pytest
+import torch
+from timm.models.eva import Eva
+
+from dinolizer.model.specs import BACKBONES, SIZES, build
+
+DIMS = {"small": 384, "base": 768, "large": 1024}
+TRAINED = ["bfree", *(f"{f}-{size}" for f in ("dinov2", "dinov3") for size in SIZES), "pocket"]
+
+
+def test_the_names_are_these_and_a_control_for_each() -> None:
+    assert list(BACKBONES) == TRAINED + [f"untrained-{name}" for name in TRAINED]
+    for name, spec in BACKBONES.items():
+        assert spec.name == name
+        assert spec.window % spec.patch == 0
+        assert 0 < spec.stride <= spec.window
+        assert (spec.weights is None) == name.startswith("untrained-")
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_row_says_what_timm_says(name: str) -> None:
+    spec = BACKBONES[name]
+    with torch.device("meta"):  # shapes without values
+        model = build(spec)
+    assert model.num_prefix_tokens == spec.prefix == 5
+    assert model.patch_embed.patch_size == (spec.patch, spec.patch)
+    if name == "pocket":
+        return
+    cfg = model.pretrained_cfg
+    assert (spec.mean, spec.std) == (cfg["mean"], cfg["std"])
+    assert model.embed_dim == DIMS[name.partition("-")[2] or "base"]
+    side = spec.window // spec.patch
+    assert model.patch_embed.grid_size == (side, side)
+    assert spec.stride == 128
+    if isinstance(model, Eva):
+        assert side == 32 and model.pos_embed is None and model.rope is not None
+    else:
+        assert side == 36 and model.pos_embed.shape == (1, 36 * 36, model.embed_dim)
+    if name == "bfree":
+        assert len(model.state_dict()) == 177  # the count that is known of the checkpoint
+    else:
+        assert spec.weights == f"hub:{cfg['hf_hub_id']}"
+        assert spec.licence.lower().replace(" ", "-") == cfg["license"]
+
+
+def test_a_control_has_the_architecture_and_the_window_of_what_it_is_the_control_of() -> None:
+    for name in TRAINED:
+        one, other = BACKBONES[name], BACKBONES[f"untrained-{name}"]
+        assert (one.architecture, one.window, one.classes) == (
+            other.architecture,
+            other.window,
+            other.classes,
+        )
