@@ -21,16 +21,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "results" / "pocket"
 
 
-def save_table(**choices: object) -> Path:
+def save_table(decimals: int = 3, **choices: object) -> Path:
     frame = pd.DataFrame({"method_name": ["a_b", "c"], "n": [3, 4], "iou": [0.12345, float("nan")]})
-    return results.save_table(
-        frame,
-        "03-benchmark",
-        profile="pocket",
-        caption="Share in % of all.",
-        parameters=PARAMETERS,
-        **choices,
-    )
+    made = results.Results("pocket", PARAMETERS, **choices)
+    return made.save_table(frame, "03-benchmark", "Share in % of all.", decimals=decimals)
 
 
 def save_figure(name: str = "curve") -> Path:
@@ -38,9 +32,7 @@ def save_figure(name: str = "curve") -> Path:
     axes = figure.subplots()
     axes.plot([0, 1], [1, 0], label="line")
     axes.legend()
-    return results.save_figure(
-        figure, name, profile="pocket", caption="A line.", parameters=PARAMETERS
-    )
+    return results.Results("pocket", PARAMETERS).save_figure(figure, name, "A line.")
 
 
 def test_csv_has_fixed_decimals_and_no_index(folder: Path) -> None:
@@ -72,6 +64,12 @@ def test_figure_is_150_dpi_and_the_same_bytes_each_time(folder: Path) -> None:
     assert b"A line. Profile: pocket." in first[1]
 
 
+def test_the_footer_of_a_figure_says_that_the_pocket_profile_is_small() -> None:
+    pocket, paper = (results.Results(profile, {}) for profile in ("pocket", "paper"))
+    assert pocket.note("n = 3") == "profile: pocket (a small demonstration); n = 3"
+    assert paper.note() == "profile: paper"
+
+
 def test_provenance_says_where_a_table_comes_from(tmp_path: Path) -> None:
     elsewhere = tmp_path / "photo.png"
     elsewhere.write_bytes(b"abc")
@@ -98,7 +96,7 @@ def test_provenance_names_the_commit_and_whether_it_was_changed(tmp_path, monkey
     monkeypatch.setattr(results, "ROOT", checkout)
 
     def record() -> dict[str, object]:
-        return json.loads(results.provenance("", {}))
+        return json.loads(results.Results("pocket", {}).provenance(""))
 
     assert (record()["commit"], record()["dirty"]) == (None, None)
 

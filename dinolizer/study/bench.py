@@ -16,7 +16,7 @@ from dinolizer.model.features import as_batch, batch_size
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.training import fit_head
 from dinolizer.model.windows import grid
-from dinolizer.study.results import save_table
+from dinolizer.study.results import Results
 
 REPEATS = 5
 WINDOWS = 500
@@ -84,5 +84,5 @@ if __name__ == "__main__":
     machine = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     caption = f"Median seconds in one run ({machine}; peak memory {peak:.1f} GB)"
-    save_table(table, "speed", profile="bench", caption=caption, parameters={"machine": machine})
+    Results("bench", {"machine": machine}).save_table(table, "speed", caption)
     print(f"{caption}\n{table.to_string(index=False, float_format='{:.3f}'.format)}")

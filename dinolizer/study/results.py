@@ -5,7 +5,8 @@ import json
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -34,131 +35,122 @@ _STARTED = time.monotonic()
 _LATEX = str.maketrans({character: rf"\{character}" for character in "%_&#$"})
 
 
-def save_table(
-    frame: pd.DataFrame,
-    name: str,
-    *,
-    profile: str,
-    caption: str,
-    parameters: Mapping[str, object],
-    inputs: Iterable[Path] = (),
-    device: str = "cpu",
-    decimals: int = 3,
-) -> Path:
-    """Write a table as CSV, LaTeX (booktabs) and JSON of provenance to ``<profile>/tables``.
+@dataclass(frozen=True)
+class Results:
+    """Where a notebook's tables and figures go, and what they come from.
 
-    Parameters
+    Attributes
     ----------
-    frame
-        The columns as they are to be read; the index is left out.
-    name
-        Name of the files, without a suffix.
     profile
-        Name of the profile; it ends the caption.
-    caption
-        Plain text: what is shown, and by which rules (such as that for empty masks).
+        Name of the profile: the folder in the results, and the end of every caption.
     parameters
         Those of the notebook; its ``seed`` is recorded on its own as well.
     inputs
         Files that the numbers depend on; their SHA-256 is recorded.
     device
         Where the model ran.
-    decimals
-        Digits after the point of every floating-point number, in both files.
-
-    Returns
-    -------
-    Path
-        The CSV.
     """
-    path = results_dir(profile) / "tables" / f"{name}.csv"
-    caption = _with_profile(caption, profile)
-    latex = (
-        frame.style.hide(axis="index")
-        .format(precision=decimals, na_rep="--", escape="latex")
-        .format_index(axis="columns", escape="latex")
-        .to_latex(
-            hrules=True,
-            position_float="centering",
-            caption=caption.translate(_LATEX),
-            label=f"tab:{name}",
+
+    profile: str
+    parameters: Mapping[str, object]
+    inputs: Sequence[Path] = ()
+    device: str = "cpu"
+
+    def note(self, *facts: str) -> str:
+        """Footer of a figure: the profile, for what it is, and further facts."""
+        small = " (a small demonstration)" if self.profile == "pocket" else ""
+        return "; ".join((f"profile: {self.profile}{small}", *facts))
+
+    def save_table(
+        self, frame: pd.DataFrame, name: str, caption: str, *, decimals: int = 3
+    ) -> Path:
+        """Write a table as CSV, LaTeX (booktabs) and JSON of provenance to ``<profile>/tables``.
+
+        Parameters
+        ----------
+        frame
+            The columns as they are to be read; the index is left out.
+        name
+            Name of the files, without a suffix.
+        caption
+            Plain text: what is shown, and by which rules (such as that for empty masks).
+        decimals
+            Digits after the point of every floating-point number, in both files.
+
+        Returns
+        -------
+        Path
+            The CSV.
+        """
+        path = results_dir(self.profile) / "tables" / f"{name}.csv"
+        latex = (
+            frame.style.hide(axis="index")
+            .format(precision=decimals, na_rep="--", escape="latex")
+            .format_index(axis="columns", escape="latex")
+            .to_latex(
+                hrules=True,
+                position_float="centering",
+                caption=self._caption(caption).translate(_LATEX),
+                label=f"tab:{name}",
+            )
         )
-    )
-    with atomic(path) as draft:
-        frame.to_csv(draft, index=False, float_format=f"%.{decimals}f")
-    _write(path.with_suffix(".tex"), latex)
-    _write(path.with_suffix(".json"), provenance(caption, parameters, inputs, device))
-    return path
+        with atomic(path) as draft:
+            frame.to_csv(draft, index=False, float_format=f"%.{decimals}f")
+        _write(path.with_suffix(".tex"), latex)
+        _write(path.with_suffix(".json"), self.provenance(caption))
+        return path
 
+    def save_figure(self, figure: Figure, name: str, caption: str) -> Path:
+        """Write a figure as PNG (150 dpi), SVG and JSON of provenance to ``<profile>/figures``.
 
-def save_figure(
-    figure: Figure,
-    name: str,
-    *,
-    profile: str,
-    caption: str,
-    parameters: Mapping[str, object],
-    inputs: Iterable[Path] = (),
-    device: str = "cpu",
-) -> Path:
-    """Write a figure as PNG (150 dpi), SVG and JSON of provenance to ``<profile>/figures``.
+        The same figure gives the same bytes: no date is written, and the ids in the SVG are drawn
+        from the name. The caption, plain text, goes into the description of both files.
 
-    The same figure gives the same bytes: no date is written, and the ids in the SVG are drawn from
-    the name. The caption goes into the description of both files. The parameters are those of
-    `save_table`.
+        Returns
+        -------
+        Path
+            The PNG.
+        """
+        path = results_dir(self.profile) / "figures" / f"{name}.png"
+        with mpl.rc_context({"svg.hashsalt": name}):
+            for suffix, undated in ((".png", "Creation Time"), (".svg", "Date")):
+                with atomic(path.with_suffix(suffix)) as draft:
+                    figure.savefig(
+                        draft,
+                        dpi=150,
+                        bbox_inches="tight",
+                        metadata={"Description": self._caption(caption), undated: None},
+                    )
+        _write(path.with_suffix(".json"), self.provenance(caption))
+        return path
 
-    Returns
-    -------
-    Path
-        The PNG.
-    """
-    path = results_dir(profile) / "figures" / f"{name}.png"
-    caption = _with_profile(caption, profile)
-    with mpl.rc_context({"svg.hashsalt": name}):
-        for suffix, undated in ((".png", "Creation Time"), (".svg", "Date")):
-            with atomic(path.with_suffix(suffix)) as draft:
-                figure.savefig(
-                    draft,
-                    dpi=150,
-                    bbox_inches="tight",
-                    metadata={"Description": caption, undated: None},
-                )
-    _write(path.with_suffix(".json"), provenance(caption, parameters, inputs, device))
-    return path
+    def provenance(self, caption: str) -> str:
+        """JSON text that says where a result comes from.
 
+        ``commit`` is null outside a git checkout; ``dirty`` says whether a committed file other
+        than the results differed from it. ``inputs`` maps each file's path in the checkout (or its
+        name, where it lies elsewhere) to its SHA-256. ``seconds`` counts from the import of this
+        module.
+        """
+        commit = _git("rev-parse", "HEAD")
+        changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results")
+        record = {
+            "caption": self._caption(caption),
+            "commit": commit,
+            "dirty": None if commit is None else bool(changes),
+            "parameters": dict(self.parameters),
+            "seed": self.parameters.get("seed"),
+            "device": self.device,
+            "inputs": {_name(path): _sha256(path) for path in self.inputs},
+            "versions": {"python": platform.python_version()}
+            | {package: version(package) for package in PACKAGES},
+            "seconds": round(time.monotonic() - _STARTED, 1),
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        return json.dumps(record, indent=2, default=str) + "\n"
 
-def provenance(
-    caption: str,
-    parameters: Mapping[str, object],
-    inputs: Iterable[Path] = (),
-    device: str = "cpu",
-) -> str:
-    """JSON text that says where a result comes from.
-
-    ``commit`` is null outside a git checkout; ``dirty`` says whether a committed file other than
-    the results differed from it. ``inputs`` maps each file's path in the checkout (or its name,
-    where it lies elsewhere) to its SHA-256. ``seconds`` counts from the import of this module.
-    """
-    commit = _git("rev-parse", "HEAD")
-    changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results")
-    record = {
-        "caption": caption,
-        "commit": commit,
-        "dirty": None if commit is None else bool(changes),
-        "parameters": dict(parameters),
-        "seed": parameters.get("seed"),
-        "device": device,
-        "inputs": {_name(path): _sha256(path) for path in inputs},
-        "versions": {"python": platform.python_version()}
-        | {package: version(package) for package in PACKAGES},
-        "seconds": round(time.monotonic() - _STARTED, 1),
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    return json.dumps(record, indent=2, default=str) + "\n"
-
-
-def _with_profile(caption: str, profile: str) -> str:
-    return f"{caption} Profile: {profile}."
+    def _caption(self, caption: str) -> str:
+        return f"{caption} Profile: {self.profile}."
 
 
 def _write(path: Path, text: str) -> None:
