@@ -109,32 +109,42 @@ def _stems(images: Sequence[Path]) -> list[str]:
 
 @app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="'bfree'.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="'bfree' or 'photos'.")],
     from_file: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="The published zip, or model_epoch_best.pth out of it; by default the zip is "
-            "downloaded (about 320 MB).",
+            help="Of bfree: the published zip, or model_epoch_best.pth out of it; by default the "
+            "zip is downloaded (about 320 MB).",
         ),
     ] = None,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Of photos: the folder for them.")
+    ] = Path("data/photos"),
 ) -> None:
-    """Get the B-Free backbone, converted and checked; an interrupted download goes on.
+    """Get what cannot be shipped; an interrupted download goes on.
 
-    Its licence is nonprofit use only, and whatever is trained on it inherits that. The DINOv2 and
-    DINOv3 backbones need no fetching: they come from their hub at first use.
+    'bfree' is the B-Free backbone, converted and checked: its licence is nonprofit use only, and
+    whatever is trained on it inherits that. 'photos' are 100 photographs for the laptop profile
+    (DIV2K, 450 MB, for academic research). The DINOv2 and DINOv3 backbones need no fetching: they
+    come from their hub at first use.
     """
     with _one_sentence():
-        if name != "bfree":
-            raise InputError(
-                f"The name is {name!r}, but only 'bfree' can be fetched; the weights of the other "
-                "models are found when they are used."
-            )
-        from dinolizer.model.bfree import fetch as run
-        from dinolizer.model.specs import BACKBONES
+        if name == "bfree":
+            from dinolizer.model.bfree import fetch as run
+            from dinolizer.model.specs import BACKBONES
 
-        path = run(from_file)
-        typer.echo(f"{path}  {BACKBONES[name].licence}")
+            typer.echo(f"{run(from_file)}  {BACKBONES[name].licence}")
+        elif name == "photos":
+            from dinolizer.data.photos import fetch_photos
+
+            fetch_photos(out)
+            typer.echo(f"{out}  DIV2K, for academic research")
+        else:
+            raise InputError(
+                f"The name is {name!r}, but only 'bfree' and 'photos' can be fetched; the weights "
+                "of the other models are found when they are used."
+            )
 
 
 @app.command()

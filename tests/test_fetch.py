@@ -14,7 +14,7 @@ from dinolizer.data.fetch import download, extract
 from dinolizer.errors import InputError
 
 CONTENT = bytes(range(256)) * 20_000  # 5 MB: several chunks
-MD5 = hashlib.md5(CONTENT).hexdigest()
+MD5 = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
 
 
 class Server(ThreadingHTTPServer):

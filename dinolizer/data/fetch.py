@@ -14,7 +14,7 @@ from dinolizer.errors import InputError
 CHUNK = 2**20
 
 
-def download(url: str, path: Path, md5: str) -> None:
+def download(url: str, path: Path, known_hash: str) -> None:
     """Download a file, unless it is there already; an interrupted download goes on.
 
     What has arrived is kept beside ``path`` with the suffix ``.part``. Where the server does not
@@ -26,8 +26,8 @@ def download(url: str, path: Path, md5: str) -> None:
         HTTP or HTTPS.
     path
         Appears only when it is whole.
-    md5
-        That the file must have, in hexadecimal.
+    known_hash
+        That the file must have: ``"md5:..."`` or ``"sha256:..."``, in hexadecimal.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def download(url: str, path: Path, md5: str) -> None:
         part.replace(draft)
 
     try:
-        pooch.retrieve(url, f"md5:{md5}", path.name, path.parent, downloader=resume)
+        pooch.retrieve(url, known_hash, path.name, path.parent, downloader=resume)
     except RequestException as error:
         if not part.stat().st_size:
             part.unlink()
@@ -75,8 +75,8 @@ def download(url: str, path: Path, md5: str) -> None:
         ) from None
     except ValueError:  # pooch has removed what it got
         raise InputError(
-            f"What {url} sent is not the published file (its MD5 is not {md5}); nothing of it was "
-            "kept, try again later."
+            f"What {url} sent is not the published file (its hash is not {known_hash}); nothing "
+            "of it was kept, try again later."
         ) from None
 
 

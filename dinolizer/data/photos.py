@@ -1,11 +1,13 @@
-"""The photographs of the pocket study: natural colour pictures that come inside two libraries."""
+"""The photographs that are forged: those inside two libraries, or those of a folder."""
 
-from importlib.resources import as_file, files
+from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dinolizer.data.images import read_image
+from dinolizer.data.fetch import download, extract
+from dinolizer.data.images import find_images, read_image
 from dinolizer.errors import InputError
 
 PHOTOS = {
@@ -19,6 +21,52 @@ PHOTOS = {
 }
 """Name to package and file. Licences: see the packages' own notes beside the files."""
 
+DIV2K = "https://data.vision.ee.ethz.ch/cvl/DIV2K/DIV2K_valid_HR.zip"
+"""Validation set of DIV2K (Agustsson and Timofte, NTIRE 2017): 100 photographs of some 2000 pixels,
+for academic research."""
+DIV2K_HASH = "sha256:20dd31fd84d777bc1cf5d6b7654a3f569c0aec74458ae094122ad1d0489900fc"
+"""As TensorFlow Datasets records it for that address."""
+DIV2K_NAMES = tuple(f"{number:04}.png" for number in range(801, 901))
+DIV2K_LIMIT = 20_000_000  # bytes of one photograph
+
+
+def photo_paths(folder: str | Path = "", count: int = 0) -> dict[str, Path]:
+    """Names and files of the photographs of a study.
+
+    Parameters
+    ----------
+    folder
+        The images in and below it, named by their stems; if empty, `PHOTOS`.
+    count
+        At most so many of them, the first ones; 0 for all.
+
+    Raises
+    ------
+    InputError
+        If the folder does not exist or holds fewer than two photographs, or two of one name.
+    """
+    if not folder:
+        paths = {name: Path(str(files(package) / file)) for name, (package, file) in PHOTOS.items()}
+        return dict(list(paths.items())[: count or None])
+    if not Path(folder).is_dir():
+        raise InputError(
+            f"There is no folder {folder} of photographs; make it, or get one with 'dinolizer "
+            "fetch photos'."
+        )
+    found = find_images([folder])[: count or None]
+    if len(found) < 2:
+        raise InputError(
+            f"The folder {folder} holds {len(found)} photograph, but at least two are needed."
+        )
+    by_name = {path.stem: path for path in found}
+    for path in found:
+        if by_name[path.stem] != path:
+            raise InputError(
+                f"Two photographs are named {path.stem!r} ({path} and {by_name[path.stem]}); "
+                "rename one of them."
+            )
+    return by_name
+
 
 def load_photo(name: str) -> NDArray[np.uint8]:
     """Load one of `PHOTOS`: uint8 ``(H, W, 3)`` RGB.
@@ -30,6 +78,19 @@ def load_photo(name: str) -> NDArray[np.uint8]:
     """
     if name not in PHOTOS:
         raise InputError(f"The photograph is {name!r}, but it must be one of {list(PHOTOS)}.")
-    package, file = PHOTOS[name]
-    with as_file(files(package) / file) as path:
-        return read_image(path)
+    return read_image(photo_paths()[name])
+
+
+def fetch_photos(folder: Path) -> None:
+    """Download the validation set of DIV2K (450 MB) into a folder; an interrupted download goes on.
+
+    Raises
+    ------
+    InputError
+        If the server cannot be reached or sends another file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    archive = folder / "DIV2K_valid_HR.zip"
+    download(DIV2K, archive, DIV2K_HASH)
+    extract(archive, dict.fromkeys(DIV2K_NAMES, DIV2K_LIMIT), folder)
+    archive.unlink()

@@ -83,7 +83,7 @@ def fetch(file: Path | None = None) -> Path:
             return _convert(file, {"source": file.name})
         archive = file or folder / Path(URL).name
         if file is None:
-            download(URL, archive, MD5)
+            download(URL, archive, f"md5:{MD5}")
         elif (found := pooch.file_hash(str(file), "md5")) != MD5:
             raise InputError(
                 f"The archive {file} has the MD5 {found}, but the published one has {MD5}; "

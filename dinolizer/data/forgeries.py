@@ -1,9 +1,9 @@
-"""The images of the pocket study: forged from seven photographs, the same for the same seed."""
+"""The images of a study that forges its own: of photographs, the same for the same seed."""
 
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -15,22 +15,26 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from dinolizer.data.forging import CONDITIONS, FAMILIES, HELD_OUT, LEARNED, Forgery, forge
-from dinolizer.data.images import write_image
+from dinolizer.data.generators import DOWNSAMPLING
+from dinolizer.data.images import read_image, write_image
 from dinolizer.data.manifest import AUTHENTIC_KINDS, read_manifest, write_manifest
-from dinolizer.data.photos import PHOTOS, load_photo
+from dinolizer.errors import InputError
 from dinolizer.paths import ASSETS, PACKAGE, cache_dir
 
-SIDE = 288
-"""Side of the study's images, in pixels: more than a window of the pocket backbone, less than the
-smallest photograph."""
+MARGIN = 64
+"""By how many pixels a side of the images is longer than a window: four windows overlap in each."""
 PROCESSES = 2
+CODE = ("forgeries", "forging", "generators", "masks", "degradations", "images")
+"""Modules that the images depend on."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one image of the study is made."""
+    """How one image is made; ``path`` and ``photo`` are the photograph's file and name."""
 
+    path: Path
     photo: str
+    side: int
     generator: str
     kind: str
     grain: bool
@@ -44,7 +48,7 @@ class Recipe:
         return f"{self.photo}-{self.generator}-{self.kind}{grain}-{self.condition}-{self.seed[1]}"
 
 
-def recipes(seed: int, rounds: int) -> Iterator[Recipe]:
+def recipes(photos: Mapping[str, Path], side: int, seed: int, rounds: int) -> Iterator[Recipe]:
     """List every image: photographs x generators and kinds x grain x conditions, ``rounds`` times.
 
     Every case and every photograph comes alike often; the held-out family is among them.
@@ -55,11 +59,15 @@ def recipes(seed: int, rounds: int) -> Iterator[Recipe]:
         *((family, "fr") for family in LEARNED),
         *((family, "reencoded") for family in LEARNED),
     ]
-    cases = product(range(rounds), enumerate(PHOTOS), enumerate(makers), enumerate(CONDITIONS))
-    for round_, (photo, name), (maker, (generator, kind)), (number, condition) in cases:
+    cases = product(
+        range(rounds), enumerate(photos.items()), enumerate(makers), enumerate(CONDITIONS)
+    )
+    for round_, (photo, (name, path)), (maker, (generator, kind)), (number, condition) in cases:
         for grain in (False,) if kind in AUTHENTIC_KINDS else (False, True):
             yield Recipe(
+                path,
                 name,
+                side,
                 generator,
                 kind,
                 grain,
@@ -69,14 +77,24 @@ def recipes(seed: int, rounds: int) -> Iterator[Recipe]:
 
 
 def make(recipe: Recipe) -> Forgery:
-    """Forge one image of the study from a random crop of its photograph.
+    """Forge one image from a random crop of its photograph.
 
     What an auto-encoder puts into the mask comes from another crop of the same photograph,
     mirrored: so no content of a photograph is found in an image of another.
+
+    Raises
+    ------
+    InputError
+        If the photograph cannot be read, or is smaller than the crop.
     """
     rng = np.random.default_rng((*recipe.seed, 1))
-    photo = load_photo(recipe.photo)
-    crop, foreign = _crop(photo, rng), _crop(photo, rng)[:, ::-1]
+    photo = read_image(recipe.path)
+    if min(photo.shape[:2]) < recipe.side:
+        raise InputError(
+            f"The photograph {recipe.path} is {photo.shape[1]}x{photo.shape[0]}, but both sides "
+            f"must have {recipe.side} pixels: take it out of the folder, or a larger one."
+        )
+    crop, foreign = _crop(photo, recipe.side, rng), _crop(photo, recipe.side, rng)[:, ::-1]
     return forge(
         crop,
         recipe.generator,
@@ -88,11 +106,16 @@ def make(recipe: Recipe) -> Forgery:
     )
 
 
-def build(seed: int = 0, rounds: int = 1) -> pd.DataFrame:
-    """Make the study's images, or find them in the cache.
+def build(photos: Mapping[str, Path], window: int, seed: int = 0, rounds: int = 1) -> pd.DataFrame:
+    """Make the images, or find them in the cache.
 
     Parameters
     ----------
+    photos
+        Names and files, see `dinolizer.data.photos.photo_paths`.
+    window
+        Side of the backbone's window, in pixels; the images are `MARGIN` pixels larger, cut to a
+        multiple of what the generators need.
     seed
         Decides everything random.
     rounds
@@ -103,15 +126,21 @@ def build(seed: int = 0, rounds: int = 1) -> pd.DataFrame:
     -------
     DataFrame
         A manifest (see `dinolizer.data.manifest`) with the further columns ``grain`` (bool),
-        ``condition`` and ``seen`` (bool: whether any training meets the generator). The images and
-        masks are PNG files of 288 x 288 pixels.
+        ``condition`` and ``seen`` (bool: whether any training meets the generator). Images and
+        masks are square PNG files.
+
+    Raises
+    ------
+    InputError
+        See `make`.
     """
-    folder = cache_dir() / "images" / _key(seed, rounds)
+    side = (window + MARGIN) // DOWNSAMPLING * DOWNSAMPLING
+    folder = cache_dir() / "images" / _key(photos, side, seed, rounds)
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".draft-"))
         try:
-            _write(draft, list(recipes(seed, rounds)))
+            _write(draft, recipes(photos, side, seed, rounds))
             draft.chmod(0o755)
             draft.rename(folder)
         except OSError:
@@ -125,7 +154,7 @@ def build(seed: int = 0, rounds: int = 1) -> pd.DataFrame:
     return manifest
 
 
-def _write(folder: Path, all_recipes: list[Recipe]) -> None:
+def _write(folder: Path, all_recipes: Iterable[Recipe]) -> None:
     rows = Parallel(PROCESSES)(delayed(_write_one)(folder, recipe) for recipe in all_recipes)
     write_manifest(pd.DataFrame(rows), folder / "manifest.csv")
 
@@ -142,14 +171,14 @@ def _write_one(folder: Path, recipe: Recipe) -> dict[str, object]:
         "image": image,
         "mask": mask,
         "authentic": authentic,
-        "dataset": "pocket",
+        "dataset": "forgeries",
         "generator": recipe.generator,
         "kind": recipe.kind,
         "background": "reencoded" if recipe.kind in ("fr", "reencoded") else "real",
         "split": "cross-fit",
         "group": recipe.photo,
-        "width": SIDE,
-        "height": SIDE,
+        "width": recipe.side,
+        "height": recipe.side,
         "area": float(forgery.mask.mean()),
         "grain": recipe.grain,
         "condition": recipe.condition,
@@ -157,15 +186,16 @@ def _write_one(folder: Path, recipe: Recipe) -> dict[str, object]:
     }
 
 
-def _crop(photo: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    top, left = (int(rng.integers(side - SIDE + 1)) for side in photo.shape[:2])
-    return np.ascontiguousarray(photo[top : top + SIDE, left : left + SIDE])
+def _crop(photo: NDArray[np.uint8], side: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    top, left = (int(rng.integers(length - side + 1)) for length in photo.shape[:2])
+    return np.ascontiguousarray(photo[top : top + side, left : left + side])
 
 
-def _key(seed: int, rounds: int) -> str:
-    """Hash of all that the images depend on: the choices, the code and the generators' weights."""
-    digest = hashlib.sha256(f"{seed} {rounds}".encode())
+def _key(photos: Mapping[str, Path], side: int, seed: int, rounds: int) -> str:
+    """Hash of all that the images depend on: the choices, the files and the code."""
+    digest = hashlib.sha256(f"{list(photos)} {side} {seed} {rounds}".encode())
     weights = [ASSETS / f"pocket-{name}.safetensors" for name in LEARNED]
-    for path in (*sorted((PACKAGE / "data").glob("*.py")), *weights):
+    code = [PACKAGE / "data" / f"{name}.py" for name in CODE]
+    for path in (*photos.values(), *code, *weights):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
