@@ -118,10 +118,7 @@ def build(seed: int = 0, rounds: int = 1) -> pd.DataFrame:
                 draft.rename(folder)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-    manifest = read_manifest(folder / "manifest.csv")
-    for column in ("image", "mask"):
-        manifest[column] = [str(folder / name) if name else "" for name in manifest[column]]
-    return manifest
+    return read_manifest(folder / "manifest.csv")
 
 
 def _write(folder: Path, all_recipes: list[Recipe]) -> None:
