@@ -93,7 +93,7 @@ def make_bfree(root: Path, number: int = 4, side: int = 64) -> Path:
     return root
 
 
-def make_tgif(root: Path, number: int = 3, side: int = 64) -> Path:
+def make_tgif(root: Path, number: int = 1, side: int = 64) -> Path:
     """``number`` photographs in each of three splits and two categories, with 10 fakes each."""
     places = [
         (split, category)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
@@ -87,24 +88,15 @@ def assemble(rows: Sequence[Row], report: Report, *, incomplete: bool = False) -
     keep, measured, resized = [], [], 0
     for image, mask, kind in frame[["image", "mask", "kind"]].itertuples(index=False):
         size, found = sizes[image], masks[mask] if mask else (0, 0, 0.0)
-        reason, sentence = "", ""
-        if isinstance(size, InputError):
-            reason, sentence = "unreadable images", str(size)
-        elif isinstance(found, InputError) and str(found).startswith("There is no file"):
-            reason = "images without their mask"
-            sentence = f"{image} has no mask: there is no file {mask}; complete the dataset."
-        elif isinstance(found, InputError):
-            reason, sentence = "unreadable masks", str(found)
-        elif mask and found[2] == 0:
-            reason = "masks that are all black"
-            sentence = f"The mask {mask} is all black, but white must mark what is new in {image}."
+        reason, sentence = _fault(image, mask, size, found)
         if reason and not incomplete:
             raise InputError(
                 f"{sentence[:-1]} (--incomplete leaves such images out and counts them)."
             )
-        report.left_out[reason] += bool(reason)
         keep.append(not reason)
-        if isinstance(size, tuple) and isinstance(found, tuple) and not reason:
+        if reason:
+            report.left_out[reason] += 1
+        elif isinstance(size, tuple) and isinstance(found, tuple):
             resized += bool(mask) and found[:2] != size
             measured.append((*size, 0.0 if kind in AUTHENTIC_KINDS else found[2]))
     if not measured:
@@ -127,3 +119,23 @@ def assemble(rows: Sequence[Row], report: Report, *, incomplete: bool = False) -
     frame = frame[[*COLUMNS, *further]]
     frame.attrs["report"] = report
     return frame
+
+
+def _fault(
+    image: str,
+    mask: str,
+    size: tuple[int, int] | InputError,
+    found: tuple[int, int, float] | InputError,
+) -> tuple[str, str]:
+    """Why an image cannot be used, for the report and as a sentence; empty if it can."""
+    if isinstance(size, InputError):
+        return "unreadable images", str(size)
+    if isinstance(found, InputError):
+        if Path(mask).exists():
+            return "unreadable masks", str(found)
+        sentence = f"{image} has no mask: there is no file {mask}; complete the dataset."
+        return "images without their mask", sentence
+    if mask and found[2] == 0:
+        sentence = f"The mask {mask} is all black, but white must mark what is new in {image}."
+        return "masks that are all black", sentence
+    return "", ""

@@ -89,7 +89,13 @@ def make_manifest(
         given.setdefault("images", out.absolute().with_name(f"{out.stem}-images"))
     if unknown := [choice for choice in given if choice not in known]:
         raise InputError(f"{name} has no choice {unknown[0]!r}; it has {', '.join(known)}.")
-    frame = adapt(Path(root).absolute(), **given)
-    write_manifest(frame, out)
+    try:
+        frame = adapt(Path(root).absolute(), **given)
+        write_manifest(frame, out)
+    except OSError as error:
+        raise InputError(
+            f"The manifest {out} cannot be made ({error}); see that the dataset can be read, and "
+            "that there is space and leave to write."
+        ) from error
     report: Report = frame.attrs["report"]
     return report
