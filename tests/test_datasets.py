@@ -283,10 +283,14 @@ def test_bfree_lists_decide_the_split_and_what_is_left_out(
     assert report.left_out["images in none of the lists"] == 6  # photograph 11
     assert report.left_out["ids that are listed but not there"] == 1
     assert any("SD2.1_selfconditioned is absent" in note for note in report.notes)
+    (root / "train_list.csv").write_text("id\n1\n")
+    (root / "valid_list.csv").write_text("id\n2\n")
+    message = refused("bfree", root, tmp_path / "other.csv")
+    assert "24 images in none of the lists, 2 ids that are listed but not there" in message
     (root / "train_list.csv").write_text("name\n9\n")
     message = refused("bfree", root, tmp_path / "other.csv")
     assert "train_list.csv lacks the column 'id'; it has 'name'" in message
-    (root / "train_list.csv").write_text("id\n12\n")
+    (root / "train_list.csv").write_text("id\n000000000002.png\n")
     assert "is in both" in refused("bfree", root, tmp_path / "other.csv")
 
 

@@ -100,10 +100,12 @@ def assemble(rows: Sequence[Row], report: Report, *, incomplete: bool = False) -
             resized += bool(mask) and found[:2] != size
             measured.append((*size, 0.0 if kind in AUTHENTIC_KINDS else found[2]))
     if not measured:
+        why = ", ".join(
+            f"{number} {reason}" for reason, number in report.left_out.items() if number
+        )
         raise InputError(
-            f"No image of {report.dataset} can be used; {'; '.join(str(report).splitlines()[1:])}"
-            if any(report.left_out.values())
-            else f"There are no images of {report.dataset} in the folder; complete the dataset."
+            f"No image of {report.dataset} can be used ({why or 'there are none'}); complete the "
+            "dataset."
         )
     frame = frame[keep].reset_index(drop=True)
     frame[["width", "height", "area"]] = pd.DataFrame(measured, columns=["width", "height", "area"])
@@ -115,8 +117,7 @@ def assemble(rows: Sequence[Row], report: Report, *, incomplete: bool = False) -
     if resized:
         report.notes.append(f"{resized} masks have another size than their image: read resized")
     report.notes.append(check_polarity(frame))
-    further = [column for column in frame if column not in (*COLUMNS, "source")]
-    frame = frame[[*COLUMNS, *further]]
+    frame = frame[list(COLUMNS)]
     frame.attrs["report"] = report
     return frame
 

@@ -72,7 +72,7 @@ def open_tree(root: str | Path, dataset: str, needed: Sequence[str]) -> Tree:
         Its name, for the sentences.
     needed
         What ``root`` must hold: patterns of names, in any case; ``"orig|original"`` are two names
-        of one thing.
+        of one thing. Of none, the files may be at any depth.
 
     Raises
     ------
@@ -82,8 +82,9 @@ def open_tree(root: str | Path, dataset: str, needed: Sequence[str]) -> Tree:
     """
     root = Path(root)
     wanted = ", ".join(name.replace("|", " or ") for name in needed)
+    holding = f", which holds {wanted}" if needed else ""
     if not root.is_dir():
-        raise InputError(f"There is no folder {root}; give the folder of {dataset} ({wanted}).")
+        raise InputError(f"There is no folder {root}; give that of {dataset}{holding}.")
     if missing := _missing(root, needed):
         inside = sorted(path for path in root.iterdir() if path.is_dir())
         for other, level in ((root.absolute().parent, "low"), *((path, "high") for path in inside)):

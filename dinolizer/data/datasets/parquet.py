@@ -36,7 +36,7 @@ def opensdi(root: Path, *, images: Path, incomplete: bool = False) -> pd.DataFra
     images
         Folder for the images, as the files hold them, and the masks, as 1-channel PNG.
     """
-    tree = open_tree(root, "OpenSDI", ("*",))
+    tree = open_tree(root, "OpenSDI", ())
     report = Report("opensdi")
     rows: list[Row] = []
     for file, number, record in _records(tree, ["key", "image", "mask", "label"]):
@@ -74,7 +74,7 @@ def magicbrush(root: Path, *, images: Path, incomplete: bool = False) -> pd.Data
     images
         Folder for the masks, as 1-channel PNG, and the images that come in parquet files.
     """
-    tree = open_tree(root, "MagicBrush", ("*",))
+    tree = open_tree(root, "MagicBrush", ())
     report = Report("magicbrush")
     sessions: list[tuple[str, str, str, str, NDArray[np.uint8]]] = []
     columns = ["img_id", "turn_index", "source_img", "mask_img", "target_img"]

@@ -34,17 +34,19 @@ def cocoglide(root: Path, *, incomplete: bool = False) -> pd.DataFrame:
         ]
         report.notes.append("there is no table.csv: paired by the COCO id")
         real, fake, mask = ([found.get(key, "") for key in by_id[1]] for found in by_id)
-    rows = []
+    rows: dict[str, Row] = {}
     for authentic, forged, where in zip(real, fake, mask, strict=True):
         if not forged or not authentic:
             report.left_out["pairs of which an image is not there"] += 1
             continue
         match = COCO_ID.search(forged.lower())
         group = match[1] if match else Path(forged).stem
-        rows.append(real_row(authentic, "test", group))
         missing = str(root / "mask" / f"{Path(authentic).stem}_mask.png")
-        rows.append(Row(forged, where or missing, "glide", "sp", "real", "test", group, authentic))
-    return assemble(rows, report, incomplete=incomplete)
+        rows[authentic] = real_row(authentic, "test", group)
+        rows[forged] = Row(
+            forged, where or missing, "glide", "sp", "real", "test", group, authentic
+        )
+    return assemble(list(rows.values()), report, incomplete=incomplete)
 
 
 def sagid(root: Path, *, incomplete: bool = False) -> pd.DataFrame:
