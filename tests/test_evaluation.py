@@ -82,6 +82,13 @@ def test_rows_hold_counts_and_scores_of_each_image(manifest: pd.DataFrame) -> No
     assert (rows["seconds"] >= 0).all()
 
 
+def test_what_is_only_reencoded_is_not_edited(manifest: pd.DataFrame) -> None:
+    # The same files, said to be re-encoded inside of the mask over a real background.
+    frame = manifest[manifest["kind"] == "sp"].assign(kind="reencoded", authentic=True)
+    rows = evaluate("red", red, frame, 0.5)
+    assert rows[["tp", "fp", "fn", "tn"]].to_numpy().tolist() == [[0, 20, 0, 180], [0, 10, 0, 190]]
+
+
 def test_the_threshold_may_differ_between_photos(manifest: pd.DataFrame) -> None:
     rows = evaluate("red", red, manifest, {"a": 0.9, "b": 0.5}, ranking=False)
     assert rows.groupby("group")["marked"].max().to_dict() == {"a": 0, "b": 0.05}

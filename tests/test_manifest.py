@@ -8,7 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dinolizer.data.manifest import COLUMNS, read_manifest, target, validate, write_manifest
+from dinolizer.data.images import write_image
+from dinolizer.data.manifest import (
+    COLUMNS,
+    read_manifest,
+    read_pair,
+    target,
+    validate,
+    write_manifest,
+)
 from dinolizer.errors import InputError
 
 
@@ -57,11 +65,40 @@ def frame() -> pd.DataFrame:
 def test_a_manifest_survives_its_csv_file(frame: pd.DataFrame, tmp_path: Path) -> None:
     # "007" must not become 7, "NA" and "" must not become missing values; extra columns stay.
     frame["seen"] = [True, False, True, False]
+    for column in ("image", "mask"):
+        frame[column] = [name and str(tmp_path / name) for name in frame[column]]
     write_manifest(frame, tmp_path / "manifest.csv")
     pd.testing.assert_frame_equal(
         read_manifest(tmp_path / "manifest.csv"), frame, check_dtype=False
     )
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.csv"]
+
+
+def test_paths_are_relative_to_the_file_where_they_can_be(
+    frame: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame["image"] = [str(tmp_path / "set" / "a b.png"), "b.png", "/elsewhere/c.png", "x/d.png"]
+    write_manifest(frame, tmp_path / "set" / "manifest.csv")
+    (tmp_path / "set").rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    found = read_manifest("moved/manifest.csv")
+    moved = str(tmp_path / "moved")
+    assert found["image"].tolist() == [
+        f"{moved}/a b.png",
+        f"{moved}/b.png",
+        "/elsewhere/c.png",
+        f"{moved}/x/d.png",
+    ]
+    assert found["mask"].tolist() == [f"{moved}/a-mask.png", f"{moved}/a-mask.png", "", ""]
+
+
+def test_a_manifest_that_a_spreadsheet_saved_is_read(frame: pd.DataFrame, tmp_path: Path) -> None:
+    write_manifest(frame, tmp_path / "manifest.csv")
+    text = (tmp_path / "manifest.csv").read_text()
+    (tmp_path / "bom.csv").write_text(text, encoding="utf-8-sig")
+    pd.testing.assert_frame_equal(
+        read_manifest(tmp_path / "bom.csv"), read_manifest(tmp_path / "manifest.csv")
+    )
 
 
 def test_an_invalid_manifest_is_not_written(frame: pd.DataFrame, tmp_path: Path) -> None:
@@ -102,10 +139,17 @@ def test_a_broken_rule_is_named(
         validate(frame.assign(**{column: values}))
 
 
-def test_an_authentic_image_has_a_background_of_its_kind(frame: pd.DataFrame) -> None:
-    frame.loc[2, "background"] = "reencoded"
-    with pytest.raises(InputError, match=r"Row 2.*the same as its kind"):
-        validate(frame)
+def test_only_what_is_reencoded_over_a_real_background_is_authentic_with_a_mask(
+    frame: pd.DataFrame,
+) -> None:
+    with pytest.raises(InputError, match=r"Row 2.*background of a real image must be real"):
+        validate(frame.assign(background=["real", "reencoded", "reencoded", "reencoded"]))
+    partly = frame.assign(background=["real", "reencoded", "real", "real"])
+    with pytest.raises(InputError, match=r"Row 3.*unless it is re-encoded over a real"):
+        validate(partly)
+    validate(partly.assign(mask=["a.png", "b.png", "", "d.png"]))
+    with pytest.raises(InputError, match=r"Row 2.*has an empty mask path"):
+        validate(partly.assign(mask=["a.png", "b.png", "c.png", "d.png"]))
 
 
 def test_an_empty_manifest_is_refused(frame: pd.DataFrame) -> None:
@@ -140,9 +184,13 @@ def test_an_unreadable_manifest_is_refused_in_one_sentence(
         ("fr", "reencoded", "fake", 1, 1),
         ("sp", "real", "three-class", 2, 0),
         ("fr", "reencoded", "three-class", 2, 1),
+        # Re-encoded inside the mask only, and nowhere edited.
+        ("reencoded", "real", "pristine", 0, 0),
+        ("reencoded", "real", "fake", 1, 0),
+        ("reencoded", "real", "three-class", 1, 0),
     ],
 )
-def test_label_policies_of_edited_images(
+def test_label_policies_of_images_with_a_mask(
     kind: str, background: str, policy: str, inside: int, outside: int
 ) -> None:
     mask = np.array([[True, False, False], [True, True, False]])
@@ -176,3 +224,17 @@ def test_labels_refuse_what_they_do_not_know() -> None:
         target(mask, "splice", "real", "fake")
     with pytest.raises(InputError, match="mask that is not empty"):
         target(mask, "real", "real", "fake")
+
+
+def test_a_mask_of_another_size_is_resized_by_nearest_neighbour(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (40, 60, 3), np.uint8)
+    small = rng.integers(0, 256, (10, 15), np.uint8)  # soft: cut at 127, and only then resized
+    write_image(tmp_path / "image.png", image)
+    write_image(tmp_path / "mask.png", small)
+    paths = {"image": tmp_path / "image.png", "mask": tmp_path / "mask.png"}
+    read, mask = read_pair(paths)
+    np.testing.assert_array_equal(read, image)
+    # Four times the size: each value becomes a block of 4 x 4.
+    np.testing.assert_array_equal(mask, np.kron(small > 127, np.ones((4, 4), bool)))
+    assert not read_pair(paths | {"mask": ""})[1].any()

@@ -148,10 +148,7 @@ def build(photos: Mapping[str, Path], window: int, seed: int = 0, rounds: int = 
                 raise
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-    manifest = read_manifest(folder / "manifest.csv")
-    for column in ("image", "mask"):
-        manifest[column] = [str(folder / name) if name else "" for name in manifest[column]]
-    return manifest
+    return read_manifest(folder / "manifest.csv")
 
 
 def _write(folder: Path, all_recipes: Iterable[Recipe]) -> None:

@@ -2,29 +2,35 @@
 
 =============  ==================================================================================
 image          path of the image
-mask           path of its mask (white = edited), or empty: nothing is edited
+mask           path of its mask (white = edited), or empty: nothing is edited. Of the kind
+               ``reencoded`` with a real background: white = re-encoded
 authentic      whether nothing is edited (kinds ``real`` and ``reencoded``)
 dataset        name of the dataset
 generator      family of the inpainter, or ``none``
 kind           ``real``; ``sp``: the edit is spliced into the original; ``fr``: the whole image
-               went through the generator; ``reencoded``: all of it, with no edit
-background     ``real`` or ``reencoded``: what the pixels outside of the edit are
+               went through the generator; ``reencoded``: only through its auto-encoder, no edit
+background     ``real`` or ``reencoded``: what the pixels outside of the mask are
 split          name of the split
 group          the source photograph; no group crosses a split
 width, height  size in pixels
 area           edited share of the image's pixels, 0 to 1
 =============  ==================================================================================
 
-Further columns are kept as they are.
+Further columns are kept as they are. In the CSV file a path is relative to the file's own folder or
+absolute; in memory, once read, all are absolute.
 """
 
+import os
+from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dinolizer.data.images import read_image, read_mask
 from dinolizer.errors import InputError
 from dinolizer.paths import atomic
 
@@ -96,13 +102,11 @@ def _rules(frame: pd.DataFrame) -> list[tuple["pd.Series[bool]", str]]:
             authentic != kind.isin(AUTHENTIC_KINDS),
             "authentic must be true for the kinds real and reencoded and false for sp and fr",
         ),
+        ((kind == "real") & (background != "real"), "the background of a real image must be real"),
         (
-            authentic != (frame["mask"] == ""),
-            "an authentic image has an empty mask path and an edited one has a mask",
-        ),
-        (
-            authentic & (kind != background),
-            "the background of an authentic image must be the same as its kind",
+            (authentic & (kind == background)) != (frame["mask"] == ""),
+            "an authentic image has an empty mask path, unless it is re-encoded over a real "
+            "background, and an edited one has a mask",
         ),
         (
             (frame["width"] < 1) | (frame["height"] < 1),
@@ -116,7 +120,7 @@ def _rules(frame: pd.DataFrame) -> list[tuple["pd.Series[bool]", str]]:
 
 
 def read_manifest(path: str | Path) -> pd.DataFrame:
-    """Read a manifest from CSV and validate it."""
+    """Read a manifest from CSV and validate it; its paths become absolute."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"There is no manifest {path}; give the path of a CSV file.")
@@ -125,19 +129,53 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
             path,
             dtype=cast("dict[str, type]", dict.fromkeys(TEXT_COLUMNS, str)),
             keep_default_na=False,
+            encoding="utf-8-sig",  # spreadsheets begin a file with a byte-order mark
         )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path} cannot be read as CSV ({error}); a manifest is a CSV file with a header line."
         ) from error
+    folder = str(path.parent.absolute())
+    for column in {"image", "mask"} & set(frame):
+        # os.path: pathlib takes ten times as long, which counts with a hundred thousand rows.
+        frame[column] = [name and os.path.join(folder, name) for name in frame[column]]  # noqa: PTH118
     return validate(frame)
 
 
 def write_manifest(frame: pd.DataFrame, path: str | Path) -> None:
-    """Validate a manifest and write it as CSV, replacing the file in one step."""
+    """Validate a manifest and write it as CSV, replacing the file in one step.
+
+    Absolute paths below the file's folder are written relative to it, so that the folder can be
+    moved; relative ones are taken to be that already.
+    """
     validate(frame)
-    with atomic(Path(path)) as draft:
-        frame.to_csv(draft, index=False)
+    path = Path(path)
+    folder = f"{path.parent.absolute()}{os.sep}"
+    relative = {
+        column: [str(name).removeprefix(folder) for name in frame[column]]
+        for column in ("image", "mask")
+    }
+    with atomic(path) as draft:
+        frame.assign(**relative).to_csv(draft, index=False)
+
+
+def read_pair(row: Mapping[Hashable, Any]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Read the image of a manifest's row, uint8 (H, W, 3), and its mask, bool (H, W).
+
+    A mask of another size is resized to the image's, by nearest neighbour; without one, nothing is
+    marked.
+    """
+    image = read_image(row["image"])
+    height, width = image.shape[:2]
+    if not row["mask"]:
+        return image, np.zeros((height, width), dtype=bool)
+    mask = read_mask(row["mask"])
+    if mask.shape != (height, width):
+        grey = cv2.resize(
+            mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT
+        )
+        mask = grey.astype(bool)
+    return image, mask
 
 
 def target(mask: NDArray[np.bool_], kind: str, background: str, policy: str) -> NDArray[np.uint8]:
@@ -145,9 +183,10 @@ def target(mask: NDArray[np.bool_], kind: str, background: str, policy: str) -> 
 
     Parameters
     ----------
-    mask : bool (H, W), True where the inpainter put new content.
+    mask : bool (H, W), True where the inpainter put new content; of the kind ``reencoded`` over a
+        real background, where the image was re-encoded.
     kind, background : of the manifest's row.
-    policy : what pixels outside of the edit are when a generator's auto-encoder rewrote them:
+    policy : what pixels without an edit are when a generator's auto-encoder rewrote them:
         ``"pristine"``: 0, as if real (the paper's labels); ``"fake"``: 1, as if edited;
         ``"three-class"``: 1, a class of its own, and the edit is 2.
 
@@ -158,7 +197,8 @@ def target(mask: NDArray[np.bool_], kind: str, background: str, policy: str) -> 
     Raises
     ------
     InputError
-        If a name is unknown, or if an authentic kind comes with a mask that is not empty.
+        If a name is unknown, or if an image of which all is real, or all re-encoded, comes with a
+        mask that is not empty.
     """
     for name, value, known in (
         ("kind", kind, KINDS),
@@ -167,10 +207,12 @@ def target(mask: NDArray[np.bool_], kind: str, background: str, policy: str) -> 
     ):
         if value not in known:
             raise InputError(f"The {name} is {value!r}, but it must be one of {', '.join(known)}.")
-    if kind in AUTHENTIC_KINDS and mask.any():
+    if kind in AUTHENTIC_KINDS and kind == background and mask.any():
         raise InputError(
             f"An image of kind {kind!r} came with a mask that is not empty; give an all-false mask."
         )
     edited = 2 if policy == "three-class" else 1
-    outside = 1 if background == "reencoded" and policy != "pristine" else 0
-    return np.where(mask, edited, outside).astype(np.uint8)
+    reencoded = 0 if policy == "pristine" else 1
+    inside = reencoded if kind == "reencoded" else edited
+    outside = reencoded if background == "reencoded" else 0
+    return np.where(mask, inside, outside).astype(np.uint8)

@@ -13,8 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dinolizer.data.degradations import degrade, degrade_mask
-from dinolizer.data.images import read_image, read_mask
-from dinolizer.data.manifest import AUTHENTIC_KINDS
+from dinolizer.data.manifest import AUTHENTIC_KINDS, target
+from dinolizer.data.manifest import read_pair as read_pair
 from dinolizer.errors import InputError
 from dinolizer.study.metrics import (
     Counts,
@@ -97,7 +97,9 @@ def evaluate(
     """
     rows = []
     for number, row in enumerate(manifest.to_dict("records")):
-        image, truth = read_pair(row)
+        image, mask = read_pair(row)
+        # What an auto-encoder rewrote is not edited: the truth is the target of the paper's policy.
+        truth = target(mask, row["kind"], row["background"], "pristine").astype(bool)
         if degradation != "none":
             image = degrade(degradation, level, image, seed * len(manifest) + number)
             truth = degrade_mask(degradation, level, truth)
@@ -123,12 +125,6 @@ def evaluate(
             }
         )
     return pd.DataFrame(rows)
-
-
-def read_pair(row: Row) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Read the image of a manifest's row, uint8 (H, W, 3), and its truth, bool (H, W)."""
-    image = read_image(row["image"])
-    return image, read_mask(row["mask"]) if row["mask"] else np.zeros(image.shape[:2], dtype=bool)
 
 
 def fit_thresholds(predict: Predict, manifest: pd.DataFrame) -> dict[str, float]:

@@ -1,0 +1,156 @@
+"""A dataset's folder: its files by name, whatever their case, and the tables that list them."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pandas as pd
+
+from dinolizer.errors import InputError
+
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "valid"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""Names that datasets give to their splits, to the names that manifests use."""
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The files in and below a folder.
+
+    Attributes
+    ----------
+    root
+        The folder.
+    files
+        Path relative to ``root``, with ``/`` and in lower case (`str.casefold`), to the path.
+    """
+
+    root: Path
+    files: dict[str, str]
+
+    def get(self, *names: str) -> str:
+        """Path of a file, by its folders and name in any case; empty if it is absent."""
+        return self.files.get("/".join(names).casefold(), "")
+
+    def path(self, *names: str) -> str:
+        """Path of a file, or the path it ought to have."""
+        return self.get(*names) or os.path.join(self.root, *names)  # noqa: PTH118 (speed)
+
+    def find(self, listed: str, *folders: str) -> str:
+        """Path of a file that a table lists; empty if it is absent.
+
+        The table may write it in the Windows way, from one or two folders above the root, or
+        from one of ``folders`` below it.
+        """
+        parts = [part for part in listed.replace("\\", "/").split("/") if part not in ("", ".")]
+        for start in range(min(3, len(parts))):
+            if path := self.get(*parts[start:]):
+                return path
+        return next((path for folder in folders if (path := self.get(folder, *parts))), "")
+
+    def under(self, folder: str) -> Iterator[tuple[str, str]]:
+        """The files in and below a folder: path relative to it, in lower case, and path."""
+        prefix = f"{folder}/".casefold()
+        for key, path in self.files.items():
+            if key.startswith(prefix):
+                yield key.removeprefix(prefix), path
+
+
+def open_tree(root: str | Path, dataset: str, needed: Sequence[str]) -> Tree:
+    """List a dataset's files.
+
+    Parameters
+    ----------
+    root
+        The dataset's folder.
+    dataset
+        Its name, for the sentences.
+    needed
+        What ``root`` must hold: patterns of names, in any case; ``"orig|original"`` are two names
+        of one thing. Of none, the files may be at any depth.
+
+    Raises
+    ------
+    InputError
+        If the folder is absent or lacks something that is needed; where its parent or a folder
+        in it would do, the sentence says so. Also if two names differ only in case.
+    """
+    root = Path(root)
+    wanted = ", ".join(name.replace("|", " or ") for name in needed)
+    holding = f", which holds {wanted}" if needed else ""
+    if not root.is_dir():
+        raise InputError(f"There is no folder {root}; give that of {dataset}{holding}.")
+    if missing := _missing(root, needed):
+        inside = sorted(path for path in root.iterdir() if path.is_dir())
+        for other, level in ((root.absolute().parent, "low"), *((path, "high") for path in inside)):
+            if not _missing(other, needed):
+                raise InputError(
+                    f"{root} is one level too {level} to be the folder of {dataset}; give {other}."
+                )
+        found = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
+        raise InputError(
+            f"{root} holds {found}, but the folder of {dataset} must hold {wanted} "
+            f"({missing[0].replace('|', ' or ')} is missing); give that folder."
+        )
+    files: dict[str, str] = {}
+    # Folders are often links to where there is space.
+    for folder, folders, names in os.walk(root, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        prefix = os.path.relpath(folder, root).replace(os.sep, "/") + "/"
+        prefix = "" if prefix == "./" else prefix.casefold()
+        for name in sorted(names):
+            if name.startswith("."):
+                continue
+            key = prefix + name.casefold()
+            path = os.path.join(folder, name)  # noqa: PTH118 (speed)
+            if key in files:
+                raise InputError(f"{files[key]} and {path} differ only in case; rename one.")
+            files[key] = path
+    return Tree(root, files)
+
+
+def _missing(folder: Path, needed: Sequence[str]) -> list[str]:
+    """Which of the patterns no name in the folder fits."""
+    try:
+        names = [path.name.casefold() for path in folder.iterdir()]
+    except OSError:
+        return list(needed)
+    return [
+        patterns
+        for patterns in needed
+        if not any(fnmatchcase(n, p.casefold()) for p in patterns.split("|") for n in names)
+    ]
+
+
+def read_table(path: str | Path, needed: Sequence[str]) -> pd.DataFrame:
+    """Read a CSV file of text, with or without a byte-order mark; blanks around cells are dropped.
+
+    Raises
+    ------
+    InputError
+        If it is absent, is no CSV file in UTF-8, has no rows or lacks a column of ``needed``.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"There is no file {path}; give a CSV file.")
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path} cannot be read as CSV ({str(error).strip()}); it must be a CSV file in UTF-8 "
+            "with a header line."
+        ) from error
+    table = table.rename(columns=str.strip)
+    for column in needed:
+        if column not in table:
+            raise InputError(
+                f"{path} lacks the column {column!r}; it has {', '.join(map(repr, table.columns))}."
+            )
+    if table.empty:
+        raise InputError(f"{path} has no rows; it must list at least one image.")
+    return table.apply(lambda column: column.str.strip())
