@@ -1,9 +1,8 @@
-"""Cross-fitting: a head for every photograph, fitted on the images of all the others."""
+"""Heads that never met what they are tested on, and the maps they draw."""
 
-import sys
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,24 +10,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dinolizer.data import pocket
-from dinolizer.data.degradations import DEGRADATIONS
-from dinolizer.data.manifest import target
+from dinolizer.data.manifest import read_pair, target
 from dinolizer.model import training
-from dinolizer.model.backbones import Backbone, load_backbone
+from dinolizer.model.backbones import Backbone
 from dinolizer.model.features import extract, patch_targets
-from dinolizer.model.head import HeadCard
+from dinolizer.model.head import HeadCard, load_head
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.training import Fit
+from dinolizer.model.variants import train
 from dinolizer.model.windows import accumulate, grid
-from dinolizer.study.baselines import BASELINES
-from dinolizer.study.evaluation import Predict, Row, evaluate, fit_thresholds, read_pair
-from dinolizer.study.parameters import read_profile
+from dinolizer.paths import cache_dir
+from dinolizer.study.evaluation import Predict, Row
+from dinolizer.study.material import Material
 
 POLICY = "pristine"
-Map = NDArray[np.floating]
-Maps = Mapping[str, Map]
-Baseline = Callable[[NDArray[np.uint8]], Map]
+EPOCHS = 20
 
 
 @dataclass(frozen=True)
@@ -56,6 +52,29 @@ class Windows:
     window: int
 
 
+@dataclass(frozen=True)
+class Fits:
+    """The heads of a study.
+
+    Attributes
+    ----------
+    apart
+        From a photograph to the head fitted on all the others; empty where there is a training set.
+    whole
+        The head fitted on all that may be trained on.
+    windows
+        What ``apart`` was fitted on.
+    """
+
+    apart: dict[str, Fit]
+    whole: Fit
+    windows: Windows | None
+
+    def heads(self, manifest: pd.DataFrame) -> dict[str, nn.Conv2d]:
+        """From each group of a manifest to the head that never met it."""
+        return {group: self.apart.get(group, self.whole).head for group in set(manifest["group"])}
+
+
 def read_windows(backbone: Backbone, manifest: pd.DataFrame) -> Windows:
     """Cut a manifest's images into windows and compute their tokens, or find them in the cache."""
     spec = backbone.spec
@@ -80,44 +99,61 @@ def read_windows(backbone: Backbone, manifest: pd.DataFrame) -> Windows:
     )
 
 
-def fit_heads(windows: Windows, *, epochs: int, seed: int) -> dict[str, Fit]:
-    """Fit a head for every photograph on the windows of all others, its own for validation.
+def fit(material: Material, backbone: Backbone, *, epochs: int = EPOCHS, seed: int = 0) -> Fits:
+    """Fit the heads of a study.
 
-    Images of the held-out generator are in neither.
+    With a training set it is one head, kept in the cache (see `dinolizer.model.variants.train`).
+    Without, every photograph gets one that is fitted on the images of all others. Images of the
+    held-out generator are in no training.
     """
+    if material.train is not None:
+        return Fits({}, _trained(material.train, backbone, epochs, seed), None)
+    windows = read_windows(backbone, material.test)
     groups = list(dict.fromkeys(windows.group.tolist()))
-    own = torch.from_numpy(np.stack([windows.group == group for group in groups]))
+    own = np.stack([windows.group == group for group in groups] + [windows.group == ""])
     seen = torch.from_numpy(windows.seen)
-    fits = training.fit_heads(
+    *apart, whole = training.fit_heads(
         windows.tokens,
         windows.targets,
-        ~own & seen,
-        validation=own & seen,
+        ~torch.from_numpy(own) & seen,
+        validation=torch.from_numpy(own) & seen,
         epochs=epochs,
         seed=seed,
     )
-    return dict(zip(groups, fits, strict=True))
+    return Fits(dict(zip(groups, apart, strict=True)), whole, windows)
+
+
+def _trained(manifest: pd.DataFrame, backbone: Backbone, epochs: int, seed: int) -> Fit:
+    """Train on a manifest, or find the head that the same manifest and settings gave before."""
+    key = hashlib.sha256(f"{backbone.hash} {epochs} {seed}\n{manifest.to_csv()}".encode())
+    path = cache_dir() / "heads" / f"{key.hexdigest()[:16]}.safetensors"
+    if not path.exists():
+        train(manifest, backbone, path, "v1", epochs=epochs, seed=seed)
+    head, _ = load_head(path, backbone)
+    return Fit(head, pd.read_csv(path.with_suffix(".csv")))
 
 
 def card_for(backbone: Backbone, about: str) -> HeadCard:
-    """Settings of a head of the pocket study."""
+    """Settings of a head of a study."""
     return HeadCard(
         backbone=backbone.spec.name,
         backbone_hash=backbone.hash,
         policy=POLICY,
         window=backbone.spec.window,
         stride=backbone.spec.stride,
-        small="pad",
+        small="pad" if backbone.spec.name.endswith("pocket") else "resize",
         about=about,
     )
 
 
-def predict_from(
-    windows: Windows, heads: Mapping[str, nn.Conv2d], manifest: pd.DataFrame
-) -> Predict:
-    """Return a method that maps the manifest's own images from tokens that are already there."""
+def predict_own(material: Material, backbone: Backbone, fits: Fits) -> Predict:
+    """Return a method that maps the test images, from tokens that are already there if they are."""
+    heads = fits.heads(material.test)
+    if fits.windows is None:
+        return predict_with(backbone, heads)
+    windows = fits.windows
     count = len(windows.positions)
-    first = {image: number * count for number, image in enumerate(manifest["image"])}
+    first = {image: number * count for number, image in enumerate(material.test["image"])}
 
     @torch.inference_mode()
     def predict(_image: NDArray[np.uint8], row: Row) -> NDArray[np.floating]:
@@ -138,72 +174,3 @@ def predict_with(backbone: Backbone, heads: Mapping[str, nn.Conv2d]) -> Predict:
         return localizers[row["group"]](image).probability
 
     return predict
-
-
-def evaluate_baselines(manifest: pd.DataFrame) -> pd.DataFrame:
-    """Rows of all `BASELINES`, each with the threshold that suits the other photographs best."""
-    rows = []
-    for name, baseline in BASELINES.items():
-        records = manifest.to_dict("records")
-        maps = {row["image"]: baseline(read_pair(row)[0]) for row in records}
-
-        def predict(_image: NDArray[np.uint8], row: Row, maps: Maps = maps) -> Map:
-            return maps[row["image"]]
-
-        thresholds = fit_thresholds(predict, manifest[manifest["seen"]])
-        rows.append(evaluate(name, predict, manifest, thresholds))
-    return pd.concat(rows)
-
-
-def evaluate_degraded(
-    method: str,
-    predict: Predict,
-    manifest: pd.DataFrame,
-    threshold: float | Mapping[str, float],
-    seed: int,
-) -> pd.DataFrame:
-    """Rows of a method on the images as they are and at every level of `DEGRADATIONS`."""
-    cases = [("none", float("nan"))]
-    cases += [(name, level) for name, case in DEGRADATIONS.items() for level in case.levels]
-    return pd.concat(
-        evaluate(
-            method,
-            predict,
-            manifest,
-            threshold,
-            degradation=name,
-            level=level,
-            seed=seed,
-            ranking=False,
-        )
-        for name, level in cases
-    )
-
-
-def evaluate_baselines_degraded(
-    manifest: pd.DataFrame, degraded: pd.DataFrame, seed: int
-) -> pd.DataFrame:
-    """Rows of all `BASELINES` on degraded images, with the thresholds of the whole manifest.
-
-    As the heads, thresholds are not chosen on images of the held-out generator.
-    """
-    rows = []
-    for name, baseline in BASELINES.items():
-
-        def predict(image: NDArray[np.uint8], _row: Row, baseline: Baseline = baseline) -> Map:
-            return baseline(image)
-
-        thresholds = fit_thresholds(predict, manifest[manifest["seen"]])
-        rows.append(evaluate_degraded(name, predict, degraded, thresholds, seed))
-    return pd.concat(rows)
-
-
-def prepare(profile: Path) -> None:
-    """Fill the cache with a profile's forged images and their tokens, which its notebooks share."""
-    parameters = read_profile(profile)
-    manifest = pocket.build(int(str(parameters["seed"])))
-    read_windows(load_backbone(str(parameters["backbone"])), manifest)
-
-
-if __name__ == "__main__":
-    prepare(Path(sys.argv[1]))

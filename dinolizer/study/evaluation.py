@@ -13,8 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dinolizer.data.degradations import degrade, degrade_mask
-from dinolizer.data.manifest import AUTHENTIC_KINDS, target
-from dinolizer.data.manifest import read_pair as read_pair
+from dinolizer.data.manifest import AUTHENTIC_KINDS, read_pair, target
 from dinolizer.errors import InputError
 from dinolizer.study.metrics import (
     Counts,
@@ -23,13 +22,16 @@ from dinolizer.study.metrics import (
     image_scores,
     ranking_scores,
 )
-from dinolizer.study.thresholds import cross_fit_thresholds
 
 Row = Mapping[Hashable, Any]
 Predict = Callable[[NDArray[np.uint8], Row], NDArray[np.floating]]
 """Takes an image, uint8 (H, W, 3), and its row of the manifest; gives a map, float (H, W)."""
 
 ALL_FAMILIES = "all families"
+AUTHENTIC_COLUMNS = (
+    *("method", "kind", "n_images", "marked", "marked_low", "marked_high"),
+    *("auc", "balanced_accuracy"),
+)
 SCORE_PERCENTILE = 99  # an image's score: forged, by it, when over 1 % of the pixels are marked
 
 
@@ -83,8 +85,9 @@ def evaluate(
     ----------
     method : its name in the tables.
     predict : gives an image's map; in cross-fitting, by the head that never saw ``row["group"]``.
-    manifest : see `dinolizer.data.manifest`; the columns ``seen`` (the family was trained on),
-        ``grain`` (matched) and ``condition`` are used where there are any.
+    manifest : see `dinolizer.data.manifest`; the columns ``family`` (by default the generator),
+        ``seen`` (the family was trained on), ``grain`` (matched) and ``condition`` are used where
+        there are any.
     threshold : one for all images, or one for each group.
     degradation, level : applied to each image first, see `dinolizer.data.degradations.degrade`.
     seed : of the degradation.
@@ -98,8 +101,7 @@ def evaluate(
     rows = []
     for number, row in enumerate(manifest.to_dict("records")):
         image, mask = read_pair(row)
-        # What an auto-encoder rewrote is not edited: the truth is the target of the paper's policy.
-        truth = target(mask, row["kind"], row["background"], "pristine").astype(bool)
+        truth = edited_truth(mask, row)
         if degradation != "none":
             image = degrade(degradation, level, image, seed * len(manifest) + number)
             truth = degrade_mask(degradation, level, truth)
@@ -112,7 +114,7 @@ def evaluate(
                 "method": method,
                 "image": row["image"],
                 "group": row["group"],
-                "family": row["generator"],
+                "family": row.get("family", row["generator"]),
                 "kind": row["kind"],
                 "seen": row.get("seen", False),
                 "grain": row.get("grain", False),
@@ -127,18 +129,9 @@ def evaluate(
     return pd.DataFrame(rows)
 
 
-def fit_thresholds(predict: Predict, manifest: pd.DataFrame) -> dict[str, float]:
-    """For each photograph, the threshold that suits the forged images of all others best.
-
-    Parameters
-    ----------
-    predict : gives an image's map.
-    manifest : the training images; authentic ones are passed over.
-    """
-    forged = manifest[~manifest["authentic"]].to_dict("records")
-    pairs = [read_pair(row) for row in forged]
-    maps = [predict(image, row) for (image, _), row in zip(pairs, forged, strict=True)]
-    return cross_fit_thresholds(maps, [truth for _, truth in pairs], [r["group"] for r in forged])
+def edited_truth(mask: NDArray[np.bool_], row: Row) -> NDArray[np.bool_]:
+    """What is edited in an image, bool (H, W), of its mask: not what was only re-encoded."""
+    return target(mask, row["kind"], row["background"], "pristine").astype(bool)
 
 
 def summarise(rows: pd.DataFrame, seed: int = 0, resamples: int = 2000) -> pd.DataFrame:
@@ -180,7 +173,7 @@ def summarise_authentic(rows: pd.DataFrame, seed: int = 0, resamples: int = 2000
 
     Returns
     -------
-    A line per method and authentic kind: ``n_images``; ``marked``, the mean share of pixels
+    A line per method and authentic kind, none without such images: ``n_images``; ``marked``, the mean share of pixels
     marked, with ``marked_low, marked_high``; and ``auc, balanced_accuracy`` of telling these images
     from the method's forged ones by their scores, at the method's own threshold.
     """
@@ -206,7 +199,7 @@ def summarise_authentic(rows: pd.DataFrame, seed: int = 0, resamples: int = 2000
                 "balanced_accuracy": accuracy,
             }
         )
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines, columns=AUTHENTIC_COLUMNS)
 
 
 def _table(rows: pd.DataFrame, by: list[str], seed: int, resamples: int) -> pd.DataFrame:

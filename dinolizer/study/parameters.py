@@ -79,11 +79,11 @@ def read_defaults(notebook: Path) -> dict[str, object]:
     }
 
 
-def check_parameters(notebook: Path, profile: Path) -> None:
-    """Hold a profile against a notebook, before anything is run.
+def parameters_for(notebook: Path, profile: Path) -> dict[str, object]:
+    """What a profile sets for a notebook, checked before anything is run.
 
-    papermill itself only warns of a name that the notebook does not know, and runs it with the
-    default instead.
+    A profile holds the parameters of all notebooks; each takes those it has. papermill itself only
+    warns of a name that no notebook knows, and runs with the default instead.
 
     Parameters
     ----------
@@ -92,26 +92,35 @@ def check_parameters(notebook: Path, profile: Path) -> None:
     profile
         A flat YAML file.
 
+    Returns
+    -------
+    dict
+        Those of the profile's names and values that the notebook has.
+
     Raises
     ------
     InputError
-        A name is unknown to the notebook, or text is given for a number (YAML reads ``1e-4`` as
-        text), or one of the files cannot be read.
+        A name is unknown to this notebook and to all beside it, or text is given for a number (YAML
+        reads ``1e-4`` as text), or one of the files cannot be read.
     """
     defaults = read_defaults(notebook)
     given = read_profile(profile)
-    unknown = [name for name in given if name not in defaults]
+    others = [read_defaults(path) for path in notebook.parent.glob("*.ipynb") if path != notebook]
+    known = defaults.keys() | {name for other in others for name in other}
+    unknown = [name for name in given if name not in known]
     if unknown:
         raise InputError(
-            f"{profile} sets {', '.join(unknown)}, unknown to {notebook.name}: "
-            f"use only {', '.join(defaults)}."
+            f"{profile} sets {', '.join(unknown)}, unknown to {notebook.name} and every notebook "
+            f"beside it: use only {', '.join(sorted(known))}."
         )
-    for name, value in given.items():
+    chosen = {name: value for name, value in given.items() if name in defaults}
+    for name, value in chosen.items():
         if isinstance(value, str) and isinstance(defaults[name], int | float):
             raise InputError(
                 f"{profile} sets {name} to the text {value!r} where {notebook.name} has the number "
                 f"{defaults[name]}: write a number, with a point before an exponent (1.0e-4)."
             )
+    return chosen
 
 
 def _literal(value: ast.expr) -> object:

@@ -1,0 +1,108 @@
+"""What a profile's notebooks work on: test images, and the images that heads are trained on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dinolizer.data.forgeries import build
+from dinolizer.data.manifest import read_manifest
+from dinolizer.data.photos import photo_paths
+from dinolizer.errors import InputError
+from dinolizer.paths import ROOT
+
+
+@dataclass(frozen=True)
+class Material:
+    """The images of a study.
+
+    Attributes
+    ----------
+    test
+        A manifest (see `dinolizer.data.manifest`) with the further columns ``family`` (the
+        generator, after its dataset where there are several), ``seen`` (bool: whether a training
+        meets the generator), ``grain`` (bool) and ``condition``.
+    train
+        A manifest with the splits ``train`` and ``valid``; or None: every photograph of ``test`` is
+        tested by a head that is fitted on all the others (cross-fitting).
+    inputs
+        Files that both come from.
+    """
+
+    test: pd.DataFrame
+    train: pd.DataFrame | None
+    inputs: tuple[Path, ...]
+
+
+def gather(
+    window: int,
+    *,
+    photos: str = "",
+    photo_count: int = 0,
+    train: Sequence[str] = (),
+    test: Sequence[str] = (),
+    limit: int = 0,
+    seed: int = 0,
+    rounds: int = 1,
+) -> Material:
+    """Read the manifests of a study, or forge its images.
+
+    Parameters
+    ----------
+    window
+        Side of the backbone's window, in pixels.
+    photos, photo_count
+        Where no manifests are named: the folder of the photographs that are forged, and how many of
+        them, as in `dinolizer.data.photos.photo_paths`.
+    train, test
+        Manifest files. Paths, here and for ``photos``, are relative to the checkout or absolute.
+    limit
+        At most so many test images of each family and kind, drawn by the seed; 0 for all.
+    seed, rounds
+        Of the forgeries, as in `dinolizer.data.forgeries.build`.
+
+    Raises
+    ------
+    InputError
+        If only one of ``train`` and ``test`` is named, a file cannot be read, or there is no row of
+        the split ``test``.
+    """
+    if bool(train) != bool(test):
+        named, other = ("train", "test") if train else ("test", "train")
+        raise InputError(
+            f"Manifests are named for {named!r} and none for {other!r}: name both, or neither to "
+            "forge photographs."
+        )
+    if not test:
+        paths = photo_paths(ROOT / photos if photos else "", photo_count)
+        forged = build(paths, window, seed, rounds)
+        frame = _limited(forged.assign(family=forged["generator"]), limit, seed)
+        return Material(frame, None, tuple(paths.values()) if photos else ())
+    training, tested = (
+        pd.concat([read_manifest(ROOT / path) for path in paths], ignore_index=True)
+        for paths in (train, test)
+    )
+    tested = tested[tested["split"] == "test"]
+    if tested.empty:
+        raise InputError(
+            f"The manifests {', '.join(test)} have no row of the split 'test'; name some that do."
+        )
+    several = tested["dataset"].nunique() > 1
+    known = {
+        "family": tested["dataset"] + " " + tested["generator"] if several else tested["generator"],
+        "seen": tested["generator"].isin(training["generator"]),
+        "grain": False,
+        "condition": "clean",
+    }
+    frame = _limited(tested.assign(**known), limit, seed)
+    return Material(frame, training, tuple(ROOT / path for path in (*train, *test)))
+
+
+def _limited(frame: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
+    if not limit:
+        return frame.reset_index(drop=True)
+    order = np.random.default_rng(seed).permutation(len(frame))
+    rank = frame.iloc[order].groupby(["family", "kind"]).cumcount().sort_index()
+    return frame[rank < limit].reset_index(drop=True)
