@@ -11,11 +11,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from dinolizer.data.crops import Crops
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone
 from dinolizer.paths import atomic, cache_dir
+
+PART = 64
+"""Crops whose tokens share a file of the cache."""
 
 
 def batch_size(device: torch.device) -> int:
@@ -84,6 +89,52 @@ def extract(backbone: Backbone, images: Sequence[NDArray[np.uint8]]) -> Tensor:
     return tokens
 
 
+def extract_crops(backbone: Backbone, crops: Crops, workers: int = 0) -> tuple[Tensor, Tensor]:
+    """Tokens and labels of one crop of each image, in memory.
+
+    Parameters
+    ----------
+    backbone
+        On any device.
+    crops
+        Taken as in their first epoch.
+    workers
+        Processes that prepare crops ahead.
+
+    Returns
+    -------
+    tokens, targets
+        float16 ``(N, D, h, w)`` and float32 ``(N, h, w)`` or ``(N, C, h, w)``, on the CPU; how
+        large they are together, `token_bytes` says beforehand.
+
+    Notes
+    -----
+    They pass through `extract` in parts, so that an interrupted extraction goes on.
+    """
+    loader = DataLoader(
+        crops,
+        batch_sampler=_parts(len(crops)),
+        num_workers=workers,
+        generator=torch.Generator(),  # or it would take from the caller's random numbers
+    )
+    patches = crops.window // crops.patch
+    tokens = torch.empty(len(crops), backbone.dim, patches, patches, dtype=torch.float16)
+    targets = torch.empty(len(crops), *crops[0][1].shape)
+    # Filled in place: to collect the parts and join them would take twice the memory.
+    for part, (images, labels) in zip(
+        tqdm(_parts(len(crops)), desc="crops", unit="part", disable=None), loader, strict=True
+    ):
+        tokens[part] = extract(backbone, list(images.permute(0, 2, 3, 1).numpy()))
+        targets[part] = labels
+    return tokens, targets
+
+
+def token_bytes(backbone: Backbone, crops: int, classes: int) -> int:
+    """Bytes of the float16 tokens and the float32 labels of that many crops."""
+    patches = (backbone.spec.window // backbone.spec.patch) ** 2
+    return crops * patches * (2 * backbone.dim + 4 * classes)
+
+
 def patch_targets(masks: NDArray[np.bool_], patch: int) -> Tensor:
     """Share of each patch that is edited: bool ``(N, H, W)`` to float32 ``(N, h, w)`` in [0, 1].
 
@@ -98,6 +149,10 @@ def patch_targets(masks: NDArray[np.bool_], patch: int) -> Tensor:
             f"multiples of the patch of {patch} pixels: crop or pad them."
         )
     return F.avg_pool2d(torch.from_numpy(masks.astype(np.float32)), patch)
+
+
+def _parts(count: int) -> list[list[int]]:
+    return [list(range(start, min(start + PART, count))) for start in range(0, count, PART)]
 
 
 def _key(backbone: Backbone, images: Sequence[NDArray[np.uint8]]) -> str:

@@ -67,7 +67,8 @@ class Localizer:
         name
             Key in `dinolizer.model.backbones.BACKBONES`.
         head
-            File of a head; by default the one shipped for that backbone.
+            File of a head, with or without an adapter of the backbone; by default the one shipped
+            for that backbone.
         device
             ``"cpu"``, ``"cuda"``; by default the GPU where there is one.
         **settings
@@ -90,7 +91,7 @@ class Localizer:
                 f"There is no head {path} for the model {name!r}; give the file of a head trained "
                 "on it."
             )
-        trained, card = load_head(path, backbone)
+        backbone, trained, card = load_head(path, backbone)
         return cls(backbone, trained, replace(card, **settings))
 
     @property

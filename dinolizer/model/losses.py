@@ -26,10 +26,23 @@ def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
     Tensor
         A scalar in [0, 1].
     """
+    return 1 - soft_dice(dice_sums(logits, target), smooth)
+
+
+def dice_sums(logits: Tensor, target: Tensor) -> Tensor:
+    """The sums of soft Dice: ``(2, C)``, ``sum(p t)`` and ``sum(p) + sum(t)``.
+
+    Those of the parts of a batch add up to those of the batch, whichever process has them.
+    """
     if target.ndim == logits.ndim - 1:
         target = target[:, None]
     probability = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)
     over = (0, 2, 3)
     both = (probability * target).sum(over)
-    total = probability.sum(over) + target.sum(over)
-    return 1 - torch.mean((2 * both + smooth) / (total + smooth))
+    return torch.stack([both, probability.sum(over) + target.sum(over)])
+
+
+def soft_dice(sums: Tensor, smooth: float = 1.0) -> Tensor:
+    """Soft Dice, the mean of the channels', from the sums of `dice_sums`: a scalar in [0, 1]."""
+    both, total = sums
+    return torch.mean((2 * both + smooth) / (total + smooth))
