@@ -154,7 +154,7 @@ def test_help_names_the_commands_without_importing_torch() -> None:
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "False\n"
     output = CliRunner().invoke(app, ["--help"]).output
-    for command in ("localize", "pretrain", "check-parameters"):
+    for command in ("localize", "train", "pretrain", "check-parameters"):
         assert command in output
 
 
