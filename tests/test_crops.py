@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from small import small_manifest
 from torch import Tensor
-from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 
 from dinolizer.data.augmentations import Augmentations, build_transform
-from dinolizer.data.crops import Crops, patch_shares
+from dinolizer.data.crops import Crops, crop_batches, patch_shares
 from dinolizer.data.images import write_image
 from dinolizer.data.manifest import read_manifest
 from dinolizer.errors import InputError
@@ -61,8 +60,8 @@ def test_a_crop_is_the_same_in_any_order_and_any_number_of_workers(manifest: pd.
     torch.manual_seed(99)
     backward = [some[item] for item in reversed(items)][::-1]
     for workers in (0, 2):
-        loader = DataLoader(some, batch_sampler=[items[:7], items[7:]], num_workers=workers)
-        images = torch.cat([batch for batch, _ in loader])
+        batches = crop_batches(some, [items[:7], items[7:]], workers)
+        images = torch.cat([batch for batch, _ in batches])
         for item, (image, shares) in enumerate(straight):
             assert torch.equal(images[item], image)
             assert torch.equal(backward[item][0], image)
@@ -209,6 +208,18 @@ def test_rows_get_the_labels_of_the_policy(
     else:
         assert shares[:, -1].tolist() == [float(outside)] * 5
         assert shares.max() == inside
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_image_is_one_sentence_in_any_process(
+    workers: int, manifest: pd.DataFrame, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.png").write_text("no image")
+    some = crops(manifest.iloc[[0]].assign(image=str(tmp_path / "bad.png")))
+    with pytest.raises(InputError) as caught:
+        list(crop_batches(some, [[0]], workers))
+    assert str(caught.value).startswith(f"{tmp_path / 'bad.png'} is not an image")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_probability_over_one_is_refused() -> None:

@@ -94,7 +94,7 @@ def test_a_cached_head_is_that_of_fit_head_on_the_first_crops(
     expected = fit_head(*data[0], epochs=2, seed=5, batch_size=4, validation=data[1])
     torch.testing.assert_close(made.head.weight, expected.head.weight, rtol=0, atol=0)
     pd.testing.assert_frame_equal(made.history, expected.history)
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "head.csv"), expected.history)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "head-history.csv"), expected.history)
     assert len(list((cache / "tokens").iterdir())) == 2
 
 
@@ -123,7 +123,7 @@ def test_what_is_returned_is_what_the_file_gives(
 ) -> None:
     out = tmp_path / "heads/head.safetensors"
     made = trained(manifest, out, variant, cache_gb=0)
-    assert names(out.parent) == ["head.csv", "head.safetensors"]
+    assert names(out.parent) == ["head-history.csv", "head.safetensors"]
     classes, lora = {"v1": (1, False), "v2": (3, True)}[variant]
     assert made.head.out_channels == classes
     assert (made.card.lora is not None) == lora
@@ -176,11 +176,11 @@ def test_an_interrupted_training_goes_on(
         patch.setattr(variants, "save_head", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             trained(manifest, tmp_path / "part/head.safetensors", "v2", lr=0.01)
-    assert names(tmp_path / "part") == ["head.checkpoint", "head.csv"]
+    assert names(tmp_path / "part") == ["head-history.csv", "head.checkpoint"]
     with pytest.raises(InputError, match=r"made with lr = 0\.01, but this run has 0\.02"):
         trained(manifest, tmp_path / "part/head.safetensors", "v2", lr=0.02)
     made = trained(manifest, tmp_path / "part/head.safetensors", "v2", lr=0.01)
-    assert names(tmp_path / "part") == ["head.csv", "head.safetensors"]
+    assert names(tmp_path / "part") == ["head-history.csv", "head.safetensors"]
     assert made.backbone.hash == expected.backbone.hash
     assert torch.equal(made.head.weight, expected.head.weight)
 
@@ -266,7 +266,10 @@ def test_two_processes_end_where_one_does(path: Path, tmp_path: Path) -> None:
         assert one["weight"].abs().mean() > 5e-3  # from 0
         for name, value in one.items():
             torch.testing.assert_close(two[name], value, rtol=0, atol=1e-5)
-        logs = [pd.read_csv(tmp_path / name / f"{variant}.csv") for name in ("one", "two", "half")]
+        logs = [
+            pd.read_csv(tmp_path / name / f"{variant}-history.csv")
+            for name in ("one", "two", "half")
+        ]
         pd.testing.assert_frame_equal(logs[1], logs[0], rtol=0, atol=1e-5)
         # In bfloat16 (8 bits of precision) nearly the same, but not: it is really used.
         pd.testing.assert_frame_equal(logs[2], logs[0], rtol=0, atol=0.02)

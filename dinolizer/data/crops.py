@@ -1,6 +1,7 @@
 """Training crops of the images of a manifest."""
 
 import hashlib
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -9,12 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 
 from dinolizer.data.augmentations import Augmentations, build_transform
 from dinolizer.data.images import read_image, read_mask
 from dinolizer.data.manifest import target
+from dinolizer.errors import InputError
 
 TRAIN = ("train", "training")
 VALIDATION = ("valid", "validation", "val")
@@ -98,6 +100,40 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
             image = np.pad(image, ((0, below), (0, right), (0, 0)), mode="reflect")
             labels = np.pad(labels, ((0, below), (0, right)), mode="reflect")
         return image, labels
+
+
+def crop_batches(
+    crops: Crops, items: Sequence[Sequence[int]], workers: int = 0, pin_memory: bool = False
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Crops and labels of each list of items, stacked, in the order of the lists.
+
+    Parameters
+    ----------
+    crops, items
+        See `Crops`; no list is empty.
+    workers
+        Processes that prepare crops ahead; the crops do not depend on it.
+    pin_memory
+        As in torch's ``DataLoader``: for a GPU.
+
+    Raises
+    ------
+    InputError
+        For an image or a mask that cannot be read, whichever process has met it.
+    """
+    loader = DataLoader(
+        crops,
+        batch_sampler=[list(some) for some in items],
+        num_workers=workers,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # or it would take from the caller's random numbers
+    )
+    try:
+        yield from loader
+    except InputError as error:
+        # From another process it comes with a traceback in its message, its own sentence last.
+        sentence = str(error).strip().splitlines()[-1]
+        raise InputError(sentence.removeprefix("dinolizer.errors.InputError: ")) from None
 
 
 def patch_shares(labels: Tensor, policy: str, patch: int) -> Tensor:

@@ -1,13 +1,36 @@
 """The state of an interrupted training, in a file that is taken up by the same training only."""
 
 import pickle
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
+from torch import Tensor
 
 from dinolizer.errors import InputError
 from dinolizer.paths import atomic
+
+
+@dataclass
+class Progress:
+    """How far a training is: steps done, the losses of this epoch added up, a row for each past
+    epoch, and the tensors of the best one."""
+
+    step: int = 0
+    loss: float = 0.0
+    rows: list[tuple[int, float, float]] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def best_epoch(self) -> int:
+        """The first epoch, from 1, of the highest validation Dice; 0 before there is one."""
+        return max(self.rows, key=lambda row: row[2])[0] if self.rows else 0
+
+    def history(self) -> pd.DataFrame:
+        """As in `dinolizer.model.training.Fit`."""
+        return pd.DataFrame(self.rows, columns=["epoch", "loss", "validation_dice"])
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -11,10 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from dinolizer.data.crops import Crops
+from dinolizer.data.crops import Crops, crop_batches
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone
 from dinolizer.paths import atomic, cache_dir
@@ -111,21 +110,19 @@ def extract_crops(backbone: Backbone, crops: Crops, workers: int = 0) -> tuple[T
     -----
     They pass through `extract` in parts, so that an interrupted extraction goes on.
     """
-    loader = DataLoader(
-        crops,
-        batch_sampler=_parts(len(crops)),
-        num_workers=workers,
-        generator=torch.Generator(),  # or it would take from the caller's random numbers
-    )
     patches = crops.window // crops.patch
     tokens = torch.empty(len(crops), backbone.dim, patches, patches, dtype=torch.float16)
     targets = torch.empty(len(crops), *crops[0][1].shape)
+    parts = [range(start, min(start + PART, len(crops))) for start in range(0, len(crops), PART)]
     # Filled in place: to collect the parts and join them would take twice the memory.
     for part, (images, labels) in zip(
-        tqdm(_parts(len(crops)), desc="crops", unit="part", disable=None), loader, strict=True
+        tqdm(parts, desc="crops", unit="part", disable=None),
+        crop_batches(crops, parts, workers),
+        strict=True,
     ):
-        tokens[part] = extract(backbone, list(images.permute(0, 2, 3, 1).numpy()))
-        targets[part] = labels
+        place = slice(part.start, part.stop)
+        tokens[place] = extract(backbone, list(images.permute(0, 2, 3, 1).numpy()))
+        targets[place] = labels
     return tokens, targets
 
 
@@ -149,10 +146,6 @@ def patch_targets(masks: NDArray[np.bool_], patch: int) -> Tensor:
             f"multiples of the patch of {patch} pixels: crop or pad them."
         )
     return F.avg_pool2d(torch.from_numpy(masks.astype(np.float32)), patch)
-
-
-def _parts(count: int) -> list[list[int]]:
-    return [list(range(start, min(start + PART, count))) for start in range(0, count, PART)]
 
 
 def _key(backbone: Backbone, images: Sequence[NDArray[np.uint8]]) -> str:

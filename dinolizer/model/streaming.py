@@ -2,22 +2,20 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from dinolizer.data.crops import Crops
+from dinolizer.data.crops import Crops, crop_batches
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone
-from dinolizer.model.checkpoint import read_checkpoint, write_checkpoint
+from dinolizer.model.checkpoint import Progress, read_checkpoint, write_checkpoint
 from dinolizer.model.head import CLASSES
 from dinolizer.model.losses import dice_sums, soft_dice
 from dinolizer.model.network import Network, Recipe
@@ -27,26 +25,6 @@ from dinolizer.paths import atomic
 WEIGHT_DECAY = 0.01
 SAMPLE = 64
 """Crops whose tokens give the mean and the scale that the head's input is standardised with."""
-
-
-@dataclass
-class Progress:
-    """How far a training is: steps done, the losses of this epoch added up, a row for each past
-    epoch, and the tensors of the best one."""
-
-    step: int = 0
-    loss: float = 0.0
-    rows: list[tuple[int, float, float]] = field(default_factory=list)
-    best: dict[str, Tensor] = field(default_factory=dict)
-
-    @property
-    def best_epoch(self) -> int:
-        """The first epoch, from 1, of the highest validation Dice; 0 before there is one."""
-        return max(self.rows, key=lambda row: row[2])[0] if self.rows else 0
-
-    def history(self) -> pd.DataFrame:
-        """As in `dinolizer.model.training.Fit`."""
-        return pd.DataFrame(self.rows, columns=["epoch", "loss", "validation_dice"])
 
 
 def fit_streamed(
@@ -97,6 +75,7 @@ def fit_streamed(
     else:
         progress = Progress()
         run.standardise()
+    accelerator.wait_for_everyone()  # a run that is at its end would remove the checkpoint
     with tqdm(
         total=run.steps,
         initial=progress.step,
@@ -157,7 +136,7 @@ class _Run:
         self.model, self.optimiser = accelerator.prepare(self.network, plain)
         self.settings = asdict(recipe) | {
             "backbone": backbone.hash,
-            "images": [train.digest, validation.digest],
+            "images": f"{train.digest[:12]} {validation.digest[:12]}",
         }
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
@@ -229,14 +208,7 @@ class _Run:
     def _load(self, crops: Crops, items: list[list[int]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of crops and labels by their items, on the device."""
         device = self.accelerator.device
-        loader = DataLoader(
-            crops,
-            batch_sampler=items,
-            num_workers=self.workers,
-            pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # or it would take from the caller's random numbers
-        )
-        for images, targets in loader:
+        for images, targets in crop_batches(crops, items, self.workers, device.type == "cuda"):
             yield images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
 
 

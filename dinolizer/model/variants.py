@@ -24,7 +24,8 @@ from dinolizer.model.head import CLASSES, HeadCard, load_head, save_head
 from dinolizer.model.lora import Lora, adapted, adapter_tensors
 from dinolizer.model.network import Recipe
 from dinolizer.model.streaming import fit_streamed
-from dinolizer.model.training import Fit, fit_head
+from dinolizer.model.training import fit_head
+from dinolizer.paths import atomic
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,8 @@ def train(
     backbone
         Is moved to the device, and otherwise stays as it is.
     out
-        The safetensors file. The history is written beside it as ``.csv``, and a streamed training
-        keeps its checkpoint there as ``.checkpoint``, which is removed at the end; where it exists,
+        The safetensors file. Beside it the history is written as ``<stem>-history.csv``, and a
+        streamed training keeps ``<stem>.checkpoint``, which is removed at the end; where it exists,
         the training goes on from there.
     variant
         A key of `VARIANTS`.
@@ -134,25 +135,31 @@ def train(
         augmentations=augmentations or Augmentations(),
     )
     training, validation = split_crops(manifest, backbone, recipe)
-    log, checkpoint = out.with_suffix(".csv"), out.with_suffix(".checkpoint")
+    log = out.with_name(f"{out.stem}-history.csv")
+    checkpoint = out.with_suffix(".checkpoint")
     _check_writable(out)
     accelerator = _accelerator(precision, device)
     backbone = backbone.to(accelerator.device)
     crops = len(training) + len(validation)
     size = token_bytes(backbone, crops, CLASSES[recipe.policy])
     cached = recipe.lora is None and accelerator.num_processes == 1 and size <= cache_gb * 1e9
+    how = "cached, {} epochs over these crops." if cached else "streamed, {} epochs of new crops."
     accelerator.print(
         f"Tokens of {crops} crops, one an image: {size / 1e9:.3g} GB of at most {cache_gb:g}; "
-        + (
-            f"cached, {epochs} epochs over these crops."
-            if cached
-            else f"streamed, {epochs} epochs of new crops."
-        )
+        + how.format(epochs)
     )
     adapter = None
     if cached:
-        fit = _fit_cached(backbone, training, validation, recipe, workers)
-        fit.history.to_csv(log, index=False)
+        fit = fit_head(
+            *extract_crops(backbone, training, workers),
+            epochs=epochs,
+            lr=recipe.lr,
+            seed=seed,
+            batch_size=batch,
+            validation=extract_crops(backbone, validation, workers),
+        )
+        with atomic(log) as draft:
+            fit.history.to_csv(draft, index=False)
     else:
         learning = adapted(backbone, recipe.lora, seed) if recipe.lora else backbone
         fit = fit_streamed(
@@ -212,19 +219,6 @@ def split_crops(manifest: pd.DataFrame, backbone: Backbone, recipe: Recipe) -> t
         window, patch = backbone.spec.window, backbone.spec.patch
         made.append(Crops(rows, recipe.policy, window, patch, recipe.seed, augmentations))
     return made[0], made[1]
-
-
-def _fit_cached(
-    backbone: Backbone, training: Crops, validation: Crops, recipe: Recipe, workers: int
-) -> Fit:
-    return fit_head(
-        *extract_crops(backbone, training, workers),
-        epochs=recipe.epochs,
-        lr=recipe.lr,
-        seed=recipe.seed,
-        batch_size=recipe.batch,
-        validation=extract_crops(backbone, validation, workers),
-    )
 
 
 def _accelerator(precision: str, device: str | None) -> Accelerator:
