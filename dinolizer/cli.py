@@ -148,6 +148,70 @@ def fetch(
 
 
 @app.command()
+def train(
+    manifests: Annotated[
+        list[Path], typer.Argument(metavar="MANIFEST...", help="CSV manifests, taken together.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The head, ending in .safetensors.")],
+    model: Annotated[str, typer.Option(metavar="NAME", help="Backbone.")] = "pocket",
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Its weights; by default its own.")
+    ] = None,
+    variant: Annotated[
+        str, typer.Option(help="'v1': frozen, linear head; 'v2': LoRA, three classes.")
+    ] = "v1",
+    policy: Annotated[
+        str | None,
+        typer.Option(help="'pristine', 'fake' or 'three-class'; by default the variant's."),
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the images.")] = 20,
+    batch: Annotated[int, typer.Option(help="Crops per step, of all processes together.")] = 32,
+    lr: Annotated[
+        float | None, typer.Option(help="Learning rate; by default the variant's.")
+    ] = None,
+    patience: Annotated[
+        int, typer.Option(help="Epochs without a better validation Dice before it stops.")
+    ] = 5,
+    cache_gb: Annotated[
+        float, typer.Option(help="Gigabytes that tokens may take; more are streamed.")
+    ] = 8,
+    device: Annotated[
+        str | None, typer.Option(help="'cpu' or 'cuda'; by default the GPU if there is one.")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="'no' (float32), 'bf16' or 'fp16'.")] = "no",
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes that prepare crops ahead.")] = 4,
+) -> None:
+    """Train a head on images listed in manifests; an interrupted run goes on.
+
+    On several GPUs: torchrun --nproc-per-node 4 -m dinolizer train ...
+    """
+    with _one_sentence():
+        import pandas as pd
+
+        from dinolizer.data.manifest import read_manifest
+        from dinolizer.model.backbones import load_backbone
+        from dinolizer.model.variants import train as run
+
+        run(
+            pd.concat([read_manifest(path) for path in manifests], ignore_index=True),
+            load_backbone(model, weights, device="cpu"),
+            out,
+            variant,
+            policy=policy,
+            epochs=epochs,
+            batch=batch,
+            lr=lr,
+            patience=patience,
+            cache_gb=cache_gb,
+            device=device,
+            precision=precision,
+            seed=seed,
+            workers=workers,
+        )
+
+
+@app.command()
 def pretrain(
     photos: Annotated[Path, typer.Argument(metavar="PHOTOS", help="Folder of photographs.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for weights and checkpoints.")],

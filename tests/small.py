@@ -1,9 +1,16 @@
-"""A small backbone for tests: timm's own transformer, random weights, a moment to run."""
+"""Small things for tests: a backbone of random weights, timm's own transformer, and a manifest."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from dinolizer.data.images import write_image
+from dinolizer.data.manifest import write_manifest
 from dinolizer.model.backbones import Backbone, BackboneSpec
 from dinolizer.model.head import make_head
 
@@ -49,3 +56,43 @@ def random_head(dim: int, classes: int = 1) -> nn.Conv2d:
     for parameter in head.parameters():
         nn.init.normal_(parameter, std=0.1, generator=generator)
     return head
+
+
+def small_manifest(
+    folder: Path, count: int = 12, splits: Sequence[str] = ("train", "valid")
+) -> Path:
+    """Write images of 70 x 90 pixels and a manifest: real, spliced and re-generated in turn.
+
+    The left 40 columns of an edited image are edited; every three images take the next split.
+    """
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    mask = np.zeros((70, 90), np.uint8)
+    mask[:, :40] = 255
+    write_image(folder / "mask.png", mask)
+    rows = []
+    for number in range(count):
+        kind = ("real", "sp", "fr")[number % 3]
+        image = rng.integers(0, 256, (70, 90, 3), np.uint8)
+        if kind != "real":
+            image[:, :40] //= 2
+        write_image(folder / f"{number}.png", image)
+        edited = kind != "real"
+        rows.append(
+            {
+                "image": str(folder / f"{number}.png"),
+                "mask": str(folder / "mask.png") if edited else "",
+                "authentic": not edited,
+                "dataset": "small",
+                "generator": "none",
+                "kind": kind,
+                "background": "reencoded" if kind == "fr" else "real",
+                "split": splits[number // 3 % len(splits)],
+                "group": str(number),
+                "width": 90,
+                "height": 70,
+                "area": 40 / 90 if edited else 0.0,
+            }
+        )
+    write_manifest(pd.DataFrame(rows), folder / "manifest.csv")
+    return folder / "manifest.csv"

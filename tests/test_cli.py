@@ -156,7 +156,8 @@ def test_help_names_the_commands_without_importing_torch() -> None:
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "False\n"
     output = CliRunner().invoke(app, ["--help"]).output
-    for command in ("localize", "fetch", "manifest", "pretrain", "check-parameters"):
+    commands = ("localize", "fetch", "manifest", "train", "pretrain", "check-parameters")
+    for command in commands:
         assert command in output
 
 

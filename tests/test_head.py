@@ -31,7 +31,7 @@ def test_a_head_comes_back_with_its_card(policy: str, classes: int, tmp_path: Pa
     head = random_head(32, classes)
     written = card(policy=policy, threshold=0.25, reduce="mean", small="pad", about="seed 0, é\n")
     save_head(tmp_path / "head.safetensors", head, written)
-    loaded, read = load_head(tmp_path / "head.safetensors", small_backbone())
+    _, loaded, read = load_head(tmp_path / "head.safetensors", small_backbone())
     assert read == written
     torch.testing.assert_close(loaded.weight, head.weight.detach(), rtol=0, atol=0)
     torch.testing.assert_close(loaded.bias, head.bias.detach(), rtol=0, atol=0)

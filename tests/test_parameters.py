@@ -42,23 +42,34 @@ def test_defaults_are_read_as_literals(notebook: Path) -> None:
 
 
 def test_known_names_pass(notebook: Path, tmp_path: Path) -> None:
-    parameters.check_parameters(notebook, profile(tmp_path, "profile: small\nrate: 1.0e-4\n"))
+    given = profile(tmp_path, "profile: small\nrate: 1.0e-4\n")
+    assert parameters.parameters_for(notebook, given) == {"profile": "small", "rate": 1.0e-4}
+
+
+def test_a_notebook_takes_what_it_has_of_what_another_has_too(
+    notebook: Path, tmp_path: Path
+) -> None:
+    other = new_code_cell("epochs = 20", metadata={"tags": ["parameters"]})
+    nbformat.write(new_notebook(cells=[other], metadata=PYTHON), tmp_path / "02-train.ipynb")
+    given = profile(tmp_path, "seed: 3\nepochs: 5\n")
+    assert parameters.parameters_for(notebook, given) == {"seed": 3}
+    assert parameters.parameters_for(tmp_path / "02-train.ipynb", given) == {"epochs": 5}
 
 
 def test_unknown_names_are_refused_with_the_known_ones(notebook: Path, tmp_path: Path) -> None:
     given = profile(tmp_path, "sede: 3\nseed: 3\nprofil: small\n")
     expected = (
-        "sets sede, profil, unknown to 03-benchmark.ipynb: "
-        "use only profile, seed, rate, heads, where."
+        "sets sede, profil, unknown to 03-benchmark.ipynb and every notebook beside it: "
+        "use only heads, profile, rate, seed, where."
     )
     with pytest.raises(InputError, match=expected):
-        parameters.check_parameters(notebook, given)
+        parameters.parameters_for(notebook, given)
 
 
 def test_a_number_that_yaml_reads_as_text_is_refused(notebook: Path, tmp_path: Path) -> None:
     # YAML 1.1 wants a point in a floating-point number: 1e-4 is text to it.
     with pytest.raises(InputError, match="rate to the text '1e-4'"):
-        parameters.check_parameters(notebook, profile(tmp_path, "rate: 1e-4"))
+        parameters.parameters_for(notebook, profile(tmp_path, "rate: 1e-4"))
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b", "train:\n  seed: 3", "3"])
@@ -77,9 +88,9 @@ def test_a_profile_that_is_not_yaml_is_refused(content: bytes, tmp_path: Path) -
 
 def test_missing_files_are_named(notebook: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"No profile file at .*none\.yaml"):
-        parameters.check_parameters(notebook, tmp_path / "none.yaml")
+        parameters.parameters_for(notebook, tmp_path / "none.yaml")
     with pytest.raises(InputError, match=r"No notebook at .*none\.ipynb"):
-        parameters.check_parameters(tmp_path / "none.ipynb", profile(tmp_path, "seed: 3"))
+        parameters.parameters_for(tmp_path / "none.ipynb", profile(tmp_path, "seed: 3"))
 
 
 @pytest.mark.parametrize("text", ["", "hello", "{}", "[]", '{"cells": [1]}'])
@@ -103,7 +114,7 @@ def test_an_unknown_profile_is_refused_with_the_known_ones() -> None:
         parameters.find_profile("poket")
 
 
-def test_every_notebook_accepts_every_profile() -> None:
+def test_every_notebook_takes_every_profile() -> None:
     for path in sorted((ROOT / "notebooks" / "profiles").glob("*.yaml")):
         for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
-            parameters.check_parameters(notebook, path)
+            parameters.parameters_for(notebook, path)

@@ -101,7 +101,7 @@ def test_pretrain_makes_every_asset_and_takes_up_what_is_there(
     card = json.loads((out / "pocket-vit.json").read_text())
     assert (card["photographs"], card["steps"], len(card["losses"])) == (2, 2, 1)
     backbone = load_backbone("pocket", weights=out / "pocket-vit.safetensors")
-    head, head_card = load_head(out / "pocket-head.safetensors", backbone)
+    _, head, head_card = load_head(out / "pocket-head.safetensors", backbone)
     assert head.weight.shape == (1, 192, 1, 1)
     assert head_card.policy == "pristine"
     before = {path: path.stat().st_mtime_ns for path in out.glob("*.*")}

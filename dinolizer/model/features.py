@@ -13,9 +13,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from dinolizer.data.crops import Crops, crop_batches
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone
 from dinolizer.paths import atomic, cache_dir
+
+PART = 64
+"""Crops whose tokens share a file of the cache."""
 
 
 def batch_size(device: torch.device) -> int:
@@ -82,6 +86,57 @@ def extract(backbone: Backbone, images: Sequence[NDArray[np.uint8]]) -> Tensor:
     with atomic(path) as draft:
         save_file({"tokens": tokens}, draft)
     return tokens
+
+
+def extract_crops(
+    backbone: Backbone, sets: Sequence[Crops], workers: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Tokens and labels of one crop of each image, set after set, in memory.
+
+    Parameters
+    ----------
+    backbone
+        On any device.
+    sets
+        Of one window; taken as in their first epoch.
+    workers
+        Processes that prepare crops ahead.
+
+    Returns
+    -------
+    tokens, targets
+        float16 ``(N, D, h, w)`` and float32 ``(N, h, w)`` or ``(N, C, h, w)``, on the CPU; how
+        large they are together, `token_bytes` says beforehand.
+
+    Notes
+    -----
+    They pass through `extract` in parts, so that an interrupted extraction goes on.
+    """
+    count, patches = sum(map(len, sets)), sets[0].window // sets[0].patch
+    # Filled in place: to collect the parts and join them would take twice the memory.
+    tokens = torch.empty(count, backbone.dim, patches, patches, dtype=torch.float16)
+    targets = torch.empty(count, *sets[0][0][1].shape)
+    first = 0
+    for crops in sets:
+        parts = [list(range(at, min(at + PART, len(crops)))) for at in range(0, len(crops), PART)]
+        for images, labels in tqdm(
+            crop_batches(crops, parts, workers),
+            total=len(parts),
+            desc="crops",
+            unit="part",
+            disable=None,
+        ):
+            place = slice(first, first + len(images))
+            tokens[place] = extract(backbone, list(images.permute(0, 2, 3, 1).numpy()))
+            targets[place] = labels
+            first = place.stop
+    return tokens, targets
+
+
+def token_bytes(backbone: Backbone, crops: int, classes: int) -> int:
+    """Bytes of the float16 tokens and the float32 labels of that many crops."""
+    patches = (backbone.spec.window // backbone.spec.patch) ** 2
+    return crops * patches * (2 * backbone.dim + 4 * classes)
 
 
 def patch_targets(masks: NDArray[np.bool_], patch: int) -> Tensor:

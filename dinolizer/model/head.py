@@ -1,6 +1,10 @@
-"""The linear head and its file: one 1x1 convolution that knows what it was made for."""
+"""The linear head and its file: one 1x1 convolution that knows what it was made for.
+
+A head that was trained together with an adapter of the backbone has the adapter in its file.
+"""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal, get_args
@@ -8,16 +12,19 @@ from typing import Literal, get_args
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone
+from dinolizer.model.lora import Lora, merged
 from dinolizer.model.windows import REDUCTIONS, Reduce
 from dinolizer.paths import atomic
 
 Small = Literal["resize", "pad"]
 CLASSES = {"pristine": 1, "fake": 1, "three-class": 3}
 """Label policy to the number of channels of the head's logits."""
+ADAPTER = "adapter."
+"""What the names of an adapter's tensors begin with in the file of a head."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,8 @@ class HeadCard:
     Attributes
     ----------
     backbone, backbone_hash
-        Name and SHA-256 of the weights whose tokens it reads.
+        Name and SHA-256 of the weights whose tokens it reads; with an adapter, of those it is put
+        on.
     policy
         What re-encoded pixels outside of the edit were labelled as: a key of `CLASSES`.
     window, stride
@@ -40,6 +48,8 @@ class HeadCard:
         What is done to an image with a side under the window; see `dinolizer.model.localizer`.
     about
         Free text: data, seed, time, machine, licence.
+    lora
+        Settings of the adapter that was trained along, or None.
     """
 
     backbone: str
@@ -51,6 +61,7 @@ class HeadCard:
     reduce: Reduce = "sum"
     small: Small = "resize"
     about: str = ""
+    lora: Lora | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -85,16 +96,29 @@ def make_head(dim: int, classes: int = 1) -> nn.Conv2d:
     return head
 
 
-def save_head(path: Path, head: nn.Conv2d, card: HeadCard) -> None:
-    """Write a head as safetensors with its card in the metadata, whole or not at all."""
-    tensors = {name: tensor.detach().cpu() for name, tensor in head.state_dict().items()}
+def save_head(
+    path: Path, head: nn.Conv2d, card: HeadCard, adapter: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write a head as safetensors with its card in the metadata, whole or not at all.
+
+    ``adapter`` is what `dinolizer.model.lora.adapter_tensors` gives, where the card says ``lora``.
+    """
+    tensors = dict(head.state_dict())
+    tensors |= {ADAPTER + name: tensor for name, tensor in (adapter or {}).items()}
+    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {name: json.dumps(value) for name, value in asdict(card).items()}
     with atomic(path) as draft:
-        save_file(tensors, draft, metadata=metadata)
+        save_file(stored, draft, metadata=metadata)
 
 
-def load_head(path: Path, backbone: Backbone) -> tuple[nn.Conv2d, HeadCard]:
+def load_head(path: Path, backbone: Backbone) -> tuple[Backbone, nn.Conv2d, HeadCard]:
     """Read a head, for the backbone it was trained on, to that backbone's device.
+
+    Returns
+    -------
+    backbone, head, card
+        The backbone is the one given or, where the head has an adapter, a copy of it with the
+        adapter merged into its weights: in each case the one whose tokens the head reads.
 
     Raises
     ------
@@ -117,6 +141,11 @@ def load_head(path: Path, backbone: Backbone) -> tuple[nn.Conv2d, HeadCard]:
             f"{card.backbone_hash[:12]}), but the backbone is {backbone.spec.name!r} (weights "
             f"{backbone.hash[:12]}); load that backbone, or train a head on this one."
         )
+    adapter = {
+        name.removeprefix(ADAPTER): tensors.pop(name)
+        for name in list(tensors)
+        if card.lora and name.startswith(ADAPTER)
+    }
     head = make_head(backbone.dim, CLASSES[card.policy])
     expected = {name: tensor.shape for name, tensor in head.state_dict().items()}
     if {name: tensor.shape for name, tensor in tensors.items()} != expected:
@@ -125,10 +154,12 @@ def load_head(path: Path, backbone: Backbone) -> tuple[nn.Conv2d, HeadCard]:
             f"{CLASSES[card.policy]}, which its card promises; train it again."
         )
     head.load_state_dict(tensors)
-    return head.eval().requires_grad_(False).to(backbone.device, torch.float32), card
+    head = head.eval().requires_grad_(False).to(backbone.device, torch.float32)
+    return (merged(backbone, card.lora, adapter) if card.lora else backbone), head, card
 
 
 def _card(metadata: dict[str, str], path: Path) -> HeadCard:
+    metadata = {"lora": "null"} | metadata  # heads from before there were adapters do not say
     names = [field.name for field in fields(HeadCard)]
     missing = [name for name in names if name not in metadata]
     if missing:
@@ -137,6 +168,7 @@ def _card(metadata: dict[str, str], path: Path) -> HeadCard:
             "dinolizer.model.head.save_head."
         )
     try:
-        return HeadCard(**{name: json.loads(metadata[name]) for name in names})
+        values = {name: json.loads(metadata[name]) for name in names}
+        return HeadCard(**values | {"lora": values["lora"] and Lora(**values["lora"])})
     except (json.JSONDecodeError, TypeError):
         raise InputError(f"The card of the head {path} is damaged; train the head again.") from None

@@ -68,7 +68,8 @@ class Localizer:
         name
             Key in `dinolizer.model.backbones.BACKBONES`.
         head
-            File of a head; by default the one shipped for that backbone, if any is.
+            File of a head, with or without an adapter of the backbone; by default the one shipped
+            for that backbone, if any is.
         device
             ``"cpu"``, ``"cuda"``; by default the GPU where there is one.
         weights
@@ -94,7 +95,7 @@ class Localizer:
                 f"There is no head {path} for the model {name!r}; train one on its tokens, as "
                 "notebooks/02-train-head.ipynb does, and give its file with --head FILE."
             )
-        trained, card = load_head(path, backbone)
+        backbone, trained, card = load_head(path, backbone)
         return cls(backbone, trained, replace(card, **settings))
 
     @property

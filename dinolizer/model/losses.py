@@ -26,23 +26,35 @@ def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
     Tensor
         A scalar in [0, 1].
     """
-    if target.ndim == logits.ndim - 1:
-        target = target[:, None]
-    both, total = (sums.sum(0) for sums in overlaps(logits, target))
-    return dice_from(both, total, smooth)
+    return 1 - soft_dice(dice_sums(logits, target).sum(1), smooth)
 
 
-def overlaps(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """What Dice is made of: ``sum(p t)`` and ``sum(p) + sum(t)`` over the patches of each image.
+def dice_sums(logits: Tensor, target: Tensor) -> Tensor:
+    """The sums of soft Dice, for each image: ``sum(p t)`` and ``sum(p) + sum(t)``.
 
-    Logits are ``(..., C, h, w)``, targets broadcast to them; both results are ``(..., C)``.
+    Those of the images of a batch add up to those of the batch, whichever process has them.
+
+    Parameters
+    ----------
+    logits
+        ``(..., C, h, w)``.
+    target
+        As many axes, or one less for one channel; broadcast to the logits.
+
+    Returns
+    -------
+    Tensor
+        ``(2, ..., C)``.
     """
-    one = logits.shape[-3] == 1
-    probability = logits.sigmoid() if one else logits.softmax(dim=-3)
+    if target.ndim == logits.ndim - 1:
+        target = target.unsqueeze(-3)
+    probability = logits.sigmoid() if logits.shape[-3] == 1 else logits.softmax(dim=-3)
     over = (-2, -1)
-    return (probability * target).sum(over), probability.sum(over) + target.sum(over)
+    both = (probability * target).sum(over)
+    return torch.stack([both, probability.sum(over) + target.sum(over)])
 
 
-def dice_from(both: Tensor, total: Tensor, smooth: float = 1.0) -> Tensor:
-    """Dice loss of sums over a batch, ``(..., C) -> (...)``: the mean over the channels."""
-    return 1 - torch.mean((2 * both + smooth) / (total + smooth), dim=-1)
+def soft_dice(sums: Tensor, smooth: float = 1.0) -> Tensor:
+    """Soft Dice of sums as `dice_sums` gives them: ``(2, ..., C) -> (...)``, the channels' mean."""
+    both, total = sums
+    return torch.mean((2 * both + smooth) / (total + smooth), dim=-1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dinolizer.errors import InputError
 from dinolizer.model.head import make_head
-from dinolizer.model.losses import dice_from, overlaps
+from dinolizer.model.losses import dice_sums, soft_dice
 
 
 @dataclass(frozen=True)
@@ -114,14 +114,14 @@ def fit_heads(
         """``sum(p t)`` and ``sum(p) + sum(t)`` of every head over its own of the chosen windows."""
         folded, offset = _fold(weight, bias, mean, scale)
         logits = torch.einsum("kcd,ndhw->nkchw", folded, tokens[chosen].float())
-        of_windows = overlaps(logits + offset[..., None, None], targets[chosen, None].float())
-        return torch.einsum("snkc,kn->skc", torch.stack(of_windows), members[:, chosen])
+        of_windows = dice_sums(logits + offset[..., None, None], targets[chosen, None].float())
+        return torch.einsum("snkc,kn->skc", of_windows, members[:, chosen])
 
     losses, dices = [], []  # of every epoch, (K,)
     for _ in range(epochs):
         of_steps = []
         for chosen in windows[torch.randperm(len(windows), generator=order)].split(batch_size):
-            loss = dice_from(*sums(chosen, train))  # (K,)
+            loss = 1 - soft_dice(sums(chosen, train))  # (K,)
             optimiser.zero_grad()
             torch.autograd.backward(loss.sum())
             optimiser.step()
@@ -130,7 +130,7 @@ def fit_heads(
         losses.append(torch.stack(of_steps).mean(0))
         with torch.no_grad():
             pooled = [sums(chosen, measured) for chosen in held.split(batch_size)]
-            dice = 1 - dice_from(*torch.stack(pooled).sum(0))
+            dice = soft_dice(torch.stack(pooled).sum(0))
         dices.append(torch.where(measured.any(1), dice, torch.nan))
     folded, offset = _fold(weight.detach(), bias.detach(), mean, scale)
     return [

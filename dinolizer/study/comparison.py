@@ -82,9 +82,7 @@ def baseline_thresholds(material: Material, predict: Predict, seed: int) -> dict
     return cross_fit_thresholds(*_maps(edited, predict), list(edited["group"]))
 
 
-def _maps(
-    manifest: pd.DataFrame, predict: Predict
-) -> tuple[list[Map], list[NDArray[np.bool_]]]:
+def _maps(manifest: pd.DataFrame, predict: Predict) -> tuple[list[Map], list[NDArray[np.bool_]]]:
     rows = manifest.to_dict("records")
     pairs = [(read_pair(row), row) for row in rows]
     return (

@@ -129,8 +129,8 @@ def _trained(manifest: pd.DataFrame, backbone: Backbone, epochs: int, seed: int)
     path = cache_dir() / "heads" / f"{key.hexdigest()[:16]}.safetensors"
     if not path.exists():
         train(manifest, backbone, path, "v1", epochs=epochs, seed=seed)
-    head, _ = load_head(path, backbone)
-    return Fit(head, pd.read_csv(path.with_suffix(".csv")))
+    _, head, _ = load_head(path, backbone)
+    return Fit(head, pd.read_csv(path.with_name(f"{path.stem}-history.csv")))
 
 
 def card_for(backbone: Backbone, about: str) -> HeadCard:

@@ -173,9 +173,10 @@ def summarise_authentic(rows: pd.DataFrame, seed: int = 0, resamples: int = 2000
 
     Returns
     -------
-    A line per method and authentic kind, none without such images: ``n_images``; ``marked``, the mean share of pixels
-    marked, with ``marked_low, marked_high``; and ``auc, balanced_accuracy`` of telling these images
-    from the method's forged ones by their scores, at the method's own threshold.
+    A line per method and authentic kind, none without such images: ``n_images``; ``marked``, the
+    mean share of pixels marked, with ``marked_low, marked_high``; and ``auc, balanced_accuracy`` of
+    telling these images from the method's forged ones by their scores, at the method's own
+    threshold.
     """
     lines = []
     authentic_kind = rows["kind"].isin(AUTHENTIC_KINDS)

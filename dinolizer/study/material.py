@@ -90,13 +90,13 @@ def gather(
             f"The manifests {', '.join(test)} have no row of the split 'test'; name some that do."
         )
     several = tested["dataset"].nunique() > 1
-    known = {
-        "family": tested["dataset"] + " " + tested["generator"] if several else tested["generator"],
-        "seen": tested["generator"].isin(training["generator"]),
-        "grain": False,
-        "condition": "clean",
-    }
-    frame = _limited(tested.assign(**known), limit, seed)
+    tested = tested.assign(
+        family=tested["dataset"] + " " + tested["generator"] if several else tested["generator"],
+        seen=tested["generator"].isin(training["generator"]),
+        grain=False,
+        condition="clean",
+    )
+    frame = _limited(tested, limit, seed)
     return Material(frame, training, tuple(ROOT / path for path in (*train, *test)))
 
 
