@@ -62,7 +62,7 @@ clean:
 	ruff check
 	ruff format --check
 	mypy dinolizer
-	nbqa mypy notebooks
+	nbqa mypy notebooks --disable-error-code=var-annotated  # parameters are plain literals
 	pytest --numprocesses $(CORES)
 	rm -rf $(CACHE)/scratch
 	OMP_NUM_THREADS=$(CORES) python -m dinolizer.study.crossfit notebooks/profiles/pocket.yaml

@@ -2,43 +2,36 @@
 #
 #   snakemake --cores 2                             the pocket profile
 #   snakemake --cores 2 --config profile=laptop     another of notebooks/profiles
+#   snakemake --cores 2 --configfile notebooks/profiles/laptop.yaml     the same
 
 import os
 from pathlib import Path
 
 from dinolizer.paths import cache_dir, results_dir
-from dinolizer.study.parameters import find_profile
+from dinolizer.study.parameters import find_profile, read_profile
 
 # What each notebook makes. A table is a CSV and a LaTeX file, a figure a PNG and an SVG file, each
-# with a JSON of provenance. `tokens`: it reads the forged images and their tokens from the cache.
+# with a JSON of provenance. `prepared`: it reads images, tokens or a trained head from the cache.
 NOTEBOOKS = {
     "00-quickstart": {"figures": ["00-quickstart"]},
-    "01-data": {"tables": ["01-data"], "figures": ["01-gallery", "01-mask-sizes"], "tokens": True},
+    "01-data": {"tables": ["01-data"], "figures": ["01-gallery", "01-mask-sizes"], "prepared": True},
     "02-train-head": {
         "tables": ["02-train-head"],
         "figures": ["02-train-head"],
-        "heads": [
-            "astronaut.safetensors",
-            "cat.safetensors",
-            "china.safetensors",
-            "coffee.safetensors",
-            "flower.safetensors",
-            "motorcycle.safetensors",
-            "rocket.safetensors",
-        ],
-        "tokens": True,
+        "heads": True,
+        "prepared": True,
     },
     "03-benchmark": {
         "tables": ["03-authentic", "03-benchmark", "03-conditions"],
         "figures": ["03-benchmark", "03-examples"],
-        "tokens": True,
+        "prepared": True,
     },
     "04-robustness": {
         "tables": ["04-robustness"],
         "figures": ["04-robustness"],
-        "tokens": True,
+        "prepared": True,
     },
-    "A1-pocket": {"figures": ["A1-generators", "A1-pretraining"]},
+    "A1-pocket": {"figures": ["A1-generators", "A1-pretraining"], "only": "pocket"},
 }
 
 # What of the package a notebook depends on: its modules, and the weights and cards in assets.
@@ -46,9 +39,13 @@ SUFFIXES = (".py", ".safetensors", ".json")
 
 PROFILE = config.get("profile", "pocket")
 PROFILE_FILE = os.path.relpath(find_profile(PROFILE))
+PARAMETERS = read_profile(Path(PROFILE_FILE))
+CHOSEN = {name: made for name, made in NOTEBOOKS.items() if made.get("only", PROFILE) == PROFILE}
 RESULTS = os.path.relpath(results_dir(PROFILE))
 CACHE = os.path.relpath(cache_dir() / PROFILE)
-TOKENS = f"{CACHE}/tokens.done"
+PREPARED = f"{CACHE}/prepared.done"
+# Made by 02-train-head; with `trained: true` the quickstart uses it and not the shipped one.
+HEAD = f"{RESULTS}/heads/{PARAMETERS['backbone']}.safetensors"
 SOURCES = sorted(str(path) for path in Path("dinolizer").rglob("*") if path.suffix in SUFFIXES)
 
 
@@ -61,29 +58,29 @@ def outputs(made):
         for name in made.get(kind, [])
         for suffix in suffixes
     ]
-    return files + [f"{RESULTS}/heads/{head}" for head in made.get("heads", [])]
+    return files + ([HEAD] if made.get("heads") else [])
 
 
 rule all:
     input:
         # The results are committed; the markers are not, so that a fresh clone makes all anew.
-        expand(f"{CACHE}/{{name}}.done", name=NOTEBOOKS),
-        [outputs(made) for made in NOTEBOOKS.values()],
-        expand(f"{RESULTS}/notebooks/{{name}}.ipynb", name=NOTEBOOKS),
+        expand(f"{CACHE}/{{name}}.done", name=CHOSEN),
+        [outputs(made) for made in CHOSEN.values()],
+        expand(f"{RESULTS}/notebooks/{{name}}.ipynb", name=CHOSEN),
 
 
-rule tokens:
+rule prepare:
     input:
         profile=PROFILE_FILE,
         package=SOURCES,
     output:
-        touch(TOKENS),
+        touch(PREPARED),
     threads: 2
     shell:
         "OMP_NUM_THREADS={threads} python -m dinolizer.study.crossfit {input.profile}"
 
 
-for name, made in NOTEBOOKS.items():
+for name, made in CHOSEN.items():
 
     rule:
         name:
@@ -92,7 +89,8 @@ for name, made in NOTEBOOKS.items():
             notebook=f"notebooks/{name}.ipynb",
             profile=PROFILE_FILE,
             package=SOURCES,
-            tokens=[TOKENS] if made.get("tokens") else [],
+            prepared=[PREPARED] if made.get("prepared") else [],
+            head=[HEAD] if name == "00-quickstart" and PARAMETERS.get("trained") else [],
         output:
             outputs(made),
             notebook=f"{RESULTS}/notebooks/{name}.ipynb",
@@ -100,12 +98,13 @@ for name, made in NOTEBOOKS.items():
         params:
             # Snakemake removes the outputs of a failed rule; the draft is none, and so is kept.
             draft=f"{CACHE}/{name}.ipynb",
+            parameters=f"{CACHE}/{name}.yaml",
         # Two kernels that start at the same time may ask for the same port.
         retries: 1
         shell:
             """
-            dinolizer check-parameters {input.notebook} {input.profile}
-            papermill {input.notebook} {params.draft} --parameters_file {input.profile} \
+            dinolizer check-parameters {input.notebook} {input.profile} --out {params.parameters}
+            papermill {input.notebook} {params.draft} --parameters_file {params.parameters} \
                 --kernel python3 --no-progress-bar ||
                 {{ echo "{input.notebook} failed; kept as far as it ran: {params.draft}" >&2; exit 1; }}
             mv {params.draft} {output.notebook}

@@ -246,3 +246,51 @@ def check_parameters(
         if out is not None:
             with atomic(out) as draft:
                 draft.write_text(yaml.safe_dump(parameters), encoding="utf-8")
+
+
+@app.command()
+def manifest(
+    dataset: Annotated[
+        str | None, typer.Argument(metavar="DATASET", help="Which dataset; see data/README.md.")
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Argument(metavar="ROOT", help="Its folder, or its list's file.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="CSV file to write.")
+    ] = None,
+    incomplete: Annotated[
+        bool, typer.Option("--incomplete", help="Leave out what lacks its mask, and count it.")
+    ] = False,
+    choice: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A choice of the dataset's own, such as quality."),
+    ] = None,
+    check: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Check this manifest and its files instead.")
+    ] = None,
+) -> None:
+    """Write the manifest of a dataset on disk, or check one; say what was found and left out."""
+    from dinolizer.data.datasets import make_manifest
+    from dinolizer.data.inspection import check_files
+    from dinolizer.data.manifest import read_manifest
+
+    with _one_sentence():
+        if check is not None:
+            if dataset is not None or out is not None:
+                raise InputError("--check was given with a dataset; check a manifest, or make one.")
+            frame = read_manifest(check)
+            resized = check_files(frame)
+            typer.echo(f"{check}: {len(frame)} images and their files are as the manifest says")
+            if resized:
+                typer.echo(f"  {resized} masks have another size than their image: read resized")
+            return
+        if dataset is None or root is None or out is None:
+            raise InputError("Give a dataset, its folder and --out FILE, or --check FILE.")
+        choices: dict[str, object] = {"incomplete": incomplete}
+        for text in choice or []:
+            name, equals, value = text.partition("=")
+            if not equals:
+                raise InputError(f"The choice is {text!r}, but it must be NAME=VALUE.")
+            choices[name] = value
+        typer.echo(str(make_manifest(dataset, root, out, choices)))

@@ -1,8 +1,11 @@
 """Heads that never met what they are tested on, and the maps they draw."""
 
 import hashlib
+import inspect
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,7 +15,7 @@ from torch import Tensor, nn
 
 from dinolizer.data.manifest import read_pair, target
 from dinolizer.model import training
-from dinolizer.model.backbones import Backbone
+from dinolizer.model.backbones import Backbone, load_backbone
 from dinolizer.model.features import extract, patch_targets
 from dinolizer.model.head import HeadCard, load_head
 from dinolizer.model.localizer import Localizer
@@ -21,10 +24,13 @@ from dinolizer.model.variants import train
 from dinolizer.model.windows import accumulate, grid
 from dinolizer.paths import cache_dir
 from dinolizer.study.evaluation import Predict, Row
-from dinolizer.study.material import Material
+from dinolizer.study.material import Material, gather
+from dinolizer.study.parameters import read_profile
 
 POLICY = "pristine"
 EPOCHS = 20
+GATHERED = tuple(inspect.signature(gather).parameters)
+"""Names of a profile's parameters that decide which images there are."""
 
 
 @dataclass(frozen=True)
@@ -174,3 +180,22 @@ def predict_with(backbone: Backbone, heads: Mapping[str, nn.Conv2d]) -> Predict:
         return localizers[row["group"]](image).probability
 
     return predict
+
+
+def prepare(profile: Path) -> None:
+    """Fill the cache with what a profile's notebooks share: images, tokens, a trained head."""
+    parameters = read_profile(profile)
+    backbone = load_backbone(str(parameters.get("backbone", "pocket")))
+    chosen = {name: value for name, value in parameters.items() if name in GATHERED}
+    material = gather(backbone.spec.window, **chosen)  # type: ignore[arg-type]
+    if material.train is None:
+        read_windows(backbone, material.test)
+    else:
+        epochs, seed = (
+            int(str(parameters.get(*pair))) for pair in (("epochs", EPOCHS), ("seed", 0))
+        )
+        fit(material, backbone, epochs=epochs, seed=seed)
+
+
+if __name__ == "__main__":
+    prepare(Path(sys.argv[1]))

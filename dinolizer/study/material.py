@@ -100,6 +100,40 @@ def gather(
     return Material(frame, training, tuple(ROOT / path for path in (*train, *test)))
 
 
+def images_to_degrade(
+    manifest: pd.DataFrame, families: Sequence[str] = (), images: int = 0, seed: int = 0
+) -> pd.DataFrame:
+    """Choose the edited images that a robustness study degrades: met as they were made.
+
+    Spliced ones, or where there are none the others; clean, and with no grain matched.
+
+    Parameters
+    ----------
+    manifest
+        As `Material.test`.
+    families
+        Only those; if empty all.
+    images
+        At most so many, drawn by the seed; 0 for all.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    clean = ~manifest["authentic"] & (manifest["condition"] == "clean") & ~manifest["grain"]
+    known = manifest["family"].isin(list(families)) if families else clean
+    chosen = manifest[clean & known]
+    chosen = chosen[chosen["kind"] == "sp"] if (chosen["kind"] == "sp").any() else chosen
+    if chosen.empty:
+        raise InputError(
+            f"There is no edited image of the families {list(families)} among the test images; "
+            f"choose some of {sorted(set(manifest['family']))}."
+        )
+    kept = chosen.sample(images, random_state=seed) if 0 < images < len(chosen) else chosen
+    return kept.sort_index().reset_index(drop=True)
+
+
 def _limited(frame: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
     if not limit:
         return frame.reset_index(drop=True)

@@ -1,0 +1,116 @@
+"""The paper's profile, end to end, on miniatures of the datasets and of the checkpoint.
+
+A copy of the checkout runs as a user would: a manifest of every dataset, the checkpoint, snakemake.
+Only the row of B-Free is made small in the copy (one block of 32 values, windows of 56 pixels).
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import trees
+import yaml
+from checkpoints import build_small_bfree, randomize, save_bfree
+
+from dinolizer.data.manifest import read_manifest
+from dinolizer.paths import ROOT
+
+SMALL = """
+
+BACKBONES["bfree"] = replace(
+    BACKBONES["bfree"],
+    architecture=lambda: timm.create_model(
+        "vit_base_patch14_reg4_dinov2",
+        img_size=56,
+        num_classes=1,
+        depth=1,
+        embed_dim=32,
+        num_heads=2,
+    ),
+    window=56,
+    stride=28,
+)
+"""
+MAKERS = {
+    "bfree": trees.make_bfree,
+    "tgif": trees.make_tgif,
+    "cocoglide": trees.make_cocoglide,
+    "sagid": trees.make_sagid,
+    "btb": trees.make_btb,
+    "brgen": trees.make_brgen,
+    "opensdi": trees.make_opensdi,
+    "autosplice": trees.make_autosplice,
+}
+SIDE = 84
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The copy, after the run of the profile."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("dinolizer", "notebooks"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "Snakefile", folder)
+    with (folder / "dinolizer" / "model" / "specs.py").open("a") as specs:
+        specs.write(SMALL)
+    save_bfree(folder / "model_epoch_best.pth", randomize(build_small_bfree()))
+    run(folder, "dinolizer", "fetch", "bfree", "--from-file", "model_epoch_best.pth")
+    for name, make in MAKERS.items():
+        source = make(folder / "datasets" / name, side=SIDE)
+        run(folder, "dinolizer", "manifest", name, str(source), "-o", f"data/manifests/{name}.csv")
+    profile = "notebooks/profiles/paper.yaml"
+    run(folder, "snakemake", "--cores", "2", "--configfile", profile)
+    return folder
+
+
+def run(folder: Path, module: str, *arguments: str) -> None:
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(folder),  # the copy and not the installed package
+        "DINOLIZER_CACHE": str(folder / "cache"),
+        "DINOLIZER_RESULTS": str(folder / "results"),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+def test_every_dataset_is_in_the_benchmark(checkout: Path) -> None:
+    """Counted anew from the manifests: the edited test images of each family and kind."""
+    listed = yaml.safe_load((checkout / "notebooks/profiles/paper.yaml").read_text())["test"]
+    assert {Path(path).stem for path in listed} == set(MAKERS) - {"bfree"}
+    images = pd.concat([read_manifest(checkout / path) for path in listed])
+    edited = images[(images["split"] == "test") & ~images["authentic"]]
+    expected = edited.groupby([edited["dataset"] + " " + edited["generator"], "kind"]).size()
+    table = pd.read_csv(checkout / "results" / "paper" / "tables" / "03-benchmark.csv")
+    own = table[table["method"].eq("DinoLizer (paper)")]
+    counted = own[own["kind"] != "all"].set_index(["family", "kind"])["n_images"]
+    assert counted.to_dict() == expected.to_dict()
+    assert own.loc[own["kind"] == "all", "n_images"].item() == len(edited)
+    assert table["method"].nunique() == 4
+    assert own["iou"].between(0, 1).all()
+
+
+def test_the_head_is_a_linear_one_of_the_checkpoint(checkout: Path) -> None:
+    from safetensors import safe_open
+
+    with safe_open(checkout / "results/paper/heads/bfree.safetensors", "pt") as head:
+        shapes = [tuple(head.get_tensor(name).shape) for name in head.keys()]  # noqa: SIM118
+        assert sorted(shapes) == [(1,), (1, 32, 1, 1)]
+        assert '"bfree"' in head.metadata()["backbone"]
+
+
+def test_no_caption_calls_it_a_demonstration(checkout: Path) -> None:
+    paper = checkout / "results" / "paper"
+    captions = [path.read_text() for path in paper.rglob("*.json")]
+    assert len(captions) == len([*paper.rglob("*.csv"), *paper.rglob("*.png")]) == 13
+    assert all("Profile: paper." in caption for caption in captions)
+    figures = [path.read_text() for path in paper.rglob("*.svg")]
+    assert not any("demonstration" in figure for figure in figures)
