@@ -4,13 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from small import random_head, small_backbone
+from small import random_head, small_backbone, small_manifest
 from torch import Tensor
 
 from dinolizer.data.images import write_image
+from dinolizer.data.manifest import read_manifest, read_pair
 from dinolizer.model.localizer import Localizer
+from dinolizer.model.training import Fit
 from dinolizer.study import crossfit
-from dinolizer.study.evaluation import read_pair
+from dinolizer.study.material import Material
 
 SIDE = 84  # two windows of 56 pixels along each side, with a stride of 28
 
@@ -61,30 +63,37 @@ def test_windows_cut_image_and_mask_alike(manifest: pd.DataFrame) -> None:
 def test_a_head_never_meets_its_photograph_nor_the_held_out_generator(
     manifest: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    windows = crossfit.read_windows(small_backbone(), manifest)
     met = {}
 
-    def note(_tokens: object, _targets: object, train: Tensor, **settings: Tensor) -> list[None]:
+    def note(_tokens: object, _targets: object, train: Tensor, **settings: Tensor) -> list[str]:
         met.update(train=train, validation=settings["validation"])
-        return [None] * len(train)
+        return [f"head {number}" for number in range(len(train))]
 
     monkeypatch.setattr(crossfit.training, "fit_heads", note)
-    assert list(crossfit.fit_heads(windows, epochs=1, seed=0)) == ["a", "b", "c"]
-    count = len(windows.positions)
-    # Rows 0, 2 and 4 are the seen generator's, one a photograph: the other two train each head.
-    for name, rows in (("train", [(2, 4), (0, 4), (0, 2)]), ("validation", [(0,), (2,), (4,)])):
+    fits = crossfit.fit(Material(manifest, None, ()), small_backbone(), epochs=1)
+    assert fits.apart == {"a": "head 0", "b": "head 1", "c": "head 2"}
+    assert fits.whole == "head 3"
+    count = len(fits.windows.positions)
+    # Rows 0, 2 and 4 are the seen generator's, one a photograph: the other two train each head, and
+    # the last head is fitted on all three.
+    expected = {
+        "train": [{2, 4}, {0, 4}, {0, 2}, {0, 2, 4}],
+        "validation": [{0}, {2}, {4}, set()],
+    }
+    for name, rows in expected.items():
         for found, own in zip(met[name], rows, strict=True):
-            assert set((found.nonzero().squeeze(1) // count).tolist()) == set(own)
+            assert set((found.nonzero().squeeze(1) // count).tolist()) == own
             assert found.sum() == count * len(own)
 
 
 def test_map_from_tokens_is_the_localizers(manifest: pd.DataFrame) -> None:
     backbone = small_backbone()
-    windows = crossfit.read_windows(backbone, manifest)
     heads = {group: random_head(backbone.dim) for group in "abc"}
     for number, head in enumerate(heads.values()):
         head.weight.data *= number + 1
-    cached = crossfit.predict_from(windows, heads, manifest)
+    apart = {group: Fit(head, pd.DataFrame()) for group, head in heads.items()}
+    fits = crossfit.Fits(apart, apart["a"], crossfit.read_windows(backbone, manifest))
+    cached = crossfit.predict_own(Material(manifest, None, ()), backbone, fits)
     direct = crossfit.predict_with(backbone, heads)
     for row in manifest.to_dict("records"):
         image, _ = read_pair(row)
@@ -93,3 +102,31 @@ def test_map_from_tokens_is_the_localizers(manifest: pd.DataFrame) -> None:
     row = manifest.iloc[3].to_dict()
     own = Localizer(backbone, heads["b"], crossfit.card_for(backbone, ""))
     assert np.array_equal(direct(read_pair(row)[0], row), own(row["image"]).probability)
+
+
+def test_with_a_training_set_there_is_one_head_and_it_is_trained_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DINOLIZER_CACHE", str(tmp_path / "cache"))
+    training_set, test = (
+        read_manifest(small_manifest(tmp_path / splits[0], 12, splits))
+        for splits in (("train", "valid"), ("test",))
+    )
+    backbone = small_backbone()
+    material = Material(test, training_set, ())
+    first = crossfit.fit(material, backbone, epochs=2)
+    assert (first.apart, first.windows) == ({}, None)
+    assert first.whole.history["epoch"].tolist() == [1, 2]
+    heads = first.heads(material.test)
+    assert set(heads) == set(material.test["group"])
+    assert all(head is first.whole.head for head in heads.values())
+
+    def train(*_arguments: object, **_settings: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(crossfit, "train", train)
+    again = crossfit.fit(material, backbone, epochs=2)
+    assert torch.equal(again.whole.head.weight, first.whole.head.weight)
+    pd.testing.assert_frame_equal(again.whole.history, first.whole.history)
+    with pytest.raises(AssertionError):  # other settings, another head
+        crossfit.fit(material, backbone, epochs=3)

@@ -1,0 +1,82 @@
+"""Thresholds that never met what they are used on."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+
+from dinolizer.data.images import write_image
+from dinolizer.study import comparison
+from dinolizer.study.comparison import baseline_thresholds, evaluate_baselines, evaluate_degraded
+from dinolizer.study.evaluation import Row
+from dinolizer.study.material import Material
+
+SIDE = 12
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> pd.DataFrame:
+    """Of two photos each: an edit of a seen and of an unseen generator, and the photo itself."""
+    rows = []
+    for group in "ab":
+        for generator in ("x", "unseen", "none"):
+            edited = generator != "none"
+            image = np.zeros((SIDE, SIDE, 3), np.uint8)
+            image[:4] = 200 * edited
+            path, mask = (tmp_path / f"{group}-{generator}{end}.png" for end in ("", "-mask"))
+            write_image(path, image)
+            write_image(mask, (image[..., 0] > 0).astype(np.uint8) * 255)
+            rows.append(
+                {
+                    "image": str(path),
+                    "mask": str(mask) if edited else "",
+                    "authentic": not edited,
+                    "generator": generator,
+                    "kind": "sp" if edited else "real",
+                    "background": "real",
+                    "group": group,
+                    "split": "train",
+                    "seen": generator == "x",
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def brightness(image: NDArray[np.uint8], row: Row) -> NDArray[np.floating]:
+    """0.39 where photo a is edited and 0.78 where b is; 5 everywhere for the unseen generator."""
+    if row["generator"] == "unseen":
+        return np.full(image.shape[:2], 5.0)
+    return image[..., 0] / 255 * (0.5 if row["group"] == "a" else 1) + (row["group"] == "a")
+
+
+def test_in_cross_fitting_it_is_chosen_on_the_other_photos(images: pd.DataFrame) -> None:
+    found = baseline_thresholds(Material(images, None, ()), brightness, seed=0)
+    # Photo a's maps are 1 and 1.39, b's 0 and 0.78; each threshold parts the other's.
+    assert 1 <= found["b"] < 1.39
+    assert 0 <= found["a"] < 0.78
+
+
+def test_with_a_training_set_it_is_chosen_there_for_all(images: pd.DataFrame) -> None:
+    train = images[(images["group"] == "a") & (images["generator"] != "unseen")]
+    test = images[images["group"] == "b"]
+    found = baseline_thresholds(Material(test, train, ()), brightness, seed=0)
+    assert set(found) == {"b"}
+    assert 1 <= found["b"] < 1.39
+
+
+@pytest.mark.parametrize("cross_fitted", [True, False])
+def test_every_baseline_maps_every_test_image(images: pd.DataFrame, cross_fitted: bool) -> None:
+    rows = evaluate_baselines(Material(images, None if cross_fitted else images, ()))
+    assert list(rows["method"].unique()) == list(comparison.BASELINES)
+    assert len(rows) == len(comparison.BASELINES) * len(images)
+
+
+def test_degraded_at_every_level_and_as_it_was(images: pd.DataFrame) -> None:
+    rows = evaluate_degraded("method", brightness, images.iloc[:1], 0.5, seed=0)
+    cases = [("none", 1)]
+    cases += [(name, len(case.levels)) for name, case in comparison.DEGRADATIONS.items()]
+    assert rows["degradation"].value_counts(sort=False).to_dict() == dict(cases)
+    # At the first row the image is as it was: 4 of 12 rows edited, and none of the others marked.
+    assert rows.iloc[0][["tp", "fp", "fn", "tn"]].tolist() == [48, 96, 0, 0]
