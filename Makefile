@@ -1,4 +1,4 @@
-# make results   regenerate the pocket study into results/pocket
+# make results   regenerate the pocket study into results/pocket (PROFILE=paper: another)
 # make test      run every check and test
 # make notebooks execute the notebooks in place, so that they carry their outputs
 # make bench     measure speed, side by side in one run, into results/bench
@@ -9,6 +9,7 @@
 
 PYTHON ?= python3
 CORES ?= 2
+PROFILE ?= pocket
 
 BIN := $(CURDIR)/.venv/bin
 CACHE := $(CURDIR)/data/cache
@@ -25,7 +26,7 @@ unexport PYTHONPATH PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 .DELETE_ON_ERROR:
 
 results: .venv/installed
-	snakemake --cores $(CORES) --quiet rules host
+	snakemake --cores $(CORES) --quiet rules host --config profile=$(PROFILE)
 
 test: .venv/tested
 	@echo "Every test passes on the present sources; nothing more to run."
@@ -65,7 +66,7 @@ clean:
 	nbqa mypy notebooks --disable-error-code=var-annotated  # parameters are plain literals
 	pytest --numprocesses $(CORES)
 	rm -rf $(CACHE)/scratch
-	OMP_NUM_THREADS=$(CORES) python -m dinolizer.study.crossfit notebooks/profiles/pocket.yaml
+	OMP_NUM_THREADS=$(CORES) dinolizer prepare notebooks/profiles/pocket.yaml
 	pytest --numprocesses $(CORES) --dist loadscope --nbval-lax --nbval-current-env $(NOTEBOOKS)
 	pytest tests/reproduction.py
 	@touch $@

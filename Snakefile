@@ -1,8 +1,7 @@
 # One rule a notebook: papermill runs it with a profile, and its tables and figures are the outputs.
 #
 #   snakemake --cores 2                             the pocket profile
-#   snakemake --cores 2 --config profile=laptop     another of notebooks/profiles
-#   snakemake --cores 2 --configfile notebooks/profiles/laptop.yaml     the same
+#   snakemake --cores 2 --configfile notebooks/profiles/laptop.yaml     another
 
 import os
 from pathlib import Path
@@ -77,7 +76,7 @@ rule prepare:
         touch(PREPARED),
     threads: 2
     shell:
-        "OMP_NUM_THREADS={threads} python -m dinolizer.study.crossfit {input.profile}"
+        "OMP_NUM_THREADS={threads} dinolizer prepare {input.profile}"
 
 
 for name, made in CHOSEN.items():

@@ -227,6 +227,17 @@ def pretrain(
 
 
 @app.command()
+def prepare(
+    profile: Annotated[Path, typer.Argument(metavar="PROFILE", help="File of a profile.")],
+) -> None:
+    """Make what the notebooks of a profile share: images, tokens, a trained head."""
+    from dinolizer.study.crossfit import prepare as run
+
+    with _one_sentence():
+        run(profile)
+
+
+@app.command()
 def check_parameters(
     notebook: Annotated[Path, typer.Argument(metavar="NOTEBOOK")],
     profile: Annotated[Path, typer.Argument(metavar="PROFILE")],

@@ -156,7 +156,7 @@ def test_help_names_the_commands_without_importing_torch() -> None:
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "False\n"
     output = CliRunner().invoke(app, ["--help"]).output
-    commands = ("localize", "fetch", "manifest", "train", "pretrain", "check-parameters")
+    commands = ("localize", "fetch", "manifest", "train", "pretrain", "prepare", "check-parameters")
     for command in commands:
         assert command in output
 
@@ -180,3 +180,12 @@ def test_weights_of_the_users_own_are_used(tmp_path: Path) -> None:
     result = localize(head, out, photo, "--weights", tmp_path / "own.safetensors")
     assert result.exit_code == 0, result.output
     assert json.loads((out / "photo.json").read_text())["backbone_hash"] == backbone.hash
+
+
+def test_a_profile_whose_images_are_missing_is_one_sentence(tmp_path: Path) -> None:
+    profile = tmp_path / "mine.yaml"
+    profile.write_text("backbone: pocket\ntrain: [nowhere.csv]\ntest: [nowhere.csv]\n")
+    result = CliRunner().invoke(app, ["prepare", str(profile)])
+    assert result.exit_code == 1
+    assert "There is no manifest" in result.stderr
+    assert "nowhere.csv" in result.stderr

@@ -61,7 +61,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(folder, "dinolizer", "fetch", "bfree", "--from-file", "model_epoch_best.pth")
     for name, make in MAKERS.items():
         source = make(folder / "datasets" / name, side=SIDE)
-        run(folder, "dinolizer", "manifest", name, str(source), "-o", f"data/manifests/{name}.csv")
+        run(folder, "dinolizer", "manifest", name, str(source), "-o", f"data/{name}.csv")
     profile = "notebooks/profiles/paper.yaml"
     run(folder, "snakemake", "--cores", "2", "--configfile", profile)
     return folder

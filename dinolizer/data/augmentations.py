@@ -5,9 +5,14 @@ known. Every number in `Augmentations` is a choice of this project.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from dinolizer.data.degradations import jpeg
 from dinolizer.errors import InputError
 
 
@@ -50,6 +55,29 @@ class Augmentations:
                 )
 
 
+class Jpeg(v2.Transform):  # type: ignore[misc]
+    """Compression of a uint8 image on the CPU; torchvision's own transform is deprecated.
+
+    Parameters
+    ----------
+    quality
+        Least and greatest on the libjpeg scale; one in between is drawn.
+    """
+
+    def __init__(self, quality: tuple[int, int]) -> None:
+        super().__init__()
+        self.least, self.greatest = quality
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, int]:
+        return {"quality": int(torch.randint(self.least, self.greatest + 1, ()))}
+
+    def transform(self, inpt: Tensor, params: dict[str, int]) -> Tensor:
+        if not isinstance(inpt, tv_tensors.Image):
+            return inpt
+        compressed = jpeg(inpt.permute(1, 2, 0).numpy(), params["quality"])
+        return tv_tensors.wrap(torch.from_numpy(compressed).permute(2, 0, 1), like=inpt)
+
+
 def build_transform(window: int, settings: Augmentations | None) -> v2.Transform:
     """Build the torchvision transform of ``(image, labels)`` pairs to crops.
 
@@ -84,6 +112,6 @@ def build_transform(window: int, settings: Augmentations | None) -> v2.Transform
                 [v2.RandomChoice([v2.GaussianNoise(0, s / 255) for s in settings.noise_levels])],
                 settings.noise,
             ),
-            v2.RandomApply([v2.JPEG(settings.jpeg_quality)], settings.jpeg),
+            v2.RandomApply([Jpeg(settings.jpeg_quality)], settings.jpeg),
         ]
     )

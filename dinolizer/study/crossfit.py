@@ -2,7 +2,6 @@
 
 import hashlib
 import inspect
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,7 +182,13 @@ def predict_with(backbone: Backbone, heads: Mapping[str, nn.Conv2d]) -> Predict:
 
 
 def prepare(profile: Path) -> None:
-    """Fill the cache with what a profile's notebooks share: images, tokens, a trained head."""
+    """Fill the cache with what a profile's notebooks share: images, tokens, a trained head.
+
+    Raises
+    ------
+    InputError
+        If the profile, its backbone or its images cannot be read.
+    """
     parameters = read_profile(profile)
     backbone = load_backbone(str(parameters.get("backbone", "pocket")))
     chosen = {name: value for name, value in parameters.items() if name in GATHERED}
@@ -195,7 +200,3 @@ def prepare(profile: Path) -> None:
             int(str(parameters.get(*pair))) for pair in (("epochs", EPOCHS), ("seed", 0))
         )
         fit(material, backbone, epochs=epochs, seed=seed)
-
-
-if __name__ == "__main__":
-    prepare(Path(sys.argv[1]))

@@ -66,8 +66,8 @@ def gather(
     Raises
     ------
     InputError
-        If only one of ``train`` and ``test`` is named, a file cannot be read, or there is no row of
-        the split ``test``.
+        If only one of ``train`` and ``test`` is named, a file cannot be read, or one of ``test``
+        has no row of that split.
     """
     if bool(train) != bool(test):
         named, other = ("train", "test") if train else ("test", "train")
@@ -80,15 +80,8 @@ def gather(
         forged = build(paths, window, seed, rounds)
         frame = _limited(forged.assign(family=forged["generator"]), limit, seed)
         return Material(frame, None, tuple(paths.values()) if photos else ())
-    training, tested = (
-        pd.concat([read_manifest(ROOT / path) for path in paths], ignore_index=True)
-        for paths in (train, test)
-    )
-    tested = tested[tested["split"] == "test"]
-    if tested.empty:
-        raise InputError(
-            f"The manifests {', '.join(test)} have no row of the split 'test'; name some that do."
-        )
+    training = pd.concat([read_manifest(ROOT / path) for path in train], ignore_index=True)
+    tested = pd.concat([_test_rows(ROOT / path) for path in test], ignore_index=True)
     several = tested["dataset"].nunique() > 1
     tested = tested.assign(
         family=tested["dataset"] + " " + tested["generator"] if several else tested["generator"],
@@ -132,6 +125,18 @@ def images_to_degrade(
         )
     kept = chosen.sample(images, random_state=seed) if 0 < images < len(chosen) else chosen
     return kept.sort_index().reset_index(drop=True)
+
+
+def _test_rows(path: Path) -> pd.DataFrame:
+    frame = read_manifest(path)
+    rows = frame[frame["split"] == "test"]
+    if rows.empty:
+        found = ", ".join(sorted(set(frame["split"])))
+        raise InputError(
+            f"The manifest {path} has no row of the split 'test', only of {found}; leave it out, "
+            "or write it with another split."
+        )
+    return rows
 
 
 def _limited(frame: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
