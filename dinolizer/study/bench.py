@@ -3,9 +3,8 @@
 import os
 import platform
 import resource
-import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pandas as pd
 import torch
@@ -23,15 +22,25 @@ WINDOWS = 500
 EPOCHS = 20
 
 
-def median_seconds(run: Callable[[], object], repeats: int = REPEATS) -> float:
-    """Median over repeats, after one that is not counted."""
-    run()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+def interleaved_seconds(runs: Mapping[str, Callable[[], object]]) -> pd.DataFrame:
+    """Time runs in turn, `REPEATS` times after one round that is not counted.
+
+    In turn, so that whatever else the machine does meets all of them alike.
+
+    Returns
+    -------
+    DataFrame
+        A row per round, a column per run, in seconds.
+    """
+    rounds = []
+    for _ in range(REPEATS + 1):
+        seconds = {}
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            seconds[name] = time.perf_counter() - start
+        rounds.append(seconds)
+    return pd.DataFrame(rounds[1:])
 
 
 def bench() -> pd.DataFrame:
@@ -40,7 +49,8 @@ def bench() -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``what, seconds, ratio, of``: the ratio is to the line named in ``of``.
+        ``what, seconds, ratio, of``: medians over the rounds; the ratio is to the line named in
+        ``of``, in the same round.
     """
     localizer = Localizer.from_pretrained("pocket")
     photo = load_photo("astronaut")
@@ -49,26 +59,28 @@ def bench() -> pd.DataFrame:
         photo[top : top + localizer.window, left : left + localizer.window] for top, left in windows
     ]
     batch = as_batch(crops, localizer.backbone.device)
-    backbone = median_seconds(lambda: forward(localizer.backbone, batch))
-    localize = median_seconds(lambda: localizer(photo))
     generator = torch.Generator().manual_seed(0)
     side = localizer.window // localizer.backbone.spec.patch
-    shape = (WINDOWS, localizer.backbone.dim, side, side)
-    tokens = torch.randn(shape, generator=generator).half()
+    tokens = torch.randn((WINDOWS, localizer.backbone.dim, side, side), generator=generator).half()
     targets = torch.rand((WINDOWS, side, side), generator=generator)
-    fit = median_seconds(lambda: fit_head(tokens, targets, epochs=EPOCHS), repeats=1)
-    rerun = EPOCHS * WINDOWS * backbone / len(windows)
     alone = f"backbone, {len(windows)} windows"
-    each = f"backbone, {WINDOWS} windows in {EPOCHS} epochs"
-    return pd.DataFrame(
-        [
-            (alone, backbone, 1.0, alone),
-            ("localize a photograph of 512 x 512", localize, localize / backbone, alone),
-            (f"{each} (extrapolated)", rerun, 1.0, each),
-            (f"fit a head on their cached tokens, {EPOCHS} epochs", fit, fit / rerun, each),
-        ],
-        columns=["what", "seconds", "ratio", "of"],
+    photo_line = "localize a photograph of 512 x 512"
+    fit_line = f"fit a head on {WINDOWS} cached windows, {EPOCHS} epochs"
+    again = f"backbone, {WINDOWS} windows in {EPOCHS} epochs (extrapolated)"
+    seconds = interleaved_seconds(
+        {
+            alone: lambda: forward(localizer.backbone, batch),
+            photo_line: lambda: localizer(photo),
+            fit_line: lambda: fit_head(tokens, targets, epochs=EPOCHS),
+        }
     )
+    seconds[again] = seconds[alone] * EPOCHS * WINDOWS / len(windows)
+    pairs = [(alone, alone), (photo_line, alone), (again, again), (fit_line, again)]
+    rows = [
+        (what, seconds[what].median(), (seconds[what] / seconds[of]).median(), of)
+        for what, of in pairs
+    ]
+    return pd.DataFrame(rows, columns=["what", "seconds", "ratio", "of"])
 
 
 def forward(backbone: Backbone, batch: torch.Tensor) -> None:
