@@ -1,6 +1,8 @@
 """Sliding windows: where they lie, and how their logits become one map of the image."""
 
 from collections.abc import Sequence
+from functools import cache
+from itertools import groupby
 from typing import Literal, get_args
 
 import torch
@@ -56,15 +58,17 @@ def accumulate(
 ) -> Tensor:
     """Bring the logits of all windows to the pixels of the image and add them up.
 
-    Only one window at a time is upsampled, bicubically with ``align_corners=False``: a large image
-    costs its own ``C * H * W`` numbers and not those of all of its windows.
+    Each window is upsampled bicubically with ``align_corners=False``. That is linear and separable,
+    ``U L U^T`` with one small matrix: windows of one row are put together at the height of their
+    patches, and only the row is brought to full height. So no window ever has a copy at full
+    resolution.
 
     Parameters
     ----------
     logits
         ``(N, C, h, w)``, at patch resolution.
     positions
-        ``(top, left)`` of the N windows, in pixels.
+        ``(top, left)`` of the N windows, in pixels, row by row as `grid` gives them.
     size
         ``(H, W)`` of the image.
     window
@@ -79,12 +83,28 @@ def accumulate(
     """
     if reduce not in REDUCTIONS:
         raise InputError(f"The reduction is {reduce!r}, but it must be one of {list(REDUCTIONS)}.")
+    upsample_rows, upsample_columns = (
+        _upsampling(patches, window, logits.device) for patches in logits.shape[2:]
+    )
     total = torch.zeros(logits.shape[1], *size, device=logits.device)
     count = torch.zeros(size, device=logits.device)
-    for patch_logits, (top, left) in zip(logits.float(), positions, strict=True):
-        place = (..., slice(top, top + window), slice(left, left + window))
-        total[place] += F.interpolate(
-            patch_logits[None], size=(window, window), mode="bicubic", align_corners=False
-        )[0]
-        count[place] += 1
+    first = 0
+    for top, members in groupby(positions, key=lambda position: position[0]):
+        lefts = [left for _, left in members]
+        widened = logits[first : first + len(lefts)].float() @ upsample_columns.T
+        first += len(lefts)
+        row = torch.zeros(*logits.shape[1:3], size[1], device=logits.device)  # (C, h, W)
+        covered = torch.zeros(size[1], device=logits.device)
+        for left, wide in zip(lefts, widened, strict=True):  # wide: (C, h, window)
+            row[..., left : left + window] += wide
+            covered[left : left + window] += 1
+        total[:, top : top + window] += upsample_rows @ row
+        count[top : top + window] += covered
     return total if reduce == "sum" else total / count.clamp(min=1)
+
+
+@cache
+def _upsampling(patches: int, window: int, device: torch.device) -> Tensor:
+    """Matrix ``(window, patches)`` of torch's own bicubic upsampling of one axis."""
+    identity = torch.eye(patches, device=device)[None, None]
+    return F.interpolate(identity, size=(window, patches), mode="bicubic")[0, 0]
