@@ -16,6 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dinolizer.paths import ROOT, atomic, results_dir
+from dinolizer.study.verdicts import VERDICT_CAPTION, verdict_table
 
 PACKAGES = (
     "dinolizer",
@@ -99,6 +100,23 @@ class Results:
         _write(path.with_suffix(".tex"), latex)
         _write(path.with_suffix(".json"), self.provenance(caption))
         return path
+
+    def save_verdict(self, notebook: str, *lines: dict[str, object]) -> pd.DataFrame:
+        """Write the table ``<notebook>-verdict`` of lines of `dinolizer.study.verdicts.judge`.
+
+        Parameters
+        ----------
+        notebook
+            Number of the notebook, such as ``"04"``.
+
+        Returns
+        -------
+        DataFrame
+            The table, for `dinolizer.study.verdicts.verdict_text`.
+        """
+        table = verdict_table(lines)
+        self.save_table(table, f"{notebook}-verdict", VERDICT_CAPTION)
+        return table
 
     def save_figure(self, figure: Figure, name: str, caption: str) -> Path:
         """Write a figure as PNG (150 dpi), SVG and JSON of provenance to ``<profile>/figures``.
