@@ -78,13 +78,11 @@ def test_the_lead_grows_by_the_difference_of_two_leads() -> None:
     assert (low, high) == pytest.approx((0.2, 0.3))
 
 
-def test_one_image_of_each_photo_the_same_for_the_same_seed() -> None:
-    images = pd.DataFrame({"image": list("abcdef"), "group": list("ppqqrr")})
-    few = robustness.one_of_each_photo(images, seed=3)
-    assert few["group"].tolist() == ["p", "q", "r"]
-    pd.testing.assert_frame_equal(few, robustness.one_of_each_photo(images, seed=3))
-    drawn = [tuple(robustness.one_of_each_photo(images, seed)["image"]) for seed in range(9)]
-    assert len(set(drawn)) > 1
+def test_the_largest_edit_of_each_photo() -> None:
+    areas = [0.1, 0.3, 0.2, 0.5, 0.4]
+    images = pd.DataFrame({"image": list("abcde"), "group": list("ppqrr"), "area": areas})
+    few = robustness.largest_of_each_photo(images)
+    assert few["image"].tolist() == ["b", "c", "d"]
 
 
 def test_the_table_of_qualities_holds_pairs_and_single_compressions() -> None:

@@ -84,7 +84,7 @@ def test_a_chain_ends_at_its_first_step_alone_beside_jpeg_alone(table: pd.DataFr
     assert len(figure.axes) == len(robustness.FIRST)
     cleared = robustness.rows_of(table, robustness.CLEAN)["iou"].tolist()
     for axes, step in zip(figure.axes, robustness.FIRST, strict=True):
-        alone, *chains = (np.asarray(line.get_ydata()).tolist() for line in axes.lines)
+        *chains, alone = (np.asarray(line.get_ydata()).tolist() for line in axes.lines)
         assert [label.get_text() for label in axes.get_xticklabels()] == ["60", "90", "no JPEG"]
         assert alone[-1] == cleared[0]
         assert len(alone) == 6  # 60, 70, 80, 90, 100 and none

@@ -9,7 +9,14 @@ from numpy.typing import NDArray
 from dinolizer.data.degradations import Step
 from dinolizer.data.manifest import read_pair
 from dinolizer.study.baselines import BASELINES
-from dinolizer.study.evaluation import Predict, Row, edited_truth, evaluate
+from dinolizer.study.evaluation import (
+    Method,
+    Predict,
+    Row,
+    edited_truth,
+    evaluate,
+    evaluate_all,
+)
 from dinolizer.study.material import Material
 from dinolizer.study.metrics import bootstrap_interval
 from dinolizer.study.thresholds import choose_threshold, cross_fit_thresholds
@@ -31,30 +38,24 @@ def evaluate_baselines(material: Material, seed: int = 0) -> pd.DataFrame:
     return pd.concat(rows)
 
 
-def evaluate_baselines_degraded(
-    material: Material, images: pd.DataFrame, cases: Sequence[Sequence[Step]], seed: int
-) -> pd.DataFrame:
-    """Rows of all `BASELINES` on degraded images, with thresholds for images as they are."""
-    rows = []
+def baseline_methods(material: Material, seed: int) -> dict[str, Method]:
+    """All `BASELINES`, for images of any kind, with the thresholds of `baseline_thresholds`."""
+    methods: dict[str, Method] = {}
     for name in BASELINES:
         predict = _baseline(name, remember=False)
-        thresholds = baseline_thresholds(material, predict, seed)
-        rows.append(evaluate_degraded(name, predict, images, thresholds, cases, seed))
-    return pd.concat(rows)
+        methods[name] = (predict, baseline_thresholds(material, predict, seed))
+    return methods
 
 
 def evaluate_degraded(
-    method: str,
-    predict: Predict,
+    methods: Mapping[str, Method],
     images: pd.DataFrame,
-    threshold: float | Mapping[str, float],
     cases: Sequence[Sequence[Step]],
     seed: int,
 ) -> pd.DataFrame:
-    """Rows of a method on the images after the steps of each case (see `evaluate`)."""
+    """Rows of methods on the images after the steps of each case (see `evaluate`)."""
     return pd.concat(
-        evaluate(method, predict, images, threshold, steps=steps, seed=seed, ranking=False)
-        for steps in cases
+        evaluate_all(methods, images, steps=steps, seed=seed, ranking=False) for steps in cases
     )
 
 

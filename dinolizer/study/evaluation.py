@@ -26,6 +26,8 @@ from dinolizer.study.metrics import (
 Row = Mapping[Hashable, Any]
 Predict = Callable[[NDArray[np.uint8], Row], NDArray[np.floating]]
 """Takes an image, uint8 (H, W, 3), and its row of the manifest; gives a map, float (H, W)."""
+Method = tuple[Predict, float | Mapping[str, float]]
+"""What gives the maps, and the threshold: one for all images, or one for each group."""
 
 ALL_FAMILIES = "all families"
 AUTHENTIC_COLUMNS = (
@@ -98,6 +100,19 @@ def evaluate(
     A row per image: where it comes from, the counts and scores of `score_image`, and the seconds
     that ``predict`` took.
     """
+    methods: dict[str, Method] = {method: (predict, threshold)}
+    return evaluate_all(methods, manifest, steps=steps, seed=seed, ranking=ranking)
+
+
+def evaluate_all(
+    methods: Mapping[str, Method],
+    manifest: pd.DataFrame,
+    *,
+    steps: Sequence[Step] = (),
+    seed: int = 0,
+    ranking: bool = True,
+) -> pd.DataFrame:
+    """Run several methods, as `evaluate` does one; each image is read and degraded only once."""
     rows = []
     for number, row in enumerate(manifest.to_dict("records")):
         image, mask = read_pair(row)
@@ -105,26 +120,27 @@ def evaluate(
         for name, at in steps:
             image = degrade(name, at, image, seed * len(manifest) + number)
             truth = degrade_mask(name, at, truth)
-        begin = time.perf_counter()
-        values = predict(image, row)
-        seconds = time.perf_counter() - begin
-        limit = threshold if isinstance(threshold, float | int) else _of_group(threshold, row)
-        rows.append(
-            {
-                "method": method,
-                "image": row["image"],
-                "group": row["group"],
-                "family": row.get("family", row["generator"]),
-                "kind": row["kind"],
-                "seen": row.get("seen", False),
-                "grain": row.get("grain", False),
-                "condition": row.get("condition", "clean"),
-                **step_columns(steps),
-                "threshold": limit,
-                **score_image(values, limit, truth, ranking=ranking),
-                "seconds": seconds,
-            }
-        )
+        for method, (predict, threshold) in methods.items():
+            begin = time.perf_counter()
+            values = predict(image, row)
+            seconds = time.perf_counter() - begin
+            limit = threshold if isinstance(threshold, float | int) else _of_group(threshold, row)
+            rows.append(
+                {
+                    "method": method,
+                    "image": row["image"],
+                    "group": row["group"],
+                    "family": row.get("family", row["generator"]),
+                    "kind": row["kind"],
+                    "seen": row.get("seen", False),
+                    "grain": row.get("grain", False),
+                    "condition": row.get("condition", "clean"),
+                    **step_columns(steps),
+                    "threshold": limit,
+                    **score_image(values, limit, truth, ranking=ranking),
+                    "seconds": seconds,
+                }
+            )
     return pd.DataFrame(rows)
 
 

@@ -44,9 +44,9 @@ def label(case: Case) -> str:
     return ", then ".join(f"{name} {level:g}" for name, level in case)
 
 
-def one_of_each_photo(images: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """One image of each photograph of a manifest, drawn by the seed."""
-    return images.groupby("group", sort=False).sample(1, random_state=seed).reset_index(drop=True)
+def largest_of_each_photo(images: pd.DataFrame) -> pd.DataFrame:
+    """Of each photograph of a manifest the image with the largest edited share."""
+    return images.loc[images.groupby("group", sort=False)["area"].idxmax()].reset_index(drop=True)
 
 
 def rows_of(rows: pd.DataFrame, case: Case) -> pd.DataFrame:

@@ -31,7 +31,7 @@ def robustness_curves(table: pd.DataFrame, note: str) -> Figure:
         _curves(panel, levels)
         _level_ticks(panel, levels, name, "none")
         panel.set_xlabel(DEGRADATIONS[name].label)
-    _legend(figure)
+    _finish(figure, table)
     return figure
 
 
@@ -56,12 +56,12 @@ def chain_curves(table: pd.DataFrame, note: str) -> Figure:
         start = alone[alone["step"] == name].assign(level=CLEAN_LEVEL["jpeg"])
         levels = pd.concat([table[table["before"] == name], start])
         drawn = only_jpeg[only_jpeg["level"] >= levels["level"].min()].sort_values("level")
+        _curves(panel, levels)
         label = f"{own['method'].iloc[0]}, JPEG alone"
         panel.plot(drawn["level"], drawn["iou"], label=label, color="0.55", linewidth=1)
-        _curves(panel, levels)
         _level_ticks(panel, levels, "jpeg", "no JPEG")
         panel.set_xlabel(f"JPEG quality after {name}")
-    _legend(figure)
+    _finish(figure, table)
     return figure
 
 
@@ -129,7 +129,6 @@ def _curves(panel: Axes, levels: pd.DataFrame) -> None:
         panel.plot(ordered["level"], ordered["iou"], label=method, **line_look(number))
         band = {"color": PALETTE[number], "alpha": 0.13, "linewidth": 0}
         panel.fill_between(ordered["level"], ordered["iou_low"], ordered["iou_high"], **band)
-    panel.set_ylim(0, 1)
 
 
 def _level_ticks(panel: Axes, levels: pd.DataFrame, name: str, start: str) -> None:
@@ -138,6 +137,9 @@ def _level_ticks(panel: Axes, levels: pd.DataFrame, name: str, start: str) -> No
     panel.set_xticks(ticks, labels)
 
 
-def _legend(figure: Figure) -> None:
+def _finish(figure: Figure, table: pd.DataFrame) -> None:
+    """One scale for all panels, and one legend."""
+    figure.axes[0].set_ylim(0, min(1, 1.05 * table["iou_high"].fillna(table["iou"]).max()))
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4))
+    columns = len(labels) if len(labels) < 5 else 3
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns)
