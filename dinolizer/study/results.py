@@ -168,7 +168,7 @@ class Results:
         return json.dumps(record, indent=2, default=str) + "\n"
 
     def _caption(self, caption: str) -> str:
-        return f"{caption} Profile: {self.profile}."
+        return f"{caption.removesuffix('.')}. Profile: {self.profile}."
 
 
 def _write(path: Path, text: str) -> None:

@@ -138,9 +138,7 @@ def _notebook_section(folder: Path, number: str) -> str:
     """Figures of a notebook with their captions, and links to its tables."""
     parts = [f"## {_notebook_link(folder, number)}"]
     for path in sorted((folder / "figures").glob(f"{number}-*.png")):
-        caption = _caption(path)
-        parts.append(f"![{caption}](figures/{path.name})")
-        parts.append(f"*{caption}*")
+        parts += [f"![{path.stem}](figures/{path.name})", f"*{_caption(path)}*"]
     tables = sorted((folder / "tables").glob(f"{number}-*.csv"))
     parts.append(
         "\n".join(f"- [{path.name}](tables/{path.name}): {_caption(path)}" for path in tables)

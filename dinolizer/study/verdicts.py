@@ -33,12 +33,14 @@ class Claim:
 
 
 CLAIMS = {
-    "next-best": Claim("Its IoU is better than the next best method's", "03"),
-    "post-processing": Claim("Its lead over the next best grows after post-processing", "04"),
-    "resize": Claim("It is robust to resizing", "04"),
-    "noise": Claim("It is robust to noise", "04"),
-    "jpeg": Claim("It is robust to JPEG compression", "04"),
-    "double-jpeg": Claim("It is robust to double JPEG compression", "04"),
+    "next-best": Claim("DinoLizer's IoU is better than the next best method's", "03"),
+    "post-processing": Claim(
+        "DinoLizer's lead over the next best grows after post-processing", "04"
+    ),
+    "resize": Claim("DinoLizer is robust to resizing", "04"),
+    "noise": Claim("DinoLizer is robust to noise", "04"),
+    "jpeg": Claim("DinoLizer is robust to JPEG compression", "04"),
+    "double-jpeg": Claim("DinoLizer is robust to double JPEG compression", "04"),
     "frozen": Claim("With a frozen backbone DINOv2 is better than DINOv3", "05"),
     "end-to-end": Claim("Trained end to end, DINOv3 is better than DINOv2", "05"),
     "small-edits": Claim("Edits below 12 to 20 % of a window are missed", "06"),
