@@ -21,13 +21,13 @@ NOTEBOOKS = {
         "prepared": True,
     },
     "03-benchmark": {
-        "tables": ["03-authentic", "03-benchmark", "03-conditions"],
+        "tables": ["03-authentic", "03-benchmark", "03-conditions", "03-verdict"],
         "figures": ["03-benchmark", "03-examples"],
         "prepared": True,
     },
     "04-robustness": {
-        "tables": ["04-robustness"],
-        "figures": ["04-robustness"],
+        "tables": ["04-double-jpeg", "04-robustness", "04-verdict"],
+        "figures": ["04-chains", "04-double-jpeg", "04-robustness"],
         "prepared": True,
     },
     "A1-pocket": {"figures": ["A1-generators", "A1-pretraining"], "only": "pocket"},
@@ -45,6 +45,7 @@ CACHE = os.path.relpath(cache_dir() / PROFILE)
 PREPARED = f"{CACHE}/prepared.done"
 # Made by 02-train-head; with `trained: true` the quickstart uses it and not the shipped one.
 HEAD = f"{RESULTS}/heads/{PARAMETERS['backbone']}.safetensors"
+SUMMARY = [f"{RESULTS}/SUMMARY.md", f"{RESULTS}/SUMMARY.html"]
 SOURCES = sorted(str(path) for path in Path("dinolizer").rglob("*") if path.suffix in SUFFIXES)
 
 
@@ -66,6 +67,7 @@ rule all:
         expand(f"{CACHE}/{{name}}.done", name=CHOSEN),
         [outputs(made) for made in CHOSEN.values()],
         expand(f"{RESULTS}/notebooks/{{name}}.ipynb", name=CHOSEN),
+        SUMMARY,
 
 
 rule prepare:
@@ -108,3 +110,13 @@ for name, made in CHOSEN.items():
                 {{ echo "{input.notebook} failed; kept as far as it ran: {params.draft}" >&2; exit 1; }}
             mv {params.draft} {output.notebook}
             """
+
+
+rule summary:
+    input:
+        expand(f"{CACHE}/{{name}}.done", name=CHOSEN),
+        package=SOURCES,
+    output:
+        SUMMARY,
+    shell:
+        "dinolizer summarise {PROFILE}"

@@ -238,6 +238,18 @@ def prepare(
 
 
 @app.command()
+def summarise(
+    profile: Annotated[str, typer.Argument(metavar="PROFILE", help="Name of a profile.")],
+) -> None:
+    """Write the summary page of a profile's results: claim by claim, from the tables."""
+    from dinolizer.study.summary import summarise_results as run
+
+    with _one_sentence():
+        for path in run(profile):
+            typer.echo(str(path))
+
+
+@app.command()
 def check_parameters(
     notebook: Annotated[Path, typer.Argument(metavar="NOTEBOOK")],
     profile: Annotated[Path, typer.Argument(metavar="PROFILE")],

@@ -156,8 +156,8 @@ def test_help_names_the_commands_without_importing_torch() -> None:
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "False\n"
     output = CliRunner().invoke(app, ["--help"]).output
-    commands = ("localize", "fetch", "manifest", "train", "pretrain", "prepare", "check-parameters")
-    for command in commands:
+    commands = ("localize", "fetch", "manifest", "train", "pretrain", "prepare", "summarise")
+    for command in (*commands, "check-parameters"):
         assert command in output
 
 

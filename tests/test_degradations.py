@@ -4,17 +4,20 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.ndimage import convolve1d
 from skimage.data import astronaut
 
 from dinolizer.data.degradations import (
     DEGRADATIONS,
+    blur,
     degrade,
     degrade_mask,
-    double_jpeg,
     gaussian_noise,
     jpeg,
+    rescale,
     resize,
     resize_mask,
+    webp,
 )
 from dinolizer.errors import InputError
 
@@ -36,22 +39,49 @@ def test_jpeg_is_what_another_encoder_makes_of_that_quality(quality: int) -> Non
     assert difference(jpeg(PHOTO, quality - 5), expected) > 0.3
 
 
-def test_double_jpeg_keeps_the_block_grid() -> None:
+@pytest.mark.parametrize("quality", [60, 80])
+def test_webp_is_what_another_encoder_makes_of_that_quality(quality: int) -> None:
+    parameters = [cv2.IMWRITE_WEBP_QUALITY, quality]
+    encoded = cv2.imencode(".webp", PHOTO[..., ::-1], parameters)[1]
+    expected = cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1]
+    assert difference(webp(PHOTO, quality), expected) < 0.1
+    assert difference(webp(PHOTO, quality - 10), expected) > 0.2
+
+
+def test_a_second_jpeg_keeps_the_block_grid() -> None:
     # On its own grid a second compression of the same quality finds the coefficients already
     # quantised; on a grid shifted by half a block it quantises them anew.
     once = jpeg(PHOTO, 60)
-    aligned = difference(double_jpeg(PHOTO, 60, 60), once)
+    aligned = difference(jpeg(once, 60), once)
     shifted = difference(jpeg(once[4:, 4:], 60), once[4:, 4:])
     assert aligned < 0.3 * shifted
 
 
-def test_double_jpeg_applies_the_first_quality_first() -> None:
-    # The coarse quantisation dominates whichever comes first, but only as the last one
-    # does it leave an image that the same quality does not change any more.
-    fine_last, coarse_last = double_jpeg(PHOTO, 50, 90), double_jpeg(PHOTO, 90, 50)
-    assert difference(jpeg(coarse_last, 50), coarse_last) < 0.5
-    assert difference(jpeg(fine_last, 90), fine_last) < 0.5
-    assert difference(fine_last, jpeg(PHOTO, 50)) < difference(fine_last, jpeg(PHOTO, 90))
+@pytest.mark.parametrize("side", [11, 23])
+def test_blur_is_a_gaussian_of_the_documented_width(side: int) -> None:
+    places = np.arange(side) - side // 2
+    weights = np.exp(-(places**2) / (2 * (0.3 * ((side - 1) / 2 - 1) + 0.8) ** 2))
+    expected = PHOTO.astype(float)
+    for axis in (0, 1):
+        expected = convolve1d(expected, weights / weights.sum(), axis=axis, mode="mirror")
+    assert np.abs(blur(PHOTO, side) - expected).max() < 1.5
+
+
+def test_the_smallest_blur_is_binomial_and_a_kernel_of_one_pixel_none() -> None:
+    point = np.zeros((5, 5, 3), np.uint8)
+    point[2, 2] = 160
+    assert blur(point, 3)[1:4, 1:4, 0].tolist() == [[10, 20, 10], [20, 40, 20], [10, 20, 10]]
+    np.testing.assert_array_equal(blur(PHOTO, 1), PHOTO)
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.75, 1.5])
+def test_rescaling_gives_the_first_size_back_and_loses_what_is_fine(scale: float) -> None:
+    odd = PHOTO[:101, :67]
+    back = rescale(odd, scale)
+    assert back.shape == odd.shape
+    # A plain area keeps its value, single bright pixels do not.
+    np.testing.assert_array_equal(rescale(np.full_like(odd, 77), scale), 77)
+    assert difference(rescale(odd, 0.5), odd) > difference(rescale(odd, 0.9), odd) > 0
 
 
 def test_noise_has_the_standard_deviation_asked_for() -> None:
@@ -101,9 +131,8 @@ def test_every_degradation_is_deterministic_and_grows_along_its_grid(name: str) 
         measured = [float(image.size) for image in images]
     else:
         measured = [difference(image, PHOTO) for image in images]
-    # Two close JPEG qualities can undo each other's rounding: the ends of that grid are compared.
-    measured = [measured[0], measured[-1]] if name == "double_jpeg" else measured
-    assert measured == sorted(measured, reverse="jpeg" in name)
+    falling = name in ("jpeg", "webp", "rescale")
+    assert measured == sorted(measured, reverse=falling)
 
 
 def test_the_seed_changes_the_noise_alone() -> None:
@@ -113,7 +142,8 @@ def test_the_seed_changes_the_noise_alone() -> None:
 
 def test_only_resizing_moves_the_mask() -> None:
     mask = np.eye(10, dtype=bool)
-    assert degrade_mask("jpeg", 50, mask) is mask
+    for name in DEGRADATIONS.keys() - {"resize"}:
+        assert degrade_mask(name, 0.5, mask) is mask
     np.testing.assert_array_equal(degrade_mask("resize", 1.5, mask), resize_mask(mask, 1.5))
 
 
@@ -123,9 +153,13 @@ def test_only_resizing_moves_the_mask() -> None:
         ("jpeg", 0, "JPEG quality is 0"),
         ("jpeg", 101, "JPEG quality is 101"),
         ("jpeg", 72.5, "JPEG quality is 72.5"),
+        ("webp", 0, "WEBP quality is 0"),
         ("noise", -1, "noise level is -1"),
+        ("blur", 4, "kernel is 4, but it must be an odd number"),
+        ("blur", -3, "kernel is -3"),
         ("resize", 0, "resize factor is 0"),
-        ("blur", 3, "degradation is 'blur'"),
+        ("rescale", -1, "resize factor is -1"),
+        ("smear", 3, "degradation is 'smear'"),
     ],
 )
 def test_a_level_that_makes_no_sense_is_refused(name: str, level: float, message: str) -> None:

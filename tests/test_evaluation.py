@@ -104,7 +104,7 @@ def test_the_method_sees_the_row_and_the_degraded_image(manifest: pd.DataFrame) 
         seen.append((row["group"], image))
         return red(image, row)
 
-    rows = evaluate("red", predict, manifest, 0.3, degradation="resize", level=1.5)
+    rows = evaluate("red", predict, manifest, 0.3, steps=[("resize", 1.5)])
     assert [group for group, _ in seen] == ["a"] * 3 + ["b"] * 3
     assert {image.shape for _, image in seen} == {(15, 30, 3)}
     assert (rows[["tp", "fp", "fn", "tn"]].sum(axis=1) == 15 * 30).all()
@@ -112,6 +112,28 @@ def test_the_method_sees_the_row_and_the_degraded_image(manifest: pd.DataFrame) 
     original = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
     original[0, :, 0] = 200
     np.testing.assert_array_equal(seen[0][1], degrade("resize", 1.5, original, seed=0))
+
+
+def test_steps_follow_each_other_and_the_rows_name_them(manifest: pd.DataFrame) -> None:
+    seen: list[NDArray[np.uint8]] = []
+
+    def predict(image: NDArray[np.uint8], row: object) -> NDArray[np.float32]:
+        seen.append(image)
+        return red(image, row)
+
+    steps = [("blur", 3), ("resize", 0.5), ("jpeg", 90)]
+    rows = evaluate("red", predict, manifest.iloc[:1], 0.1, steps=steps)
+    original = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
+    original[0, :, 0] = 200
+    expected = original
+    for name, level in steps:
+        expected = degrade(name, level, expected, seed=0)
+    np.testing.assert_array_equal(seen[0], expected)
+    assert (rows[["tp", "fp", "fn", "tn"]].sum(axis=1) == 5 * 10).all()
+    (named,) = rows[["before", "degradation", "level"]].to_dict("records")
+    assert named == {"before": "blur 3 + resize 0.5", "degradation": "jpeg", "level": 90}
+    (none,) = evaluate("red", red, manifest.iloc[:1], 0.1)[["before", "degradation"]].to_numpy()
+    assert none.tolist() == ["none", "none"]
 
 
 def test_noise_differs_between_images_and_repeats_with_the_seed(manifest: pd.DataFrame) -> None:
@@ -122,7 +144,7 @@ def test_noise_differs_between_images_and_repeats_with_the_seed(manifest: pd.Dat
             noisy.append(float(image[5:].astype(float).mean()))
             return red(image, row)
 
-        evaluate("red", predict, manifest, 0.5, degradation="noise", level=9, seed=seed)
+        evaluate("red", predict, manifest, 0.5, steps=[("noise", 9)], seed=seed)
         return noisy
 
     first = run(0)
@@ -184,14 +206,14 @@ def test_methods_keep_their_order_and_have_their_own_lines(manifest: pd.DataFram
     ("make", "columns"),
     [
         (summarise_conditions, ["method", "condition", "grain"]),
-        (summarise_robustness, ["method", "degradation", "level"]),
+        (summarise_robustness, ["method", "before", "degradation"]),
     ],
 )
 def test_other_cuts_of_the_rows(
     manifest: pd.DataFrame, make: Callable[[pd.DataFrame], pd.DataFrame], columns: list[str]
 ) -> None:
     clean = evaluate("red", red, manifest, 0.5)
-    noisy = evaluate("red", red, manifest, 0.5, degradation="jpeg", level=100)
+    noisy = evaluate("red", red, manifest, 0.5, steps=[("jpeg", 100)])
     table = make(pd.concat([clean, noisy]))
     assert list(table.columns)[:3] == columns
     # By photo's grain: a has IoU 1 and 1/2, b has 1/2 and 1/4. Undegraded: all four of them.

@@ -1,4 +1,4 @@
-"""What happens to an image between the edit and the eye: compression, noise and resizing.
+"""What happens to an image between the edit and the eye: compression, noise, blur and resizing.
 
 Every function takes and returns a uint8 (H, W, 3) RGB image and is deterministic, given its seed.
 ``DEGRADATIONS`` holds the levels at which the robustness curves are drawn.
@@ -14,7 +14,8 @@ from PIL import Image
 
 from dinolizer.errors import InputError
 
-SECOND_QUALITY = 85  # of double JPEG: what a sharing platform would typically apply (our choice)
+Step = tuple[str, float]
+"""One degradation, a key of `DEGRADATIONS`, and its level."""
 
 
 @dataclass(frozen=True)
@@ -32,19 +33,29 @@ DEGRADATIONS = {
         levels=(50, 60, 70, 80, 90, 100),
         source="grid of IMDL-BenCo (Ma et al., NeurIPS 2024)",
     ),
-    "double_jpeg": Degradation(
-        label=f"first JPEG quality (second: {SECOND_QUALITY})",
-        levels=(50, 60, 70, 80, 90, 100),
-        source="first quality on the JPEG grid of IMDL-BenCo; the second quality is ours",
+    "webp": Degradation(
+        label="WEBP quality",
+        levels=(60, 80, 90),
+        source="60 and 80 as TGIF (Mareen et al., WIFS 2024); 90 is ours",
     ),
     "noise": Degradation(
         label="noise, standard deviation [grey levels]",
         levels=(3, 7, 11, 15, 19, 23),
         source="grid of IMDL-BenCo (Ma et al., NeurIPS 2024)",
     ),
+    "blur": Degradation(
+        label="Gaussian blur, side of the kernel [pixels]",
+        levels=(3, 7, 11, 15, 19, 23),
+        source="grid of IMDL-BenCo (Ma et al., NeurIPS 2024)",
+    ),
     "resize": Degradation(
         label="resize factor",
-        levels=(0.5, 0.75, 0.9, 1.1, 1.25, 1.5),
+        levels=(0.5, 0.75, 0.9, 1.1, 1.5),
+        source="a grid of ours",
+    ),
+    "rescale": Degradation(
+        label="resize factor, and back to the first size",
+        levels=(0.5, 0.75, 0.9),
         source="a grid of ours",
     ),
 }
@@ -67,26 +78,27 @@ def jpeg(image: NDArray[np.uint8], quality: float) -> NDArray[np.uint8]:
     InputError
         If the quality is not a whole number from 1 to 100.
     """
-    if not (1 <= quality <= 100 and quality == int(quality)):
-        raise InputError(
-            f"The JPEG quality is {quality}, but it must be a whole number from 1 to 100."
-        )
-    encoded = io.BytesIO()
-    Image.fromarray(image).save(encoded, "JPEG", quality=int(quality), subsampling="4:2:0")
-    return np.array(Image.open(encoded, formats=["JPEG"]))
+    return _encode(image, "JPEG", quality, subsampling="4:2:0")
 
 
-def double_jpeg(
-    image: NDArray[np.uint8], first: float, second: float = SECOND_QUALITY
-) -> NDArray[np.uint8]:
-    """Compress twice with JPEG, both times on the same 8x8 grid (no shift in between).
+def webp(image: NDArray[np.uint8], quality: float) -> NDArray[np.uint8]:
+    """Encode as lossy WEBP and decode again.
 
     Parameters
     ----------
     image : uint8 (H, W, 3), RGB.
-    first, second : qualities from 1 to 100, in the order they are applied.
+    quality : 1 to 100, the scale of libwebp; chroma is always subsampled 4:2:0.
+
+    Returns
+    -------
+    uint8 (H, W, 3), RGB.
+
+    Raises
+    ------
+    InputError
+        If the quality is not a whole number from 1 to 100.
     """
-    return jpeg(jpeg(image, first), second)
+    return _encode(image, "WEBP", quality)
 
 
 def gaussian_noise(
@@ -106,6 +118,28 @@ def gaussian_noise(
     return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
 
 
+def blur(image: NDArray[np.uint8], side: float) -> NDArray[np.uint8]:
+    """Blur with a square Gaussian kernel, mirrored at the edges.
+
+    The standard deviation is the one that OpenCV takes for a kernel of that side,
+    ``0.3 * ((side - 1) / 2 - 1) + 0.8`` pixels (`cv2.getGaussianKernel`; for sides up to 7 its
+    binomial kernels, which are close to that).
+
+    Parameters
+    ----------
+    image : uint8 (H, W, 3), RGB.
+    side : of the kernel in pixels, odd.
+
+    Raises
+    ------
+    InputError
+        If the side is not an odd whole number of at least 1.
+    """
+    if side < 1 or side % 2 != 1:
+        raise InputError(f"The blur's kernel is {side}, but it must be an odd number of pixels.")
+    return np.asarray(cv2.GaussianBlur(image, (int(side), int(side)), 0))
+
+
 def resize(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
     """Resize both sides by a factor: pixel areas averaged when shrinking, bicubic when enlarging.
 
@@ -116,6 +150,14 @@ def resize(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
     """
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(image, _scaled(image, scale), interpolation=interpolation))
+
+
+def rescale(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
+    """Resize as `resize` does, and back to the first size; the mask stays where it is."""
+    height, width = image.shape[:2]
+    interpolation = cv2.INTER_CUBIC if scale < 1 else cv2.INTER_AREA
+    back = cv2.resize(resize(image, scale), (width, height), interpolation=interpolation)
+    return np.asarray(back)
 
 
 def resize_mask(mask: NDArray[np.bool_], scale: float) -> NDArray[np.bool_]:
@@ -143,18 +185,34 @@ def degrade(name: str, level: float, image: NDArray[np.uint8], seed: int) -> NDA
     match name:
         case "jpeg":
             return jpeg(image, level)
-        case "double_jpeg":
-            return double_jpeg(image, level)
+        case "webp":
+            return webp(image, level)
         case "noise":
             return gaussian_noise(image, level, np.random.default_rng(seed))
+        case "blur":
+            return blur(image, level)
         case "resize":
             return resize(image, level)
+        case "rescale":
+            return rescale(image, level)
     raise InputError(f"The degradation is {name!r}, but it must be one of {list(DEGRADATIONS)}.")
 
 
 def degrade_mask(name: str, level: float, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Bring a bool (H, W) mask to the frame of its degraded image."""
     return resize_mask(mask, level) if name == "resize" else mask
+
+
+def _encode(
+    image: NDArray[np.uint8], codec: str, quality: float, **options: object
+) -> NDArray[np.uint8]:
+    if not (1 <= quality <= 100 and quality == int(quality)):
+        raise InputError(
+            f"The {codec} quality is {quality}, but it must be a whole number from 1 to 100."
+        )
+    encoded = io.BytesIO()
+    Image.fromarray(image).save(encoded, codec, quality=int(quality), **options)
+    return np.array(Image.open(encoded, formats=[codec]))
 
 
 def _scaled(array: NDArray[np.generic], scale: float) -> tuple[int, int]:

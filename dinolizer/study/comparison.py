@@ -1,16 +1,24 @@
 """The methods side by side: baselines with thresholds of their own, and every method degraded."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dinolizer.data.degradations import DEGRADATIONS
+from dinolizer.data.degradations import Step
 from dinolizer.data.manifest import read_pair
 from dinolizer.study.baselines import BASELINES
-from dinolizer.study.evaluation import Predict, Row, edited_truth, evaluate
+from dinolizer.study.evaluation import (
+    Method,
+    Predict,
+    Row,
+    edited_truth,
+    evaluate,
+    evaluate_all,
+)
 from dinolizer.study.material import Material
+from dinolizer.study.metrics import bootstrap_interval
 from dinolizer.study.thresholds import choose_threshold, cross_fit_thresholds
 
 Image = NDArray[np.uint8]
@@ -30,41 +38,51 @@ def evaluate_baselines(material: Material, seed: int = 0) -> pd.DataFrame:
     return pd.concat(rows)
 
 
-def evaluate_baselines_degraded(
-    material: Material, images: pd.DataFrame, seed: int
-) -> pd.DataFrame:
-    """Rows of all `BASELINES` on degraded images, with thresholds for images as they are."""
-    rows = []
+def baseline_methods(material: Material, seed: int) -> dict[str, Method]:
+    """All `BASELINES`, for images of any kind, with the thresholds of `baseline_thresholds`."""
+    methods: dict[str, Method] = {}
     for name in BASELINES:
         predict = _baseline(name, remember=False)
-        thresholds = baseline_thresholds(material, predict, seed)
-        rows.append(evaluate_degraded(name, predict, images, thresholds, seed))
-    return pd.concat(rows)
+        methods[name] = (predict, baseline_thresholds(material, predict, seed))
+    return methods
 
 
 def evaluate_degraded(
-    method: str,
-    predict: Predict,
+    methods: Mapping[str, Method],
     images: pd.DataFrame,
-    threshold: float | Mapping[str, float],
+    cases: Sequence[Sequence[Step]],
     seed: int,
 ) -> pd.DataFrame:
-    """Rows of a method on the images as they are and at every level of `DEGRADATIONS`."""
-    cases = [("none", float("nan"))]
-    cases += [(name, level) for name, case in DEGRADATIONS.items() for level in case.levels]
+    """Rows of methods on the images after the steps of each case (see `evaluate`)."""
     return pd.concat(
-        evaluate(
-            method,
-            predict,
-            images,
-            threshold,
-            degradation=name,
-            level=level,
-            seed=seed,
-            ranking=False,
-        )
-        for name, level in cases
+        evaluate_all(methods, images, steps=steps, seed=seed, ranking=False) for steps in cases
     )
+
+
+def leads(rows: pd.DataFrame, method: str) -> pd.DataFrame:
+    """By how much a method's IoU is higher than the next best's, image by image.
+
+    The next best is the other method of the highest IoU, the mean over families; where an image
+    has several rows of a method (degraded at several levels), their mean counts.
+
+    Parameters
+    ----------
+    rows : of `evaluate`, of two methods or more; authentic images are left out.
+    method : whose lead.
+
+    Returns
+    -------
+    A line per edited image: ``family, group, image, lead``.
+    """
+    iou = rows.pivot_table("iou", ["family", "group", "image"], "method")
+    means = iou.groupby("family").mean().mean().drop(method)
+    return (iou[method] - iou[means.idxmax()]).rename("lead").reset_index()
+
+
+def mean_lead(lead: pd.DataFrame, seed: int = 0) -> tuple[float, float, float]:
+    """Mean over families of `leads`, and its 95 % interval by a bootstrap over photographs."""
+    low, high = bootstrap_interval(lead["lead"], lead["group"], strata=lead["family"], seed=seed)
+    return float(lead.groupby("family")["lead"].mean().mean()), low, high
 
 
 def baseline_thresholds(material: Material, predict: Predict, seed: int) -> dict[str, float]:

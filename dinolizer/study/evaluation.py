@@ -5,14 +5,14 @@ be made again, or cut another way, without running a method again.
 """
 
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dinolizer.data.degradations import degrade, degrade_mask
+from dinolizer.data.degradations import Step, degrade, degrade_mask
 from dinolizer.data.manifest import AUTHENTIC_KINDS, read_pair, target
 from dinolizer.errors import InputError
 from dinolizer.study.metrics import (
@@ -26,6 +26,8 @@ from dinolizer.study.metrics import (
 Row = Mapping[Hashable, Any]
 Predict = Callable[[NDArray[np.uint8], Row], NDArray[np.floating]]
 """Takes an image, uint8 (H, W, 3), and its row of the manifest; gives a map, float (H, W)."""
+Method = tuple[Predict, float | Mapping[str, float]]
+"""What gives the maps, and the threshold: one for all images, or one for each group."""
 
 ALL_FAMILIES = "all families"
 AUTHENTIC_COLUMNS = (
@@ -74,8 +76,7 @@ def evaluate(
     manifest: pd.DataFrame,
     threshold: float | Mapping[str, float],
     *,
-    degradation: str = "none",
-    level: float = float("nan"),
+    steps: Sequence[Step] = (),
     seed: int = 0,
     ranking: bool = True,
 ) -> pd.DataFrame:
@@ -89,8 +90,9 @@ def evaluate(
         ``seen`` (the family was trained on), ``grain`` (matched) and ``condition`` are used where
         there are any.
     threshold : one for all images, or one for each group.
-    degradation, level : applied to each image first, see `dinolizer.data.degradations.degrade`.
-    seed : of the degradation.
+    steps : degradations applied to each image first, in this order, see
+        `dinolizer.data.degradations.degrade`; `step_columns` names them in the rows.
+    seed : of the degradations.
     ranking : see `score_image`.
 
     Returns
@@ -98,35 +100,56 @@ def evaluate(
     A row per image: where it comes from, the counts and scores of `score_image`, and the seconds
     that ``predict`` took.
     """
+    methods: dict[str, Method] = {method: (predict, threshold)}
+    return evaluate_all(methods, manifest, steps=steps, seed=seed, ranking=ranking)
+
+
+def evaluate_all(
+    methods: Mapping[str, Method],
+    manifest: pd.DataFrame,
+    *,
+    steps: Sequence[Step] = (),
+    seed: int = 0,
+    ranking: bool = True,
+) -> pd.DataFrame:
+    """Run several methods, as `evaluate` does one; each image is read and degraded only once."""
     rows = []
     for number, row in enumerate(manifest.to_dict("records")):
         image, mask = read_pair(row)
         truth = edited_truth(mask, row)
-        if degradation != "none":
-            image = degrade(degradation, level, image, seed * len(manifest) + number)
-            truth = degrade_mask(degradation, level, truth)
-        begin = time.perf_counter()
-        values = predict(image, row)
-        seconds = time.perf_counter() - begin
-        limit = threshold if isinstance(threshold, float | int) else _of_group(threshold, row)
-        rows.append(
-            {
-                "method": method,
-                "image": row["image"],
-                "group": row["group"],
-                "family": row.get("family", row["generator"]),
-                "kind": row["kind"],
-                "seen": row.get("seen", False),
-                "grain": row.get("grain", False),
-                "condition": row.get("condition", "clean"),
-                "degradation": degradation,
-                "level": level,
-                "threshold": limit,
-                **score_image(values, limit, truth, ranking=ranking),
-                "seconds": seconds,
-            }
-        )
+        for name, at in steps:
+            image = degrade(name, at, image, seed * len(manifest) + number)
+            truth = degrade_mask(name, at, truth)
+        for method, (predict, threshold) in methods.items():
+            begin = time.perf_counter()
+            values = predict(image, row)
+            seconds = time.perf_counter() - begin
+            limit = threshold if isinstance(threshold, float | int) else _of_group(threshold, row)
+            rows.append(
+                {
+                    "method": method,
+                    "image": row["image"],
+                    "group": row["group"],
+                    "family": row.get("family", row["generator"]),
+                    "kind": row["kind"],
+                    "seen": row.get("seen", False),
+                    "grain": row.get("grain", False),
+                    "condition": row.get("condition", "clean"),
+                    **step_columns(steps),
+                    "threshold": limit,
+                    **score_image(values, limit, truth, ranking=ranking),
+                    "seconds": seconds,
+                }
+            )
     return pd.DataFrame(rows)
+
+
+def step_columns(steps: Sequence[Step]) -> dict[str, Any]:
+    """How rows name what was done to an image: ``degradation`` and ``level``, the last step, and
+    ``before``, the steps before it; ``"none"`` and nan where there is none."""
+    *earlier, (degradation, level) = steps or [("none", float("nan"))]
+    before = " + ".join(f"{name} {at:g}" for name, at in earlier) or "none"
+    return {"before": before, "degradation": degradation, "level": level}
 
 
 def edited_truth(mask: NDArray[np.bool_], row: Row) -> NDArray[np.bool_]:
@@ -164,8 +187,8 @@ def summarise_conditions(rows: pd.DataFrame, seed: int = 0, resamples: int = 200
 
 
 def summarise_robustness(rows: pd.DataFrame, seed: int = 0, resamples: int = 2000) -> pd.DataFrame:
-    """As the lines over all families of `summarise`, per degradation and level."""
-    return _table(rows, ["method", "degradation", "level"], seed, resamples)
+    """As the lines over all families of `summarise`, per degradation, level and steps before."""
+    return _table(rows, ["method", "before", "degradation", "level"], seed, resamples)
 
 
 def summarise_authentic(rows: pd.DataFrame, seed: int = 0, resamples: int = 2000) -> pd.DataFrame:

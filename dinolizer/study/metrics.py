@@ -127,11 +127,37 @@ def bootstrap_interval(
     resamples: int = 2000,
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """Percentile interval of a mean, by a bootstrap over clusters (Davison & Hinkley 1997, 3.8).
+    """Percentile interval of a mean, by a bootstrap over clusters (see `bootstrap_means`).
+
+    Parameters
+    ----------
+    values, groups, strata, seed, resamples : as in `bootstrap_means`.
+    level : coverage, between 0 and 1.
+
+    Returns
+    -------
+    low, high : both nan when there are fewer than two photographs, which tell nothing of others.
+    """
+    means = bootstrap_means(values, groups, strata=strata, seed=seed, resamples=resamples)
+    tail = (1 - level) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def bootstrap_means(
+    values: ArrayLike,
+    groups: ArrayLike,
+    *,
+    strata: ArrayLike | None = None,
+    seed: int = 0,
+    resamples: int = 2000,
+) -> NDArray[np.float64]:
+    """Means of resamples, by a bootstrap over clusters (Davison & Hinkley 1997, 3.8).
 
     Images made from one photograph are not independent, so whole photographs are drawn with
     replacement, and all images of the drawn photographs are averaged. With strata the statistic
     is the mean over the strata of the mean in each (a stratum that a draw misses is left out).
+    The same photographs and seed give the same draws, so that two statistics can be compared.
 
     Parameters
     ----------
@@ -140,17 +166,16 @@ def bootstrap_interval(
     strata : (N,), for instance the generator of each image; one stratum without it.
     seed : of the draws.
     resamples : number of draws.
-    level : coverage, between 0 and 1.
 
     Returns
     -------
-    low, high : both nan when there are fewer than two photographs, which tell nothing of others.
+    float (resamples,); all nan when there are fewer than two photographs.
     """
     values = np.asarray(values, dtype=float)
     known = ~np.isnan(values)
     photos, photo = np.unique(np.asarray(groups)[known], return_inverse=True)
     if len(photos) < 2:
-        return float("nan"), float("nan")
+        return np.full(resamples, np.nan)
     labels = np.zeros(len(values)) if strata is None else np.asarray(strata)
     families, family = np.unique(labels[known], return_inverse=True)
     sums = np.zeros((len(photos), len(families)))
@@ -163,9 +188,7 @@ def bootstrap_interval(
     )
     drawn = draws @ sizes  # (resamples, families)
     means = np.divide(draws @ sums, drawn, out=np.full(drawn.shape, np.nan), where=drawn > 0)
-    tail = (1 - level) / 2
-    low, high = np.quantile(np.nanmean(means, axis=1), [tail, 1 - tail])
-    return float(low), float(high)
+    return np.asarray(np.nanmean(means, axis=1))
 
 
 def _size(array: NDArray[np.generic]) -> str:

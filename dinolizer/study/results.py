@@ -16,6 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dinolizer.paths import ROOT, atomic, results_dir
+from dinolizer.study.verdicts import VERDICT_CAPTION, verdict_table
 
 PACKAGES = (
     "dinolizer",
@@ -100,6 +101,23 @@ class Results:
         _write(path.with_suffix(".json"), self.provenance(caption))
         return path
 
+    def save_verdict(self, notebook: str, *lines: dict[str, object]) -> pd.DataFrame:
+        """Write the table ``<notebook>-verdict`` of lines of `dinolizer.study.verdicts.judge`.
+
+        Parameters
+        ----------
+        notebook
+            Number of the notebook, such as ``"04"``.
+
+        Returns
+        -------
+        DataFrame
+            The table, for `dinolizer.study.verdicts.verdict_text`.
+        """
+        table = verdict_table(lines)
+        self.save_table(table, f"{notebook}-verdict", VERDICT_CAPTION)
+        return table
+
     def save_figure(self, figure: Figure, name: str, caption: str) -> Path:
         """Write a figure as PNG (150 dpi), SVG and JSON of provenance to ``<profile>/figures``.
 
@@ -150,7 +168,7 @@ class Results:
         return json.dumps(record, indent=2, default=str) + "\n"
 
     def _caption(self, caption: str) -> str:
-        return f"{caption} Profile: {self.profile}."
+        return f"{caption.removesuffix('.')}. Profile: {self.profile}."
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,0 +1,166 @@
+"""The summary page of a profile: every claim, its verdict and its number, from tables only."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import mistune
+import pandas as pd
+
+from dinolizer.errors import InputError
+from dinolizer.paths import atomic, results_dir
+from dinolizer.study.parameters import find_profile
+from dinolizer.study.verdicts import CLAIMS, COLUMNS, VERDICTS, number_text
+
+NOT_TESTED = "not tested"
+TITLE = "What becomes of the paper's claims"
+HOW_TO_READ = (
+    "A verdict follows from a number by the rule beside it: *supported* where the 95 % interval of "
+    "the number lies, as a whole, where the rule asks; *not testable* where the profile lacks what "
+    "the rule needs; *not tested* where no notebook has left a verdict. Written from the tables by "
+    "`dinolizer summarise`."
+)
+STYLE = """
+body { max-width: 64rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 sans-serif }
+table { border-collapse: collapse; font-size: 0.9rem }
+th, td { border-bottom: 1px solid #bbb; padding: 0.4rem; text-align: left; vertical-align: top }
+img { max-width: 100% }
+"""
+
+
+def summarise_results(profile: str) -> list[Path]:
+    """Write ``SUMMARY.md`` and ``SUMMARY.html`` of a profile's results.
+
+    Every claim has a line for each verdict of the tables ``NN-verdict.csv``, or one that says that
+    there is none; below are the figures and tables of the notebooks that gave a verdict. Nothing
+    else is read, and the same tables give the same bytes.
+
+    Returns
+    -------
+    list of Path
+        The two files.
+
+    Raises
+    ------
+    InputError
+        If the profile is unknown, has no table of verdicts yet, or one of them is damaged.
+    """
+    find_profile(profile)
+    folder = results_dir(profile)
+    text = summary_markdown(folder, profile)
+    page = mistune.create_markdown(plugins=["table"])(text)
+    html = (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f"<title>{TITLE}: {profile}</title>\n<style>{STYLE}</style>\n</head>\n"
+        f"<body>\n{page}</body>\n</html>\n"
+    )
+    paths = [folder / "SUMMARY.md", folder / "SUMMARY.html"]
+    for path, content in zip(paths, (text, html), strict=True):
+        with atomic(path) as draft:
+            draft.write_text(content, encoding="utf-8")
+    return paths
+
+
+def read_verdicts(folder: Path) -> pd.DataFrame:
+    """All verdicts of a profile's results, in the order of the notebooks.
+
+    Returns
+    -------
+    The columns of `dinolizer.study.verdicts.verdict_table`, and ``notebook``: its number.
+    """
+    paths = sorted((folder / "tables").glob("*-verdict.csv"))
+    if not paths:
+        raise InputError(
+            f"There is no table of verdicts in {folder / 'tables'}: run the notebooks first, as "
+            "'make results' does."
+        )
+    return pd.concat([_read(path) for path in paths], ignore_index=True)
+
+
+def summary_markdown(folder: Path, profile: str) -> str:
+    """Text of the page; links and figures are relative to the folder of the results."""
+    verdicts = read_verdicts(folder)
+    lines = [
+        line
+        for claim in sorted(CLAIMS, key=lambda name: (CLAIMS[name].open, CLAIMS[name].notebook))
+        for line in _claim_lines(claim, verdicts, folder)
+    ]
+    found = [line[1] for line in lines]
+    tally = ", ".join(f"{found.count(word)} {word}" for word in (*VERDICTS, NOT_TESTED))
+    small = (
+        " This profile is a small demonstration: its verdicts hold for a small backbone on a few "
+        "photographs, and neither confirm nor refute the paper."
+        if profile == "pocket"
+        else ""
+    )
+    numbers = sorted(set(verdicts["notebook"]))
+    return (
+        "\n\n".join(
+            [
+                f"# {TITLE}: profile {profile}",
+                f"{tally}.{small}",
+                HOW_TO_READ,
+                _table(("claim", "verdict", "number (95 % interval)", "rule", "notebook"), lines),
+                *(_notebook_section(folder, number) for number in numbers),
+            ]
+        )
+        + "\n"
+    )
+
+
+def _read(path: Path) -> pd.DataFrame:
+    table = pd.read_csv(path)
+    if tuple(table.columns) != COLUMNS or not set(table["claim"]) <= CLAIMS.keys():
+        raise InputError(
+            f"{path} is not a table of verdicts on known claims: save it with Results.save_verdict."
+        )
+    return table.assign(notebook=path.name.removesuffix("-verdict.csv"))
+
+
+def _claim_lines(claim: str, verdicts: pd.DataFrame, folder: Path) -> list[tuple[str, ...]]:
+    """Cells of a claim: a line for each verdict on it."""
+    about = CLAIMS[claim]
+    statement = about.statement + (" (an open question)" if about.open else "")
+    lines: list[tuple[str, ...]] = [
+        (
+            statement,
+            str(line["verdict"]),
+            number_text(line["number"], line["low"], line["high"]),
+            str(line["rule"]),
+            _notebook_link(folder, str(line["notebook"])),
+        )
+        for line in verdicts[verdicts["claim"] == claim].to_dict("records")
+    ]
+    return lines or [(statement, NOT_TESTED, "-", "-", about.notebook)]
+
+
+def _notebook_section(folder: Path, number: str) -> str:
+    """Figures of a notebook with their captions, and links to its tables."""
+    parts = [f"## {_notebook_link(folder, number)}"]
+    for path in sorted((folder / "figures").glob(f"{number}-*.png")):
+        parts += [f"![{path.stem}](figures/{path.name})", f"*{_caption(path)}*"]
+    tables = sorted((folder / "tables").glob(f"{number}-*.csv"))
+    parts.append(
+        "\n".join(f"- [{path.name}](tables/{path.name}): {_caption(path)}" for path in tables)
+    )
+    return "\n\n".join(parts)
+
+
+def _notebook_link(folder: Path, number: str) -> str:
+    """Link to the executed notebook of that number, or the number where there is none yet."""
+    for path in sorted((folder / "notebooks").glob(f"{number}-*.ipynb")):
+        return f"[{path.stem}](notebooks/{path.name})"
+    return number
+
+
+def _caption(path: Path) -> str:
+    """Caption of a table or figure, from the JSON beside it."""
+    return str(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["caption"])
+
+
+def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Markdown table; a bar in a cell is no new column."""
+    rows = [header, ["---"] * len(header), *lines]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows
+    )

@@ -1,0 +1,114 @@
+"""How the paper's claims fare: one line a verdict, decided by a rule from a table's numbers.
+
+A notebook ends with ``results.save_verdict("04", judge("jpeg", number, low, high, rule), ...)``:
+the table ``04-verdict``, which `dinolizer.study.summary` collects.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from dinolizer.errors import InputError
+
+COLUMNS = ("claim", "verdict", "number", "low", "high", "rule")
+SUPPORTED, NOT_SUPPORTED, NOT_TESTABLE = VERDICTS = ("supported", "not supported", "not testable")
+VERDICT_CAPTION = (
+    "Verdicts on the paper's claims. Supported: the 95 % interval of the number lies as the rule "
+    "asks, as a whole; not testable: the profile lacks what the rule needs, or has no interval"
+)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement that is tested, and the number of the notebook that tests it.
+
+    ``open``: not a claim of the paper, but a question that it leaves open, put as a statement.
+    """
+
+    statement: str
+    notebook: str
+    open: bool = False
+
+
+CLAIMS = {
+    "next-best": Claim("DinoLizer's IoU is better than the next best method's", "03"),
+    "post-processing": Claim(
+        "DinoLizer's lead over the next best grows after post-processing", "04"
+    ),
+    "resize": Claim("DinoLizer is robust to resizing", "04"),
+    "noise": Claim("DinoLizer is robust to noise", "04"),
+    "jpeg": Claim("DinoLizer is robust to JPEG compression", "04"),
+    "double-jpeg": Claim("DinoLizer is robust to double JPEG compression", "04"),
+    "frozen": Claim("With a frozen backbone DINOv2 is better than DINOv3", "05"),
+    "end-to-end": Claim("Trained end to end, DINOv3 is better than DINOv2", "05"),
+    "small-edits": Claim("Edits below 12 to 20 % of a window are missed", "06"),
+    "labels": Claim("Labels that count the auto-encoded as pristine are better", "07"),
+    "regenerated": Claim("Fully re-generated backgrounds give false positives", "07"),
+    "small-training": Claim("Training with small edits lets smaller edits be found", "06", True),
+    "features": Claim("The tokens of DINOv2 and DINOv3 differ in what they hold", "05", True),
+    "three-classes": Claim("Three classes part re-encoded from inpainted content", "07", True),
+}
+
+
+def judge(
+    claim: str,
+    number: float,
+    low: float,
+    high: float,
+    rule: str,
+    *,
+    over: float = 0.0,
+    under: float = np.inf,
+    testable: bool = True,
+) -> dict[str, object]:
+    """Decide one claim.
+
+    Parameters
+    ----------
+    claim : a key of `CLAIMS`.
+    number, low, high : what is decided by, and its interval.
+    rule : in words: what the number is, and what it is held against.
+    over, under : the claim is supported where the whole interval lies between them.
+    testable : whether the profile has what the claim is about.
+
+    Returns
+    -------
+    A line of `verdict_table`.
+
+    Raises
+    ------
+    InputError
+        For an unknown claim.
+    """
+    if claim not in CLAIMS:
+        raise InputError(f"The claim is {claim!r}, but it must be one of {', '.join(CLAIMS)}.")
+    verdict = NOT_SUPPORTED
+    if not testable or np.isnan([number, low, high]).any():
+        verdict = NOT_TESTABLE
+    elif over < low and high < under:
+        verdict = SUPPORTED
+    return dict(zip(COLUMNS, (claim, verdict, number, low, high, rule), strict=True))
+
+
+def verdict_table(lines: Sequence[dict[str, object]]) -> pd.DataFrame:
+    """Lines of `judge` as a table with the columns ``claim, verdict, number, low, high, rule``."""
+    return pd.DataFrame(list(lines), columns=COLUMNS)
+
+
+def verdict_text(table: pd.DataFrame) -> str:
+    """Markdown of a `verdict_table`, for the end of a notebook."""
+    return "\n".join(
+        f"- **Verdict**, {CLAIMS[line['claim']].statement}: **{line['verdict']}** in this profile; "
+        f"{number_text(line['number'], line['low'], line['high'])}. The rule: {line['rule']}."
+        for line in table.to_dict("records")
+    )
+
+
+def number_text(number: float, low: float, high: float) -> str:
+    """A number and its 95 % interval to two decimals; a dash where there is none."""
+    if np.isnan(number):
+        return "-"
+    interval = "no interval" if np.isnan([low, high]).any() else f"{low:.2f} to {high:.2f}"
+    return f"{number:.2f} ({interval})"

@@ -1,0 +1,147 @@
+"""The page says what the tables say, in Markdown and in HTML."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+from typer.testing import CliRunner
+
+from dinolizer.cli import app
+from dinolizer.errors import InputError
+from dinolizer.study.results import Results
+from dinolizer.study.summary import read_verdicts, summarise_results
+from dinolizer.study.verdicts import CLAIMS, judge
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Results with two tables of verdicts, a figure and an executed notebook."""
+    monkeypatch.setenv("DINOLIZER_RESULTS", str(tmp_path))
+    results = Results("pocket", {})
+    results.save_verdict("07", judge("labels", -0.1, -0.2, 0.1, "the difference is over 0"))
+    results.save_verdict(
+        "04",
+        judge("jpeg", 0.912, 0.85, 0.95, "at least 80 % is left | or more", over=0.8),
+        judge("post-processing", 0.1, 0.0, 0.2, "the lead grows", testable=False),
+    )
+    results.save_figure(Figure(figsize=(1, 1)), "04-curves", "IoU <against> quality.")
+    notebook = tmp_path / "pocket" / "notebooks" / "04-robustness.ipynb"
+    notebook.parent.mkdir()
+    notebook.touch()
+    return tmp_path / "pocket"
+
+
+def markdown_lines(folder: Path) -> dict[str, list[str]]:
+    """Cells of the table of claims, by the claim's statement."""
+    text = summarise_results("pocket")[0].read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ")][2:]
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
+    return {line[0]: line[1:] for line in cells}
+
+
+def test_every_claim_has_a_line_in_the_order_of_the_notebooks(folder: Path) -> None:
+    lines = markdown_lines(folder)
+    statements = [claim.statement for claim in CLAIMS.values()]
+    assert {line.removesuffix(" (an open question)") for line in lines} == set(statements)
+    paper = [CLAIMS[name].notebook for name in CLAIMS if not CLAIMS[name].open]
+    numbers = [re.findall(r"\d\d", cells[-1])[0] for cells in lines.values()]
+    assert numbers[: len(paper)] == sorted(paper)
+
+
+def test_verdict_number_rule_and_notebook_are_those_of_the_table(folder: Path) -> None:
+    lines = markdown_lines(folder)
+    assert lines[CLAIMS["jpeg"].statement] == [
+        "supported",
+        "0.91 (0.85 to 0.95)",
+        r"at least 80 % is left \| or more",
+        "[04-robustness](notebooks/04-robustness.ipynb)",
+    ]
+    assert lines[CLAIMS["post-processing"].statement][0] == "not testable"
+    assert lines[CLAIMS["labels"].statement][0::3] == ["not supported", "07"]
+    assert lines[CLAIMS["frozen"].statement] == ["not tested", "-", "-", "05"]
+    text = (folder / "SUMMARY.md").read_text()
+    untested = len(CLAIMS) - 3
+    assert f"1 supported, 1 not supported, 1 not testable, {untested} not tested." in text
+    assert "small demonstration" in text
+
+
+class Page(HTMLParser):
+    """Links, pictures, cells and tags left open of an HTML page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.open: list[str] = []
+        self.rows: list[list[str]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [str(value) for name, value in attrs if name in ("href", "src")]
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [str(value) for name, value in attrs if name in ("href", "src")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+
+
+def test_the_html_says_the_same_is_whole_and_links_to_files_that_exist(folder: Path) -> None:
+    lines = markdown_lines(folder)
+    text = (folder / "SUMMARY.html").read_text()
+    page = Page(text)
+    assert page.open == []
+    assert page.rows[0] == ["claim", "verdict", "number (95 % interval)", "rule", "notebook"]
+    assert [row[:2] for row in page.rows[1:]] == [[name, line[0]] for name, line in lines.items()]
+    assert page.rows[1:][list(lines).index(CLAIMS["jpeg"].statement)][3] == (
+        "at least 80 % is left | or more"
+    )
+    assert "figures/04-curves.png" in page.links
+    assert all((folder / link).is_file() for link in page.links)
+    # Captions are text, not tags, and nothing is loaded from elsewhere.
+    assert "<against>" not in text
+    assert "&lt;against&gt;" in text
+    assert "://" not in text
+
+
+def test_the_same_tables_give_the_same_bytes(folder: Path) -> None:
+    first = [path.read_bytes() for path in summarise_results("pocket")]
+    assert [path.read_bytes() for path in summarise_results("pocket")] == first
+
+
+def test_verdicts_come_in_the_order_of_the_notebooks(folder: Path) -> None:
+    assert read_verdicts(folder)["notebook"].tolist() == ["04", "04", "07"]
+
+
+def test_what_is_missing_or_damaged_is_one_sentence(folder: Path) -> None:
+    table = folder / "tables" / "04-verdict.csv"
+    table.write_text(table.read_text().replace("jpeg,", "jpg,"))
+    with pytest.raises(InputError, match=r"04-verdict\.csv is not a table of verdicts on known"):
+        summarise_results("pocket")
+    for path in folder.glob("tables/*-verdict.csv"):
+        path.unlink()
+    with pytest.raises(InputError, match="no table of verdicts in"):
+        summarise_results("pocket")
+    with pytest.raises(InputError, match="Unknown profile 'poket'"):
+        summarise_results("poket")
+    assert not (folder.parent / "poket").exists()
+
+
+def test_at_the_shell(folder: Path) -> None:
+    done = CliRunner().invoke(app, ["summarise", "pocket"])
+    assert done.exit_code == 0, done.output
+    assert [Path(line).name for line in done.stdout.splitlines()] == ["SUMMARY.md", "SUMMARY.html"]
+    failed = CliRunner().invoke(app, ["summarise", "poket"])
+    assert failed.exit_code == 1
+    assert failed.stderr.startswith("dinolizer: Unknown profile")
