@@ -2,6 +2,7 @@
 #
 #   snakemake --cores 2                             the pocket profile
 #   snakemake --cores 2 --configfile notebooks/profiles/laptop.yaml     another
+#   snakemake --cores 2 bulk --config images=FOLDER     no notebook, but many images: see bulk.smk
 
 import os
 from pathlib import Path
@@ -108,3 +109,6 @@ for name, made in CHOSEN.items():
                 {{ echo "{input.notebook} failed; kept as far as it ran: {params.draft}" >&2; exit 1; }}
             mv {params.draft} {output.notebook}
             """
+
+
+include: "bulk.smk"
