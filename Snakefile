@@ -2,6 +2,7 @@
 #
 #   snakemake --cores 2                             the pocket profile
 #   snakemake --cores 2 --configfile notebooks/profiles/laptop.yaml     another
+#   snakemake --cores 2 bulk --config images=FOLDER     no notebook, but many images: see bulk.smk
 
 import os
 from pathlib import Path
@@ -120,3 +121,6 @@ rule summary:
         SUMMARY,
     shell:
         "dinolizer summarise {PROFILE}"
+
+
+include: "bulk.smk"

@@ -4,11 +4,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dinolizer.errors import InputError
+
+if TYPE_CHECKING:
+    from dinolizer.model.localizer import Localizer
 
 # What needs torch is imported inside the commands: --help answers at once.
 app = typer.Typer(
@@ -32,7 +35,10 @@ def _one_sentence() -> Iterator[None]:
 @app.command()
 def localize(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Images, or folders of images.")
+        list[Path],
+        typer.Argument(
+            metavar="PATH...", help="Image files; or one folder of images, or one CSV manifest."
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")],
     model: Annotated[
@@ -63,32 +69,81 @@ def localize(
     device: Annotated[
         str | None, typer.Option(help="'cpu' or 'cuda'; by default the GPU if there is one.")
     ] = None,
+    masks: Annotated[
+        bool, typer.Option("--masks", help="Of many images: write the masks.")
+    ] = False,
+    maps: Annotated[bool, typer.Option("--maps", help="Of many images: write the maps.")] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Of many images: only part I of N; see merge."),
+    ] = None,
+    max_failures: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Of many images: stop when more than N cannot be read."),
+    ] = None,
 ) -> None:
-    """Write for every image a mask (PNG), the map (NPZ) and the settings with the score (JSON)."""
-    from tqdm.auto import tqdm
+    """Find what was inpainted in images.
 
-    from dinolizer.data.images import find_images
+    Image files get a mask (PNG), the map (NPZ) and the settings with the score (JSON) each. The
+    images of one folder or manifest, however many, get a row each in DIR/localized.parquet; run
+    again, an interrupted run goes on.
+    """
+    from dinolizer.data.listing import Shard, read_listing
     from dinolizer.model.localizer import Localizer
+    from dinolizer.model.scan import scan
 
-    failed = 0
     with _one_sentence():
-        images = find_images(paths)
+        many = [path for path in paths if path.is_dir() or path.suffix.lower() == ".csv"]
+        if many and len(paths) > 1:
+            raise InputError(
+                f"{many[0]} was given together with other paths; give one folder or one manifest "
+                "by itself, or image files."
+            )
+        if not many and (masks or maps or shard is not None or max_failures is not None):
+            raise InputError(
+                "--masks, --maps, --shard and --max-failures go with one folder or manifest; image "
+                "files get a mask and a map each."
+            )
+        part = None if shard is None else Shard.parse(shard)
+        listing = read_listing(many[0]) if many else None
         localizer = Localizer.from_pretrained(
             model, head, device, weights, **({} if small is None else {"small": small})
         )
-        stems = _stems(images)
-        for path, stem in tqdm(
-            zip(images, stems, strict=True), total=len(images), disable=len(images) == 1
-        ):
-            try:
-                result = localizer(path)
-            except InputError as error:
-                failed += 1
-                tqdm.write(f"dinolizer: {error}", file=sys.stderr)
-                continue
-            result.save(out, stem)
-            renamed = "" if stem == path.stem else f"  saved as {stem}"
-            tqdm.write(f"{path}  score {result.score:.3f}  marked {result.marked:.1%}{renamed}")
+        if listing is None:
+            _localize_files(localizer, paths, out)
+            return
+        file, rows = scan(
+            localizer,
+            listing,
+            out,
+            shard=part,
+            masks=masks,
+            maps=maps,
+            max_failures=max_failures,
+        )
+        failed = len(rows) - rows["error"].null_count
+        typer.echo(f"{file}: {len(rows)} images, of which {failed} could not be read")
+
+
+def _localize_files(localizer: "Localizer", paths: Sequence[Path], out: Path) -> None:
+    """Write three files an image, and a line; what cannot be read makes the exit code 1."""
+    from tqdm.auto import tqdm
+
+    from dinolizer.data.images import find_images
+
+    images, failed = find_images(paths), 0
+    for path, stem in tqdm(
+        zip(images, _stems(images), strict=True), total=len(images), disable=len(images) == 1
+    ):
+        try:
+            result = localizer(path)
+        except InputError as error:
+            failed += 1
+            tqdm.write(f"dinolizer: {error}", file=sys.stderr)
+            continue
+        result.save(out, stem)
+        renamed = "" if stem == path.stem else f"  saved as {stem}"
+        tqdm.write(f"{path}  score {result.score:.3f}  marked {result.marked:.1%}{renamed}")
     if failed:
         raise typer.Exit(1)
 
@@ -105,6 +160,24 @@ def _stems(images: Sequence[Path]) -> list[str]:
         used.add(stem)
         stems.append(stem)
     return stems
+
+
+@app.command()
+def merge(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="The --out of 'localize --shard'.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", help="Parquet file to write.")
+    ],
+) -> None:
+    """Merge the tables of all shards of a run into one; refuse doubles, gaps and other settings."""
+    from dinolizer.data.merging import merge as run
+
+    with _one_sentence():
+        rows = run(folders, out)
+        failed = len(rows) - rows["error"].null_count
+        typer.echo(f"{out}: {len(rows)} images, of which {failed} could not be read")
 
 
 @app.command()

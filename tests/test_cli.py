@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from safetensors.torch import save_file
@@ -55,14 +56,73 @@ def test_one_photo_gives_one_line_and_three_files(head: Path, tmp_path: Path) ->
     assert result.stderr == ""
 
 
-def test_a_folder_stands_for_its_images(head: Path, tmp_path: Path) -> None:
-    make_photo(tmp_path / "in/b/two.png")
-    make_photo(tmp_path / "in/one.jpg")
-    result = localize(head, tmp_path / "out", tmp_path / "in")
+def test_image_files_get_their_results_each(head: Path, tmp_path: Path) -> None:
+    photos = [make_photo(tmp_path / "in/b/two.png"), make_photo(tmp_path / "in/one.jpg")]
+    result = localize(head, tmp_path / "out", *photos)
     assert result.exit_code == 0, result.output
     first, second = result.stdout.splitlines()
     assert "two.png  score" in first and "one.jpg  score" in second
     assert {name.split(".")[0] for name in names(tmp_path / "out")} == {"one", "two"}
+
+
+def test_a_folder_gets_a_table_and_what_else_is_asked_for(head: Path, tmp_path: Path) -> None:
+    make_photo(tmp_path / "in/b/two.png")
+    make_photo(tmp_path / "in/one.jpg")
+    (tmp_path / "in/bad.jpg").write_text("no image")
+    result = localize(head, tmp_path / "out", tmp_path / "in", "--masks")
+    assert result.exit_code == 0, result.output
+    file = tmp_path / "out/localized.parquet"
+    assert result.stdout == f"{file}: 3 images, of which 1 could not be read\n"
+    assert "3/3" in result.stderr and "image/s" in result.stderr
+    table = pd.read_parquet(file)
+    assert list(table["path"]) == ["b/two.png", "bad.jpg", "one.jpg"]
+    assert names(tmp_path / "out") == ["localized.parquet", "masks", "settings.json"]
+    again = localize(head, tmp_path / "out", tmp_path / "in", "--masks")
+    assert again.stdout == result.stdout
+    stopped = localize(head, tmp_path / "other", tmp_path / "in", "--max-failures", "0")
+    assert stopped.exit_code == 1
+    assert "bad.jpg is not an image" in stopped.stderr
+
+
+def test_shards_of_a_manifest_are_merged(head: Path, tmp_path: Path) -> None:
+    for number in range(4):
+        make_photo(tmp_path / f"in/{number}.png", number)
+    (tmp_path / "in/list.csv").write_text("image\n" + "".join(f"{n}.png\n" for n in range(4)))
+    for shard in ("1/2", "2/2"):
+        result = localize(head, tmp_path / "out", tmp_path / "in/list.csv", "--shard", shard)
+        assert result.exit_code == 0, result.output
+    words = ["merge", str(tmp_path / "out"), "-o", str(tmp_path / "all.parquet")]
+    merged = CliRunner().invoke(app, words)
+    assert merged.stdout == f"{tmp_path / 'all.parquet'}: 4 images, of which 0 could not be read\n"
+    (tmp_path / "out/localized-2-of-2.parquet").unlink()
+    refused = CliRunner().invoke(app, words)
+    assert refused.exit_code == 1
+    assert refused.stderr == (
+        "dinolizer: Of 2 shards, number 2 is not there; finish it, or give its folder too.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("paths", "options", "says"),
+    [
+        (["in", "photo.png"], [], "given together with other paths"),
+        (["in", "in"], [], "given together with other paths"),
+        (["photo.png"], ["--masks"], "go with one folder or manifest"),
+        (["photo.png"], ["--shard", "1/2"], "go with one folder or manifest"),
+        (["in"], ["--shard", "3/2"], "The shard is '3/2'"),
+        (["no.csv"], [], "There is no manifest"),
+    ],
+)
+def test_the_two_modes_are_not_mixed(
+    paths: list[str], options: list[str], says: str, head: Path, tmp_path: Path
+) -> None:
+    make_photo(tmp_path / "photo.png")
+    make_photo(tmp_path / "in/photo.png")
+    result = localize(head, tmp_path / "out", *[tmp_path / path for path in paths], *options)
+    assert result.exit_code == 1
+    assert says in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_images_of_one_name_do_not_overwrite_each_other(head: Path, tmp_path: Path) -> None:
@@ -94,10 +154,10 @@ def test_running_again_replaces_the_results_whole(head: Path, tmp_path: Path) ->
 def test_one_bad_file_among_others_is_reported_and_the_others_are_done(
     head: Path, tmp_path: Path
 ) -> None:
-    make_photo(tmp_path / "in/a.png")
-    (tmp_path / "in/b.jpg").write_text("no image")
-    make_photo(tmp_path / "in/c.png")
-    result = localize(head, tmp_path / "out", tmp_path / "in")
+    photos = [make_photo(tmp_path / "in/a.png"), tmp_path / "in/b.jpg"]
+    photos[1].write_text("no image")
+    photos.append(make_photo(tmp_path / "in/c.png"))
+    result = localize(head, tmp_path / "out", *photos)
     assert result.exit_code == 1
     assert [line.split("  ")[0][-5:] for line in result.stdout.splitlines()] == ["a.png", "c.png"]
     complaints = [line for line in result.stderr.splitlines() if "dinolizer:" in line]
@@ -156,8 +216,8 @@ def test_help_names_the_commands_without_importing_torch() -> None:
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "False\n"
     output = CliRunner().invoke(app, ["--help"]).output
-    commands = ("localize", "fetch", "manifest", "train", "pretrain", "prepare", "summarise")
-    for command in (*commands, "check-parameters"):
+    commands = ("localize", "merge", "fetch", "manifest", "train", "pretrain", "prepare")
+    for command in (*commands, "summarise", "check-parameters"):
         assert command in output
 
 

@@ -65,7 +65,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "notebooks").mkdir()
     for name in declared():
         write_notebook(tmp_path, name)
-    shutil.copy(ROOT / "Snakefile", tmp_path)
+    for name in ("Snakefile", "bulk.smk"):
+        shutil.copy(ROOT / name, tmp_path)
     monkeypatch.setenv("DINOLIZER_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("DINOLIZER_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")

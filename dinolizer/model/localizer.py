@@ -1,7 +1,9 @@
 """From one photograph to a map of what was inpainted in it."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -118,34 +120,42 @@ class Localizer:
         """
         image = read_image(source)
         start = time.perf_counter()
-        logits = self.logits(image)
-        of_class = logits.sigmoid()[0] if len(logits) == 1 else logits.softmax(dim=0)[-1]
-        probability = of_class.cpu().numpy()
+        probability = self.probability(self.logits(image))
+        name = str(source) if isinstance(source, str | Path) else ""
+        result = self.localization(image, probability, name)
+        return replace(result, seconds=time.perf_counter() - start)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What a map depends on, the photograph apart: as in `Localization`, values of JSON."""
+        return {
+            "model": self.backbone.spec.name,
+            "backbone_hash": self.backbone.hash,
+            "head_hash": weights_hash(self.head),
+        } | {name: getattr(self.card, name) for name in ("window", *SETTINGS)}
+
+    def localization(
+        self, image: NDArray[np.uint8], probability: Tensor, source: str, seconds: float = 0.0
+    ) -> Localization:
+        """Put together what was found in an image: its map, ``(H, W)`` on any device."""
+        array = probability.cpu().numpy()
         return Localization(
-            probability=probability,
-            mask=probability > self.card.threshold,
-            score=float(np.percentile(probability, 99)),
+            probability=array,
+            mask=array > self.card.threshold,
+            score=float(np.percentile(array, 99)),
             image=image,
-            source=str(source) if isinstance(source, str | Path) else "",
-            model=self.backbone.spec.name,
-            backbone_hash=self.backbone.hash,
-            head_hash=weights_hash(self.head),
-            window=self.window,
-            stride=self.stride,
-            threshold=self.card.threshold,
-            reduce=self.card.reduce,
-            small=self.card.small,
+            source=source,
             working_size=self.working_size(*image.shape[:2]),
-            seconds=time.perf_counter() - start,
+            seconds=seconds,
+            **self.settings,
         )
 
     @torch.inference_mode()
     def logits(self, image: NDArray[np.uint8]) -> Tensor:
         """Logits of an image, uint8 ``(H, W, 3)`` RGB: float32 ``(C, H, W)`` on the device."""
-        size = image.shape[:2]
-        working = self.working_size(*size)
-        fitted = image if working == size else self._fit(image, working)
-        positions = grid(*working, self.window, self.stride)
+        fitted = self.fit(image)
+        height, width = fitted.shape[:2]
+        positions = grid(height, width, self.window, self.stride)
         patch_logits = []  # (n, C, h, w): few numbers, also for a large image
         batch = batch_size(self.backbone.device)
         for start in range(0, len(positions), batch):
@@ -153,15 +163,32 @@ class Localizer:
                 fitted[top : top + self.window, left : left + self.window]
                 for top, left in positions[start : start + batch]
             ]
-            patch_logits.append(self.head(self.backbone(as_batch(windows, self.backbone.device))))
-        logits = accumulate(
-            torch.cat(patch_logits), positions, working, self.window, self.card.reduce
-        )
+            patch_logits.append(self.window_logits(windows))
+        return self.assemble(torch.cat(patch_logits), image.shape[:2])
+
+    @torch.inference_mode()
+    def window_logits(self, windows: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """Logits at patch resolution, ``(N, C, h, w)``, of windows uint8 ``(window, window, 3)``,
+        in one batch."""
+        return self.head(self.backbone(as_batch(windows, self.backbone.device)))
+
+    @torch.inference_mode()
+    def assemble(self, patch_logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Logits ``(C, H, W)`` of an image of ``size`` from those of all of its windows in the
+        order of `grid`, ``(N, C, h, w)``."""
+        working = self.working_size(*size)
+        positions = grid(*working, self.window, self.stride)
+        logits = accumulate(patch_logits, positions, working, self.window, self.card.reduce)
         if working == size:
             return logits
         if self.card.small == "pad":
             return logits[:, : size[0], : size[1]]
         return F.interpolate(logits[None], size=size, mode="bilinear", antialias=True)[0]
+
+    @torch.inference_mode()
+    def probability(self, logits: Tensor) -> Tensor:
+        """Probability ``(H, W)`` of generation from logits ``(C, H, W)``, on the same device."""
+        return logits.sigmoid()[0] if len(logits) == 1 else logits.softmax(dim=0)[-1]
 
     def working_size(self, height: int, width: int) -> tuple[int, int]:
         """``(H, W)`` that the windows are laid on, for a photograph of that height and width.
@@ -189,7 +216,11 @@ class Localizer:
             )
         return new_height, new_width
 
-    def _fit(self, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    def fit(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Bring an image to its `working_size`; it is returned as it is where it has that."""
+        size = self.working_size(*image.shape[:2])
+        if size == image.shape[:2]:
+            return image
         if self.card.small == "resize":
             return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
         below, right = size[0] - image.shape[0], size[1] - image.shape[1]

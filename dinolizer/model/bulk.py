@@ -1,0 +1,177 @@
+"""Many photographs as one stream of windows: batches do not end where a photograph ends."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dinolizer.data.images import read_image
+from dinolizer.errors import InputError
+from dinolizer.model.features import batch_size
+from dinolizer.model.localization import Localization
+from dinolizer.model.localizer import Localizer
+from dinolizer.model.windows import grid
+
+THREADS = 4
+"""That read images ahead, and again as many that finish results behind."""
+
+Source = str | Path | NDArray[np.uint8]
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+@dataclass(eq=False)
+class _Open:
+    """A photograph whose windows are on their way."""
+
+    image: NDArray[np.uint8]
+    fitted: NDArray[np.uint8]
+    source: str
+    positions: list[tuple[int, int]]
+    logits: list[Tensor] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def done(self) -> bool:
+        return len(self.logits) == len(self.positions)
+
+
+def localize_many(
+    localizer: Localizer,
+    sources: Iterable[Source],
+    then: Callable[[Localization], Out],
+    *,
+    batch: int | None = None,
+    threads: int = THREADS,
+) -> Iterator[Out | InputError]:
+    """Localize images one after the other, as `Localizer` does each, at the backbone's own speed.
+
+    Images are read ahead and results finished behind in threads. Every batch has the same number of
+    windows, of as many images as it takes, the last one filled up with repeats: so what a window
+    gives depends neither on its neighbours nor on where a run was taken up again.
+
+    Parameters
+    ----------
+    localizer
+        On any device.
+    sources
+        As for `read_image`. It is drawn from as results are taken: at any time the images of one
+        batch are in memory, and some ``2 * threads`` more.
+    then
+        Called with each result, in a thread: what is to be saved of it, is saved there.
+    batch
+        Windows in a batch; by default `batch_size`.
+    threads
+        That read, and again as many that finish.
+
+    Yields
+    ------
+    Out or InputError
+        For every source, in order: what ``then`` returned, or why the image could not be read. A
+        result's ``seconds`` are the image's share, by windows, of the time that passed: they add up
+        to the whole.
+    """
+
+    def load(source: Source) -> _Open | InputError:
+        try:
+            image = read_image(source)
+            fitted = localizer.fit(image)
+        except InputError as error:
+            return error
+        name = "" if isinstance(source, np.ndarray) else str(source)
+        height, width = fitted.shape[:2]
+        positions = grid(height, width, localizer.window, localizer.stride)
+        return _Open(image, fitted, name, positions)
+
+    def finish(ready: tuple[_Open, Tensor] | InputError) -> Out | InputError:
+        if isinstance(ready, InputError):
+            return ready
+        opened, probability = ready
+        return then(
+            localizer.localization(opened.image, probability, opened.source, opened.seconds)
+        )
+
+    loaded = in_threads(load, sources, threads)
+    size = batch or batch_size(localizer.backbone.device)
+    yield from in_threads(finish, _maps(localizer, loaded, size), threads)
+
+
+def _maps(
+    localizer: Localizer, images: Iterable[_Open | InputError], size: int
+) -> Iterator[tuple[_Open, Tensor] | InputError]:
+    """The map of each image, still on the device, as soon as its last window is through."""
+    queue: deque[_Open | InputError] = deque()
+    waiting: list[tuple[_Open, tuple[int, int]]] = []
+    clock = time.perf_counter()
+
+    def run() -> None:
+        nonlocal clock
+        logits = localizer.window_logits(_cut(waiting, localizer.window, size))
+        now = time.perf_counter()
+        for (opened, _), patch_logits in zip(waiting, logits[: len(waiting)].split(1), strict=True):
+            opened.logits.append(patch_logits)
+            opened.seconds += (now - clock) / len(waiting)
+        waiting.clear()
+        clock = now
+
+    def ready() -> Iterator[tuple[_Open, Tensor] | InputError]:
+        while queue and (isinstance(queue[0], InputError) or queue[0].done):
+            head = queue.popleft()
+            if isinstance(head, InputError):
+                yield head
+                continue
+            logits = localizer.assemble(torch.cat(head.logits), head.image.shape[:2])
+            yield head, localizer.probability(logits)
+
+    for item in images:
+        queue.append(item)
+        if isinstance(item, _Open):
+            for position in item.positions:
+                waiting.append((item, position))
+                if len(waiting) == size:
+                    run()
+        # Each image that waits has a window in the batch: where more wait, most are errors.
+        if waiting and len(queue) > size:
+            run()
+        yield from ready()
+    if waiting:
+        run()
+    yield from ready()
+
+
+def _cut(
+    waiting: list[tuple[_Open, tuple[int, int]]], window: int, size: int
+) -> list[NDArray[np.uint8]]:
+    windows = [
+        opened.fitted[top : top + window, left : left + window] for opened, (top, left) in waiting
+    ]
+    return windows + windows[-1:] * (size - len(windows))
+
+
+def in_threads(
+    function: Callable[[In], Out], items: Iterable[In], threads: int = THREADS
+) -> Iterator[Out]:
+    """``map``, in threads and in order, at most ``threads`` items ahead of what is taken.
+
+    ``items`` is drawn from in the caller's own thread.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        pending: deque[Future[Out]] = deque()
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) > threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()

@@ -1,0 +1,114 @@
+"""The bulk job of the Snakefile, with real worker processes, of which one is killed on purpose."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+from small import random_head
+
+from dinolizer.data.ledger import read_rows
+from dinolizer.data.listing import read_listing
+from dinolizer.model.backbones import load_backbone
+from dinolizer.model.head import HeadCard, save_head
+from dinolizer.paths import ROOT
+
+COUNT = 8
+# The command itself, with a part for each row; the first worker on shard 1 kills itself as it is
+# about to write its third one.
+WORKER = """#!{python}
+import os, signal, sys
+from pathlib import Path
+from dinolizer.cli import app
+if "1/2" in sys.argv and not Path("killed").exists():
+    from dinolizer.data.ledger import Ledger
+    from dinolizer.model import scan
+    scan.PART_ROWS = 1
+    write = Ledger.write
+    def write_or_die(self, rows):
+        if len(list(self.parts.glob("*.parquet"))) == 2:
+            Path("killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        write(self, rows)
+    Ledger.write = write_or_die
+with open("started", "a") as file:
+    print(*sys.argv[1:], file=file)
+app()
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("Snakefile", "bulk.smk"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
+    for number in range(COUNT):
+        noise = np.random.default_rng(number).integers(0, 256, (40, 50, 3), np.uint8)
+        (tmp_path / "in put").mkdir(exist_ok=True)
+        Image.fromarray(noise).save(tmp_path / "in put" / f"{number}.png")
+    backbone = load_backbone("untrained-pocket", device="cpu")
+    card = HeadCard("untrained-pocket", backbone.hash, "pristine", 224, 112, small="pad")
+    save_head(tmp_path / "head.safetensors", random_head(backbone.dim), card)
+    worker = tmp_path / "bin" / "dinolizer"
+    worker.parent.mkdir()
+    worker.write_text(WORKER.format(python=sys.executable))
+    worker.chmod(0o755)
+    programs = (worker.parent, Path(sys.executable).parent, os.environ["PATH"])
+    monkeypatch.setenv("PATH", os.pathsep.join(map(str, programs)))
+    monkeypatch.setenv("DINOLIZER_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("DINOLIZER_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def bulk(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    options = "--model untrained-pocket --head head.safetensors --device cpu --masks"
+    settings = ["images=in put", "shards=2", "out=found", f"localize={options}"]
+    command = [sys.executable, "-m", "snakemake", *arguments, "bulk", "--config", *settings]
+    return subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+
+
+def test_a_killed_worker_is_started_again_and_every_image_has_one_row(checkout: Path) -> None:
+    done = bulk(checkout, "--cores", "2")
+    assert done.returncode == 0, done.stderr
+    assert (checkout / "killed").exists()
+    started = (checkout / "started").read_text()
+    assert [started.count(text) for text in ("--shard 1/2", "--shard 2/2", "merge")] == [2, 1, 1]
+    rows, settings = read_rows(checkout / "found" / "localized.parquet")
+    assert rows["path"].to_pylist() == [f"{number}.png" for number in range(COUNT)]
+    assert rows["error"].null_count == COUNT
+    assert settings["list"] == read_listing(checkout / "in put").hash
+    whole = pd.concat(
+        pd.read_parquet(checkout / "found" / f"localized-{number}-of-2.parquet")
+        for number in (1, 2)
+    )
+    pd.testing.assert_frame_equal(
+        rows.to_pandas(), whole.sort_values("path", ignore_index=True), check_dtype=False
+    )
+    assert len(list((checkout / "found" / "masks").glob("[!.]*.png"))) == COUNT
+    assert not list((checkout / "found").glob("parts*"))
+
+
+def test_the_slurm_profile_asks_for_a_gpu_and_cores_for_each_shard(checkout: Path) -> None:
+    profile = yaml.safe_load((checkout / "profiles/slurm/config.yaml").read_text())
+    assert profile["executor"] == "slurm"
+    planned = bulk(
+        checkout, "--profile", "profiles/slurm", "--executor", "local", "--cores", "8", "-n"
+    )
+    assert planned.returncode == 0, planned.stderr
+    shards = planned.stdout.split("rule bulk_shard:")[1:]
+    assert len(shards) == 2
+    for asked in ("gpu=1", "threads: 8", "mem_mb=32000", "slurm_partition=gpu", "runtime=720"):
+        assert asked in shards[0]
+
+
+def test_without_images_it_says_how_to_name_them(checkout: Path) -> None:
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "bulk"]
+    refused = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert "--config images=FOLDER_OR_MANIFEST" in refused.stderr
