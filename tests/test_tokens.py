@@ -36,7 +36,7 @@ def tokens(
     rotate: Rotation | None = None,
     depth: int = TINY["depth"],
 ) -> Tensor:
-    """Normed patch tokens (N, D, h, w) of normalised pixels (N, 3, H, W), after that many blocks."""
+    """Normed patch tokens (N, D, h, w) after that many blocks, of pixels (N, 3, H, W)."""
     filters = state["patch_embed.proj.weight"]
     x = conv2d(pixels, filters, state["patch_embed.proj.bias"], stride=filters.shape[-1])
     batch, dim, height, width = x.shape

@@ -94,6 +94,15 @@ class Stack(nn.Module):
         head.load_state_dict({"weight": weight, "bias": bias})
         return head.eval().requires_grad_(False)
 
+    def cut_at(self, logits: Tensor) -> "Stack":
+        """Copy the heads with as much taken off the logits of each, ``(K,)``; frozen.
+
+        What lies over 0 then, lay over that cut before.
+        """
+        moved = self.take(range(len(self.bias)))
+        (moved.last_bias if self.hidden else moved.bias).sub_(logits[:, None])
+        return moved
+
     @property
     def size(self) -> int:
         """Parameters of one head, those of the standardisation being folded into them."""
