@@ -3,8 +3,8 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import pandas as pd
 from torch import Tensor
 
@@ -130,18 +130,16 @@ def compare(
     difference to the reference, with its interval, and ``marked``, the mean share that is marked
     where nothing is edited (nan without such rows).
     """
-    edited = rows[rows["iou"].notna()]
-    means = edited.pivot_table("iou", ["group", "family", "image"], list(by), sort=False)
-    base = means[tuple(reference[name] for name in by)]
-    of_seeds = _macro(edited, [*by, "seed"]).unstack("seed").std(axis=1, ddof=1)
-    marked = rows[rows["iou"].isna()].groupby(list(by))["marked"].mean()
+    variants: dict[Any, pd.DataFrame] = dict(list(rows.groupby(list(by), sort=False)))
+    base = _of_images(variants[tuple(reference[name] for name in by)])
     lines = []
-    for variant in means:
-        line = dict(zip(by, variant, strict=True)) | {"n": len(means)}
-        line |= _with_interval("iou", means[variant], seed)
-        line |= {"iou_sd": of_seeds[variant]}
-        line |= _with_interval("change", means[variant] - base, seed)
-        lines.append(line | {"marked": marked.get(variant, np.nan)})
+    for values, own in variants.items():
+        images = _of_images(own)
+        line: dict[str, object] = {**dict(zip(by, values, strict=True)), "n": len(images)}
+        line |= _with_interval("iou", images, seed)
+        of_seeds = own.groupby(["seed", "family"])["iou"].mean().groupby("seed").mean()
+        line |= {"iou_sd": of_seeds.std(ddof=1), **_with_interval("change", images - base, seed)}
+        lines.append(line | {"marked": own.loc[own["iou"].isna(), "marked"].mean()})
     return pd.DataFrame(lines)
 
 
@@ -156,9 +154,10 @@ def verdict(line: Mapping[str, float]) -> str:
     return "not supported" if line["change_low"] > 0 else "not testable in this profile"
 
 
-def _macro(rows: pd.DataFrame, by: list[str]) -> "pd.Series[float]":
-    """Mean over the families of the mean in each."""
-    return rows.groupby([*by, "family"])["iou"].mean().groupby(by).mean()
+def _of_images(rows: pd.DataFrame) -> "pd.Series[float]":
+    """IoU of every edited image, mean over seeds."""
+    edited = rows[rows["iou"].notna()]
+    return edited.groupby(["group", "family", "image"], sort=False)["iou"].mean()
 
 
 def _with_interval(name: str, values: "pd.Series[float]", seed: int) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Figures of what was varied: the size of the edit, the layer, the head; see `plots` for the look."""
+"""Figures of what was varied: the size of an edit, the layer, the head; the look is of `plots`."""
 
 from collections.abc import Mapping, Sequence
 
@@ -59,7 +59,7 @@ def comparison_dots(
     ----------
     tables : a heading and lines with the column ``label``; a block of rows each, from the top.
     scores : from a column, which has ``_low`` and ``_high`` beside it (or has no interval), to the
-        label of its panel. A score of changes has its zero marked.
+        label of its panel. ``threshold``, a share, gets a logarithmic axis; a change its zero.
     note : the footer.
     """
     count = sum(len(table) for _, table in tables)
@@ -80,7 +80,12 @@ def comparison_dots(
     for panel, (score, label) in zip(panels, scores.items(), strict=True):
         panel.set_xlabel(label)
         panel.grid(True, axis="x")
-        if score.endswith(("change", "shift")):
+        if score == "threshold":
+            panel.set_xscale("log")
+            ticks_of = (0.01, 0.1, 1)
+            panel.set_xticks(ticks_of, [f"{100 * tick:g} %" for tick in ticks_of])
+            panel.minorticks_off()
+        if score.endswith("change"):
             panel.axvline(0, color="0.4", linewidth=0.8)
     panels[0].set_yticks([at for at, _ in ticks], [label for _, label in ticks])
     panels[0].invert_yaxis()

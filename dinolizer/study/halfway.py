@@ -11,6 +11,8 @@ DETECTED = 0.5
 PAPER_RANGE = (0.12, 0.20)
 """The paper: edits below 12 to 20 % of a window are missed."""
 RESAMPLES = 300
+WEAK = 1e4
+"""Inverse of the penalty on the slope: no more than what a share that tells all apart needs."""
 SIZE_RULE = (
     f"An edit is detected where at least {DETECTED:.0%} of its pixels are marked; the threshold is "
     "the share at which a logistic curve over the logarithm of the share is at one half"
@@ -22,8 +24,8 @@ def thresholds(
 ) -> NDArray[np.float64]:
     """Share at which detection is at one half, of all photographs and of bootstrap draws of them.
 
-    The curve is a logistic regression, without a penalty, of detected or not on the logarithm of
-    the share, over edits from `SMALLEST` to `LARGEST`.
+    The curve is a logistic regression of detected or not on the logarithm of the share, over edits
+    from `SMALLEST` to `LARGEST`.
 
     Parameters
     ----------
@@ -80,13 +82,14 @@ def verdict(draws: NDArray[np.float64]) -> str:
 def _half(
     places: NDArray[np.float64], yes: NDArray[np.bool_], weight: NDArray[np.float64]
 ) -> float:
-    """Share at which the weighted logistic curve is at one half; 1 where there is none below."""
+    """Share at which the weighted logistic curve is at one half; 1 where there is none below, and
+    `SMALLEST` where all are detected."""
     there = weight > 0
     if not there.any() or yes[there].all():
         return SMALLEST
     if not yes[there].any():
         return 1.0
-    curve = LogisticRegression(C=np.inf, solver="newton-cholesky")
+    curve = LogisticRegression(C=WEAK, solver="newton-cholesky")
     curve.fit(places[there], yes[there], sample_weight=weight[there])
     slope, offset = float(curve.coef_[0, 0]), float(curve.intercept_[0])
     return float(np.exp(min(-offset / slope, 0.0))) if slope > 0 else 1.0

@@ -1,7 +1,8 @@
 """Maps of whole images by many heads at once, and their scores."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,14 +19,14 @@ from dinolizer.model.windows import accumulate
 from dinolizer.study.crossfit import Windows, card_for
 from dinolizer.study.evaluation import Row, edited_truth
 from dinolizer.study.metrics import counts
-from dinolizer.study.samples import Sample, enlarged
+from dinolizer.study.samples import Sample, enlarged, own_logits
 
 Maps = Callable[[NDArray[np.uint8], Row], Tensor]
 """Takes an image, uint8 (H, W, 3), and its row of the manifest; gives logits (K, H, W)."""
 
 
 def image_rows(
-    maps: Maps, manifest: pd.DataFrame, names: Sequence[Mapping[str, object]]
+    maps: Maps, manifest: pd.DataFrame, names: Sequence[Mapping[str, Any]]
 ) -> pd.DataFrame:
     """Scores of every image by each of K heads; a logit over 0 is marked.
 
@@ -54,6 +55,44 @@ def image_rows(
     return pd.DataFrame(lines)
 
 
+class Together(nn.Module):
+    """Stacks behind one another: tokens ``(N, D, h, w)`` to the logits of all heads' channels."""
+
+    def __init__(self, stacks: Iterable[Stack]) -> None:
+        super().__init__()
+        self.stacks = nn.ModuleList(stacks)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits ``(N, K, h, w)``."""
+        return torch.cat([stack(tokens).flatten(1, 2) for stack in self.stacks], dim=1)
+
+
+def own_maps(
+    backbone: Backbone,
+    stacks: Sequence[Stack],
+    tokens: Tensor,
+    sample: Sample,
+    windows: Windows | None,
+    manifest: pd.DataFrame,
+) -> Maps:
+    """Maps by the heads that never met an image's photograph: from its windows' tokens where they
+    are there, else by the localizer.
+
+    Parameters
+    ----------
+    stacks
+        As for `maps_of_scales`.
+    tokens, sample, windows
+        Of `dinolizer.study.samples.read_sample`.
+    manifest
+        The images that the windows are of.
+    """
+    if windows is None:
+        return maps_of_scales(backbone, stacks, sample)
+    logits = torch.cat([own_logits(stack, tokens, sample) for stack in stacks], dim=1)
+    return maps_of_windows(logits, windows, manifest)
+
+
 def maps_of_windows(logits: Tensor, windows: Windows, manifest: pd.DataFrame) -> Maps:
     """Maps from the logits of windows that are there already, as the localizer draws them.
 
@@ -75,14 +114,14 @@ def maps_of_windows(logits: Tensor, windows: Windows, manifest: pd.DataFrame) ->
 
 
 def maps_of_scales(
-    backbone: Backbone, stack: Stack, sample: Sample, scales: Sequence[float] = (1.0,)
+    backbone: Backbone, stacks: Sequence[Stack], sample: Sample, scales: Sequence[float] = (1.0,)
 ) -> Maps:
     """Maps by the localizer, of the image as it is and enlarged.
 
     Parameters
     ----------
-    stack
-        K / F heads for each of the F folds, as for `dinolizer.study.samples.own_logits`.
+    stacks
+        With K heads in all; those of F folds in turn, see `dinolizer.study.samples.own_logits`.
     sample
         Says which photograph is in which fold.
     scales
@@ -92,17 +131,18 @@ def maps_of_scales(
     -------
     Maps of ``Z * K / F`` channels: the mean logits of the first scale, of the first two, ...
     """
-    folds, count = len(sample.train), len(stack.bias)
-    fold_of = dict(zip(sample.rows["group"], sample.fold.tolist(), strict=True))
+    folds = len(sample.train)
+    tested = sample.fold >= 0
+    fold_of = dict(zip(sample.rows["group"][tested], sample.fold[tested].tolist(), strict=True))
     card = replace(card_for(backbone, about=""), reduce="mean")
     cards = [card if scale == 1 else replace(card, stride=card.window) for scale in scales]
     heads = [
-        nn.Sequential(stack.take(range(fold, count, folds)), nn.Flatten(1, 2))
+        Together(stack.take(range(fold, len(stack.bias), folds)) for stack in stacks)
         for fold in range(folds)
     ]
 
     def maps(image: NDArray[np.uint8], row: Row) -> Tensor:
-        head = heads[fold_of.get(row["group"], 0)]
+        head = heads[fold_of[row["group"]] if folds > 1 else 0]
         of_scales = []
         for scale, settings in zip(scales, cards, strict=True):
             logits = Localizer(backbone, head, settings).logits(enlarged(image, scale))

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from dinolizer.data.crops import TRAIN, Crops
 from dinolizer.errors import InputError
-from dinolizer.model.backbones import BackboneSpec
+from dinolizer.model.backbones import Backbone, BackboneSpec
+from dinolizer.model.features import extract
 from dinolizer.model.stack import Stack
-from dinolizer.study.crossfit import POLICY, Windows
+from dinolizer.study.crossfit import POLICY, Windows, read_windows
 from dinolizer.study.material import Material
 
 
@@ -63,6 +64,29 @@ class Sample:
         return torch.from_numpy(weights)
 
 
+def read_sample(
+    material: Material, backbone: Backbone, count: int = 0, seed: int = 0
+) -> tuple[Tensor, Sample, Windows | None]:
+    """Tokens and labels of a study: of all windows where photographs are cross-fitted, else of one
+    crop of each image.
+
+    Parameters
+    ----------
+    count, seed
+        As in `crop_sample`.
+
+    Returns
+    -------
+    tokens, sample, windows
+        float16 ``(N, D, h, w)`` on the CPU; the windows, where they are all there.
+    """
+    if material.train is None:
+        windows = read_windows(backbone, material.test)
+        return windows.tokens, window_sample(material, windows), windows
+    images, sample = crop_sample(material, backbone.spec, count, seed)
+    return extract(backbone, images), sample, None
+
+
 def window_sample(material: Material, windows: Windows) -> Sample:
     """All windows of the images of a cross-fit study, whose tokens are there already.
 
@@ -72,7 +96,7 @@ def window_sample(material: Material, windows: Windows) -> Sample:
         Of ``material.test``, see `dinolizer.study.crossfit.read_windows`.
     """
     rows = material.test.loc[material.test.index.repeat(len(windows.positions))]
-    return _cross_fitted(rows, windows.targets)
+    return _cross_fitted(material, rows, windows.targets)
 
 
 def crop_sample(
@@ -106,7 +130,7 @@ def crop_sample(
     InputError
         If the training set has no row of the split ``train``.
     """
-    rows, fitted = _some(material.test, count, seed), 0
+    rows, fitted = some_rows(material.test, count, seed), 0
     if material.train is not None:
         training = _training_rows(material.train, count, seed)
         fitted = len(training)
@@ -117,7 +141,7 @@ def crop_sample(
     images = [image.permute(1, 2, 0).contiguous().numpy() for image, _ in pairs]
     targets = torch.stack([shares for _, shares in pairs])
     if material.train is None:
-        return images, _cross_fitted(rows, targets)
+        return images, _cross_fitted(material, rows, targets)
     fold = np.repeat([-1, 0], [fitted, len(rows) - fitted])
     own = torch.from_numpy(fold < 0)[None]
     return images, Sample(targets, _with_share(rows, targets), fold, own)
@@ -130,7 +154,8 @@ class EnlargedCrops(Crops):
 
     def _read(self, row: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         image, labels = super()._read(row)
-        scale = self.scales[np.random.default_rng((self.seed, row)).integers(len(self.scales))]
+        rng = np.random.default_rng((self.seed, row))
+        scale = self.scales[int(rng.integers(len(self.scales)))]
         return enlarged(image, scale), enlarged(labels, scale)
 
 
@@ -179,8 +204,10 @@ def own_logits(stack: Stack, tokens: Tensor, sample: Sample) -> Tensor:
     return logits
 
 
-def _cross_fitted(rows: pd.DataFrame, targets: Tensor) -> Sample:
-    names, fold = np.unique(rows["group"].to_numpy(str), return_inverse=True)
+def _cross_fitted(material: Material, rows: pd.DataFrame, targets: Tensor) -> Sample:
+    """Rows of a cross-fit study: a fold for each of its photographs, also of those without a row."""
+    names = np.unique(material.test["group"].to_numpy(str))
+    fold = np.searchsorted(names, rows["group"].to_numpy(str))
     if len(names) < 2:
         raise InputError(
             f"Cross-fitting needs images of two photographs or more, but all are of {names[0]!r}."
@@ -190,22 +217,20 @@ def _cross_fitted(rows: pd.DataFrame, targets: Tensor) -> Sample:
 
 
 def _with_share(rows: pd.DataFrame, targets: Tensor) -> pd.DataFrame:
-    family = rows["family"] if "family" in rows else rows["generator"]
-    columns = {
-        "family": family.fillna(rows["generator"]),
-        "share": targets.mean((1, 2)).numpy(),
-    }
+    family = rows["family"].fillna(rows["generator"]) if "family" in rows else rows["generator"]
     kept = ["image", "group", "family", "kind", "area", "share"]
-    return rows.assign(**columns)[kept].reset_index(drop=True)
+    rows = rows.assign(family=family, share=targets.mean((1, 2)).numpy())
+    return rows[kept].reset_index(drop=True)
 
 
 def _training_rows(manifest: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
     rows = manifest[manifest["split"].isin(TRAIN)]
     if rows.empty:
         raise InputError("The training set has no row of the split 'train'; write one with it.")
-    return _some(rows, count, seed)
+    return some_rows(rows, count, seed)
 
 
-def _some(frame: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+def some_rows(frame: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    """At most so many rows of a manifest, drawn by the seed, in their order; 0 for all."""
     kept = frame.sample(count, random_state=seed) if 0 < count < len(frame) else frame
     return kept.sort_index().reset_index(drop=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dinolizer.model.stack import Stack
+from dinolizer.model.training import fit_stack
 from dinolizer.study.halfway import DETECTED, LARGEST, RESAMPLES, SMALLEST, interval, thresholds
 from dinolizer.study.metrics import bootstrap_interval
 from dinolizer.study.samples import Sample
@@ -45,26 +47,46 @@ def training_weights(sample: Sample, extra: Sample, drawn: Tensor) -> dict[str, 
     return {name: drawn * drawn.new_tensor(counted) for name, counted in ways.items()}
 
 
-def alike_cuts(stack: Stack, tokens: Tensor, sample: Sample, own: Tensor, reference: int) -> Tensor:
-    """Logit of each head over which it raises as many false alarms as its reference at one half.
+def fit_ways(
+    tokens: Tensor, sample: Sample, weights: Mapping[str, Tensor], *, epochs: int, seed: int
+) -> Stack:
+    """Fit the linear heads of all ways, seeds and folds, in this order, in one pass.
+
+    Parameters
+    ----------
+    tokens, sample
+        Windows as they are and the extra ones behind them.
+    weights
+        Of `training_weights`.
+    seed
+        Of the order of the windows.
+    """
+    train = torch.cat([of_way.flatten(0, 1) for of_way in weights.values()])
+    stack = Stack(len(train), tokens.shape[1])
+    fit_stack(stack, tokens, sample.targets, train, epochs=epochs, seed=seed)
+    return stack.requires_grad_(False)
+
+
+def alike_cuts(
+    stack: Stack, tokens: Tensor, sample: Sample, weights: Mapping[str, Tensor]
+) -> Tensor:
+    """Logit of each head over which it raises as many false alarms as one of the first way at 0.
 
     A head that marks more finds more: at one half, ways of training differ in both. At these cuts
     the same share of the patches is marked in the unedited windows that a head was fitted on.
 
     Parameters
     ----------
-    tokens, sample
-        All windows.
-    own
-        ``(K, N)``: over 0 where a head was fitted on a window.
-    reference
-        The first so many heads are references, head k that of the heads ``k + reference, ...``.
+    stack, tokens, sample, weights
+        As `fit_ways` gives and takes them.
 
     Returns
     -------
-    float32 ``(K,)``; 0 for the references, and for a head fitted on no window without an edit.
+    float32 ``(K,)``; 0 in the first way, and for a head fitted on no window without an edit.
     """
     clean = torch.from_numpy(np.flatnonzero(sample.rows["share"] == 0))
+    own = torch.cat([of_way.flatten(0, 1) for of_way in weights.values()])  # (K, N)
+    reference = len(own) // len(weights)
     cuts = torch.zeros(len(own))
     if not len(clean):
         return cuts
@@ -78,9 +100,7 @@ def alike_cuts(stack: Stack, tokens: Tensor, sample: Sample, own: Tensor, refere
     return cuts
 
 
-def window_rows(
-    logits: Tensor, sample: Sample, names: Sequence[Mapping[str, object]]
-) -> pd.DataFrame:
+def window_rows(logits: Tensor, sample: Sample, names: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Scores of every tested window, counted in whole patches: a marked patch marks its pixels.
 
     Parameters
@@ -173,6 +193,7 @@ def compare_ways(
     edited, and its change; intervals are 95 % over photographs. ``threshold_sd`` is the standard
     deviation over seeds.
     """
+    rows = rows.assign(number=rows.groupby(["way", "seed"]).cumcount())  # of the window or image
     base = thresholds(rows[rows["way"] == reference], share, seed, resamples)
     parts = {
         "small_iou": ("iou", rows[share].between(0, SMALL, inclusive="right")),
@@ -188,7 +209,7 @@ def compare_ways(
         line |= {"threshold_sd": float(np.std(of_seeds, ddof=1)) if len(of_seeds) > 1 else np.nan}
         line |= _with_ends("shift", draws[0] - base[0], interval(draws - base))
         for name, (score, chosen) in parts.items():
-            means = rows[chosen].groupby(["way", "group", "image", share])[score].mean()
+            means = rows[chosen].groupby(["way", "group", "number"])[score].mean()
             if means.empty:
                 nothing = (np.nan, np.nan)
                 line |= {name: np.nan, **_with_ends(f"{name}_change", np.nan, nothing)}
