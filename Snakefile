@@ -31,6 +31,16 @@ NOTEBOOKS = {
         "figures": ["04-chains", "04-double-jpeg", "04-robustness"],
         "prepared": True,
     },
+    "06-mask-size": {
+        "tables": ["06-scales", "06-sizes", "06-threshold", "06-training"],
+        "figures": ["06-examples", "06-sizes", "06-training"],
+        "prepared": True,
+    },
+    "08-backbone": {
+        "tables": ["08-heads", "08-layers"],
+        "figures": ["08-heads", "08-layers"],
+        "prepared": True,
+    },
     "A1-pocket": {"figures": ["A1-generators", "A1-pretraining"], "only": "pocket"},
 }
 

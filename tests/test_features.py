@@ -1,5 +1,6 @@
 """Tokens are computed once, kept under a key of all they depend on, and remade when damaged."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from dinolizer.errors import InputError
 from dinolizer.model import backbones
-from dinolizer.model.features import as_batch, extract, patch_targets
+from dinolizer.model.features import as_batch, extract, extract_layers, patch_targets
 
 IMAGES = [np.random.default_rng(k).integers(0, 256, (56, 56, 3), np.uint8) for k in range(5)]
 
@@ -26,13 +27,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Batch sizes the backbone is called with."""
     sizes: list[int] = []
-    forward = backbones.Backbone.forward
+    asked = backbones.Backbone.tokens_of_layers
 
-    def counted(self: backbones.Backbone, batch: Tensor) -> Tensor:
+    def counted(self: backbones.Backbone, batch: Tensor, layers: Sequence[int]) -> list[Tensor]:
         sizes.append(len(batch))
-        return forward(self, batch)
+        return asked(self, batch, layers)
 
-    monkeypatch.setattr(backbones.Backbone, "forward", counted)
+    monkeypatch.setattr(backbones.Backbone, "tokens_of_layers", counted)
     return sizes
 
 
@@ -61,6 +62,21 @@ def test_the_second_time_the_backbone_is_not_asked(cache: Path, forwards: list[i
     assert forwards == [4, 1]
     torch.testing.assert_close(second, first, rtol=0, atol=0)
     assert len(list(cache.iterdir())) == 1
+
+
+def test_layers_come_from_one_pass_and_the_last_one_is_shared(
+    cache: Path, forwards: list[int]
+) -> None:
+    backbone = small_backbone()
+    last = extract(backbone, IMAGES)
+    layers = extract_layers(backbone, IMAGES, [1, 2])
+    assert forwards == [4, 1, 4, 1]  # the second pass was for the first layer only
+    assert list(layers) == [1, 2]
+    torch.testing.assert_close(layers[2], last, rtol=0, atol=0)
+    assert not torch.allclose(layers[1].float(), last.float(), atol=0.01)
+    again = extract_layers(backbone, IMAGES, [1])
+    assert forwards == [4, 1, 4, 1]
+    torch.testing.assert_close(again[1], layers[1], rtol=0, atol=0)
 
 
 def one_pixel_changed() -> list[NDArray[np.uint8]]:

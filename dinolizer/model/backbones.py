@@ -1,5 +1,6 @@
 """Frozen vision transformers as sources of patch tokens."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -49,6 +50,8 @@ class Backbone(nn.Module):
     ----------
     dim : int
         D, the number of values of a token.
+    depth : int
+        Number of layers.
     hash : str
         SHA-256 of the weights, see `weights_hash`.
     """
@@ -66,6 +69,7 @@ class Backbone(nn.Module):
         self.spec = spec
         self.model = model.eval().requires_grad_(False)
         self.dim = int(model.embed_dim)
+        self.depth = len(model.blocks)
         self.hash = weights_hash(model)
         for name, values in (("mean", spec.mean), ("std", spec.std)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
@@ -104,6 +108,29 @@ class Backbone(nn.Module):
         InputError
             For another type or shape.
         """
+        return self.tokens_of_layers(batch, [self.depth])[0]
+
+    def tokens_of_layers(self, batch: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """Patch tokens of several layers in one pass, as `tokens` gives them for the last one.
+
+        All of them pass through the last norm, which was trained for the last layer: it brings the
+        tokens of the others to a like scale and means no more than that.
+
+        Parameters
+        ----------
+        layers
+            Numbers from 1 to ``depth``, ascending.
+
+        Raises
+        ------
+        InputError
+            As `tokens`, and for other layers.
+        """
+        if not layers or list(layers) != sorted({*layers} & {*range(1, self.depth + 1)}):
+            raise InputError(
+                f"The layers are {list(layers)}, but {self.spec.name!r} has those from 1 to "
+                f"{self.depth}: name some, in ascending order."
+            )
         patch = self.spec.patch
         if batch.ndim != 4 or batch.shape[1] != 3 or not batch.is_floating_point():
             raise InputError(
@@ -124,12 +151,13 @@ class Backbone(nn.Module):
         # timm drops the model's own num_prefix_tokens here: 5 with a class token and 4 registers.
         intermediates: list[Tensor] = self.model.forward_intermediates(  # type: ignore[assignment]
             (batch - self.mean) / self.std,
-            indices=1,
+            indices=[layer - 1 for layer in layers],
             norm=True,
+            stop_early=True,
             output_fmt="NCHW",
             intermediates_only=True,
         )
-        return intermediates[0]  # (N, D, h, w)
+        return intermediates  # of each layer (N, D, h, w)
 
 
 def pick_device(name: str | torch.device | None = None) -> torch.device:

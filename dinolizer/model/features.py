@@ -63,29 +63,57 @@ def extract(backbone: Backbone, images: Sequence[NDArray[np.uint8]]) -> Tensor:
     InputError
         Without images, and where their sizes differ.
     """
+    return extract_layers(backbone, images, [backbone.depth])[backbone.depth]
+
+
+def extract_layers(
+    backbone: Backbone, images: Sequence[NDArray[np.uint8]], layers: Sequence[int]
+) -> dict[int, Tensor]:
+    """As `extract`, for several layers: those that are not in the cache come from one pass.
+
+    Parameters
+    ----------
+    layers
+        As in `dinolizer.model.backbones.Backbone.tokens_of_layers`.
+    """
     sizes = sorted({image.shape for image in images})
     if len(sizes) != 1:
         raise InputError(
             f"The images have the shapes {sizes}, but all of them must have one and the same: "
             "crop them first."
         )
-    path = cache_dir() / "tokens" / f"{_key(backbone, images)}.safetensors"
-    cached = _load(path)
-    if cached is not None:
-        return cached
+    key = _key(backbone, images)
+    paths = {
+        layer: cache_dir()
+        / "tokens"
+        / f"{key}{'' if layer == backbone.depth else f'-{layer}'}.safetensors"
+        for layer in layers
+    }
+    cached = {layer: _load(path) for layer, path in paths.items()}
+    missing = [layer for layer, tokens in cached.items() if tokens is None]
+    found = {layer: tokens for layer, tokens in cached.items() if tokens is not None}
+    if missing:
+        computed = _compute(backbone, images, missing)
+        for layer in missing:
+            with atomic(paths[layer]) as draft:
+                save_file({"tokens": computed[layer]}, draft)
+        found |= computed
+    return {layer: found[layer] for layer in layers}
+
+
+@torch.no_grad()
+def _compute(
+    backbone: Backbone, images: Sequence[NDArray[np.uint8]], layers: Sequence[int]
+) -> dict[int, Tensor]:
     size = batch_size(backbone.device)
     starts = tqdm(
         range(0, len(images), size), desc="tokens", unit="batch", leave=False, disable=None
     )
-    tokens = torch.cat(
-        [
-            backbone(as_batch(images[start : start + size], backbone.device)).half().cpu()
-            for start in starts
-        ]
-    )
-    with atomic(path) as draft:
-        save_file({"tokens": tokens}, draft)
-    return tokens
+    batches = []
+    for start in starts:
+        batch = as_batch(images[start : start + size], backbone.device)
+        batches.append([part.half().cpu() for part in backbone.tokens_of_layers(batch, layers)])
+    return dict(zip(layers, map(torch.cat, zip(*batches, strict=True)), strict=True))
 
 
 def extract_crops(

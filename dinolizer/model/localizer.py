@@ -44,7 +44,7 @@ class Localizer:
         The settings. To change one: ``Localizer(l.backbone, l.head, replace(l.card, stride=56))``.
     """
 
-    def __init__(self, backbone: Backbone, head: nn.Conv2d, card: HeadCard) -> None:
+    def __init__(self, backbone: Backbone, head: nn.Module, card: HeadCard) -> None:
         if card.window % backbone.spec.patch:
             raise InputError(
                 f"The window is {card.window} pixels, but it must be a multiple of the patch of "

@@ -1,7 +1,16 @@
-"""The training loss of the head."""
+"""The training losses of heads: the paper's soft Dice, and those it can be compared with."""
+
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+Loss = Literal["dice", "bce", "focal", "dice+bce"]
+LOSSES: tuple[Loss, ...] = get_args(Loss)
+FOCUS = 2.0
+"""Exponent of the focal loss: the one that Lin et al. found best ("Focal Loss for Dense Object
+Detection", ICCV 2017). Their class weight is left out: it shifts what 0.5 means."""
 
 
 def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
@@ -58,3 +67,65 @@ def soft_dice(sums: Tensor, smooth: float = 1.0) -> Tensor:
     """Soft Dice of sums as `dice_sums` gives them: ``(2, ..., C) -> (...)``, the channels' mean."""
     both, total = sums
     return torch.mean((2 * both + smooth) / (total + smooth), dim=-1)
+
+
+def entropy_sums(logits: Tensor, target: Tensor, focus: float = 0.0) -> Tensor:
+    """Cross-entropy of each image, summed over its patches, in nats.
+
+    ``-sum(t (1 - p)^focus log p)`` over the classes, of which one channel has two: edited, with p
+    the sigmoid, and its complement. With a focus over 0 it is the focal loss without class weights.
+
+    Parameters
+    ----------
+    logits
+        ``(..., C, h, w)``.
+    target
+        In [0, 1], as many axes; broadcast to the logits.
+
+    Returns
+    -------
+    Tensor
+        ``(...)``.
+    """
+    if logits.shape[-3] == 1 and not focus:
+        each = F.softplus(logits) - target * logits  # the same, in half the work
+    elif logits.shape[-3] == 1:
+        surprise, relief = F.softplus(-logits), F.softplus(logits)  # -log p, -log (1 - p)
+        missed = target * (-focus * relief).exp() * surprise
+        each = missed + (1 - target) * (-focus * surprise).exp() * relief
+    else:
+        logarithm = logits.log_softmax(dim=-3)
+        each = -target * (1 - logarithm.exp()) ** focus * logarithm
+    return each.sum((-3, -2, -1))
+
+
+def loss_of_heads(loss: Loss, logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """Loss of each of K heads over its own images of a batch.
+
+    Parameters
+    ----------
+    loss
+        ``"dice"`` as `dice_loss`; ``"bce"``: mean cross-entropy of a patch; ``"focal"``: the same
+        with `FOCUS`; ``"dice+bce"``: the sum of the two.
+    logits
+        ``(N, K, C, h, w)``.
+    target
+        In [0, 1], ``(N, C, h, w)``.
+    weights
+        ``(K, N)``: how much an image counts for a head; 2 as if it were there twice.
+
+    Returns
+    -------
+    Tensor
+        ``(K,)``.
+    """
+    target = target[:, None]
+    total = torch.zeros(len(weights), device=logits.device)
+    if loss in ("dice", "dice+bce"):
+        sums = torch.einsum("snkc,kn->skc", dice_sums(logits, target), weights)
+        total = total + 1 - soft_dice(sums)
+    if loss != "dice":
+        sums = entropy_sums(logits, target, FOCUS if loss == "focal" else 0.0)
+        patches = weights.sum(1) * target.shape[-2] * target.shape[-1]
+        total = total + torch.einsum("nk,kn->k", sums, weights) / patches.clamp(min=1)
+    return total

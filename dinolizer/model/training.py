@@ -1,4 +1,4 @@
-"""Fitting the linear head on tokens that are already there."""
+"""Fitting heads on tokens that are already there."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from dinolizer.errors import InputError
-from dinolizer.model.head import make_head
-from dinolizer.model.losses import dice_sums, soft_dice
+from dinolizer.model.losses import LOSSES, Loss, dice_sums, loss_of_heads, soft_dice
+from dinolizer.model.stack import Stack
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,41 @@ def fit_heads(
     train: Tensor,
     *,
     validation: Tensor | None = None,
+    **settings: Any,
+) -> list[Fit]:
+    """Fit K linear heads together, with AdamW and soft Dice at patch resolution.
+
+    Parameters
+    ----------
+    tokens, targets, train, validation, **settings
+        As in `fit_stack`.
+
+    Raises
+    ------
+    InputError
+        See `fit_stack`.
+    """
+    classes = targets.shape[1] if targets.ndim == 4 else 1
+    stack = Stack(len(train), tokens.shape[1], classes).to(tokens.device)
+    histories = fit_stack(stack, tokens, targets, train, validation=validation, **settings)
+    return [Fit(stack.linear(number), history) for number, history in enumerate(histories)]
+
+
+def fit_stack(
+    stack: Stack,
+    tokens: Tensor,
+    targets: Tensor,
+    train: Tensor,
+    *,
+    validation: Tensor | None = None,
+    losses: Sequence[Loss] | None = None,
     epochs: int = 20,
     lr: float = 0.05,
     weight_decay: float = 0.01,
     seed: int = 0,
     batch_size: int = 64,
-) -> list[Fit]:
-    """Fit K linear heads together with AdamW and soft Dice at patch resolution.
+) -> list[pd.DataFrame]:
+    """Fit a stack of K heads in place, with AdamW.
 
     They share the pass over the tokens and nothing else: each has its own windows, loss, weights
     and step sizes, so it comes out as if it had been fitted alone on the same batches.
@@ -69,18 +97,23 @@ def fit_heads(
     resolution is a choice of this project; at which the paper takes it is not known.
 
     Tokens are standardised per channel, which conditions the problem; mean and scale are folded
-    into the weights, so that a head is the plain linear one: ``D + 1`` parameters per class.
+    into the weights, so that a linear head is the plain one: ``D + 1`` parameters per class.
 
     Parameters
     ----------
+    stack
+        On the device of the tokens.
     tokens
         ``(N, D, h, w)``, float16 or float32, on any device; cast batch by batch.
     targets
         In [0, 1]: ``(N, h, w)``, or ``(N, C, h, w)`` for C classes.
     train
-        bool ``(K, N)``: the windows that each head is fitted on.
+        ``(K, N)``, bool: the windows that each head is fitted on; or numbers from 0: how much each
+        window counts for it, 2 as if it were there twice.
     validation
         bool ``(K, N)``: the windows that are only measured for each head.
+    losses
+        Of each head, see `dinolizer.model.losses.loss_of_heads`; without it all take soft Dice.
     epochs, batch_size
         Passes over the windows, and windows per step; windows in a batch that are not a head's own
         do not count for it.
@@ -89,54 +122,71 @@ def fit_heads(
     seed
         Of the order of the windows. The same seed gives the same heads.
 
+    Returns
+    -------
+    list of DataFrame
+        The `Fit.history` of each head.
+
     Raises
     ------
     InputError
-        If tokens, targets and windows do not belong together, or a head has none to be fitted on.
+        If tokens, targets and windows do not belong together, a head has none to be fitted on, or
+        there is no such loss.
     """
     _check(tokens, targets, train)
     targets = targets if targets.ndim == 4 else targets[:, None]
-    shape = (len(train), targets.shape[1], tokens.shape[1])
-    train, measured = (
+    own, measured = (
         members.to(tokens.device, torch.float32)
         for members in (train, torch.zeros_like(train) if validation is None else validation)
     )
-    mean, scale = _standardisation(tokens, train, batch_size)
-    weight = torch.zeros(shape, device=tokens.device, requires_grad=True)
-    bias = torch.zeros(shape[:2], device=tokens.device, requires_grad=True)
-    optimiser = torch.optim.AdamW([weight, bias], lr=lr, weight_decay=weight_decay)
-    windows, held = (members.any(0).nonzero().squeeze(1).cpu() for members in (train, measured))
+    heads_of = _heads_of_losses(losses or ["dice"] * len(train))
+    stack.mean, stack.scale = standardisation(tokens, own, batch_size)
+    optimiser = torch.optim.AdamW(stack.parameters(), lr=lr, weight_decay=weight_decay)
+    windows, held = (members.any(0).nonzero().squeeze(1).cpu() for members in (own, measured))
     steps = epochs * -(-len(windows) // batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps)
     order = torch.Generator().manual_seed(seed)
 
-    def sums(chosen: Tensor, members: Tensor) -> Tensor:
-        """``sum(p t)`` and ``sum(p) + sum(t)`` of every head over its own of the chosen windows."""
-        folded, offset = _fold(weight, bias, mean, scale)
-        logits = torch.einsum("kcd,ndhw->nkchw", folded, tokens[chosen].float())
-        of_windows = dice_sums(logits + offset[..., None, None], targets[chosen, None].float())
-        return torch.einsum("snkc,kn->skc", of_windows, members[:, chosen])
+    def ask(chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of all heads ``(n, K, C, h, w)`` and targets of the chosen windows."""
+        return stack(tokens[chosen].float()), targets[chosen].float()
 
-    losses, dices = [], []  # of every epoch, (K,)
+    of_epochs, dices = [], []  # of every epoch, (K,)
     for _ in range(epochs):
         of_steps = []
         for chosen in windows[torch.randperm(len(windows), generator=order)].split(batch_size):
-            loss = 1 - soft_dice(sums(chosen, train))  # (K,)
+            logits, wanted = ask(chosen)
+            loss = torch.zeros(len(own), device=tokens.device)
+            for name, heads in heads_of.items():
+                some = logits if len(heads_of) == 1 else logits[:, heads]
+                loss[heads] = loss_of_heads(name, some, wanted, own[heads][:, chosen])
             optimiser.zero_grad()
             torch.autograd.backward(loss.sum())
             optimiser.step()
             schedule.step()
             of_steps.append(loss.detach())
-        losses.append(torch.stack(of_steps).mean(0))
-        with torch.no_grad():
-            pooled = [sums(chosen, measured) for chosen in held.split(batch_size)]
-            dice = soft_dice(torch.stack(pooled).sum(0))
-        dices.append(torch.where(measured.any(1), dice, torch.nan))
-    folded, offset = _fold(weight.detach(), bias.detach(), mean, scale)
-    return [
-        Fit(_as_head(folded[number], offset[number]), _history(losses, dices, number))
-        for number in range(len(train))
-    ]
+        of_epochs.append(torch.stack(of_steps).mean(0))
+        dices.append(torch.full_like(of_epochs[-1], torch.nan))
+        if len(held):
+            sums = torch.zeros(2, len(own), targets.shape[1], device=tokens.device)
+            with torch.no_grad():
+                for chosen in held.split(batch_size):
+                    logits, wanted = ask(chosen)
+                    of_windows = dice_sums(logits, wanted[:, None])
+                    sums += torch.einsum("snkc,kn->skc", of_windows, measured[:, chosen])
+            dices[-1] = torch.where(measured.any(1), soft_dice(sums), torch.nan)
+    return [_history(of_epochs, dices, number) for number in range(len(own))]
+
+
+def _heads_of_losses(losses: Sequence[Loss]) -> dict[Loss, list[int]]:
+    """From each loss to the numbers of the heads that take it."""
+    unknown = [loss for loss in losses if loss not in LOSSES]
+    if unknown:
+        raise InputError(f"The loss is {unknown[0]!r}, but it must be one of {list(LOSSES)}.")
+    return {
+        loss: [number for number, of_head in enumerate(losses) if of_head == loss]
+        for loss in dict.fromkeys(losses)
+    }
 
 
 def _check(tokens: Tensor, targets: Tensor, train: Tensor) -> None:
@@ -147,14 +197,15 @@ def _check(tokens: Tensor, targets: Tensor, train: Tensor) -> None:
             f"{tuple(targets.shape)}, but (N, D, h, w) and (N, h, w) with the same N, h, w are "
             "expected."
         )
-    if train.ndim != 2 or train.shape[1] != len(tokens) or not train.any(1).all():
+    of_tokens = train.ndim == 2 and train.shape[1] == len(tokens)
+    if not of_tokens or not train.any(1).all() or (train < 0).any():
         raise InputError(
             f"The windows to fit on are {tuple(train.shape)}, but a row of {len(tokens)} with at "
-            "least one True is expected for every head."
+            "least one True, or one number over 0 and none below it, is expected for every head."
         )
 
 
-def _standardisation(tokens: Tensor, train: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+def standardisation(tokens: Tensor, train: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
     """Mean of each channel over each head's windows, and one over its standard deviation: 0 for a
     constant one, which says nothing. Both ``(K, D)``.
 
@@ -173,19 +224,6 @@ def _standardisation(tokens: Tensor, train: Tensor, batch_size: int) -> tuple[Te
     variance = train.double() @ torch.cat(squares) / count - mean.square()
     std = variance.clamp(min=0).sqrt()
     return (centre + mean).float(), torch.where(std > 1e-6, 1 / std, 0).float()
-
-
-def _fold(weight: Tensor, bias: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights ``(K, C, D)`` and biases ``(K, C)`` for tokens as they are:
-    ``w . (x - mean) * scale + b = (w * scale) . x + b'``."""
-    scaled = weight * scale[:, None]
-    return scaled, bias - torch.einsum("kcd,kd->kc", scaled, mean)
-
-
-def _as_head(weight: Tensor, bias: Tensor) -> nn.Conv2d:
-    head = make_head(weight.shape[1], weight.shape[0]).to(weight.device)
-    head.load_state_dict({"weight": weight[..., None, None], "bias": bias})
-    return head.eval().requires_grad_(False)
 
 
 def _history(losses: Sequence[Tensor], dices: Sequence[Tensor], number: int) -> pd.DataFrame:

@@ -1,0 +1,236 @@
+"""Windows with labels, and who may be fitted on which: what every study of heads works on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dinolizer.data.crops import TRAIN, Crops
+from dinolizer.errors import InputError
+from dinolizer.model.backbones import Backbone, BackboneSpec
+from dinolizer.model.features import extract
+from dinolizer.model.stack import Stack
+from dinolizer.study.crossfit import POLICY, Windows, read_windows
+from dinolizer.study.material import Material
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Labelled windows of a study; their tokens lie beside them in the same order.
+
+    Attributes
+    ----------
+    targets
+        float32 ``(N, h, w)`` in [0, 1], the share of each patch that is edited.
+    rows
+        A row per window, as of the manifest: ``image, group, family, kind``; ``area``, the edited
+        share of the image, and ``share``, that of the window, both 0 to 1.
+    fold
+        int ``(N,)``: by which of F heads a window is tested; -1: by none.
+    train
+        bool ``(F, N)``: what each of the F heads may be fitted on. Where photographs are
+        cross-fitted there is a head for each of them, else there is one.
+    """
+
+    targets: Tensor
+    rows: pd.DataFrame
+    fold: NDArray[np.int64]
+    train: Tensor
+
+    def drawn(self, seeds: Sequence[int]) -> Tensor:
+        """How often each window counts when the training images are drawn anew.
+
+        For each seed and head as many images as there are, with replacement: the order alone of the
+        windows hardly moves a linear head, other images do.
+
+        Returns
+        -------
+        Tensor
+            float32 ``(len(seeds), F, N)``; the windows of an image are drawn together.
+        """
+        _, image = np.unique(self.rows["image"], return_inverse=True)
+        weights = np.zeros((len(seeds), *self.train.shape), dtype=np.float32)
+        for number, seed in enumerate(seeds):
+            for fold, own in enumerate(self.train.numpy()):
+                images = np.unique(image[own])
+                rng = np.random.default_rng((seed, fold))
+                drawn = np.bincount(rng.choice(images, len(images)), minlength=image.max() + 1)
+                weights[number, fold] = drawn[image] * own
+        return torch.from_numpy(weights)
+
+
+def read_sample(
+    material: Material, backbone: Backbone, count: int = 0, seed: int = 0
+) -> tuple[Tensor, Sample, Windows | None]:
+    """Tokens and labels of a study: of all windows where photographs are cross-fitted, else of one
+    crop of each image.
+
+    Parameters
+    ----------
+    count, seed
+        As in `crop_sample`.
+
+    Returns
+    -------
+    tokens, sample, windows
+        float16 ``(N, D, h, w)`` on the CPU; the windows, where they are all there.
+    """
+    if material.train is None:
+        windows = read_windows(backbone, material.test)
+        return windows.tokens, window_sample(material, windows), windows
+    images, sample = crop_sample(material, backbone.spec, count, seed)
+    return extract(backbone, images), sample, None
+
+
+def window_sample(material: Material, windows: Windows) -> Sample:
+    """All windows of the images of a cross-fit study, whose tokens are there already.
+
+    Parameters
+    ----------
+    windows
+        Of ``material.test``, see `dinolizer.study.crossfit.read_windows`.
+    """
+    rows = material.test.loc[material.test.index.repeat(len(windows.positions))]
+    return _cross_fitted(material, rows, windows.targets)
+
+
+def crop_sample(
+    material: Material,
+    spec: BackboneSpec,
+    count: int = 0,
+    seed: int = 0,
+    scales: Sequence[float] = (1.0,),
+    tested: bool = True,
+) -> tuple[list[NDArray[np.uint8]], Sample]:
+    """One random crop of each image: of the test images and, if there is one, of the training set.
+
+    Parameters
+    ----------
+    spec
+        Of the backbone; its window is cut.
+    count
+        At most so many images of each, drawn by the seed; 0 for all.
+    scales
+        Each image is enlarged by one of them before it is cut, drawn by the seed.
+    tested
+        False: where there is a training set, of its images only.
+
+    Returns
+    -------
+    images, sample
+        uint8 ``(window, window, 3)`` each.
+
+    Raises
+    ------
+    InputError
+        If the training set has no row of the split ``train``.
+    """
+    rows, fitted = some_rows(material.test, count, seed), 0
+    if material.train is not None:
+        training = _training_rows(material.train, count, seed)
+        fitted = len(training)
+        rows = pd.concat([training, rows], ignore_index=True) if tested else training
+    crops = EnlargedCrops(rows, POLICY, spec.window, spec.patch, seed)
+    crops.scales = scales
+    pairs = [crops[number] for number in range(len(crops))]
+    images = [image.permute(1, 2, 0).contiguous().numpy() for image, _ in pairs]
+    targets = torch.stack([shares for _, shares in pairs])
+    if material.train is None:
+        return images, _cross_fitted(material, rows, targets)
+    fold = np.repeat([-1, 0], [fitted, len(rows) - fitted])
+    own = torch.from_numpy(fold < 0)[None]
+    return images, Sample(targets, _with_share(rows, targets), fold, own)
+
+
+class EnlargedCrops(Crops):
+    """Crops of images that were enlarged, bicubically, by one of the ``scales`` each."""
+
+    scales: Sequence[float] = (1.0,)
+
+    def _read(self, row: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        image, labels = super()._read(row)
+        rng = np.random.default_rng((self.seed, row))
+        scale = self.scales[int(rng.integers(len(self.scales)))]
+        return enlarged(image, scale), enlarged(labels, scale)
+
+
+def enlarged(values: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
+    """Resize an image (H, W, 3), bicubically, or labels (H, W), by nearest neighbour."""
+    if scale == 1:
+        return values
+    how = cv2.INTER_CUBIC if values.ndim == 3 else cv2.INTER_NEAREST_EXACT
+    size = tuple(round(scale * side) for side in values.shape[1::-1])
+    return np.asarray(cv2.resize(values, size, interpolation=how), dtype=np.uint8)
+
+
+def joined(first: Sample, second: Sample) -> Sample:
+    """Both behind one another; the second is there to be fitted on and never tested."""
+    return Sample(
+        torch.cat([first.targets, second.targets]),
+        pd.concat([first.rows, second.rows], ignore_index=True),
+        np.concatenate([first.fold, np.full(len(second.fold), -1)]),
+        torch.cat([first.train, second.train], dim=1),
+    )
+
+
+def own_logits(stack: Stack, tokens: Tensor, sample: Sample) -> Tensor:
+    """Logits of every tested window by the heads that never met its photograph.
+
+    Parameters
+    ----------
+    stack
+        Its heads go by F: those numbered ``f, f + F, f + 2 F, ...`` test fold f.
+    tokens
+        ``(N, D, h, w)``, those of the sample.
+
+    Returns
+    -------
+    Tensor
+        float32 ``(N, K / F, h, w)`` on the CPU; nan for windows that none tests.
+    """
+    folds, count = len(sample.train), len(stack.bias)
+    logits = torch.full((len(tokens), count // folds, *tokens.shape[2:]), torch.nan)
+    for fold in range(folds):
+        heads = stack.take(range(fold, count, folds))
+        own = torch.from_numpy(np.flatnonzero(sample.fold == fold))
+        for chosen in own.split(256):
+            asked = tokens[chosen].to(heads.weight.device, torch.float32)
+            logits[chosen] = heads(asked).flatten(1, 2).cpu()
+    return logits
+
+
+def _cross_fitted(material: Material, rows: pd.DataFrame, targets: Tensor) -> Sample:
+    """Rows of a cross-fit study: a fold for each of its photographs, also of those without a row."""
+    names = np.unique(material.test["group"].to_numpy(str))
+    fold = np.searchsorted(names, rows["group"].to_numpy(str))
+    if len(names) < 2:
+        raise InputError(
+            f"Cross-fitting needs images of two photographs or more, but all are of {names[0]!r}."
+        )
+    train = (fold != np.arange(len(names))[:, None]) & rows["seen"].to_numpy(bool)
+    return Sample(targets, _with_share(rows, targets), fold, torch.from_numpy(train))
+
+
+def _with_share(rows: pd.DataFrame, targets: Tensor) -> pd.DataFrame:
+    family = rows["family"].fillna(rows["generator"]) if "family" in rows else rows["generator"]
+    kept = ["image", "group", "family", "kind", "area", "share"]
+    rows = rows.assign(family=family, share=targets.mean((1, 2)).numpy())
+    return rows[kept].reset_index(drop=True)
+
+
+def _training_rows(manifest: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    rows = manifest[manifest["split"].isin(TRAIN)]
+    if rows.empty:
+        raise InputError("The training set has no row of the split 'train'; write one with it.")
+    return some_rows(rows, count, seed)
+
+
+def some_rows(frame: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    """At most so many rows of a manifest, drawn by the seed, in their order; 0 for all."""
+    kept = frame.sample(count, random_state=seed) if 0 < count < len(frame) else frame
+    return kept.sort_index().reset_index(drop=True)
