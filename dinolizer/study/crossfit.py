@@ -117,24 +117,17 @@ def fit(
     epochs: int = EPOCHS,
     seed: int = 0,
     policy: str = POLICY,
-    windows: Windows | None = None,
 ) -> Fits:
     """Fit the heads of a study.
 
     With a training set it is one head, kept in the cache (see `dinolizer.model.variants.train`).
     Without, every photograph gets one that is fitted on the images of all others. Images of the
-    held-out generator are in no training.
-
-    Parameters
-    ----------
-    policy
-        What re-encoded pixels are labelled as, see `dinolizer.data.manifest.target`.
-    windows
-        Those of the test images with the targets of that policy, where they were read before.
+    held-out generator are in no training. Labels follow a policy, see
+    `dinolizer.data.manifest.target`.
     """
     if material.train is not None:
         return Fits({}, _trained(material.train, backbone, epochs, seed, policy), None)
-    windows = read_windows(backbone, material.test, policy) if windows is None else windows
+    windows = read_windows(backbone, material.test, policy)
     groups = list(dict.fromkeys(windows.group.tolist()))
     own = np.stack([windows.group == group for group in groups] + [windows.group == ""])
     seen = torch.from_numpy(windows.seen)
