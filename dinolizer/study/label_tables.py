@@ -79,6 +79,38 @@ def marked_shares(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def background_excess(rows: pd.DataFrame) -> pd.DataFrame:
+    """How much more is marked of fully re-generated backgrounds than of untouched ones.
+
+    Returns
+    -------
+    Columns ``method, n_photos, regenerated`` (share of the re-encoded pixels of ``fr`` images that
+    is marked), ``untouched`` (of the real pixels of ``sp`` images), ``difference, low, high``: means
+    over the photographs that have both.
+    """
+    lines = []
+    for method, own in over_seeds(rows).groupby("method", sort=False):
+        by_photo = {
+            kind: own[own["kind"] == kind].groupby("group")[f"marked {name}"].mean().dropna()
+            for kind, name in (("fr", CLASS_NAMES[1]), ("sp", CLASS_NAMES[0]))
+        }
+        both = pd.DataFrame(by_photo).dropna()
+        difference = both["fr"] - both["sp"]
+        low, high = bootstrap_interval(difference, both.index)
+        lines.append(
+            {
+                "method": method,
+                "n_photos": len(both),
+                "regenerated": both["fr"].mean(),
+                "untouched": both["sp"].mean(),
+                "difference": difference.mean(),
+                "low": low,
+                "high": high,
+            }
+        )
+    return pd.DataFrame(lines)
+
+
 def confusion(rows: pd.DataFrame) -> pd.DataFrame:
     """What pixels of each class are called by the three-class head, for seen generators and others.
 

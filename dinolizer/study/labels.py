@@ -4,7 +4,7 @@ Heads of all policies are fitted on the same tokens, for several seeds, and appl
 channels are stacked into one head, so that an image is met once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,11 @@ from dinolizer.model.head import CLASSES, make_head
 from dinolizer.model.training import fit_heads
 from dinolizer.model.windows import REDUCTIONS
 from dinolizer.study.crossfit import EPOCHS, Windows, fit, logits_own, read_windows
+from dinolizer.study.evaluation import Row
 from dinolizer.study.material import Material
+
+Maps = Callable[[NDArray[np.uint8], Row], dict[str, NDArray[np.floating]]]
+"""Takes an image and its row of the manifest; gives maps, float (H, W), by policy."""
 
 CLASS_NAMES = ("real", "re-encoded", "inpainted")
 """The classes of a pixel, in the order of the three-class head's channels."""
@@ -167,6 +171,18 @@ def measure(material: Material, backbone: Backbone, heads: Heads, seed: int = 0)
     )
 
 
+def first_maps(material: Material, backbone: Backbone, heads: Heads) -> Maps:
+    """Return what gives every policy's map of a test image, by the head of the first seed."""
+    logits = {
+        policy: logits_own(material, backbone, some[0], heads.windows)
+        for policy, some in heads.of.items()
+    }
+    return lambda image, row: {
+        policy: np.asarray(probabilities(of(image, row))[-1].cpu().numpy())
+        for policy, of in logits.items()
+    }
+
+
 def probabilities(logits: Tensor) -> Tensor:
     """Of one channel the sigmoid, of three the softmax: ``(..., C, H, W)``; the last is edited."""
     return logits.sigmoid() if logits.shape[-3] == 1 else logits.softmax(dim=-3)
@@ -198,7 +214,7 @@ def score(probability: Tensor, truth: Tensor, summed: Tensor) -> list[dict[str, 
     shares = hits / sizes  # 0 / 0 is nan: no pixels of that class
     columns |= {f"marked {name}": shares[:, k] for k, name in enumerate(CLASS_NAMES)}
     if probability.shape[1] == 3:
-        called = probability.argmax(1)
+        called = torch.from_numpy(probability.numpy().argmax(1))  # torch takes ten times as long
         for place, name in enumerate(CLASS_NAMES):
             shares = of_class(called == place) / sizes
             columns |= {f"{true} as {name}": shares[:, k] for k, true in enumerate(CLASS_NAMES)}

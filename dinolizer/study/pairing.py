@@ -1,6 +1,7 @@
 """Which differences hold: methods on the same images, by a paired bootstrap over photographs."""
 
 from collections.abc import Sequence
+from math import isnan
 
 import pandas as pd
 
@@ -84,6 +85,13 @@ def compare(
 def describe(line: "pd.Series[float]") -> str:
     """A difference with its interval, in words."""
     return f"{line['difference']:+.2f} ({line['low']:+.2f} to {line['high']:+.2f})"
+
+
+def verdict(low: float) -> str:
+    """Of a statement that a difference is over 0, by the lower end of its interval."""
+    if isnan(low):
+        return "not testable in this profile"
+    return "supported" if low > 0 else "not supported"
 
 
 def _by_image(rows: pd.DataFrame, method: str, score: str) -> pd.DataFrame:

@@ -66,7 +66,7 @@ def mask_area_histogram(manifest: pd.DataFrame, note: str) -> Figure:
     manifest : see `dinolizer.data.manifest`; authentic images are left out.
     note : the footer.
     """
-    figure, axes = _canvas(3.0, note)
+    figure, axes = new_axes(3.0, note)
     edited = manifest[~manifest["authentic"]]
     kinds = list(edited["kind"].unique())
     bins = np.geomspace(edited["area"].min() * 0.999, edited["area"].max() * 1.001, 16)
@@ -115,7 +115,7 @@ def example_panel(
     note : the footer.
     """
     shape = max(image.shape[0] / image.shape[1] for image in images)
-    figure = _figure(len(images) * 1.52 * shape + 0.5, note)
+    figure = new_figure(len(images) * 1.52 * shape + 0.5, note)
     grid = figure.subplots(len(images), 4, squeeze=False)
     for row, image, truth, values, mask, title in zip(
         grid, images, truths, maps, masks, titles, strict=True
@@ -155,7 +155,7 @@ def gallery(
     columns : images in a row.
     """
     rows = -(-len(images) // columns)
-    figure = _figure(rows * 1.85 + 0.3, note)
+    figure = new_figure(rows * 1.85 + 0.3, note)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel in panels:
         panel.set_axis_off()
@@ -177,7 +177,7 @@ def benchmark_bars(table: pd.DataFrame, note: str) -> Figure:
         are marked with an asterisk.
     note : the footer.
     """
-    figure, axes = _canvas(3.6, note)
+    figure, axes = new_axes(3.6, note)
     labels = table.apply(_family_label, axis=1)
     names = list(labels.drop_duplicates())
     places = np.arange(len(names), dtype=float)
@@ -187,8 +187,8 @@ def benchmark_bars(table: pd.DataFrame, note: str) -> Figure:
         lines = table[table["method"] == method].set_axis(labels[table["method"] == method])
         lines = lines.reindex(names)
         at = places + (number - (len(methods) - 1) / 2) * width
-        look = {"color": PALETTE[number], "hatch": HATCHES[number], "linewidth": 0}
-        axes.bar(at, lines["iou"], width * 0.94, label=method, **look)
+        look = {"color": PALETTE[number % len(PALETTE)], "hatch": HATCHES[number % len(HATCHES)]}
+        axes.bar(at, lines["iou"], width * 0.94, label=method, linewidth=0, **look)
         axes.errorbar(at, lines["iou"], _errors(lines), fmt="none", ecolor="0.15", elinewidth=0.8)
     if names[-1] == ALL_FAMILIES:
         axes.axvline(places[-1] - 0.5, color="0.4", linewidth=0.8)
@@ -210,7 +210,7 @@ def robustness_curves(table: pd.DataFrame, note: str) -> Figure:
     """
     names = [name for name in DEGRADATIONS if (table["degradation"] == name).any()]
     rows = -(-len(names) // 2)
-    figure = _figure(0.7 + 2.25 * rows, note)
+    figure = new_figure(0.7 + 2.25 * rows, note)
     panels = figure.subplots(rows, min(2, len(names)), sharey=True, squeeze=False).ravel()
     methods = list(table["method"].unique())
     for panel in panels[len(names) :]:
@@ -220,7 +220,7 @@ def robustness_curves(table: pd.DataFrame, note: str) -> Figure:
         levels.loc[levels["degradation"] == "none", "level"] = CLEAN_LEVEL[name]
         for number, method in enumerate(methods):
             lines = levels[levels["method"] == method].sort_values("level")
-            panel.plot(lines["level"], lines["iou"], label=method, **_line(number))
+            panel.plot(lines["level"], lines["iou"], label=method, **line_look(number))
             band = {"color": PALETTE[number], "alpha": 0.13, "linewidth": 0}
             panel.fill_between(lines["level"], lines["iou_low"], lines["iou_high"], **band)
         ticks = sorted(levels["level"].unique())
@@ -235,11 +235,11 @@ def robustness_curves(table: pd.DataFrame, note: str) -> Figure:
 
 def training_curve(history: pd.DataFrame, note: str) -> Figure:
     """Draw the training of a head: ``loss`` and ``validation_dice`` against ``epoch``."""
-    figure, axes = _canvas(2.8, note)
+    figure, axes = new_axes(2.8, note)
     curves = {"loss": "training: Dice loss", "validation_dice": "validation: Dice coefficient"}
     for number, (column, label) in enumerate(curves.items()):
         if history[column].notna().any():
-            look = _line(number) | {"marker": ""}
+            look = line_look(number) | {"marker": ""}
             axes.plot(history["epoch"], history[column], label=label, **look)
     axes.set(xlabel="epoch", ylabel="Dice loss, Dice coefficient", ylim=(0, 1))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -249,28 +249,31 @@ def training_curve(history: pd.DataFrame, note: str) -> Figure:
 
 def pretraining_curve(losses: pd.DataFrame, note: str) -> Figure:
     """Draw the cross-entropy ``loss`` against the number of ``crops`` seen, and that of a coin."""
-    figure, axes = _canvas(2.6, note)
-    axes.plot(losses["crops"] / 1000, losses["loss"], label="backbone", **_line(0))
+    figure, axes = new_axes(2.6, note)
+    axes.plot(losses["crops"] / 1000, losses["loss"], label="backbone", **line_look(0))
     axes.axhline(np.log(2), label="a coin", color="0.4", linestyle=":")
     axes.set(xlabel="crops seen [thousands]", ylabel="cross-entropy [nats]", ylim=(0, None))
     figure.legend(loc="outside upper center", ncols=2)
     return figure
 
 
-def _figure(height: float, note: str) -> Figure:
+def new_figure(height: float, note: str) -> Figure:
+    """A figure of the text's width, that many inches high, with its footer."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     figure.supxlabel(note, fontsize=7, color="0.35", x=0.01, ha="left")
     return figure
 
 
-def _canvas(height: float, note: str) -> tuple[Figure, Axes]:
-    figure = _figure(height, note)
+def new_axes(height: float, note: str) -> tuple[Figure, Axes]:
+    """The same with one pair of axes."""
+    figure = new_figure(height, note)
     return figure, figure.subplots()
 
 
-def _line(number: int) -> dict[str, Any]:
-    """How the curve of the n-th method is drawn."""
-    look = {"color": PALETTE[number], "linestyle": LINES[number], "marker": MARKERS[number]}
+def line_look(number: int) -> dict[str, Any]:
+    """How the curve of the n-th method is drawn; from the seventh on, looks come again."""
+    look = {"color": PALETTE[number % len(PALETTE)], "linestyle": LINES[number % len(LINES)]}
+    look["marker"] = MARKERS[number % len(MARKERS)]
     return look | {"markeredgecolor": "white", "markeredgewidth": 0.5}
 
 
