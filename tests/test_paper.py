@@ -110,7 +110,7 @@ def test_the_head_is_a_linear_one_of_the_checkpoint(checkout: Path) -> None:
 def test_no_caption_calls_it_a_demonstration(checkout: Path) -> None:
     paper = checkout / "results" / "paper"
     captions = [path.read_text() for path in paper.rglob("*.json")]
-    assert len(captions) == len([*paper.rglob("*.csv"), *paper.rglob("*.png")]) == 13
+    assert len(captions) == len([*paper.rglob("*.csv"), *paper.rglob("*.png")]) == 28
     assert all("Profile: paper." in caption for caption in captions)
     figures = [path.read_text() for path in paper.rglob("*.svg")]
     assert not any("demonstration" in figure for figure in figures)

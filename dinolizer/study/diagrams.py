@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from dinolizer.study.labels import CLASS_NAMES
 from dinolizer.study.plots import line_look, new_figure
 
+LEAST = 5
+"""Cases that a bin of a reliability curve must hold to be drawn: of fewer a share says little."""
 SHORT = {"real": "real", "re-encoded": "re-enc.", "inpainted": "inpainted"}
 
 
@@ -38,7 +40,13 @@ def difference_intervals(table: pd.DataFrame, note: str) -> Figure:
         panel.hlines(places, lines["low_all"], lines["high_all"], color="0.6", linewidth=0.8)
         panel.hlines(places, lines["low"], lines["high"], color="0.15", linewidth=2)
         clear = lines["holds_all"].astype(bool).to_numpy()
-        panel.plot(lines["difference"][clear], places[clear], "o", color="0.15", label="holds")
+        panel.plot(
+            lines["difference"][clear],
+            places[clear],
+            "o",
+            color="0.15",
+            label="holds for all together",
+        )
         panel.plot(
             lines["difference"][~clear],
             places[~clear],
@@ -124,6 +132,8 @@ def confusion_matrices(table: pd.DataFrame, note: str) -> Figure:
 def reliability_curves(curves: Mapping[str, pd.DataFrame], note: str, *, what: str) -> Figure:
     """Draw how often it happens against what is said, with intervals, and how much is said so.
 
+    Bins of fewer than `LEAST` cases are in the right panel only.
+
     Parameters
     ----------
     curves : from a name to the points of `dinolizer.study.calibration.reliability`.
@@ -135,13 +145,14 @@ def reliability_curves(curves: Mapping[str, pd.DataFrame], note: str, *, what: s
     left.plot([0, 1], [0, 1], color="0.5", linewidth=0.8, linestyle=":")
     for number, (name, points) in enumerate(curves.items()):
         look = line_look(number)
-        left.plot(points["predicted"], points["observed"], label=name, **look)
-        left.vlines(points["predicted"], points["low"], points["high"], color=look["color"])
+        known = points[points["n"] >= LEAST]
+        left.plot(known["predicted"], known["observed"], label=name, **look)
+        left.vlines(known["predicted"], known["low"], known["high"], color=look["color"])
         share = points["n"] / points["n"].sum()
         right.plot(points["predicted"], share, **look)
     left.set(xlabel=f"predicted share of edited {what}", ylabel=f"observed share of edited {what}")
     left.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    right.set(xlabel="predicted share", ylabel=f"share of the {what}", ylim=(0, None))
+    right.set(xlabel="predicted share", ylabel=f"share of the {what} (log scale)", yscale="log")
     right.set(xlim=(-0.02, 1.02))
     figure.legend(loc="outside upper center", ncols=3)
     return figure
@@ -165,7 +176,7 @@ def policy_examples(
     note : the footer.
     """
     names = list(maps[0])
-    figure = new_figure(len(images) * 1.55 + 0.5, note)
+    figure = new_figure(len(images) * 1.22 + 0.5, note)
     grid = figure.subplots(len(images), 2 + len(names), squeeze=False)
     for row, image, truth, found, title in zip(grid, images, truths, maps, titles, strict=True):
         row[0].imshow(image)
@@ -182,6 +193,13 @@ def policy_examples(
         panel.set_title(name)
     bar = figure.colorbar(drawn, ax=grid, fraction=0.02, pad=0.01, aspect=12 * len(images))
     bar.set_label("probability of inpainting")
+    return figure
+
+
+def not_run(why: str, note: str) -> Figure:
+    """Say in a figure's place why there is none."""
+    figure = new_figure(1.2, note)
+    figure.text(0.5, 0.55, f"not run: {why}", ha="center", va="center")
     return figure
 
 

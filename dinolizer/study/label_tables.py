@@ -85,8 +85,8 @@ def background_excess(rows: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     Columns ``method, n_photos, regenerated`` (share of the re-encoded pixels of ``fr`` images that
-    is marked), ``untouched`` (of the real pixels of ``sp`` images), ``difference, low, high``: means
-    over the photographs that have both.
+    is marked), ``untouched`` (of the real pixels of ``sp`` images), ``difference, low, high``:
+    means over the photographs that have both.
     """
     lines = []
     for method, own in over_seeds(rows).groupby("method", sort=False):

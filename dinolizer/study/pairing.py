@@ -1,7 +1,8 @@
 """Which differences hold: methods on the same images, by a paired bootstrap over photographs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isnan
+from typing import Any
 
 import pandas as pd
 
@@ -82,8 +83,8 @@ def compare(
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
-def describe(line: "pd.Series[float]") -> str:
-    """A difference with its interval, in words."""
+def describe(line: Mapping[Any, Any]) -> str:
+    """A difference with its interval, in words: of a line with ``difference, low, high``."""
     return f"{line['difference']:+.2f} ({line['low']:+.2f} to {line['high']:+.2f})"
 
 
