@@ -22,8 +22,16 @@ NOTEBOOKS = {
         "prepared": True,
     },
     "03-benchmark": {
-        "tables": ["03-authentic", "03-benchmark", "03-conditions", "03-verdict"],
-        "figures": ["03-benchmark", "03-examples"],
+        "tables": [
+            "03-authentic",
+            "03-benchmark",
+            "03-conditions",
+            "03-detection",
+            "03-differences",
+            "03-published",
+            "03-verdict",
+        ],
+        "figures": ["03-benchmark", "03-detection", "03-differences", "03-examples"],
         "prepared": True,
     },
     "04-robustness": {
@@ -39,6 +47,18 @@ NOTEBOOKS = {
     "08-backbone": {
         "tables": ["08-heads", "08-layers"],
         "figures": ["08-heads", "08-layers"],
+        "prepared": True,
+    },
+    "07-labels": {
+        "tables": [
+            "07-background",
+            "07-calibration",
+            "07-confusion",
+            "07-differences",
+            "07-labels",
+            "07-marked",
+        ],
+        "figures": ["07-calibration", "07-confusion", "07-examples", "07-labels"],
         "prepared": True,
     },
     "A1-pocket": {"figures": ["A1-generators", "A1-pretraining"], "only": "pocket"},

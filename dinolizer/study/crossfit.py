@@ -2,7 +2,7 @@
 
 import hashlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dinolizer.data.crops import patch_shares
 from dinolizer.data.manifest import read_pair, target
 from dinolizer.model import training
 from dinolizer.model.backbones import Backbone, load_backbone
-from dinolizer.model.features import extract, patch_targets
+from dinolizer.model.features import extract
 from dinolizer.model.head import HeadCard, load_head
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.training import Fit
@@ -26,7 +27,11 @@ from dinolizer.study.evaluation import Predict, Row
 from dinolizer.study.material import Material, gather
 from dinolizer.study.parameters import read_profile
 
+Logits = Callable[[NDArray[np.uint8], Row], Tensor]
+"""Takes an image and its row; gives summed logits, float32 (C, H, W)."""
+
 POLICY = "pristine"
+"""The paper's labels: what was only re-encoded is as if real."""
 EPOCHS = 20
 GATHERED = tuple(inspect.signature(gather).parameters)
 """Names of a profile's parameters that decide which images there are."""
@@ -41,7 +46,8 @@ class Windows:
     tokens
         float16 ``(N * P, D, h, w)``: the P windows of the first image, then of the second, ...
     targets
-        float32 ``(N * P, h, w)`` in [0, 1], the share of each patch that is edited.
+        float32 in [0, 1], as `dinolizer.data.crops.patch_shares`: ``(N * P, h, w)``, the share of
+        each patch that is edited, or ``(N * P, 3, h, w)``, its shares of three classes.
     group, seen
         ``(N * P,)``: the photograph, and whether a training may meet the generator.
     positions, size, window
@@ -80,22 +86,22 @@ class Fits:
         return {group: self.apart.get(group, self.whole).head for group in set(manifest["group"])}
 
 
-def read_windows(backbone: Backbone, manifest: pd.DataFrame) -> Windows:
-    """Cut a manifest's images into windows and compute their tokens, or find them in the cache."""
+def read_windows(backbone: Backbone, manifest: pd.DataFrame, policy: str = POLICY) -> Windows:
+    """Cut a manifest's images into windows, label them, and compute their tokens or find them."""
     spec = backbone.spec
     size = (int(manifest["height"].iloc[0]), int(manifest["width"].iloc[0]))
     positions = grid(*size, spec.window, spec.stride)
-    images, masks = [], []
+    images, shares = [], []
     for row in manifest.to_dict("records"):
         image, mask = read_pair(row)
-        labels = target(mask, row["kind"], row["background"], POLICY)
+        labels = target(mask, row["kind"], row["background"], policy)
         for top, left in positions:
             place = (slice(top, top + spec.window), slice(left, left + spec.window))
             images.append(image[place])
-            masks.append(labels[place] == 1)
+            shares.append(patch_shares(torch.from_numpy(labels[place]), policy, spec.patch))
     return Windows(
         tokens=extract(backbone, images),
-        targets=patch_targets(np.stack(masks), spec.patch),
+        targets=torch.stack(shares),
         group=np.repeat(manifest["group"].to_numpy(str), len(positions)),
         seen=np.repeat(manifest["seen"].to_numpy(bool), len(positions)),
         positions=positions,
@@ -104,16 +110,24 @@ def read_windows(backbone: Backbone, manifest: pd.DataFrame) -> Windows:
     )
 
 
-def fit(material: Material, backbone: Backbone, *, epochs: int = EPOCHS, seed: int = 0) -> Fits:
+def fit(
+    material: Material,
+    backbone: Backbone,
+    *,
+    epochs: int = EPOCHS,
+    seed: int = 0,
+    policy: str = POLICY,
+) -> Fits:
     """Fit the heads of a study.
 
     With a training set it is one head, kept in the cache (see `dinolizer.model.variants.train`).
     Without, every photograph gets one that is fitted on the images of all others. Images of the
-    held-out generator are in no training.
+    held-out generator are in no training. Labels follow a policy, see
+    `dinolizer.data.manifest.target`.
     """
     if material.train is not None:
-        return Fits({}, _trained(material.train, backbone, epochs, seed), None)
-    windows = read_windows(backbone, material.test)
+        return Fits({}, _trained(material.train, backbone, epochs, seed, policy), None)
+    windows = read_windows(backbone, material.test, policy)
     groups = list(dict.fromkeys(windows.group.tolist()))
     own = np.stack([windows.group == group for group in groups] + [windows.group == ""])
     seen = torch.from_numpy(windows.seen)
@@ -128,12 +142,15 @@ def fit(material: Material, backbone: Backbone, *, epochs: int = EPOCHS, seed: i
     return Fits(dict(zip(groups, apart, strict=True)), whole, windows)
 
 
-def _trained(manifest: pd.DataFrame, backbone: Backbone, epochs: int, seed: int) -> Fit:
+def _trained(
+    manifest: pd.DataFrame, backbone: Backbone, epochs: int, seed: int, policy: str
+) -> Fit:
     """Train on a manifest, or find the head that the same manifest and settings gave before."""
-    key = hashlib.sha256(f"{backbone.hash} {epochs} {seed}\n{manifest.to_csv()}".encode())
+    settings = f"{backbone.hash} {epochs} {seed} {policy}"
+    key = hashlib.sha256(f"{settings}\n{manifest.to_csv()}".encode())
     path = cache_dir() / "heads" / f"{key.hexdigest()[:16]}.safetensors"
     if not path.exists():
-        train(manifest, backbone, path, "v1", epochs=epochs, seed=seed)
+        train(manifest, backbone, path, "v1", policy=policy, epochs=epochs, seed=seed)
     _, head, _ = load_head(path, backbone)
     return Fit(head, pd.read_csv(path.with_name(f"{path.stem}-history.csv")))
 
@@ -153,32 +170,50 @@ def card_for(backbone: Backbone, about: str) -> HeadCard:
 
 def predict_own(material: Material, backbone: Backbone, fits: Fits) -> Predict:
     """Return a method that maps the test images, from tokens that are already there if they are."""
-    heads = fits.heads(material.test)
-    if fits.windows is None:
-        return predict_with(backbone, heads)
-    windows = fits.windows
-    count = len(windows.positions)
+    logits = logits_own(material, backbone, fits.heads(material.test), fits.windows)
+    return lambda image, row: np.asarray(logits(image, row).sigmoid()[0].cpu().numpy())
+
+
+def logits_own(
+    material: Material,
+    backbone: Backbone,
+    heads: Mapping[str, nn.Conv2d],
+    windows: Windows | None = None,
+) -> Logits:
+    """Return what gives the test images' logits, summed over the windows.
+
+    Parameters
+    ----------
+    heads
+        From each group of the test images to its head, of any number of channels.
+    windows
+        Those of the test images; without them their tokens are computed image by image.
+    """
+    if windows is None:
+        localizers = _localizers(backbone, heads)
+        return lambda image, row: localizers[row["group"]].logits(image)
+    read = windows
+    count = len(read.positions)
     first = {image: number * count for number, image in enumerate(material.test["image"])}
 
     @torch.inference_mode()
-    def predict(_image: NDArray[np.uint8], row: Row) -> NDArray[np.floating]:
+    def logits(_image: NDArray[np.uint8], row: Row) -> Tensor:
         start = first[row["image"]]
-        logits = heads[row["group"]](windows.tokens[start : start + count].float())
-        summed = accumulate(logits, windows.positions, windows.size, windows.window, "sum")
-        return np.asarray(summed.sigmoid()[0].numpy())
+        of_windows = heads[row["group"]](read.tokens[start : start + count].float())
+        return accumulate(of_windows, read.positions, read.size, read.window, "sum")
 
-    return predict
+    return logits
 
 
 def predict_with(backbone: Backbone, heads: Mapping[str, nn.Conv2d]) -> Predict:
     """Return a method that maps any image, by the head that never saw its photograph."""
+    localizers = _localizers(backbone, heads)
+    return lambda image, row: localizers[row["group"]](image).probability
+
+
+def _localizers(backbone: Backbone, heads: Mapping[str, nn.Conv2d]) -> dict[str, Localizer]:
     card = card_for(backbone, about="")
-    localizers = {group: Localizer(backbone, head, card) for group, head in heads.items()}
-
-    def predict(image: NDArray[np.uint8], row: Row) -> NDArray[np.floating]:
-        return localizers[row["group"]](image).probability
-
-    return predict
+    return {group: Localizer(backbone, head, card) for group, head in heads.items()}
 
 
 def prepare(profile: Path) -> None:

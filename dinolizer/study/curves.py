@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dinolizer.study.plots import PALETTE, line_look, empty_figure
+from dinolizer.study.plots import PALETTE, empty_figure, line_look
 
 SHARE_TICKS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 

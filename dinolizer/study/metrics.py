@@ -6,6 +6,7 @@ nothing edited has no IoU and no F1 (nan, neither 0 nor 1): authentic images are
 the share of their pixels that is marked and by image-level scores.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,9 @@ METRIC_RULE = (
     "IoU and F1: forged images only, one fixed threshold, mean over images (macro) unless pooled "
     "(micro); authentic images are reported apart, as the share of pixels marked"
 )
+
+BLOCK = 10_000_000
+"""Numbers drawn at once by a bootstrap: 80 MB."""
 
 
 @dataclass(frozen=True)
@@ -139,9 +143,7 @@ def bootstrap_interval(
     low, high : both nan when there are fewer than two photographs, which tell nothing of others.
     """
     means = bootstrap_means(values, groups, strata=strata, seed=seed, resamples=resamples)
-    tail = (1 - level) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return float(low), float(high)
+    return percentile_interval(means, level)
 
 
 def bootstrap_means(
@@ -182,13 +184,30 @@ def bootstrap_means(
     sizes = np.zeros_like(sums)
     np.add.at(sums, (photo, family), values[known])
     np.add.at(sizes, (photo, family), 1)
-    # How often each photograph is drawn: all that a resample's means depend on.
-    draws = np.random.default_rng(seed).multinomial(
-        len(photos), np.full(len(photos), 1 / len(photos)), size=resamples
-    )
-    drawn = draws @ sizes  # (resamples, families)
-    means = np.divide(draws @ sums, drawn, out=np.full(drawn.shape, np.nan), where=drawn > 0)
-    return np.asarray(np.nanmean(means, axis=1))
+    means = []
+    for draws in bootstrap_draws(len(photos), seed, resamples):
+        drawn = draws @ sizes  # (resamples of the block, families)
+        empty = np.full(drawn.shape, np.nan)
+        means.append(np.nanmean(np.divide(draws @ sums, drawn, out=empty, where=drawn > 0), axis=1))
+    return np.concatenate(means)
+
+
+def bootstrap_draws(photos: int, seed: int, resamples: int) -> Iterator[NDArray[np.int64]]:
+    """How often each photograph is drawn in each resample, in blocks: (some resamples, photos).
+
+    All that a resample's sums and means depend on; every row adds up to ``photos``.
+    """
+    rng, share = np.random.default_rng(seed), np.full(photos, 1 / photos)
+    block = max(1, BLOCK // photos)
+    for first in range(0, resamples, block):
+        yield rng.multinomial(photos, share, size=min(block, resamples - first))
+
+
+def percentile_interval(means: NDArray[np.floating], level: float = 0.95) -> tuple[float, float]:
+    """The ends that leave out ``(1 - level) / 2`` of the resamples on each side; nan for nan."""
+    tail = (1 - level) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def _size(array: NDArray[np.generic]) -> str:

@@ -184,8 +184,8 @@ def benchmark_bars(table: pd.DataFrame, note: str) -> Figure:
         lines = table[table["method"] == method].set_axis(labels[table["method"] == method])
         lines = lines.reindex(names)
         at = places + (number - (len(methods) - 1) / 2) * width
-        look = {"color": PALETTE[number], "hatch": HATCHES[number], "linewidth": 0}
-        axes.bar(at, lines["iou"], width * 0.94, label=method, **look)
+        look = {"color": PALETTE[number % len(PALETTE)], "hatch": HATCHES[number % len(HATCHES)]}
+        axes.bar(at, lines["iou"], width * 0.94, label=method, linewidth=0, **look)
         axes.errorbar(at, lines["iou"], _errors(lines), fmt="none", ecolor="0.15", elinewidth=0.8)
     if names[-1] == ALL_FAMILIES:
         axes.axvline(places[-1] - 0.5, color="0.4", linewidth=0.8)
@@ -234,8 +234,9 @@ def canvas(height: float, note: str) -> tuple[Figure, Axes]:
 
 
 def line_look(number: int) -> dict[str, Any]:
-    """How the curve of the n-th method is drawn."""
-    look = {"color": PALETTE[number], "linestyle": LINES[number], "marker": MARKERS[number]}
+    """How the curve of the n-th method is drawn; from the seventh on, looks come again."""
+    look = {"color": PALETTE[number % len(PALETTE)], "linestyle": LINES[number % len(LINES)]}
+    look["marker"] = MARKERS[number % len(MARKERS)]
     return look | {"markeredgecolor": "white", "markeredgewidth": 0.5}
 
 

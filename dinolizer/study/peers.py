@@ -1,0 +1,227 @@
+"""Maps that other methods drew of the test images, from a folder that says what they mean.
+
+A folder of maps holds one PNG (8 or 16 bits, grey), NPY or NPZ for each test image, and a file
+``peer.yaml``::
+
+    name: TruFor
+    polarity: high = edited     # or: low = edited
+    range: [0, 1]               # what the values can be; PNG: [0, 255] or [0, 65535]
+    threshold: 0.5              # in the same unit; if left out, the middle of the range
+    array: map                  # which of an NPZ file's arrays; may be left out for a single one
+
+Nothing of that is guessed from the values. A map belongs to the image of the same name; maps may
+lie in folders, and those are compared too: ``sd2-sp/17.npz`` is of ``.../sd2-sp/17.png`` only.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+from zipfile import BadZipFile
+
+import cv2
+import numpy as np
+import pandas as pd
+import yaml
+from numpy.typing import NDArray
+
+from dinolizer.data.images import SUFFIXES
+from dinolizer.errors import InputError
+from dinolizer.paths import ROOT
+from dinolizer.study.evaluation import Row, evaluate
+
+DECLARATION = "peer.yaml"
+REQUIRED = ("name", "polarity", "range")
+KEYS = (*REQUIRED, "threshold", "array")
+POLARITIES = ("high = edited", "low = edited")
+MAPS = (".png", ".npy", ".npz")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A method of others, by its maps.
+
+    Attributes
+    ----------
+    name
+        Of the method, for the tables.
+    maps
+        From the path of each test image to its map's.
+    extra
+        Maps in the folder that are of no test image.
+    inverted
+        Whether low values mean edited.
+    low, high
+        Range of the values as they are in the files.
+    threshold
+        In [0, 1], for maps as `read` gives them.
+    array
+        Which array of an NPZ file; empty for the only one.
+    """
+
+    name: str
+    maps: Mapping[str, Path]
+    extra: int
+    inverted: bool
+    low: float
+    high: float
+    threshold: float
+    array: str
+
+    def read(self, image: NDArray[np.uint8], row: Row) -> NDArray[np.floating]:
+        """The map of a row's image, brought to [0, 1], high = edited: float32 (H, W).
+
+        Raises
+        ------
+        InputError
+            If the map cannot be read, is of another size than the image, or has a value outside of
+            the declared range.
+        """
+        path = self.maps[row["image"]]
+        values = _read_map(path, self.array)
+        if values.shape != image.shape[:2]:
+            raise InputError(
+                f"The map {path} has the shape {values.shape}, but its image {row['image']} is "
+                f"{image.shape[:2]} (H, W): give maps of the images' own size."
+            )
+        least, most = values.min(), values.max()
+        if not (self.low <= least and most <= self.high):  # nor nan
+            raise InputError(
+                f"The map {path} has values from {least:g} to {most:g}, but the range that "
+                f"{DECLARATION} declares is {self.low:g} to {self.high:g}: correct either."
+            )
+        share = ((values - self.low) / (self.high - self.low)).astype(np.float32)
+        return 1 - share if self.inverted else share
+
+
+def read_peers(folders: Sequence[str], manifest: pd.DataFrame) -> list[Peer]:
+    """Read what the folders declare, and find the map of every row of a manifest in each.
+
+    Parameters
+    ----------
+    folders : paths, absolute or relative to the checkout.
+    manifest : the test images.
+
+    Raises
+    ------
+    InputError
+        If a folder or its declaration is missing or wrong, a row has no map or several, or a map
+        is of several rows, or two peers have one name.
+    """
+    peers = [_read_peer(ROOT / folder, list(manifest["image"])) for folder in folders]
+    for name, count in Counter(peer.name for peer in peers).items():
+        if count > 1:
+            raise InputError(f"{count} peers are called {name!r}: give each a name of its own.")
+    return peers
+
+
+def evaluate_peers(peers: Sequence[Peer], manifest: pd.DataFrame) -> list[pd.DataFrame]:
+    """Rows of each peer on the test images, see `dinolizer.study.evaluation.evaluate`."""
+    return [evaluate(peer.name, peer.read, manifest, peer.threshold) for peer in peers]
+
+
+def _read_peer(folder: Path, images: Sequence[str]) -> Peer:
+    path = folder / DECLARATION
+    if not path.is_file():
+        raise InputError(
+            f"There is no file {path}: beside the maps, it must give {', '.join(REQUIRED)}."
+        )
+    declared = _declaration(path)
+    low, high = (float(end) for end in declared["range"])
+    inverted = declared["polarity"] == POLARITIES[1]
+    threshold = (float(declared.get("threshold", (low + high) / 2)) - low) / (high - low)
+    if not 0 <= threshold <= 1:
+        raise InputError(f"The threshold of {path} lies outside of its range: correct either.")
+    maps, extra = _pair(folder, images)
+    return Peer(
+        name=str(declared["name"]),
+        maps=maps,
+        extra=extra,
+        inverted=inverted,
+        low=low,
+        high=high,
+        threshold=1 - threshold if inverted else threshold,
+        array=str(declared.get("array", "")),
+    )
+
+
+def _declaration(path: Path) -> dict[str, Any]:
+    try:
+        declared = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        declared = None
+    if not isinstance(declared, dict) or not set(REQUIRED) <= set(declared) <= set(KEYS):
+        raise InputError(
+            f"{path} must be YAML with the lines {', '.join(REQUIRED)}, may have "
+            f"{' and '.join(KEYS[len(REQUIRED) :])}, and nothing else."
+        )
+    if declared["polarity"] not in POLARITIES:
+        raise InputError(
+            f"The polarity of {path} is {declared['polarity']!r}, but it must be one of "
+            f"{' and '.join(map(repr, POLARITIES))}."
+        )
+    ends = declared["range"]
+    numbers = [*(ends if isinstance(ends, list) else []), declared.get("threshold", 0.0)]
+    if len(numbers) != 3 or not all(type(number) in (int, float) for number in numbers):
+        raise InputError(f"The range of {path} must be two numbers, and the threshold one.")
+    if not numbers[0] < numbers[1]:
+        raise InputError(f"The range of {path} must be a lower and a higher number, in this order.")
+    return declared
+
+
+def _pair(folder: Path, images: Sequence[str]) -> tuple[dict[str, Path], int]:
+    """From each image to its map; and the number of maps that are of no image."""
+    found: dict[str, list[tuple[tuple[str, ...], Path]]] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in MAPS and not path.name.startswith("."):
+            parts = _parts(path.relative_to(folder))
+            found.setdefault(parts[-1], []).append((parts, path))
+    maps: dict[str, Path] = {}
+    owners: dict[Path, str] = {}
+    for image in images:
+        whole = _parts(PurePath(image))
+        own = [path for parts, path in found.get(whole[-1], []) if whole[-len(parts) :] == parts]
+        if len(own) != 1:
+            several = f"the maps {own[0].name} and {own[-1].name}" if own else "no map"
+            raise InputError(
+                f"For the image {image} there is {several} in {folder}: exactly one of the same "
+                f"name is expected, ending in {', '.join(MAPS)}."
+            )
+        if own[0] in owners:
+            raise InputError(
+                f"The map {own[0]} fits the images {owners[own[0]]} and {image}: put it into a "
+                "folder called as its image's."
+            )
+        maps[image], owners[own[0]] = own[0], image
+    return maps, sum(map(len, found.values())) - len(owners)
+
+
+def _parts(path: PurePath) -> tuple[str, ...]:
+    """Folders and stem; a map may be called after the whole name of its image: ``17.png.npz``."""
+    stem = path.with_suffix("")
+    return (stem.with_suffix("") if stem.suffix.lower() in SUFFIXES else stem).parts
+
+
+def _read_map(path: Path, array: str) -> NDArray[np.float64]:
+    """The values as they are in the file, (H, W)."""
+    values: NDArray[Any] | None = None
+    try:
+        if path.suffix.lower() == ".png":
+            values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+        else:
+            loaded = np.load(path, allow_pickle=False)
+            values = loaded if isinstance(loaded, np.ndarray) else _member(loaded, array)
+    except (OSError, ValueError, EOFError, KeyError, BadZipFile, cv2.error):
+        pass  # told below
+    if values is None or values.ndim != 2 or not values.size or values.dtype.kind not in "buif":
+        raise InputError(
+            f"The map {path} cannot be used: one grey picture or one array of numbers (H, W) is "
+            "expected, and of several arrays in an NPZ file the one that is declared."
+        )
+    return values.astype(np.float64)
+
+
+def _member(arrays: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
+    names = list(arrays)
+    return arrays[name or (names[0] if len(names) == 1 else "")]
