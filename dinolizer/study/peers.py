@@ -185,8 +185,8 @@ def _pair(folder: Path, images: Sequence[str]) -> tuple[dict[str, Path], int]:
         if len(own) != 1:
             several = f"the maps {own[0].name} and {own[-1].name}" if own else "no map"
             raise InputError(
-                f"For the image {image} there is {several} in {folder}: exactly one of the same "
-                f"name is expected, ending in {', '.join(MAPS)}."
+                f"The image {image} has {several} in {folder}, but exactly one of the same name is "
+                f"expected, ending in {', '.join(MAPS)}."
             )
         if own[0] in owners:
             raise InputError(

@@ -1,0 +1,167 @@
+"""Maps from a folder mean what is declared, belong to the image of their name, or are refused."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from numpy.typing import NDArray
+
+from dinolizer.data.images import write_image
+from dinolizer.errors import InputError
+from dinolizer.study.peers import evaluate_peers, read_peers
+
+HEIGHT, WIDTH = 6, 8
+VALUES = np.zeros((HEIGHT, WIDTH))
+VALUES[:2] = 1  # the upper third: edited in every image
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> pd.DataFrame:
+    """Three edited images in two folders, two of them of one name."""
+    rows = []
+    for name in ("x/1.png", "y/1.png", "y/2.png"):
+        path, mask = tmp_path / "images" / name, tmp_path / "masks" / name
+        write_image(path, np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+        write_image(mask, (255 * VALUES).astype(np.uint8))
+        rows.append({"image": str(path), "mask": str(mask), "generator": "x", "group": name})
+    return pd.DataFrame(rows).assign(kind="sp", background="real")
+
+
+def write(folder: Path, name: str, values: NDArray[np.generic]) -> None:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    match path.suffix:
+        case ".png":
+            cv2.imwrite(str(path), values)
+        case ".npy":
+            np.save(path, values)
+        case _:
+            np.savez_compressed(path, map=values)
+
+
+def declare(folder: Path, **lines: object) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    declared = {"name": "Peer", "polarity": "high = edited", "range": [0, 1]} | lines
+    (folder / "peer.yaml").write_text(yaml.safe_dump(declared))
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("end", "values", "lines"),
+    [
+        (".png", (200 * VALUES).astype(np.uint8), {"range": [0, 255]}),
+        (".png", (60_000 * VALUES).astype(np.uint16), {"range": [0, 65535]}),
+        (".npy", 0.9 - 0.8 * VALUES, {"polarity": "low = edited"}),
+        (".npz", (6 * VALUES - 3).astype(np.float16), {"range": [-10, 10], "threshold": 2}),
+        (".png.npz", VALUES, {}),
+    ],
+)
+def test_every_format_range_and_polarity(
+    tmp_path: Path, manifest: pd.DataFrame, end: str, values: NDArray[np.generic], lines: dict
+) -> None:
+    folder = tmp_path / "peer"
+    for name in ("x/1", "y/1", "2", "extra"):
+        write(folder, f"{name}{end}", values)
+    (peer,) = read_peers([declare(folder, **lines)], manifest)
+    assert peer.extra == 1
+    (rows,) = evaluate_peers([peer], manifest)
+    assert rows["method"].tolist() == ["Peer"] * 3
+    assert rows["iou"].tolist() == [1, 1, 1]
+    assert rows["threshold"].between(0, 1).all()
+
+
+def test_the_threshold_is_in_the_unit_of_the_maps(tmp_path: Path, manifest: pd.DataFrame) -> None:
+    folder = tmp_path / "peer"
+    for name in ("x/1", "y/1", "y/2"):
+        write(folder, f"{name}.npy", -4 + 2 * VALUES)  # from -4 to -2
+    lines = {"range": [-4, 0], "polarity": "low = edited"}
+    marked = []
+    for threshold in (-4, -3, -1):
+        (peer,) = read_peers([declare(folder, **lines, threshold=threshold)], manifest)
+        marked.append(evaluate_peers([peer], manifest)[0]["marked"].tolist()[0])
+    assert marked == pytest.approx([0, 2 / 3, 1])
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ({"polarity": "high"}, "polarity of .* is 'high', but it must be one of 'high = edited'"),
+        ({"range": [1, 0]}, "a lower and a higher number"),
+        ({"range": "0-1"}, "must be two numbers"),
+        ({"range": [0, True]}, "must be two numbers"),
+        ({"threshold": 3}, "lies outside of its range"),
+        ({"extra": 3}, "nothing else"),
+    ],
+)
+def test_a_wrong_declaration_is_refused(
+    tmp_path: Path, manifest: pd.DataFrame, lines: dict, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        read_peers([declare(tmp_path / "peer", **lines)], manifest)
+
+
+def test_a_missing_declaration_is_refused(tmp_path: Path, manifest: pd.DataFrame) -> None:
+    with pytest.raises(InputError, match=r"no file .*peer.yaml: .* name, polarity, range"):
+        read_peers([str(tmp_path)], manifest)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["x/1", "y/1"], r"The image .*2.png has no map in"),
+        (["1", "y/2"], r"The map .*1.npy fits the images .*x/1.png and .*y/1.png"),
+        (["x/1", "y/1", "1", "2"], r"The image .*x/1.png has the maps 1.npy and 1.npy"),
+    ],
+)
+def test_maps_that_belong_to_no_one_image_are_refused(
+    tmp_path: Path, manifest: pd.DataFrame, names: list[str], message: str
+) -> None:
+    for name in names:
+        write(tmp_path / "peer", f"{name}.npy", VALUES)
+    with pytest.raises(InputError, match=message):
+        read_peers([declare(tmp_path / "peer")], manifest)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (2 * VALUES, "values from 0 to 2, but the range that peer.yaml declares is 0 to 1"),
+        (np.full((HEIGHT, WIDTH), np.nan), "values from nan to nan"),
+        (VALUES[:3], r"has the shape \(3, 8\), but its image .* is \(6, 8\)"),
+        (VALUES[None], "one grey picture or one array"),
+        (VALUES.astype(str), "one grey picture or one array"),
+    ],
+)
+def test_a_map_that_is_not_as_declared_is_refused(
+    tmp_path: Path, manifest: pd.DataFrame, values: NDArray[np.generic], message: str
+) -> None:
+    for name in ("x/1", "y/1", "y/2"):
+        write(tmp_path / "peer", f"{name}.npy", values)
+    with pytest.raises(InputError, match=message):
+        evaluate_peers(read_peers([declare(tmp_path / "peer")], manifest), manifest)
+
+
+def test_of_several_arrays_the_declared_one_is_read(tmp_path: Path, manifest: pd.DataFrame) -> None:
+    folder = tmp_path / "peer"
+    for name in ("x/1", "y/1", "y/2"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        np.savez(folder / f"{name}.npz", probability=VALUES, mask=VALUES > 2)
+    (rows,) = evaluate_peers(read_peers([declare(folder, array="probability")], manifest), manifest)
+    assert rows["iou"].tolist() == [1, 1, 1]
+    with pytest.raises(InputError, match="the one that is declared"):
+        evaluate_peers(read_peers([declare(folder)], manifest), manifest)
+
+
+def test_damaged_files_and_equal_names_are_refused(tmp_path: Path, manifest: pd.DataFrame) -> None:
+    folder = tmp_path / "peer"
+    for name in ("x/1", "y/1", "y/2"):
+        write(folder, f"{name}.npz", VALUES)
+    peers = [declare(folder)]
+    with pytest.raises(InputError, match="2 peers are called 'Peer'"):
+        read_peers(peers * 2, manifest)
+    (folder / "x" / "1.npz").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(InputError, match=r"1.npz cannot be used"):
+        evaluate_peers(read_peers(peers, manifest), manifest)
