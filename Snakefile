@@ -40,13 +40,8 @@ NOTEBOOKS = {
         "prepared": True,
     },
     "06-mask-size": {
-        "tables": ["06-scales", "06-sizes", "06-threshold", "06-training"],
+        "tables": ["06-scales", "06-sizes", "06-threshold", "06-training", "06-verdict"],
         "figures": ["06-examples", "06-sizes", "06-training"],
-        "prepared": True,
-    },
-    "08-backbone": {
-        "tables": ["08-heads", "08-layers"],
-        "figures": ["08-heads", "08-layers"],
         "prepared": True,
     },
     "07-labels": {
@@ -57,8 +52,14 @@ NOTEBOOKS = {
             "07-differences",
             "07-labels",
             "07-marked",
+            "07-verdict",
         ],
         "figures": ["07-calibration", "07-confusion", "07-examples", "07-labels"],
+        "prepared": True,
+    },
+    "08-backbone": {
+        "tables": ["08-heads", "08-layers", "08-verdict"],
+        "figures": ["08-heads", "08-layers"],
         "prepared": True,
     },
     "A1-pocket": {"figures": ["A1-generators", "A1-pretraining"], "only": "pocket"},

@@ -7,7 +7,7 @@ from scipy.stats import bootstrap
 
 from dinolizer.errors import InputError
 from dinolizer.study.evaluation import ALL_FAMILIES
-from dinolizer.study.pairing import compare, verdict
+from dinolizer.study.pairing import compare
 
 
 def rows_of(scores: dict[str, list[float]], families: list[str] | None = None) -> pd.DataFrame:
@@ -75,11 +75,3 @@ def test_methods_that_met_other_images_are_not_compared() -> None:
         compare(rows, "ours", ["theirs"])
     with pytest.raises(InputError, match="no row of the method 'absent'"):
         compare(rows, "ours", ["absent"])
-
-
-@pytest.mark.parametrize(
-    ("low", "expected"),
-    [(0.01, "supported"), (-0.01, "not supported"), (np.nan, "not testable in this profile")],
-)
-def test_the_verdict_follows_the_lower_end(low: float, expected: str) -> None:
-    assert verdict(low) == expected

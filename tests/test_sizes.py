@@ -54,21 +54,6 @@ def test_thresholds_that_are_not_reached() -> None:
     assert np.isnan(halfway.thresholds(rows.assign(share=0.0), "share", resamples=3)).all()
 
 
-@pytest.mark.parametrize(
-    ("draws", "expected"),
-    [
-        ([0.15, 0.1, 0.3], "supported"),
-        ([0.15, 0.1, 1.0], "not testable in this profile"),
-        ([0.03, 0.01, 0.05], "not supported"),
-        ([0.5, 0.3, 1.0], "not supported"),
-        ([0.08, 0.05, 0.13], "not testable in this profile"),
-        ([np.nan] * 3, "not testable in this profile"),
-    ],
-)
-def test_the_verdict_follows_its_rule(draws: list[float], expected: str) -> None:
-    assert halfway.verdict(np.array(draws[:1] + draws[1:] * 50)) == expected
-
-
 def test_bins_hold_what_lies_in_them() -> None:
     rows = pd.DataFrame(
         {

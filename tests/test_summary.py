@@ -20,11 +20,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Results with two tables of verdicts, a figure and an executed notebook."""
     monkeypatch.setenv("DINOLIZER_RESULTS", str(tmp_path))
     results = Results("pocket", {})
-    results.save_verdict("07", judge("labels", -0.1, -0.2, 0.1, "the difference is over 0"))
+    results.save_verdict("07", judge("labels", (-0.1, -0.2, 0.1), "the difference is over 0"))
     results.save_verdict(
         "04",
-        judge("jpeg", 0.912, 0.85, 0.95, "at least 80 % is left | or more", over=0.8),
-        judge("post-processing", 0.1, 0.0, 0.2, "the lead grows", testable=False),
+        judge("jpeg", (0.912, 0.85, 0.95), "at least 80 % is left | or more", over=0.8),
+        judge("post-processing", (0.1, 0.0, 0.2), "the lead grows", testable=False),
     )
     results.save_figure(Figure(figsize=(1, 1)), "04-curves", "IoU <against> quality.")
     notebook = tmp_path / "pocket" / "notebooks" / "04-robustness.ipynb"

@@ -37,23 +37,23 @@ NAN = float("nan")
 def test_the_whole_interval_decides(
     low: float, high: float, limits: dict[str, float], verdict: str
 ) -> None:
-    assert judge("jpeg", 0.2, low, high, "a rule", **limits)["verdict"] == verdict  # type: ignore[arg-type]
+    assert judge("jpeg", (0.2, low, high), "a rule", **limits)["verdict"] == verdict  # type: ignore[arg-type]
 
 
 def test_without_a_number_nothing_is_decided() -> None:
-    assert judge("jpeg", NAN, 0.1, 0.2, "a rule")["verdict"] == "not testable"
+    assert judge("jpeg", (NAN, 0.1, 0.2), "a rule")["verdict"] == "not testable"
 
 
 def test_an_unknown_claim_is_refused() -> None:
     with pytest.raises(InputError, match="claim is 'jpg', but it must be one of next-best, "):
-        judge("jpg", 0.2, 0.1, 0.3, "a rule")
+        judge("jpg", (0.2, 0.1, 0.3), "a rule")
 
 
 def test_the_table_is_saved_under_the_number_of_its_notebook(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DINOLIZER_RESULTS", str(tmp_path))
-    lines = [judge("jpeg", 0.25, 0.1, 0.3, "a, b"), judge("noise", 0.2, NAN, NAN, "c")]
+    lines = [judge("jpeg", (0.25, 0.1, 0.3), "a, b"), judge("noise", (0.2, NAN, NAN), "c")]
     table = Results("pocket", {"seed": 1}).save_verdict("04", *lines)
     assert tuple(table.columns) == COLUMNS
     saved = (tmp_path / "pocket" / "tables" / "04-verdict.csv").read_text().splitlines()
@@ -65,7 +65,7 @@ def test_the_table_is_saved_under_the_number_of_its_notebook(
 
 
 def test_the_text_says_claim_verdict_number_and_rule() -> None:
-    text = verdict_text(verdict_table([judge("jpeg", 0.256, 0.1, 0.3, "it is over 0")]))
+    text = verdict_text(verdict_table([judge("jpeg", (0.256, 0.1, 0.3), "it is over 0")]))
     assert text == (
         f"- **Verdict**, {CLAIMS['jpeg'].statement}: **supported** in this profile; "
         "0.26 (0.10 to 0.30). The rule: it is over 0."

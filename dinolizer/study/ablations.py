@@ -143,17 +143,6 @@ def compare(
     return pd.DataFrame(lines)
 
 
-def verdict(line: Mapping[str, float]) -> str:
-    """Of "the reference is better": of its rival's line, see `compare`.
-
-    Supported: the whole interval of the rival's change is below 0. Not supported: it is above 0.
-    Else, and without an interval, the study does not tell.
-    """
-    if line["change_high"] < 0:
-        return "supported"
-    return "not supported" if line["change_low"] > 0 else "not testable in this profile"
-
-
 def _of_images(rows: pd.DataFrame) -> "pd.Series[float]":
     """IoU of every edited image, mean over seeds."""
     edited = rows[rows["iou"].notna()]

@@ -65,20 +65,6 @@ def interval(draws: NDArray[np.float64]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def verdict(draws: NDArray[np.float64]) -> str:
-    """Hold a threshold (see `thresholds`) against `PAPER_RANGE`.
-
-    Supported: it lies inside, and half is reached within its interval. Not supported: its whole
-    interval lies outside. Else the study does not tell.
-    """
-    low, high = interval(draws)
-    if PAPER_RANGE[0] <= draws[0] <= PAPER_RANGE[1] and high < 1:
-        return "supported"
-    if high < PAPER_RANGE[0] or low > PAPER_RANGE[1]:
-        return "not supported"
-    return "not testable in this profile"
-
-
 def _half(
     places: NDArray[np.float64], yes: NDArray[np.bool_], weight: NDArray[np.float64]
 ) -> float:

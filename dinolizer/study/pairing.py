@@ -1,7 +1,6 @@
 """Which differences hold: methods on the same images, by a paired bootstrap over photographs."""
 
 from collections.abc import Mapping, Sequence
-from math import isnan
 from typing import Any
 
 import pandas as pd
@@ -86,13 +85,6 @@ def compare(
 def describe(line: Mapping[Any, Any]) -> str:
     """A difference with its interval, in words: of a line with ``difference, low, high``."""
     return f"{line['difference']:+.2f} ({line['low']:+.2f} to {line['high']:+.2f})"
-
-
-def verdict(low: float) -> str:
-    """Of a statement that a difference is over 0, by the lower end of its interval."""
-    if isnan(low):
-        return "not testable in this profile"
-    return "supported" if low > 0 else "not supported"
 
 
 def _by_image(rows: pd.DataFrame, method: str, score: str) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """How the paper's claims fare: one line a verdict, decided by a rule from a table's numbers.
 
-A notebook ends with ``results.save_verdict("04", judge("jpeg", number, low, high, rule), ...)``:
+A notebook ends with ``results.save_verdict("04", judge("jpeg", (number, low, high), rule), ...)``:
 the table ``04-verdict``, which `dinolizer.study.summary` collects.
 """
 
@@ -48,15 +48,14 @@ CLAIMS = {
     "regenerated": Claim("Fully re-generated backgrounds give false positives", "07"),
     "small-training": Claim("Training with small edits lets smaller edits be found", "06", True),
     "features": Claim("The tokens of DINOv2 and DINOv3 differ in what they hold", "05", True),
-    "three-classes": Claim("Three classes part re-encoded from inpainted content", "07", True),
+    "three-classes": Claim("A class of its own for the auto-encoded is better", "07", True),
+    "forensic": Claim("Pre-training to tell generated from real helps", "08", True),
 }
 
 
 def judge(
     claim: str,
-    number: float,
-    low: float,
-    high: float,
+    found: Sequence[float],
     rule: str,
     *,
     over: float = 0.0,
@@ -68,7 +67,7 @@ def judge(
     Parameters
     ----------
     claim : a key of `CLAIMS`.
-    number, low, high : what is decided by, and its interval.
+    found : the number that is decided by, and the two ends of its interval.
     rule : in words: what the number is, and what it is held against.
     over, under : the claim is supported where the whole interval lies between them.
     testable : whether the profile has what the claim is about.
@@ -84,6 +83,7 @@ def judge(
     """
     if claim not in CLAIMS:
         raise InputError(f"The claim is {claim!r}, but it must be one of {', '.join(CLAIMS)}.")
+    number, low, high = map(float, found)
     verdict = NOT_SUPPORTED
     if not testable or np.isnan([number, low, high]).any():
         verdict = NOT_TESTABLE
