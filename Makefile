@@ -2,6 +2,7 @@
 # make test      run every check and test
 # make notebooks execute the notebooks in place, so that they carry their outputs
 # make bench     measure speed, side by side in one run, into results/bench
+# make scale     write the computed tables of docs/scale.md anew
 # make lock      pin the dependencies of pyproject.toml anew
 # make clean     remove what the others made, results/ apart
 #
@@ -22,7 +23,7 @@ export OMP_NUM_THREADS ?= 1
 # What the caller has set for another environment must not leak into this one.
 unexport PYTHONPATH PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
-.PHONY: results test notebooks bench lock clean
+.PHONY: results test notebooks bench scale lock clean
 .DELETE_ON_ERROR:
 
 results: .venv/installed
@@ -37,6 +38,9 @@ notebooks: .venv/installed
 
 bench: .venv/installed
 	env -u OMP_NUM_THREADS python -m dinolizer.study.bench
+
+scale: .venv/installed
+	python -m dinolizer.study.scale
 
 lock: .venv/bin/uv
 	uv pip compile --no-config --quiet --upgrade --universal --fork-strategy fewest \
