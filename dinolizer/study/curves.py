@@ -82,8 +82,8 @@ def comparison_dots(
         panel.grid(True, axis="x")
         if score == "threshold":
             panel.set_xscale("log")
-            ticks_of = (0.01, 0.1, 1)
-            panel.set_xticks(ticks_of, [f"{100 * tick:g} %" for tick in ticks_of])
+            panel.set_xlim(SHARE_TICKS[0] * 0.8, 1.25)
+            panel.set_xticks((0.01, 0.1, 1), ("1 %", "10 %", "100 %"))
             panel.minorticks_off()
         if score.endswith("change"):
             panel.axvline(0, color="0.4", linewidth=0.8)

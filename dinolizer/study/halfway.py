@@ -37,8 +37,8 @@ def thresholds(
     Returns
     -------
     float ``(1 + resamples,)``: that of all photographs first. 1 where the whole window would not
-    be enough, or detection does not grow with the share: half is never reached. nan without any
-    edit of these sizes.
+    be enough, or detection does not grow with the share: half is never reached. `SMALLEST` where
+    half is reached at every size that was measured. nan without any edit of these sizes.
     """
     known = rows[rows[share].between(SMALLEST, LARGEST)]
     if known.empty:
@@ -68,8 +68,7 @@ def interval(draws: NDArray[np.float64]) -> tuple[float, float]:
 def _half(
     places: NDArray[np.float64], yes: NDArray[np.bool_], weight: NDArray[np.float64]
 ) -> float:
-    """Share at which the weighted logistic curve is at one half; 1 where there is none below, and
-    `SMALLEST` where all are detected."""
+    """Share at which the weighted logistic curve is at one half, from `SMALLEST` to 1."""
     there = weight > 0
     if not there.any() or yes[there].all():
         return SMALLEST
@@ -78,4 +77,4 @@ def _half(
     curve = LogisticRegression(C=WEAK, solver="newton-cholesky")
     curve.fit(places[there], yes[there], sample_weight=weight[there])
     slope, offset = float(curve.coef_[0, 0]), float(curve.intercept_[0])
-    return float(np.exp(min(-offset / slope, 0.0))) if slope > 0 else 1.0
+    return float(np.clip(np.exp(min(-offset / slope, 0.0)), SMALLEST, 1)) if slope > 0 else 1.0

@@ -205,7 +205,7 @@ def own_logits(stack: Stack, tokens: Tensor, sample: Sample) -> Tensor:
 
 
 def _cross_fitted(material: Material, rows: pd.DataFrame, targets: Tensor) -> Sample:
-    """Rows of a cross-fit study: a fold for each of its photographs, even one without a row."""
+    """Make a fold for each photograph of the study, also for those without a row."""
     names = np.unique(material.test["group"].to_numpy(str))
     fold = np.searchsorted(names, rows["group"].to_numpy(str))
     if len(names) < 2:
