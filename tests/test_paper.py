@@ -56,7 +56,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("dinolizer", "notebooks"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "Snakefile", folder)
+    for name in ("Snakefile", "bulk.smk"):
+        shutil.copy(ROOT / name, folder)
     with (folder / "dinolizer" / "model" / "specs.py").open("a") as specs:
         specs.write(SMALL)
     save_bfree(folder / "model_epoch_best.pth", randomize(build_small_bfree()))
