@@ -25,19 +25,6 @@ from dinolizer.data.manifest import POLICIES, read_manifest, read_pair, target
 from dinolizer.errors import InputError
 from dinolizer.paths import ROOT
 
-MAKERS: dict[str, Callable[[Path], Path]] = {
-    "bfree": trees.make_bfree,
-    "tgif": trees.make_tgif,
-    "cocoglide": trees.make_cocoglide,
-    "sagid": trees.make_sagid,
-    "btb": trees.make_btb,
-    "brgen": trees.make_brgen,
-    "opensdi": trees.make_opensdi,
-    "autosplice": trees.make_autosplice,
-    "magicbrush": trees.make_magicbrush,
-    "imdl": trees.make_imdl,
-    "csv": trees.make_csv,
-}
 # name: images, masks, pairs, and the images of each kind
 FOUND = {
     # 4 photographs; 2 masks of each; pairs: 5 of the 6 versions
@@ -54,21 +41,21 @@ FOUND = {
     "imdl": (6, 3, 3, {"real": 3, "sp": 3}),
     "csv": (6, 3, 3, {"real": 3, "sp": 3}),
 }
-WITH_ORIGINALS = [name for name in MAKERS if name not in ("btb", "imdl", "csv")]
-FOLDERS = [name for name in MAKERS if name not in ("imdl", "csv")]
+WITH_ORIGINALS = [name for name in trees.MAKERS if name not in ("btb", "imdl", "csv")]
+FOLDERS = [name for name in trees.MAKERS if name not in ("imdl", "csv")]
 
 
-@pytest.fixture(scope="session", params=MAKERS)
+@pytest.fixture(scope="session", params=trees.MAKERS)
 def miniature(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     name: str = request.param
     folder = tmp_path_factory.mktemp(name) / "My Data sets"
-    return name, MAKERS[name](folder)
+    return name, trees.MAKERS[name](folder)
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Callable[[str], Path]:
     def make(name: str) -> Path:
-        return MAKERS[name](tmp_path / "data")
+        return trees.MAKERS[name](tmp_path / "data")
 
     return make
 
@@ -93,7 +80,7 @@ def run(*words: object) -> Result:
 
 
 def test_every_adapter_has_a_miniature() -> None:
-    assert set(MAKERS) == set(ADAPTERS) == set(FOUND)
+    assert set(trees.MAKERS) == set(ADAPTERS) == set(FOUND)
 
 
 def test_the_command_writes_checks_and_reports(miniature: tuple[str, Path], tmp_path: Path) -> None:
@@ -181,7 +168,7 @@ def masks_of(name: str, root: Path, tmp_path: Path) -> list[Path]:
     return sorted({Path(path) for path in frame.loc[~frame["authentic"], "mask"]})
 
 
-@pytest.mark.parametrize("name", [name for name in MAKERS if name not in PARQUET])
+@pytest.mark.parametrize("name", [name for name in trees.MAKERS if name not in PARQUET])
 def test_a_missing_a_black_and_an_unreadable_mask_are_named(
     name: str, copy: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from dinolizer.data.images import write_image
 from dinolizer.data.manifest import POLICIES, read_manifest, read_pair
 from dinolizer.model.head import CLASSES
 from dinolizer.model.localizer import Localizer
+from dinolizer.model.losses import probabilities
 from dinolizer.model.training import fit_heads
 from dinolizer.study import label_tables
 from dinolizer.study.crossfit import card_for, read_windows
@@ -24,7 +25,6 @@ from dinolizer.study.labels import (
     first_maps,
     fit_policies,
     measure,
-    probabilities,
     score,
     stack,
     targets_of,

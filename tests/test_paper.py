@@ -37,16 +37,7 @@ for name in ("bfree", "untrained-bfree"):
         stride=28,
     )
 """
-MAKERS = {
-    "bfree": trees.make_bfree,
-    "tgif": trees.make_tgif,
-    "cocoglide": trees.make_cocoglide,
-    "sagid": trees.make_sagid,
-    "btb": trees.make_btb,
-    "brgen": trees.make_brgen,
-    "opensdi": trees.make_opensdi,
-    "autosplice": trees.make_autosplice,
-}
+DATASETS = ("bfree", "tgif", "cocoglide", "sagid", "btb", "brgen", "opensdi", "autosplice")
 SIDE = 84
 
 
@@ -62,8 +53,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         specs.write(SMALL)
     save_bfree(folder / "model_epoch_best.pth", randomize(build_small_bfree()))
     run(folder, "dinolizer", "fetch", "bfree", "--from-file", "model_epoch_best.pth")
-    for name, make in MAKERS.items():
-        source = make(folder / "datasets" / name, side=SIDE)
+    for name in DATASETS:
+        source = trees.MAKERS[name](folder / "datasets" / name, side=SIDE)
         run(folder, "dinolizer", "manifest", name, str(source), "-o", f"data/{name}.csv")
     profile = "notebooks/profiles/paper.yaml"
     run(folder, "snakemake", "--cores", "2", "--configfile", profile)
@@ -90,7 +81,7 @@ def run(folder: Path, module: str, *arguments: str) -> None:
 def test_every_dataset_is_in_the_benchmark(checkout: Path) -> None:
     """Counted anew from the manifests: the edited test images of each family and kind."""
     listed = yaml.safe_load((checkout / "notebooks/profiles/paper.yaml").read_text())["test"]
-    assert {Path(path).stem for path in listed} == set(MAKERS) - {"bfree"}
+    assert {Path(path).stem for path in listed} == set(DATASETS) - {"bfree"}
     images = pd.concat([read_manifest(checkout / path) for path in listed])
     edited = images[(images["split"] == "test") & ~images["authentic"]]
     expected = edited.groupby([edited["dataset"] + " " + edited["generator"], "kind"]).size()

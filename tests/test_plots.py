@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from figures import overlapping, with_interval
 from matplotlib import pyplot as plt
-from texts import overlapping
 
 from dinolizer.study.evaluation import ALL_FAMILIES
 from dinolizer.study.plots import (
@@ -29,10 +29,6 @@ FAMILIES = [
 @pytest.fixture(autouse=True)
 def _style() -> None:
     style()
-
-
-def with_interval(iou: float) -> dict[str, float]:
-    return {"iou": iou, "iou_low": iou - 0.1, "iou_high": iou + 0.05}
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from figures import overlapping, with_interval
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from texts import overlapping
 
 from dinolizer.data.degradations import DEGRADATIONS
 from dinolizer.study import robustness
@@ -24,10 +24,6 @@ NOTE = "profile: pocket; n = 84 images, 7 photos; 95 % bootstrap intervals over 
 @pytest.fixture(autouse=True)
 def _style() -> None:
     style()
-
-
-def with_interval(iou: float) -> dict[str, float]:
-    return {"iou": iou, "iou_low": iou - 0.1, "iou_high": iou + 0.05}
 
 
 @pytest.fixture

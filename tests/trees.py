@@ -7,7 +7,7 @@ does, but less.
 
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import cv2
@@ -286,3 +286,19 @@ def make_csv(root: Path, number: int = 3, side: int = 64) -> Path:
     path = root / "mine.csv"
     path.write_text("\n".join(lines), encoding="utf-8-sig")
     return path
+
+
+MAKERS: dict[str, Callable[..., Path]] = {
+    "bfree": make_bfree,
+    "tgif": make_tgif,
+    "cocoglide": make_cocoglide,
+    "sagid": make_sagid,
+    "btb": make_btb,
+    "brgen": make_brgen,
+    "opensdi": make_opensdi,
+    "autosplice": make_autosplice,
+    "magicbrush": make_magicbrush,
+    "imdl": make_imdl,
+    "csv": make_csv,
+}
+"""From the name of an adapter to what makes its miniature."""

@@ -20,6 +20,7 @@ from dinolizer.model.backbones import Backbone, load_backbone, weights_hash
 from dinolizer.model.features import as_batch, batch_size
 from dinolizer.model.head import HeadCard, load_head
 from dinolizer.model.localization import Localization
+from dinolizer.model.losses import probabilities
 from dinolizer.model.windows import accumulate, grid
 from dinolizer.paths import ASSETS
 
@@ -188,7 +189,7 @@ class Localizer:
     @torch.inference_mode()
     def probability(self, logits: Tensor) -> Tensor:
         """Probability ``(H, W)`` of generation from logits ``(C, H, W)``, on the same device."""
-        return logits.sigmoid()[0] if len(logits) == 1 else logits.softmax(dim=0)[-1]
+        return probabilities(logits)[-1]
 
     def working_size(self, height: int, width: int) -> tuple[int, int]:
         """``(H, W)`` that the windows are laid on, for a photograph of that height and width.

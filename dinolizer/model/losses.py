@@ -13,6 +13,11 @@ FOCUS = 2.0
 Detection", ICCV 2017). Their class weight is left out: it shifts what 0.5 means."""
 
 
+def probabilities(logits: Tensor) -> Tensor:
+    """Of one channel the sigmoid, of three the softmax: ``(..., C, h, w)``; the last is edited."""
+    return logits.sigmoid() if logits.shape[-3] == 1 else logits.softmax(dim=-3)
+
+
 def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
     """Soft Dice loss, pooled over the batch.
 
@@ -57,7 +62,7 @@ def dice_sums(logits: Tensor, target: Tensor) -> Tensor:
     """
     if target.ndim == logits.ndim - 1:
         target = target.unsqueeze(-3)
-    probability = logits.sigmoid() if logits.shape[-3] == 1 else logits.softmax(dim=-3)
+    probability = probabilities(logits)
     over = (-2, -1)
     both = (probability * target).sum(over)
     return torch.stack([both, probability.sum(over) + target.sum(over)])

@@ -136,7 +136,7 @@ def train(
         augmentations=augmentations or Augmentations(),
     )
     training, validation = split_crops(manifest, backbone, recipe)
-    log = out.with_name(f"{out.stem}-history.csv")
+    log = history_path(out)
     checkpoint = out.with_suffix(".checkpoint")
     _check_writable(out)
     accelerator = _accelerator(precision, device)
@@ -197,6 +197,11 @@ def train(
     kept = dice.iloc[-1] if cached else dice.max()
     accelerator.print(f"{out}: {len(dice)} epochs, validation Dice {kept:.3f}.")
     return Training(*load_head(out, backbone), fit.history)
+
+
+def history_path(out: Path) -> Path:
+    """Where `train` writes the history of the head in ``out``."""
+    return out.with_name(f"{out.stem}-history.csv")
 
 
 def split_crops(manifest: pd.DataFrame, backbone: Backbone, recipe: Recipe) -> tuple[Crops, Crops]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from dinolizer.model.losses import Loss
 from dinolizer.model.stack import Stack
 from dinolizer.model.training import fit_stack
-from dinolizer.study.metrics import bootstrap_interval
+from dinolizer.study.metrics import macro_mean
 from dinolizer.study.samples import Sample
 
 
@@ -151,10 +151,6 @@ def _of_images(rows: pd.DataFrame) -> "pd.Series[float]":
 
 def _with_interval(name: str, values: "pd.Series[float]", seed: int) -> dict[str, float]:
     """Macro mean of values that are indexed by group, family and image, and its interval."""
-    frame = values.rename("iou").reset_index()
-    low, high = bootstrap_interval(frame["iou"], frame["group"], strata=frame["family"], seed=seed)
-    return {
-        name: frame.groupby("family")["iou"].mean().mean(),
-        f"{name}_low": low,
-        f"{name}_high": high,
-    }
+    families, groups = (values.index.get_level_values(level) for level in ("family", "group"))
+    mean, low, high = macro_mean(values, families, groups, seed=seed)
+    return {name: mean, f"{name}_low": low, f"{name}_high": high}

@@ -14,11 +14,10 @@ from dinolizer.study.evaluation import (
     Predict,
     Row,
     edited_truth,
-    evaluate,
     evaluate_all,
 )
 from dinolizer.study.material import Material
-from dinolizer.study.metrics import bootstrap_interval
+from dinolizer.study.metrics import macro_mean
 from dinolizer.study.thresholds import choose_threshold, cross_fit_thresholds
 
 Image = NDArray[np.uint8]
@@ -30,21 +29,16 @@ THRESHOLD_IMAGES = 300
 
 def evaluate_baselines(material: Material, seed: int = 0) -> pd.DataFrame:
     """Rows of all `BASELINES` on the test images, with thresholds of `baseline_thresholds`."""
-    rows = []
-    for name in BASELINES:
-        predict = _baseline(name, remember=material.train is None)
-        thresholds = baseline_thresholds(material, predict, seed)
-        rows.append(evaluate(name, predict, material.test, thresholds))
-    return pd.concat(rows)
+    remember = material.train is None
+    return pd.concat(
+        evaluate_all({name: _method(name, material, seed, remember=remember)}, material.test)
+        for name in BASELINES
+    )
 
 
 def baseline_methods(material: Material, seed: int) -> dict[str, Method]:
     """All `BASELINES`, for images of any kind, with the thresholds of `baseline_thresholds`."""
-    methods: dict[str, Method] = {}
-    for name in BASELINES:
-        predict = _baseline(name, remember=False)
-        methods[name] = (predict, baseline_thresholds(material, predict, seed))
-    return methods
+    return {name: _method(name, material, seed, remember=False) for name in BASELINES}
 
 
 def evaluate_degraded(
@@ -81,8 +75,7 @@ def leads(rows: pd.DataFrame, method: str) -> pd.DataFrame:
 
 def mean_lead(lead: pd.DataFrame, seed: int = 0) -> tuple[float, float, float]:
     """Mean over families of `leads`, and its 95 % interval by a bootstrap over photographs."""
-    low, high = bootstrap_interval(lead["lead"], lead["group"], strata=lead["family"], seed=seed)
-    return float(lead.groupby("family")["lead"].mean().mean()), low, high
+    return macro_mean(lead["lead"], lead["family"], lead["group"], seed=seed)
 
 
 def baseline_thresholds(material: Material, predict: Predict, seed: int) -> dict[str, float]:
@@ -107,6 +100,11 @@ def _maps(manifest: pd.DataFrame, predict: Predict) -> tuple[list[Map], list[NDA
         [predict(image, row) for (image, _), row in pairs],
         [edited_truth(mask, row) for (_, mask), row in pairs],
     )
+
+
+def _method(name: str, material: Material, seed: int, *, remember: bool) -> Method:
+    predict = _baseline(name, remember=remember)
+    return predict, baseline_thresholds(material, predict, seed)
 
 
 def _baseline(name: str, *, remember: bool) -> Predict:

@@ -20,8 +20,8 @@ from dinolizer.model.features import extract
 from dinolizer.model.head import HeadCard, load_head
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.training import Fit
-from dinolizer.model.variants import train
-from dinolizer.model.windows import accumulate, grid
+from dinolizer.model.variants import history_path, train
+from dinolizer.model.windows import Reduce, accumulate, grid
 from dinolizer.paths import cache_dir
 from dinolizer.study.evaluation import Predict, Row
 from dinolizer.study.material import Material, gather
@@ -61,6 +61,18 @@ class Windows:
     positions: list[tuple[int, int]]
     size: tuple[int, int]
     window: int
+
+    def places(self, manifest: pd.DataFrame) -> dict[str, slice]:
+        """From each image of the manifest that these windows are of to its own."""
+        count = len(self.positions)
+        return {
+            image: slice(number * count, (number + 1) * count)
+            for number, image in enumerate(manifest["image"])
+        }
+
+    def assemble(self, logits: Tensor, reduce: Reduce) -> Tensor:
+        """Logits ``(C, H, W)`` of an image from those of its windows, ``(P, C, h, w)``."""
+        return accumulate(logits, self.positions, self.size, self.window, reduce)
 
 
 @dataclass(frozen=True)
@@ -152,7 +164,7 @@ def _trained(
     if not path.exists():
         train(manifest, backbone, path, "v1", policy=policy, epochs=epochs, seed=seed)
     _, head, _ = load_head(path, backbone)
-    return Fit(head, pd.read_csv(path.with_name(f"{path.stem}-history.csv")))
+    return Fit(head, pd.read_csv(history_path(path)))
 
 
 def card_for(backbone: Backbone, about: str) -> HeadCard:
@@ -193,14 +205,12 @@ def logits_own(
         localizers = _localizers(backbone, heads)
         return lambda image, row: localizers[row["group"]].logits(image)
     read = windows
-    count = len(read.positions)
-    first = {image: number * count for number, image in enumerate(material.test["image"])}
+    places = read.places(material.test)
 
     @torch.inference_mode()
     def logits(_image: NDArray[np.uint8], row: Row) -> Tensor:
-        start = first[row["image"]]
-        of_windows = heads[row["group"]](read.tokens[start : start + count].float())
-        return accumulate(of_windows, read.positions, read.size, read.window, "sum")
+        of_windows = heads[row["group"]](read.tokens[places[row["image"]]].float())
+        return read.assemble(of_windows, "sum")
 
     return logits
 

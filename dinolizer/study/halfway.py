@@ -5,6 +5,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
+from dinolizer.study.metrics import bootstrap_draws, percentile_interval
+
 SMALLEST, LARGEST = 0.005, 0.6
 DETECTED = 0.5
 """An edit is detected when at least this share of its pixels is marked."""
@@ -52,17 +54,14 @@ def thresholds(
     counts = np.concatenate(tallies)
     places, owner = np.tile(edits[1], 2)[:, None], np.tile(edits[0].astype(int), 2)
     yes = np.repeat([True, False], edits.shape[1])
-    draws = np.random.default_rng(seed).multinomial(
-        len(photos), np.full(len(photos), 1 / len(photos)), size=resamples
-    )
-    weights = [counts, *(counts * draw[owner] for draw in draws)]
+    blocks = bootstrap_draws(len(photos), seed, resamples)
+    weights = [counts, *(counts * draw[owner] for draws in blocks for draw in draws)]
     return np.array([_half(places, yes, weight) for weight in weights])
 
 
 def interval(draws: NDArray[np.float64]) -> tuple[float, float]:
     """95 % percentile interval of the draws of `thresholds`, or of differences between them."""
-    low, high = np.quantile(draws[1:], [0.025, 0.975])
-    return float(low), float(high)
+    return percentile_interval(draws[1:])
 
 
 def _half(

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from dinolizer.data.manifest import POLICIES, read_pair, target
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.head import CLASSES, make_head
+from dinolizer.model.losses import probabilities
 from dinolizer.model.training import fit_heads
 from dinolizer.model.windows import REDUCTIONS
 from dinolizer.study.crossfit import EPOCHS, Windows, fit, logits_own, read_windows
@@ -183,18 +184,13 @@ def first_maps(material: Material, backbone: Backbone, heads: Heads) -> Maps:
     }
 
 
-def probabilities(logits: Tensor) -> Tensor:
-    """Of one channel the sigmoid, of three the softmax: ``(..., C, H, W)``; the last is edited."""
-    return logits.sigmoid() if logits.shape[-3] == 1 else logits.softmax(dim=-3)
-
-
 def score(probability: Tensor, truth: Tensor, summed: Tensor) -> list[dict[str, float]]:
     """Scores of the maps of one image, one a seed; see `Measured.rows`.
 
     Parameters
     ----------
     probability
-        ``(S, C, H, W)``, of `probabilities`.
+        ``(S, C, H, W)``, see `dinolizer.model.losses.probabilities`.
     truth
         uint8 ``(H, W)``, places in `CLASS_NAMES`.
     summed

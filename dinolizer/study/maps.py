@@ -15,7 +15,6 @@ from dinolizer.data.manifest import read_pair
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.stack import Stack
-from dinolizer.model.windows import accumulate
 from dinolizer.study.crossfit import Windows, card_for
 from dinolizer.study.evaluation import Row, edited_truth
 from dinolizer.study.metrics import counts
@@ -103,14 +102,8 @@ def maps_of_windows(logits: Tensor, windows: Windows, manifest: pd.DataFrame) ->
     windows
         Of the N images of the manifest.
     """
-    count = len(windows.positions)
-    first = {image: number * count for number, image in enumerate(manifest["image"])}
-
-    def maps(_image: NDArray[np.uint8], row: Row) -> Tensor:
-        own = logits[first[row["image"]] :][:count]
-        return accumulate(own, windows.positions, windows.size, windows.window, "mean")
-
-    return maps
+    places = windows.places(manifest)
+    return lambda _image, row: windows.assemble(logits[places[row["image"]]], "mean")
 
 
 def maps_of_scales(

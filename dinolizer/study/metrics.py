@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import balanced_accuracy_score, precision_recall_curve, roc_auc_score
 
@@ -144,6 +145,27 @@ def bootstrap_interval(
     """
     means = bootstrap_means(values, groups, strata=strata, seed=seed, resamples=resamples)
     return percentile_interval(means, level)
+
+
+def macro_mean(
+    values: ArrayLike,
+    families: ArrayLike,
+    groups: ArrayLike,
+    *,
+    seed: int = 0,
+    resamples: int = 2000,
+) -> tuple[float, float, float]:
+    """Mean over the families of the mean over each one's images, and its 95 % interval.
+
+    Parameters
+    ----------
+    values : float (N,), one per image; nan is left out.
+    families, groups : (N,), the family and the photograph of each image.
+    seed, resamples : as in `bootstrap_means`.
+    """
+    mean = pd.Series(np.asarray(values)).groupby(np.asarray(families)).mean().mean()
+    ends = bootstrap_interval(values, groups, strata=families, seed=seed, resamples=resamples)
+    return float(mean), *ends
 
 
 def bootstrap_means(

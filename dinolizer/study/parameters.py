@@ -105,8 +105,10 @@ def parameters_for(notebook: Path, profile: Path) -> dict[str, object]:
     """
     defaults = read_defaults(notebook)
     given = read_profile(profile)
-    others = [read_defaults(path) for path in notebook.parent.glob("*.ipynb") if path != notebook]
-    known = defaults.keys() | {name for other in others for name in other}
+    known = set(defaults)
+    if not given.keys() <= known:  # the other notebooks are large: read only where it matters
+        others = (path for path in notebook.parent.glob("*.ipynb") if path != notebook)
+        known.update(*map(read_defaults, others))
     unknown = [name for name in given if name not in known]
     if unknown:
         raise InputError(

@@ -3,13 +3,12 @@
 A case is a sequence of steps, applied in that order; without any, the image as it was.
 """
 
-import numpy as np
 import pandas as pd
 
 from dinolizer.data.degradations import DEGRADATIONS, Step
 from dinolizer.study.comparison import leads, mean_lead
 from dinolizer.study.evaluation import step_columns, summarise_robustness
-from dinolizer.study.metrics import bootstrap_means
+from dinolizer.study.metrics import bootstrap_means, percentile_interval
 
 Case = tuple[Step, ...]
 
@@ -91,8 +90,8 @@ def share_kept(
     found = resampled[1] > 0  # a draw in which nothing was found before has no share
     if not found.any():
         return float(means[0] / means[1]), float("nan"), float("nan")
-    low, high = np.quantile(resampled[0][found] / resampled[1][found], [0.025, 0.975])
-    return float(means[0] / means[1]), float(low), float(high)
+    ratios = resampled[0][found] / resampled[1][found]
+    return float(means[0] / means[1]), *percentile_interval(ratios)
 
 
 def lead_gained(rows: pd.DataFrame, method: str, seed: int = 0) -> tuple[float, float, float]:

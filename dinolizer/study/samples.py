@@ -17,6 +17,7 @@ from dinolizer.model.features import extract
 from dinolizer.model.stack import Stack
 from dinolizer.study.crossfit import POLICY, Windows, read_windows
 from dinolizer.study.material import Material
+from dinolizer.study.material import some_rows as some_rows
 
 
 @dataclass(frozen=True)
@@ -228,9 +229,3 @@ def _training_rows(manifest: pd.DataFrame, count: int, seed: int) -> pd.DataFram
     if rows.empty:
         raise InputError("The training set has no row of the split 'train'; write one with it.")
     return some_rows(rows, count, seed)
-
-
-def some_rows(frame: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
-    """At most so many rows of a manifest, drawn by the seed, in their order; 0 for all."""
-    kept = frame.sample(count, random_state=seed) if 0 < count < len(frame) else frame
-    return kept.sort_index().reset_index(drop=True)

@@ -1,9 +1,13 @@
-"""Which texts of a figure cover each other."""
+"""What tests of figures share: lines of a table to draw, and which texts cover each other."""
 
 from itertools import combinations
 
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
+
+
+def with_interval(iou: float) -> dict[str, float]:
+    return {"iou": iou, "iou_low": iou - 0.1, "iou_high": iou + 0.05}
 
 
 def overlapping(figure: Figure) -> list[tuple[str, str]]:
