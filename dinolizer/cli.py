@@ -45,8 +45,9 @@ def localize(
         str,
         typer.Option(
             metavar="NAME",
-            help="Backbone: 'pocket', 'bfree' (see the fetch command), 'dinov2-base', "
-            "'dinov3-base', either also '-small' or '-large', or 'untrained-' and one of these.",
+            help="Backbone: 'pocket', 'pocket-learned', 'pocket-rotary', 'bfree' (see the fetch "
+            "command), 'dinov2-base', 'dinov3-base', either also '-small' or '-large', or "
+            "'untrained-' and one of these.",
         ),
     ] = "pocket",
     head: Annotated[

@@ -12,6 +12,7 @@ from dinolizer.study.plots import (
     benchmark_bars,
     example_panel,
     mask_area_histogram,
+    pretraining_curves,
     style,
     training_curve,
 )
@@ -102,6 +103,18 @@ def test_the_training_curve_draws_validation_where_there_is_any(
     axes = training_curve(history, NOTE).axes[0]
     assert len(axes.lines) == lines
     assert np.asarray(axes.lines[0].get_ydata()).tolist() == [0.8, 0.4]
+
+
+def test_each_pretraining_has_its_curve_beside_that_of_a_coin() -> None:
+    """A coin's cross-entropy is the logarithm of 2."""
+    losses = pd.DataFrame(
+        {"backbone": ["a", "a", "b"], "loss": [0.6, 0.5, 0.7], "crops": [1000, 2000, 1000]}
+    )
+    axes = pretraining_curves(losses, "").axes[0]
+    first, second, coin = axes.lines
+    assert (list(first.get_xdata()), list(first.get_ydata())) == ([1, 2], [0.6, 0.5])
+    assert list(second.get_ydata()) == [0.7]
+    assert list(coin.get_ydata()) == pytest.approx([0.6931, 0.6931], abs=1e-4)
 
 
 def test_the_bars_fit_a_page_carry_their_note_and_no_label_covers_another(

@@ -94,12 +94,15 @@ def test_pretrain_makes_every_asset_and_takes_up_what_is_there(
     out = tmp_path / "out"
     quick = {
         "generator_steps": dict.fromkeys(assets.GENERATOR_STEPS, 2),
-        "backbone_steps": 2,
+        "backbone_steps": dict.fromkeys(assets.BACKBONE_STEPS, 2),
         "rounds": 1,
     }
     assets.pretrain(tmp_path / "photos", out, "cpu", **quick)
     card = json.loads((out / "pocket-vit.json").read_text())
     assert (card["photographs"], card["steps"], len(card["losses"])) == (2, 2, 1)
+    for name in ("learned", "rotary"):
+        made = load_backbone(f"pocket-{name}", weights=out / f"pocket-{name}.safetensors")
+        assert made.spec.window == made.model.patch_embed.grid_size[0] * made.spec.patch
     backbone = load_backbone("pocket", weights=out / "pocket-vit.safetensors")
     _, head, head_card = load_head(out / "pocket-head.safetensors", backbone)
     assert head.weight.shape == (1, 192, 1, 1)

@@ -7,7 +7,9 @@ from timm.models.eva import Eva
 from dinolizer.model.specs import BACKBONES, SIZES, build
 
 DIMS = {"small": 384, "base": 768, "large": 1024}
-TRAINED = ["bfree", *(f"{f}-{size}" for f in ("dinov2", "dinov3") for size in SIZES), "pocket"]
+POCKET_DESIGNS = ("learned", "rotary")
+POCKET = ["pocket", *(f"pocket-{name}" for name in POCKET_DESIGNS)]
+TRAINED = ["bfree", *(f"{f}-{size}" for f in ("dinov2", "dinov3") for size in SIZES), *POCKET]
 
 
 def test_the_names_are_these_and_a_control_for_each() -> None:
@@ -26,7 +28,7 @@ def test_a_row_says_what_timm_says(name: str) -> None:
         model = build(spec)
     assert model.num_prefix_tokens == spec.prefix == 5
     assert model.patch_embed.patch_size == (spec.patch, spec.patch)
-    if name == "pocket":
+    if name in POCKET:
         return
     cfg = model.pretrained_cfg
     assert (spec.mean, spec.std) == (cfg["mean"], cfg["std"])
@@ -43,6 +45,26 @@ def test_a_row_says_what_timm_says(name: str) -> None:
     else:
         assert spec.weights == f"hub:{cfg['hf_hub_id']}"
         assert spec.licence.lower().replace(" ", "-") == cfg["license"]
+
+
+def test_the_two_small_ones_differ_in_patch_and_positions_alone() -> None:
+    """As timm's DINOv2 and DINOv3 do: learned against rotary, 14 against 16 pixels."""
+    learned, rotary = (build(BACKBONES[f"untrained-pocket-{name}"]) for name in POCKET_DESIGNS)
+    with torch.device("meta"):
+        v2, v3 = (build(BACKBONES[f"untrained-{name}-small"]) for name in ("dinov2", "dinov3"))
+    for small, large in ((learned, v2), (rotary, v3)):
+        assert type(small) is type(large)
+        assert small.patch_embed.patch_size == large.patch_embed.patch_size
+        assert small.num_prefix_tokens == large.num_prefix_tokens
+        assert (small.pos_embed is None) == (large.pos_embed is None)
+        assert (small.blocks[0].attn.qkv.bias is None) == (large.blocks[0].attn.qkv.bias is None)
+    assert learned.pos_embed.shape == (1, 8 * 8, 192)
+    assert type(rotary.rope) is type(v3.rope)
+    assert rotary.rope.temperature == v3.rope.temperature
+    assert learned.embed_dim == rotary.embed_dim
+    assert len(learned.blocks) == len(rotary.blocks)
+    batch = torch.rand(1, 3, 112, 112)
+    assert learned(batch).shape == rotary(batch).shape == (1, 1)
 
 
 def test_a_control_has_the_architecture_and_the_window_of_what_it_is_the_control_of() -> None:

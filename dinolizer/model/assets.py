@@ -21,6 +21,7 @@ from dinolizer.model.backbones import BACKBONES, load_backbone, pick_device
 from dinolizer.model.features import extract, patch_targets
 from dinolizer.model.generation import random_crops, train_generator
 from dinolizer.model.head import HeadCard, save_head
+from dinolizer.model.pocket import build_learned, build_pocket_vit, build_rotary
 from dinolizer.model.pretraining import MAKERS, PAIRS, pretrain_backbone
 from dinolizer.model.training import fit_head
 from dinolizer.paths import atomic
@@ -28,6 +29,9 @@ from dinolizer.paths import atomic
 LICENCE = "Apache-2.0"
 STEPS_PER_LOSS = 50
 """Steps over which the losses in a card are averaged."""
+BACKBONE_STEPS = {"vit": 3200, "learned": 1600, "rotary": 1600}
+"""The last two are made alike, to be compared with each other."""
+BUILDERS = {"vit": build_pocket_vit, "learned": build_learned, "rotary": build_rotary}
 GENERATOR_STEPS = {"autoencoder": 1600, "heldout": 1600, "inpainter": 900, "transposed": 900}
 HEAD_CROPS_PER_CASE = 40
 
@@ -38,12 +42,12 @@ def pretrain(
     device: str | None = None,
     *,
     generator_steps: Mapping[str, int] = GENERATOR_STEPS,
-    backbone_steps: int = 3200,
+    backbone_steps: Mapping[str, int] = BACKBONE_STEPS,
     rounds: int = 2,
     seed: int = 0,
     about: str = "",
 ) -> None:
-    """Make the generators, the backbone and the head of the pocket profile.
+    """Make the generators, the backbones and the head of the pocket profile.
 
     Checkpoints are kept in ``out/checkpoints``; run again, an interrupted run goes on, and what is
     finished is not made again.
@@ -57,7 +61,7 @@ def pretrain(
     device
         ``cpu`` or ``cuda``; by default the GPU where there is one.
     generator_steps, backbone_steps
-        Steps of each generator's and of the backbone's training.
+        Steps of each generator's and of each backbone's training.
     rounds
         Crops forged of each photograph with each generator.
     seed
@@ -90,26 +94,29 @@ def pretrain(
                 workers=workers,
             )
             _save(out, name, generator, checkpoint, card | {"seed": number, "steps": steps})
-    if not (out / "pocket-vit.safetensors").exists():
-        checkpoint = checkpoints / "vit.pt"
-        backbone = pretrain_backbone(
-            pictures,
-            steps=backbone_steps,
-            rounds=rounds,
-            assets=out,
-            checkpoint=checkpoint,
-            device=place,
-            seed=seed,
-            workers=workers,
-        )
-        made = {
-            "seed": seed,
-            "steps": backbone_steps,
-            "rounds": rounds,
-            "generators": MAKERS,
-            "batch": 2 * PAIRS,
-        }
-        _save(out, "vit", backbone, checkpoint, card | made)
+    for name, build in BUILDERS.items():
+        checkpoint = checkpoints / f"{name}.pt"
+        if not (out / f"pocket-{name}.safetensors").exists():
+            steps = backbone_steps[name]
+            backbone = pretrain_backbone(
+                build,
+                pictures,
+                steps=steps,
+                rounds=rounds,
+                assets=out,
+                checkpoint=checkpoint,
+                device=place,
+                seed=seed,
+                workers=workers,
+            )
+            made = {
+                "seed": seed,
+                "steps": steps,
+                "rounds": rounds,
+                "generators": MAKERS,
+                "batch": 2 * PAIRS,
+            }
+            _save(out, name, backbone, checkpoint, card | made)
     if not (out / "pocket-head.safetensors").exists():
         fit_pocket_head(
             pictures, out, seed=seed, device=place, about=json.dumps(card | {"seed": seed})

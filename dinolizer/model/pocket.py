@@ -1,14 +1,20 @@
-"""The pocket backbone: a small vision transformer that sees a photograph's residual first."""
+"""The pocket backbones: small vision transformers that see a photograph's residual first."""
 
 from typing import Any
 
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 PATCH = 14
+ROTARY_PATCH = 16
+WINDOW = 112
+"""Side of the crops of all pre-training, in pixels: a multiple of both patches."""
 DIM = 192
 DEPTH = 4
+HEADS = 3
+REGISTERS = 4
 RESIDUAL_GAIN = 8.0
 """Residuals are some ten times fainter than what they are the residuals of."""
 
@@ -35,7 +41,9 @@ class ResidualStem(nn.Module):
             raise ValueError(f"The patch size is {patch_size}, but the stem needs an even one.")
         self.patch_size = (patch_size, patch_size)
         self.img_size = None
-        self.num_patches = 0 if img_size is None else (img_size // patch_size) ** 2
+        side = 0 if img_size is None else img_size // patch_size
+        self.grid_size = (side, side)  # that learned positions are of
+        self.num_patches = side**2
         self.dynamic_img_pad = False
         self.layers = nn.Sequential(
             nn.Conv2d(in_chans, 24, 5, padding=2, bias=False),
@@ -69,17 +77,52 @@ def build_pocket_vit() -> VisionTransformer:
     traces of generation do not depend on where they are. The logit comes from the normed tokens,
     half their mean and half their maximum, so that a small generated region counts.
     """
+    return _patch14(PATCH * 16, pos_embed="none")
+
+
+def build_learned() -> VisionTransformer:
+    """Build the small partner of DINOv2: as the pocket backbone, and with learned positions."""
+    return _patch14(WINDOW, pos_embed="learn", no_embed_class=True)
+
+
+def build_rotary() -> Eva:
+    """Build the small partner of DINOv3: patch 16, rotary positions and no bias of the queries,
+    keys and values, as in timm's models of it; all else is that of `build_learned`."""
+    model = Eva(
+        img_size=WINDOW,
+        patch_size=ROTARY_PATCH,
+        embed_dim=DIM,
+        depth=DEPTH,
+        num_heads=HEADS,
+        num_reg_tokens=REGISTERS,
+        num_classes=1,
+        global_pool="avgmax",
+        use_fc_norm=False,
+        qkv_bias=False,
+        use_abs_pos_emb=False,
+        use_rot_pos_emb=True,
+        rope_type="dinov3",
+        rope_temperature=100,
+        rope_rotate_half=True,
+        dynamic_img_size=True,
+    )
+    stem: Any = ResidualStem(WINDOW, ROTARY_PATCH)
+    model.patch_embed = stem  # Eva builds none but its own
+    return model
+
+
+def _patch14(side: int, **positions: Any) -> VisionTransformer:
     return VisionTransformer(
-        img_size=PATCH * 16,
+        img_size=side,
         patch_size=PATCH,
         embed_dim=DIM,
         depth=DEPTH,
-        num_heads=3,
-        reg_tokens=4,
+        num_heads=HEADS,
+        reg_tokens=REGISTERS,
         num_classes=1,
         global_pool="avgmax",
         fc_norm=False,
-        pos_embed="none",
         dynamic_img_size=True,
         embed_layer=ResidualStem,
+        **positions,
     )

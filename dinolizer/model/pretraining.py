@@ -1,11 +1,11 @@
-"""Image-level pre-training of the pocket backbone: real photographs against generated ones.
+"""Image-level pre-training of the pocket backbones: real photographs against generated ones.
 
 As B-Free does, each generated image has its real twin in the same batch: the same crop of the same
 photograph under the same compression and noise, so that nothing but the traces of generation tells
 one from the other. Only image-level labels are used.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.functional import normalize
 from tqdm.auto import tqdm
@@ -25,7 +24,7 @@ from dinolizer.data.masks import log_uniform_area, random_mask
 from dinolizer.model.backbones import IMAGENET_MEAN, IMAGENET_STD
 from dinolizer.model.generation import random_crops
 from dinolizer.model.optimisation import optimise
-from dinolizer.model.pocket import build_pocket_vit
+from dinolizer.model.pocket import WINDOW
 
 Image = NDArray[np.uint8]
 
@@ -33,8 +32,8 @@ MAKERS = (*CLASSICAL, "autoencoder", "transposed", "inpainter")
 """Generators of the pre-training: not the one that the study holds out."""
 POOL_CROP = 160
 """Side of the crops that are forged once and kept, in pixels."""
-CROP = 112
-"""Side of the crops that the backbone trains on, in pixels: 8 x 8 patches."""
+CROP = WINDOW
+"""Side of the crops that a backbone trains on, in pixels."""
 PAIRS = 16
 """Real and generated twins in a batch."""
 SHRINK = (0.5, 1.0)
@@ -99,6 +98,7 @@ def draw_pairs(pool: Pool, count: int, rng: np.random.Generator) -> tuple[Tensor
 
 
 def pretrain_backbone(
+    build: Callable[[], nn.Module],
     photos: Sequence[Image],
     *,
     steps: int,
@@ -108,11 +108,13 @@ def pretrain_backbone(
     device: torch.device,
     seed: int,
     workers: int = 0,
-) -> VisionTransformer:
-    """Pre-train the pocket backbone on photographs and on what the generators make of them.
+) -> nn.Module:
+    """Pre-train a pocket backbone on photographs and on what the generators make of them.
 
     Parameters
     ----------
+    build
+        Of `dinolizer.model.pocket`.
     photos
         uint8 ``(H, W, 3)`` each; shrunk, no side may be under `POOL_CROP`.
     steps, checkpoint, workers
@@ -126,12 +128,12 @@ def pretrain_backbone(
 
     Returns
     -------
-    VisionTransformer
-        In eval mode.
+    Module
+        What ``build`` built, in eval mode.
     """
     pool = build_pool(photos, rounds, seed, assets)
     torch.manual_seed(seed)
-    model = build_pocket_vit().to(device)
+    model = build().to(device)
 
     def draw(step: int) -> tuple[Tensor, Tensor]:
         return draw_pairs(pool, PAIRS, np.random.default_rng([seed, step]))

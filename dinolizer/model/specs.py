@@ -8,7 +8,14 @@ import timm
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 
-from dinolizer.model.pocket import build_pocket_vit
+from dinolizer.model.pocket import (
+    PATCH,
+    ROTARY_PATCH,
+    WINDOW,
+    build_learned,
+    build_pocket_vit,
+    build_rotary,
+)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -115,6 +122,24 @@ _TRAINED = (
         weights="package:pocket-vit.safetensors",
         licence="Apache-2.0",
         citation="This project; see the card beside the weights.",
+    ),
+    *(
+        BackboneSpec(
+            name=f"pocket-{name}",
+            architecture=architecture,
+            patch=patch,
+            window=WINDOW,
+            stride=WINDOW // 2,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            weights=f"package:pocket-{name}.safetensors",
+            licence="Apache-2.0",
+            citation="This project; see the card beside the weights.",
+        )
+        for name, architecture, patch in (
+            ("learned", build_learned, PATCH),
+            ("rotary", build_rotary, ROTARY_PATCH),
+        )
     ),
 )
 # The negative control of each. The small LayerScale that the large ones start with (1e-5) makes

@@ -47,7 +47,7 @@ def pretraining(backbone: str) -> str:
     """What a backbone of `dinolizer.model.backbones.BACKBONES` was pre-trained for, by its name."""
     if backbone.startswith("untrained-"):
         return UNTRAINED
-    return FORENSIC if backbone in ("bfree", "pocket") else GENERIC
+    return FORENSIC if backbone.startswith(("bfree", "pocket")) else GENERIC
 
 
 @dataclass(frozen=True)

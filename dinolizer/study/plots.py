@@ -210,13 +210,16 @@ def training_curve(history: pd.DataFrame, note: str) -> Figure:
     return figure
 
 
-def pretraining_curve(losses: pd.DataFrame, note: str) -> Figure:
-    """Draw the cross-entropy ``loss`` against the number of ``crops`` seen, and that of a coin."""
+def pretraining_curves(losses: pd.DataFrame, note: str) -> Figure:
+    """Draw the cross-entropy ``loss`` against the number of ``crops`` seen, a curve for each
+    ``backbone``, and that of a coin."""
     figure, axes = canvas(2.6, note)
-    axes.plot(losses["crops"] / 1000, losses["loss"], label="backbone", **line_look(0))
+    for number, (name, own) in enumerate(losses.groupby("backbone", sort=False)):
+        look = line_look(number) | {"markevery": 4}
+        axes.plot(own["crops"] / 1000, own["loss"], label=str(name), **look)
     axes.axhline(np.log(2), label="a coin", color="0.4", linestyle=":")
     axes.set(xlabel="crops seen [thousands]", ylabel="cross-entropy [nats]", ylim=(0, None))
-    figure.legend(loc="outside upper center", ncols=2)
+    figure.legend(loc="outside upper center", ncols=4)
     return figure
 
 
