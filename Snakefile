@@ -39,6 +39,18 @@ NOTEBOOKS = {
         "figures": ["04-chains", "04-double-jpeg", "04-robustness"],
         "prepared": True,
     },
+    "05-dinov2-vs-dinov3": {
+        "tables": [
+            "05-correlation",
+            "05-sensitivity",
+            "05-separability",
+            "05-similarity",
+            "05-training",
+            "05-verdict",
+        ],
+        "figures": ["05-pictures", "05-similarity", "05-tokens", "05-training"],
+        "prepared": True,
+    },
     "06-mask-size": {
         "tables": ["06-scales", "06-sizes", "06-threshold", "06-training", "06-verdict"],
         "figures": ["06-examples", "06-sizes", "06-training"],

@@ -2,7 +2,8 @@
 
 A copy of the checkout runs as a user would: a manifest of every dataset, the checkpoint, snakemake.
 Only the rows of B-Free are made small in the copy (one block of 32 values, windows of 56 pixels),
-and the hub is not asked for DINOv2: that one is reported as not run.
+and so is an untrained DINOv3, which takes part in place of one from the hub: the hub is not asked,
+and a DINOv2 from there is reported as not run.
 """
 
 import os
@@ -36,6 +37,15 @@ for name in ("bfree", "untrained-bfree"):
         window=56,
         stride=28,
     )
+name = "untrained-dinov3-base"
+BACKBONES[name] = replace(
+    BACKBONES[name],
+    architecture=lambda: timm.create_model(
+        "vit_base_patch16_dinov3", img_size=64, num_classes=0, depth=2, embed_dim=32, num_heads=2
+    ),
+    window=64,
+    stride=32,
+)
 """
 DATASETS = ("bfree", "tgif", "cocoglide", "sagid", "btb", "brgen", "opensdi", "autosplice")
 SIDE = 84
@@ -57,6 +67,11 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         source = trees.MAKERS[name](folder / "datasets" / name, side=SIDE)
         run(folder, "dinolizer", "manifest", name, str(source), "-o", f"data/{name}.csv")
     profile = "notebooks/profiles/paper.yaml"
+    text = (folder / profile).read_text()
+    pair = 'pair: ["dinov2-base", "dinov3-base"]'
+    assert pair in text
+    text = text.replace(pair, 'pair: ["bfree", "untrained-dinov3-base"]').replace("steps: 500", "")
+    (folder / profile).write_text(text)
     run(folder, "snakemake", "--cores", "2", "--configfile", profile)
     return folder
 

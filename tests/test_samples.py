@@ -17,10 +17,13 @@ from dinolizer.study.material import Material
 from dinolizer.study.samples import (
     Sample,
     crop_sample,
+    edits,
     enlarged,
+    half_edited,
     joined,
     own_logits,
     read_sample,
+    some_numbers,
     window_sample,
 )
 
@@ -178,3 +181,28 @@ def test_a_study_reads_windows_or_crops(crossfit: Material, split: Material) -> 
     tokens, sample, windows = read_sample(split, backbone, count=4)
     assert windows is None
     assert len(tokens) == len(sample.rows) == 8
+
+
+def test_three_classes_come_with_the_share_of_the_edit_alone(crossfit: Material) -> None:
+    _, plain = crop_sample(crossfit, SPEC)
+    _, sorted_ = crop_sample(crossfit, SPEC, policy="three-class")
+    assert sorted_.targets.shape == (len(plain.targets), 3, *plain.targets.shape[1:])
+    assert sorted_.targets.sum(1).allclose(torch.ones(()))
+    assert edits(sorted_).targets.equal(plain.targets)
+    assert sorted_.rows.equals(plain.rows)
+
+
+def test_the_windows_nearest_to_half_edited_are_found_for_each_family_and_kind() -> None:
+    rows = pd.DataFrame(
+        [("f", "sp", 0.1), ("f", "sp", 0.6), ("f", "fr", 0.0), ("f", "fr", 0.9), ("g", "sp", 0.4)],
+        columns=["family", "kind", "share"],
+        index=[7, 7, 7, 8, 9],
+    )
+    assert half_edited(rows) == [1, 3, 4]
+
+
+def test_some_numbers_are_drawn_once_each_and_in_order() -> None:
+    drawn = some_numbers(10, 4, seed=1)
+    assert drawn == sorted(set(drawn))
+    assert len(drawn) == 4
+    assert some_numbers(3, 10, seed=1) == [0, 1, 2]

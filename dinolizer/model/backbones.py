@@ -1,5 +1,6 @@
 """Frozen vision transformers as sources of patch tokens."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +28,7 @@ __all__ = [
     "BackboneSpec",
     "load_backbone",
     "pick_device",
+    "unfrozen",
     "weights_hash",
 ]
 
@@ -158,6 +160,16 @@ class Backbone(nn.Module):
             intermediates_only=True,
         )
         return intermediates  # of each layer (N, D, h, w)
+
+
+def unfrozen(backbone: Backbone) -> Backbone:
+    """Copy a backbone with all of its weights free to be trained; ``hash`` stays the original's.
+
+    Batch statistics and dropout stay as in use: a training starts from the very same tokens.
+    """
+    twin = copy.deepcopy(backbone)
+    twin.model.requires_grad_(True)
+    return twin
 
 
 def pick_device(name: str | torch.device | None = None) -> torch.device:

@@ -10,6 +10,7 @@ from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.head import CLASSES, make_head
 from dinolizer.model.lora import Lora
+from dinolizer.model.stack import Stack
 
 PRECISIONS = ("no", "bf16", "fp16")
 
@@ -91,6 +92,12 @@ class Network(nn.Module):
         std, mean = torch.std_mean(tokens.float(), dim=(0, 2, 3))
         self.mean.copy_(mean[:, None, None])
         self.scale.copy_(torch.where(std > 1e-6, 1 / std, 0)[:, None, None])
+
+    def start_from(self, stack: Stack, number: int) -> None:
+        """Take over one of the linear heads of a stack, with its standardisation."""
+        self.mean.copy_(stack.mean[number, :, None, None])
+        self.scale.copy_(stack.scale[number, :, None, None])
+        self.head.load_state_dict({"weight": stack.weight[number], "bias": stack.bias[number]})
 
     def plain_head(self) -> nn.Conv2d:
         """The head for tokens as they are: ``w . (x - mean) * scale + b = (w scale) . x + b'``."""

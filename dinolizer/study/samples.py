@@ -1,7 +1,7 @@
 """Windows with labels, and who may be fitted on which: what every study of heads works on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -27,10 +27,12 @@ class Sample:
     Attributes
     ----------
     targets
-        float32 ``(N, h, w)`` in [0, 1], the share of each patch that is edited.
+        float32 in [0, 1]: ``(N, h, w)``, the share of each patch that is edited, or
+        ``(N, 3, h, w)``, its shares of three classes.
     rows
-        A row per window, as of the manifest: ``image, group, family, kind``; ``area``, the edited
-        share of the image, and ``share``, that of the window, both 0 to 1.
+        A row per window, as of the manifest: ``image, group, family, kind, seen`` (True for images
+        of a training set); ``area``, the edited share of the image, and ``share``, that of the
+        window, both 0 to 1.
     fold
         int ``(N,)``: by which of F heads a window is tested; -1: by none.
     train
@@ -107,6 +109,7 @@ def crop_sample(
     seed: int = 0,
     scales: Sequence[float] = (1.0,),
     tested: bool = True,
+    policy: str = POLICY,
 ) -> tuple[list[NDArray[np.uint8]], Sample]:
     """One random crop of each image: of the test images and, if there is one, of the training set.
 
@@ -120,6 +123,8 @@ def crop_sample(
         Each image is enlarged by one of them before it is cut, drawn by the seed.
     tested
         False: where there is a training set, of its images only.
+    policy
+        Of the labels, see `dinolizer.data.manifest.target`.
 
     Returns
     -------
@@ -136,7 +141,7 @@ def crop_sample(
         training = _training_rows(material.train, count, seed)
         fitted = len(training)
         rows = pd.concat([training, rows], ignore_index=True) if tested else training
-    crops = EnlargedCrops(rows, POLICY, spec.window, spec.patch, seed)
+    crops = EnlargedCrops(rows, policy, spec.window, spec.patch, seed)
     crops.scales = scales
     pairs = [crops[number] for number in range(len(crops))]
     images = [image.permute(1, 2, 0).contiguous().numpy() for image, _ in pairs]
@@ -179,6 +184,25 @@ def joined(first: Sample, second: Sample) -> Sample:
     )
 
 
+def edits(sample: Sample) -> Sample:
+    """The same windows with labels of two classes, of such with three: edited or not."""
+    return replace(sample, targets=sample.targets[:, -1])
+
+
+def some_numbers(count: int, most: int, seed: int) -> list[int]:
+    """At most so many numbers from 0 to ``count - 1``, drawn by the seed, in their order."""
+    order = np.random.default_rng(seed).permutation(count)
+    return sorted(order[:most].tolist())
+
+
+def half_edited(rows: pd.DataFrame) -> list[int]:
+    """Of each family and kind with edits the number of the window nearest to half edited."""
+    edited = rows.reset_index(drop=True)
+    edited = edited[edited["share"] > 0]
+    distance = (edited["share"] - 0.5).abs()
+    return distance.groupby([edited["family"], edited["kind"]], sort=False).idxmin().tolist()
+
+
 def own_logits(stack: Stack, tokens: Tensor, sample: Sample) -> Tensor:
     """Logits of every tested window by the heads that never met its photograph.
 
@@ -219,8 +243,10 @@ def _cross_fitted(material: Material, rows: pd.DataFrame, targets: Tensor) -> Sa
 
 def _with_share(rows: pd.DataFrame, targets: Tensor) -> pd.DataFrame:
     family = rows["family"].fillna(rows["generator"]) if "family" in rows else rows["generator"]
-    kept = ["image", "group", "family", "kind", "area", "share"]
-    rows = rows.assign(family=family, share=targets.mean((1, 2)).numpy())
+    kept = ["image", "group", "family", "kind", "seen", "area", "share"]
+    edited = targets if targets.ndim == 3 else targets[:, -1]
+    rows = rows.assign(family=family, share=edited.mean((1, 2)).numpy())
+    rows["seen"] = rows["seen"].fillna(True).astype(bool) if "seen" in rows else True
     return rows[kept].reset_index(drop=True)
 
 
