@@ -10,7 +10,6 @@ from dinolizer.model.backbones import unfrozen
 from dinolizer.model.features import extract
 from dinolizer.study import finetuning
 from dinolizer.study.samples import Sample
-from dinolizer.study.sizes import window_rows
 
 PHOTOS = 5
 EACH = 8
@@ -90,30 +89,6 @@ def test_training_end_to_end_starts_from_the_frozen_one_and_learns(
     assert backbone.hash == small_backbone().hash  # the backbone itself stays as it was
     state = small_backbone().model.state_dict()
     assert all(value.equal(state[name]) for name, value in backbone.model.state_dict().items())
-
-
-def test_the_frozen_rows_are_those_of_the_heads_alone(
-    tmp_path: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The head of a stack, folded into a plain one and asked on the cached tokens."""
-    from dinolizer.model.stack import Stack
-    from dinolizer.model.training import fit_stack
-
-    monkeypatch.setenv("DINOLIZER_CACHE", str(tmp_path))
-    images, sample = material()
-    backbone = small_backbone()
-    tokens = extract(backbone, images)
-    (draw,) = finetuning.draws(sample, [3])
-    rows = finetuning.train_and_test(
-        backbone, images, tokens, sample, [draw], trainings=["frozen"], epochs=3, steps=1
-    )
-    stack = Stack(1, tokens.shape[1])
-    times = torch.from_numpy(np.bincount(draw.train, minlength=len(images))).float()
-    fit_stack(stack, tokens, sample.targets, times[None], epochs=3, seed=3)
-    logits = stack.linear(0)(tokens[draw.test].float())
-    expected = window_rows(logits, finetuning._of(sample, draw.test), [{}])
-    assert rows["image"].tolist() == expected["image"].tolist()
-    assert rows["marked"].tolist() == pytest.approx(expected["marked"].tolist(), abs=0.07)
 
 
 def test_an_unfrozen_copy_has_gradients_everywhere_and_the_original_none() -> None:

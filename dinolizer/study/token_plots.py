@@ -109,7 +109,7 @@ def token_pictures(
             panel.grid(False)
         panels[0].set_ylabel(name.replace("-", "-\n"), fontsize=8)
     for panel, title in zip(grid[0], titles, strict=True):
-        panel.set_title(title, fontsize=8)
+        panel.set_title(title, fontsize=7)
     return figure
 
 
