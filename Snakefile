@@ -2,6 +2,7 @@
 #
 #   snakemake --cores 2                             the pocket profile
 #   snakemake --cores 2 --configfile notebooks/profiles/laptop.yaml     another
+#   snakemake --cores 64 --config profile=paper shards=64    more jobs for 03 and 04 (by default 2)
 #   snakemake --cores 2 bulk --config images=FOLDER     no notebook, but many images: see bulk.smk
 
 import os
@@ -11,7 +12,8 @@ from dinolizer.paths import cache_dir, results_dir
 from dinolizer.study.parameters import find_profile, read_profile
 
 # What each notebook makes. A table is a CSV and a LaTeX file, a figure a PNG and an SVG file, each
-# with a JSON of provenance. `prepared`: it reads images, tokens or a trained head from the cache.
+# with a JSON of provenance. `prepared`: it reads images, tokens or heads from the cache; `evaluated`:
+# also the rows of its tables, which jobs of their own compute.
 NOTEBOOKS = {
     "00-quickstart": {"figures": ["00-quickstart"]},
     "01-data": {"tables": ["01-data"], "figures": ["01-gallery", "01-mask-sizes"], "prepared": True},
@@ -33,11 +35,13 @@ NOTEBOOKS = {
         ],
         "figures": ["03-benchmark", "03-detection", "03-differences", "03-examples"],
         "prepared": True,
+        "evaluated": True,
     },
     "04-robustness": {
         "tables": ["04-double-jpeg", "04-robustness", "04-verdict"],
         "figures": ["04-chains", "04-double-jpeg", "04-robustness"],
         "prepared": True,
+        "evaluated": True,
     },
     "05-dinov2-vs-dinov3": {
         "tables": [
@@ -87,6 +91,8 @@ CHOSEN = {name: made for name, made in NOTEBOOKS.items() if made.get("only", PRO
 RESULTS = os.path.relpath(results_dir(PROFILE))
 CACHE = os.path.relpath(cache_dir() / PROFILE)
 PREPARED = f"{CACHE}/prepared.done"
+JOBS = int(config.get("shards", 2))
+EVALUATED = [f"{CACHE}/evaluated-{number}-of-{JOBS}.done" for number in range(1, JOBS + 1)]
 # Made by 02-train-head; with `trained: true` the quickstart uses it and not the shipped one.
 HEAD = f"{RESULTS}/heads/{PARAMETERS['backbone']}.safetensors"
 SUMMARY = [f"{RESULTS}/SUMMARY.md", f"{RESULTS}/SUMMARY.html"]
@@ -125,6 +131,28 @@ rule prepare:
         "OMP_NUM_THREADS={threads} dinolizer prepare {input.profile}"
 
 
+rule evaluate:
+    input:
+        PREPARED,
+        profile=PROFILE_FILE,
+        package=SOURCES,
+    output:
+        touch(f"{CACHE}/evaluated-{{number}}-of-{JOBS}.done"),
+    # What a job that died has computed is in the cache, and the notebooks compute what is not.
+    retries: 3
+    priority: 1
+    threads: int(config.get("threads", 1))
+    resources:
+        gpu=int(config.get("gpu", 0)),
+        mem_mb=8000,
+        runtime=720,
+    shell:
+        """
+        OMP_NUM_THREADS={threads} dinolizer evaluate {input.profile} \
+            --shard {wildcards.number}/{JOBS}
+        """
+
+
 for name, made in CHOSEN.items():
 
     rule:
@@ -135,6 +163,7 @@ for name, made in CHOSEN.items():
             profile=PROFILE_FILE,
             package=SOURCES,
             prepared=[PREPARED] if made.get("prepared") else [],
+            evaluated=EVALUATED if made.get("evaluated") else [],
             head=[HEAD] if name == "00-quickstart" and PARAMETERS.get("trained") else [],
         output:
             outputs(made),

@@ -304,11 +304,30 @@ def pretrain(
 def prepare(
     profile: Annotated[Path, typer.Argument(metavar="PROFILE", help="File of a profile.")],
 ) -> None:
-    """Make what the notebooks of a profile share: images, tokens, a trained head."""
-    from dinolizer.study.crossfit import prepare as run
+    """Make what the notebooks of a profile share: images, tokens, heads, thresholds."""
+    from dinolizer.study.jobs import prepare as run
 
     with _one_sentence():
         run(profile)
+
+
+@app.command()
+def evaluate(
+    profile: Annotated[Path, typer.Argument(metavar="PROFILE", help="File of a profile.")],
+    shard: Annotated[
+        str, typer.Option(metavar="I/N", help="Only part I of N; by default all of it.")
+    ] = "1/1",
+) -> None:
+    """Compute the rows of a profile's benchmark and robustness study ahead of the notebooks.
+
+    They go into the cache. What is there is not computed again; run again, an interrupted run goes
+    on, and any number of shards may run at the same time.
+    """
+    from dinolizer.data.listing import Shard
+    from dinolizer.study.jobs import evaluate as run
+
+    with _one_sentence():
+        run(profile, Shard.parse(shard))
 
 
 @app.command()

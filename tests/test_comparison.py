@@ -6,18 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
+from small import small_backbone
 
 from dinolizer.data.images import write_image
 from dinolizer.study import comparison
-from dinolizer.study.comparison import (
-    baseline_methods,
-    baseline_thresholds,
-    evaluate_baselines,
-    evaluate_degraded,
-    leads,
-    mean_lead,
-)
-from dinolizer.study.evaluation import Method, Predict, Row, evaluate
+from dinolizer.study.baselines import BASELINES
+from dinolizer.study.comparison import Contenders, baseline_thresholds, leads, mean_lead
+from dinolizer.study.evaluation import Method, Predict, Row, evaluate, evaluate_all
 from dinolizer.study.material import Material
 
 SIDE = 12
@@ -73,22 +68,6 @@ def test_with_a_training_set_it_is_chosen_there_for_all(images: pd.DataFrame) ->
     assert 1 <= found["b"] < 1.39
 
 
-@pytest.mark.parametrize("cross_fitted", [True, False])
-def test_every_baseline_maps_every_test_image(images: pd.DataFrame, cross_fitted: bool) -> None:
-    rows = evaluate_baselines(Material(images, None if cross_fitted else images, ()))
-    assert list(rows["method"].unique()) == list(comparison.BASELINES)
-    assert len(rows) == len(comparison.BASELINES) * len(images)
-
-
-def test_degraded_as_each_case_says(images: pd.DataFrame) -> None:
-    cases: list[list[tuple[str, float]]] = [[], [("noise", 3)], [("blur", 3), ("jpeg", 50)]]
-    rows = evaluate_degraded({"method": (brightness, 0.5)}, images.iloc[:2], cases, seed=0)
-    assert rows["degradation"].tolist() == ["none", "none", "noise", "noise", "jpeg", "jpeg"]
-    assert rows["before"].tolist() == ["none"] * 4 + ["blur 3"] * 2
-    # At the first row the image is as it was: 4 of 12 rows edited, and none of the others marked.
-    assert rows.iloc[0][["tp", "fp", "fn", "tn"]].tolist() == [48, 96, 0, 0]
-
-
 def test_several_methods_see_the_same_degraded_image(images: pd.DataFrame) -> None:
     seen: dict[str, list[NDArray[np.uint8]]] = {"first": [], "second": []}
 
@@ -100,7 +79,7 @@ def test_several_methods_see_the_same_degraded_image(images: pd.DataFrame) -> No
         return predict
 
     methods: dict[str, Method] = {name: (remember(name), 0.5) for name in seen}
-    rows = evaluate_degraded(methods, images, [[("noise", 5)]], seed=1)
+    rows = evaluate_all(methods, images, steps=[("noise", 5)], seed=1, ranking=False)
     np.testing.assert_array_equal(seen["first"], seen["second"])
     alone = evaluate("second", remember("second"), images, 0.5, steps=[("noise", 5)], seed=1)
     np.testing.assert_array_equal(seen["first"], seen["second"][len(images) :])
@@ -108,14 +87,41 @@ def test_several_methods_see_the_same_degraded_image(images: pd.DataFrame) -> No
     pd.testing.assert_frame_equal(both, alone[["image", "tp", "fp"]])
 
 
-def test_baselines_get_the_thresholds_of_the_benchmark(images: pd.DataFrame) -> None:
-    material = Material(images, None, ())
-    methods = baseline_methods(material, seed=0)
-    assert list(methods) == list(comparison.BASELINES)
-    rows = evaluate_baselines(material, seed=0).drop_duplicates(["method", "group"])
-    used = rows.set_index(["method", "group"])["threshold"].to_dict()
-    given = {name: threshold for name, (_, threshold) in methods.items()}
-    assert used == {(name, group): given[name][group] for name, group in used}  # type: ignore[index]
+@pytest.mark.parametrize("cross_fitted", [True, False])
+def test_thresholds_are_chosen_once(
+    images: pd.DataFrame, cross_fitted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DINOLIZER_CACHE", str(tmp_path / "cache"))
+    material = Material(images, None if cross_fitted else images, ())
+    backbone = small_backbone()
+    first = Contenders("own", material, backbone).thresholds
+    assert first == {
+        name: baseline_thresholds(material, lambda image, _, name=name: BASELINES[name](image), 0)  # type: ignore[misc]
+        for name in BASELINES
+    }
+
+    def choose(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(comparison, "baseline_thresholds", choose)
+    again = Contenders("own", material, backbone)
+    assert again.thresholds == first
+    for name in BASELINES:  # the same for images as they are and degraded
+        for degraded in (True, False):
+            predict, thresholds = again.method(name, images, degraded=degraded)
+            assert thresholds == first[name]
+            image = np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)
+            np.testing.assert_array_equal(predict(image, {}), BASELINES[name](image))
+    for changed in (
+        Contenders("own", material, backbone, seed=1),
+        Contenders(
+            "own", Material(images.iloc[:5], images if not cross_fitted else None, ()), backbone
+        ),
+        Contenders("own", Material(images.assign(group="c"), material.train, ()), backbone),
+    ):
+        if changed.seed or cross_fitted or "c" in set(changed.material.test["group"]):
+            with pytest.raises(AssertionError):
+                _ = changed.thresholds
 
 
 def test_the_lead_is_over_the_next_best_of_all_images() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dinolizer.data.images import write_image
 from dinolizer.data.manifest import read_manifest, read_pair
+from dinolizer.model.head import make_head
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.training import Fit
 from dinolizer.study import crossfit
@@ -65,14 +66,18 @@ def test_a_head_never_meets_its_photograph_nor_the_held_out_generator(
 ) -> None:
     met = {}
 
-    def note(_tokens: object, _targets: object, train: Tensor, **settings: Tensor) -> list[str]:
+    def note(tokens: Tensor, _targets: object, train: Tensor, **settings: Tensor) -> list[Fit]:
         met.update(train=train, validation=settings["validation"])
-        return [f"head {number}" for number in range(len(train))]
+        heads = [make_head(tokens.shape[1]) for _ in train]
+        for number, head in enumerate(heads):
+            head.bias.data.fill_(number)
+        return [Fit(head, pd.DataFrame({"epoch": [1]})) for head in heads]
 
     monkeypatch.setattr(crossfit.training, "fit_heads", note)
     fits = crossfit.fit(Material(manifest, None, ()), small_backbone(), epochs=1)
-    assert fits.apart == {"a": "head 0", "b": "head 1", "c": "head 2"}
-    assert fits.whole == "head 3"
+    biases = {group: one.head.bias.item() for group, one in fits.apart.items()}
+    assert biases == {"a": 0, "b": 1, "c": 2}
+    assert fits.whole.head.bias.item() == 3
     count = len(fits.windows.positions)
     # Rows 0, 2 and 4 are the seen generator's, one a photograph: the other two train each head, and
     # the last head is fitted on all three.
@@ -84,6 +89,39 @@ def test_a_head_never_meets_its_photograph_nor_the_held_out_generator(
         for found, own in zip(met[name], rows, strict=True):
             assert set((found.nonzero().squeeze(1) // count).tolist()) == own
             assert found.sum() == count * len(own)
+
+
+def test_cross_fitted_heads_are_fitted_once(
+    manifest: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone, material = small_backbone(), Material(manifest, None, ())
+    windows = crossfit.read_windows(backbone, manifest)
+    seen = torch.from_numpy(windows.seen)
+    others = torch.from_numpy(windows.group != "b") & seen
+    alone = crossfit.training.fit_heads(windows.tokens, windows.targets, others[None], epochs=2)
+    first = crossfit.fit(material, backbone, epochs=2)
+    assert torch.allclose(first.apart["b"].head.weight, alone[0].head.weight, atol=1e-5)
+
+    def fit_heads(*_arguments: object, **_settings: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(crossfit.training, "fit_heads", fit_heads)
+    again = crossfit.fit(material, backbone, epochs=2)
+    for found, expected in (
+        (again.whole, first.whole),
+        *((again.apart[group], first.apart[group]) for group in "abc"),
+    ):
+        for name, value in expected.head.state_dict().items():
+            assert torch.equal(found.head.state_dict()[name], value)
+        pd.testing.assert_frame_equal(found.history, expected.history)
+    for changed, settings in (
+        (material, {"epochs": 3}),
+        (material, {"epochs": 2, "seed": 1}),
+        (material, {"epochs": 2, "policy": "three-class"}),
+        (Material(manifest.iloc[:4], None, ()), {"epochs": 2}),
+    ):
+        with pytest.raises(AssertionError):
+            crossfit.fit(changed, backbone, **settings)  # type: ignore[arg-type]
 
 
 def test_map_from_tokens_is_the_localizers(manifest: pd.DataFrame) -> None:

@@ -1,7 +1,6 @@
 """A bulk run gives every image one row, however often and wherever it is killed."""
 
 import json
-import multiprocessing
 import os
 import resource
 import shutil
@@ -16,8 +15,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from PIL import Image
+from processes import in_a_process_that_dies
 from small import random_head, small_backbone
 
 from dinolizer.data import ledger as ledgers
@@ -63,22 +62,6 @@ def timeless(rows: pa.Table) -> pd.DataFrame:
 
 def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-
-
-def in_a_process_that_dies(work: Callable[[], object], after: float | None = None) -> None:
-    """Do work in a process that kills itself, or is killed from outside after some seconds."""
-
-    def alone() -> None:
-        torch.set_num_threads(1)  # a thread pool does not outlive a fork
-        work()
-
-    child = multiprocessing.get_context("fork").Process(target=alone)
-    child.start()
-    if after is not None:
-        child.join(after)
-        child.kill()
-    child.join()
-    assert child.exitcode == -signal.SIGKILL or (after is not None and child.exitcode == 0)
 
 
 def die(*_: object, **__: object) -> None:
@@ -188,14 +171,15 @@ def test_a_killed_run_goes_on_and_gives_the_same_file(
     assert kept == {"localized.parquet", "settings.json"} | masks
 
 
+@pytest.mark.parametrize("seed", [0, 1])
 def test_a_run_killed_at_random_moments_gives_the_same_file(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seed: int, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scans, "PART_ROWS", 1)
     start = time.perf_counter()
     expected = run(photos, tmp_path / "whole")
     duration = time.perf_counter() - start
-    rng = np.random.default_rng()
+    rng = np.random.default_rng(seed)
     for _ in range(3):
         in_a_process_that_dies(
             lambda: run(photos, tmp_path / "out"), after=float(rng.uniform(0, duration / 2))

@@ -1,56 +1,94 @@
-"""The methods side by side: baselines with thresholds of their own, and every method degraded."""
+"""The methods side by side: the localizer, and baselines with thresholds of their own."""
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dinolizer.data.degradations import Step
 from dinolizer.data.manifest import read_pair
+from dinolizer.model.backbones import Backbone
 from dinolizer.study.baselines import BASELINES
-from dinolizer.study.evaluation import (
-    Method,
-    Predict,
-    Row,
-    edited_truth,
-    evaluate_all,
-)
+from dinolizer.study.crossfit import EPOCHS, Fits, fit, predict_own, predict_with
+from dinolizer.study.evaluation import Method, Predict, edited_truth
 from dinolizer.study.material import Material
 from dinolizer.study.metrics import macro_mean
+from dinolizer.study.store import source_hash, stored
 from dinolizer.study.thresholds import choose_threshold, cross_fit_thresholds
 
-Image = NDArray[np.uint8]
 Map = NDArray[np.floating]
 
 THRESHOLD_IMAGES = 300
 """Edited images of a training set that a threshold is chosen on, drawn by the seed."""
 
 
-def evaluate_baselines(material: Material, seed: int = 0) -> pd.DataFrame:
-    """Rows of all `BASELINES` on the test images, with thresholds of `baseline_thresholds`."""
-    remember = material.train is None
-    return pd.concat(
-        evaluate_all({name: _method(name, material, seed, remember=remember)}, material.test)
-        for name in BASELINES
-    )
+@dataclass(frozen=True)
+class Contenders:
+    """The localizer and the baselines of a study, fitted only when a map is asked for.
 
+    Attributes
+    ----------
+    own
+        Name of the localizer in the tables.
+    material, backbone, epochs, seed
+        As `dinolizer.study.crossfit.fit` takes them.
+    """
 
-def baseline_methods(material: Material, seed: int) -> dict[str, Method]:
-    """All `BASELINES`, for images of any kind, with the thresholds of `baseline_thresholds`."""
-    return {name: _method(name, material, seed, remember=False) for name in BASELINES}
+    own: str
+    material: Material
+    backbone: Backbone
+    epochs: int = EPOCHS
+    seed: int = 0
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all methods, the localizer first."""
+        return self.own, *BASELINES
 
-def evaluate_degraded(
-    methods: Mapping[str, Method],
-    images: pd.DataFrame,
-    cases: Sequence[Sequence[Step]],
-    seed: int,
-) -> pd.DataFrame:
-    """Rows of methods on the images after the steps of each case (see `evaluate`)."""
-    return pd.concat(
-        evaluate_all(methods, images, steps=steps, seed=seed, ranking=False) for steps in cases
-    )
+    @cached_property
+    def fits(self) -> Fits:
+        """The heads."""
+        return fit(self.material, self.backbone, epochs=self.epochs, seed=self.seed)
+
+    @cached_property
+    def thresholds(self) -> dict[str, dict[str, float]]:
+        """Of each baseline, its `baseline_thresholds`; kept in the cache."""
+        groups = sorted(set(self.material.test["group"]))
+        depends = f"{source_hash(__name__)} {self.seed} {groups} {self._fitted_on}"
+        table = stored("thresholds", depends, self._choose)
+        return {name: dict(zip(table["group"], table[name], strict=True)) for name in BASELINES}
+
+    def _choose(self) -> pd.DataFrame:
+        found = {
+            name: baseline_thresholds(self.material, _predict(name), self.seed)
+            for name in BASELINES
+        }
+        return pd.DataFrame(found).rename_axis("group").reset_index()
+
+    def method(self, name: str, images: pd.DataFrame, *, degraded: bool) -> Method:
+        """One of them, ready to map test images: as they are, or after any degradation."""
+        if name != self.own:
+            return _predict(name), self.thresholds[name]
+        if degraded:
+            return predict_with(self.backbone, self.fits.heads(images)), 0.5
+        return self._predict_own, 0.5
+
+    @cached_property
+    def _predict_own(self) -> Predict:
+        return predict_own(self.material, self.backbone, self.fits)
+
+    def depends(self, name: str) -> str:
+        """In words, all that the maps and the threshold of a method depend on."""
+        fitted = f"{self.backbone.hash} {self.epochs}" if name == self.own else ""
+        return f"{name} {fitted} {self.seed} {self._fitted_on}"
+
+    @cached_property
+    def _fitted_on(self) -> str:
+        train = self.material.train
+        manifest = self.material.test if train is None else train
+        return hashlib.sha256(f"{train is None} {manifest.to_csv()}".encode()).hexdigest()
 
 
 def leads(rows: pd.DataFrame, method: str) -> pd.DataFrame:
@@ -102,20 +140,5 @@ def _maps(manifest: pd.DataFrame, predict: Predict) -> tuple[list[Map], list[NDA
     )
 
 
-def _method(name: str, material: Material, seed: int, *, remember: bool) -> Method:
-    predict = _baseline(name, remember=remember)
-    return predict, baseline_thresholds(material, predict, seed)
-
-
-def _baseline(name: str, *, remember: bool) -> Predict:
-    """A baseline as a method; where images are few, each is mapped only once."""
-    maps: dict[str, Map] = {}
-
-    def predict(image: Image, row: Row) -> Map:
-        if not remember:
-            return BASELINES[name](image)
-        if row["image"] not in maps:
-            maps[row["image"]] = BASELINES[name](image)
-        return maps[row["image"]]
-
-    return predict
+def _predict(name: str) -> Predict:
+    return lambda image, row: BASELINES[name](image)

@@ -1,10 +1,8 @@
 """Heads that never met what they are tested on, and the maps they draw."""
 
 import hashlib
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,17 +13,17 @@ from torch import Tensor, nn
 from dinolizer.data.crops import patch_shares
 from dinolizer.data.manifest import read_pair, target
 from dinolizer.model import training
-from dinolizer.model.backbones import Backbone, load_backbone
+from dinolizer.model.backbones import Backbone
 from dinolizer.model.features import extract
-from dinolizer.model.head import HeadCard, load_head
+from dinolizer.model.head import HeadCard, load_head, make_head
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.training import Fit
 from dinolizer.model.variants import history_path, train
 from dinolizer.model.windows import Reduce, accumulate, grid
 from dinolizer.paths import cache_dir
 from dinolizer.study.evaluation import Predict, Row
-from dinolizer.study.material import Material, gather
-from dinolizer.study.parameters import read_profile
+from dinolizer.study.material import Material
+from dinolizer.study.store import source_hash, stored
 
 Logits = Callable[[NDArray[np.uint8], Row], Tensor]
 """Takes an image and its row; gives summed logits, float32 (C, H, W)."""
@@ -33,8 +31,6 @@ Logits = Callable[[NDArray[np.uint8], Row], Tensor]
 POLICY = "pristine"
 """The paper's labels: what was only re-encoded is as if real."""
 EPOCHS = 20
-GATHERED = tuple(inspect.signature(gather).parameters)
-"""Names of a profile's parameters that decide which images there are."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +128,9 @@ def fit(
 ) -> Fits:
     """Fit the heads of a study.
 
-    With a training set it is one head, kept in the cache (see `dinolizer.model.variants.train`).
-    Without, every photograph gets one that is fitted on the images of all others. Images of the
-    held-out generator are in no training. Labels follow a policy, see
+    With a training set it is one head (see `dinolizer.model.variants.train`). Without, every
+    photograph gets one that is fitted on the images of all others. Both are kept in the cache.
+    Images of the held-out generator are in no training. Labels follow a policy, see
     `dinolizer.data.manifest.target`.
     """
     if material.train is not None:
@@ -143,15 +139,44 @@ def fit(
     groups = list(dict.fromkeys(windows.group.tolist()))
     own = np.stack([windows.group == group for group in groups] + [windows.group == ""])
     seen = torch.from_numpy(windows.seen)
-    *apart, whole = training.fit_heads(
-        windows.tokens,
-        windows.targets,
-        ~torch.from_numpy(own) & seen,
-        validation=torch.from_numpy(own) & seen,
-        epochs=epochs,
-        seed=seed,
-    )
+
+    def heads() -> pd.DataFrame:
+        return _table(
+            training.fit_heads(
+                windows.tokens,
+                windows.targets,
+                ~torch.from_numpy(own) & seen,
+                validation=torch.from_numpy(own) & seen,
+                epochs=epochs,
+                seed=seed,
+            )
+        )
+
+    depends = f"{source_hash(__name__)} {backbone.hash} {epochs} {seed} {policy}"
+    *apart, whole = _fits(stored("heads", f"{depends}\n{material.test.to_csv()}", heads))
     return Fits(dict(zip(groups, apart, strict=True)), whole, windows)
+
+
+def _table(fits: Sequence[Fit]) -> pd.DataFrame:
+    """Linear heads and their fits as a table to be stored, a row each."""
+    return pd.DataFrame(
+        [
+            {name: value.flatten().tolist() for name, value in fit.head.state_dict().items()}
+            | fit.history.to_dict("list")
+            for fit in fits
+        ]
+    )
+
+
+def _fits(table: pd.DataFrame) -> list[Fit]:
+    """What `_table` was made of."""
+    fits = []
+    for row in table.to_dict("records"):
+        weight, bias = (torch.tensor(row.pop(name)) for name in ("weight", "bias"))
+        head = make_head(len(weight) // len(bias), len(bias))
+        head.load_state_dict({"weight": weight.view_as(head.weight), "bias": bias})
+        fits.append(Fit(head.eval().requires_grad_(False), pd.DataFrame(row)))
+    return fits
 
 
 def _trained(
@@ -224,24 +249,3 @@ def predict_with(backbone: Backbone, heads: Mapping[str, nn.Conv2d]) -> Predict:
 def _localizers(backbone: Backbone, heads: Mapping[str, nn.Conv2d]) -> dict[str, Localizer]:
     card = card_for(backbone, about="")
     return {group: Localizer(backbone, head, card) for group, head in heads.items()}
-
-
-def prepare(profile: Path) -> None:
-    """Fill the cache with what a profile's notebooks share: images, tokens, a trained head.
-
-    Raises
-    ------
-    InputError
-        If the profile, its backbone or its images cannot be read.
-    """
-    parameters = read_profile(profile)
-    backbone = load_backbone(str(parameters.get("backbone", "pocket")))
-    chosen = {name: value for name, value in parameters.items() if name in GATHERED}
-    material = gather(backbone.spec.window, **chosen)  # type: ignore[arg-type]
-    if material.train is None:
-        read_windows(backbone, material.test)
-    else:
-        epochs, seed = (
-            int(str(parameters.get(*pair))) for pair in (("epochs", EPOCHS), ("seed", 0))
-        )
-        fit(material, backbone, epochs=epochs, seed=seed)

@@ -89,7 +89,8 @@ def evaluate(
     predict : gives an image's map; in cross-fitting, by the head that never saw ``row["group"]``.
     manifest : see `dinolizer.data.manifest`; the columns ``family`` (by default the generator),
         ``seen`` (the family was trained on), ``grain`` (matched) and ``condition`` are used where
-        there are any.
+        there are any. The number of an image, which with the seed decides its noise, is that of
+        its row in the index: a part of a manifest gives the rows that the whole does.
     threshold : one for all images, or one for each group.
     steps : degradations applied to each image first, in this order, see
         `dinolizer.data.degradations.degrade`; `step_columns` names them in the rows.
@@ -115,11 +116,11 @@ def evaluate_all(
 ) -> pd.DataFrame:
     """Run several methods, as `evaluate` does one; each image is read and degraded only once."""
     rows = []
-    for number, row in enumerate(manifest.to_dict("records")):
+    for number, row in zip(manifest.index, manifest.to_dict("records"), strict=True):
         image, mask = read_pair(row)
         truth = edited_truth(mask, row)
         for name, at in steps:
-            image = degrade(name, at, image, seed * len(manifest) + number)
+            image = degrade(name, at, image, seed * 2**32 + number)
             truth = degrade_mask(name, at, truth)
         for method, (predict, threshold) in methods.items():
             begin = time.perf_counter()

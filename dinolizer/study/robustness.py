@@ -21,6 +21,7 @@ FIRST: list[Step] = [("resize", 0.9), ("blur", 3), ("noise", 3), ("jpeg", 80)]
 """What is done to an image before it is compressed for sharing; mild, and a choice of ours."""
 CHAIN_QUALITIES = (60, 90)
 CHAINS: list[Case] = [(first, ("jpeg", quality)) for first in FIRST for quality in CHAIN_QUALITIES]
+CASES: list[Case] = [CLEAN, *SINGLE, *CHAINS]
 QUALITIES = (50, 60, 70, 80, 90)
 """Of the double compressions; on the JPEG grid of IMDL-BenCo (Ma et al., NeurIPS 2024)."""
 QUALITY_GRID: list[Case] = [
