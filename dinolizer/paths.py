@@ -1,6 +1,7 @@
 """Where things are, and how a file is written whole or not at all."""
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,11 @@ def weights_dir() -> Path:
     return Path(os.environ.get("DINOLIZER_CACHE") or pooch.os_cache("dinolizer")) / "weights"
 
 
+def named_file(name: str) -> Path | None:
+    """File that a parameter names, relative to the checkout or absolute; None for no name."""
+    return ROOT / name if name else None
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path`` to write to; it becomes ``path`` when the block ends.
@@ -52,7 +58,8 @@ def atomic(path: Path) -> Iterator[Path]:
     of ``path`` is made if absent; the suffix is kept, as writers choose the format by it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+    # Not the number of the process: on another machine that writes here it may be the same.
+    draft = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:12]}{path.suffix}")
     try:
         yield draft
         draft.replace(path)

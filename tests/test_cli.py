@@ -217,7 +217,7 @@ def test_help_names_the_commands_without_importing_torch() -> None:
     assert ran.stdout == "False\n"
     output = CliRunner().invoke(app, ["--help"]).output
     commands = ("localize", "merge", "fetch", "manifest", "train", "pretrain", "prepare")
-    for command in (*commands, "summarise", "check-parameters"):
+    for command in (*commands, "evaluate", "summarise", "check-parameters"):
         assert command in output
 
 
@@ -242,10 +242,21 @@ def test_weights_of_the_users_own_are_used(tmp_path: Path) -> None:
     assert json.loads((out / "photo.json").read_text())["backbone_hash"] == backbone.hash
 
 
-def test_a_profile_whose_images_are_missing_is_one_sentence(tmp_path: Path) -> None:
-    profile = tmp_path / "mine.yaml"
-    profile.write_text("backbone: pocket\ntrain: [nowhere.csv]\ntest: [nowhere.csv]\n")
-    result = CliRunner().invoke(app, ["prepare", str(profile)])
+@pytest.mark.parametrize(
+    ("command", "line", "says"),
+    [
+        (["prepare"], "train: [nowhere.csv]\ntest: [nowhere.csv]", "There is no manifest"),
+        (["evaluate"], "train: [nowhere.csv]\ntest: [nowhere.csv]", "There is no manifest"),
+        (["evaluate"], "weights: nowhere.safetensors", "nowhere.safetensors"),
+        (["evaluate", "--shard", "3/2"], "seed: 0", "The shard is '3/2'"),
+        (["evaluate"], "images: many", "sets images to the text 'many'"),
+    ],
+)
+def test_a_profile_that_cannot_be_followed_is_one_sentence(
+    command: list[str], line: str, says: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.yaml").write_text(f"backbone: pocket\n{line}\n")
+    result = CliRunner().invoke(app, [*command, str(tmp_path / "mine.yaml")])
     assert result.exit_code == 1
-    assert "There is no manifest" in result.stderr
-    assert "nowhere.csv" in result.stderr
+    assert says in result.stderr
+    assert result.stderr.count("\n") == 1

@@ -118,3 +118,16 @@ def test_every_notebook_takes_every_profile() -> None:
     for path in sorted((ROOT / "notebooks" / "profiles").glob("*.yaml")):
         for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
             parameters.parameters_for(notebook, path)
+
+
+def test_weights_of_a_profile_reach_every_notebook_that_loads_a_backbone() -> None:
+    loads = ("load_backbone(backbone", "Localizer.from_pretrained(backbone")
+    notebooks = [
+        notebook
+        for notebook in sorted((ROOT / "notebooks").glob("*.ipynb"))
+        if any(call in notebook.read_text() for call in loads)
+    ]
+    assert len(notebooks) >= 7
+    for notebook in notebooks:
+        assert parameters.read_defaults(notebook)["weights"] == "", notebook
+        assert "named_file(weights)" in notebook.read_text(), notebook

@@ -6,7 +6,7 @@ from typing import Any
 
 from dinolizer.data.listing import Shard
 from dinolizer.model.backbones import load_backbone
-from dinolizer.paths import PROFILES
+from dinolizer.paths import PROFILES, named_file
 from dinolizer.study.comparison import Contenders
 from dinolizer.study.material import gather, images_to_degrade
 from dinolizer.study.parameters import parameters_for, read_defaults
@@ -56,7 +56,7 @@ def evaluate(profile: Path, shard: Shard) -> None:
 def _contenders(profile: Path) -> Contenders:
     """As 03-benchmark makes them."""
     given = _parameters("03-benchmark", profile)
-    backbone = load_backbone(given["backbone"])
+    backbone = load_backbone(given["backbone"], named_file(given["weights"]))
     material = gather(backbone.spec.window, **{name: given[name] for name in GATHERED})
     own = f"DinoLizer ({given['profile']})"
     return Contenders(own, material, backbone, given["epochs"], given["seed"])
