@@ -105,6 +105,9 @@ def test_the_slurm_profile_asks_for_a_gpu_and_cores_for_each_shard(checkout: Pat
     assert len(shards) == 2
     for asked in ("gpu=1", "threads: 8", "mem_mb=32000", "slurm_partition=gpu", "runtime=720"):
         assert asked in shards[0]
+    for rule in ("prepare", "evaluate"):
+        assert profile["set-resources"][rule] == profile["set-resources"]["bulk_shard"]
+        assert profile["set-threads"][rule] == 8
 
 
 def test_without_images_it_says_how_to_name_them(checkout: Path) -> None:

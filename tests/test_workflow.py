@@ -117,6 +117,16 @@ def test_a_failed_run_keeps_its_notebook_and_names_the_cell(checkout: Path) -> N
     assert not (checkout / "results" / "pocket" / "notebooks" / f"{CHOSEN}.ipynb").exists()
 
 
+def test_rows_are_shared_among_as_many_jobs_as_asked_for(checkout: Path) -> None:
+    for asked, jobs in (([], 2), (["--config", "shards=3"], 3)):
+        said = snakemake(checkout, "--dry-run", *asked)
+        assert said.returncode == 0, said.stderr
+        assert said.stdout.count("rule evaluate:") == jobs
+        for name in ("03-benchmark", "04-robustness"):
+            inputs = said.stdout.split(f"rule {name}:\n    input: ")[1].splitlines()[0]
+            assert inputs.count(f"-of-{jobs}.done") == jobs
+
+
 def test_an_unknown_profile_is_refused_before_anything_is_run(checkout: Path) -> None:
     refused = snakemake(checkout, "--config", "profile=poket")
     assert refused.returncode == 1
