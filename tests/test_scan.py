@@ -310,6 +310,27 @@ def test_a_disk_that_is_full_is_one_sentence_and_leaves_no_half(tmp_path: Path) 
     assert len(ledger.rows()) == 1000
 
 
+def test_a_run_that_meets_a_full_disk_keeps_its_rows_and_goes_on(
+    photos: Path, tmp_path: Path
+) -> None:
+    expected = run(photos, tmp_path / "whole", maps=True)
+    sizes = {path: path.stat().st_size for path in (tmp_path / "whole/maps").rglob("*.npz")}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max(sizes.values()) - 1, hard))  # of one file
+    try:
+        with pytest.raises(InputError, match=r"cannot be written to .* make room .* goes on"):
+            run(photos, tmp_path / "out", maps=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    largest = max(sizes, key=lambda path: sizes[path]).relative_to(tmp_path / "whole/maps")
+    kept = Ledger(tmp_path / "out", {}).rows()["path"].to_pylist()
+    assert kept == list(
+        expected["path"][: list(expected["path"]).index(str(largest)[: -len(".npz")])]
+    )
+    assert not [name for name in files(tmp_path / "out") if "/." in name]
+    pd.testing.assert_frame_equal(run(photos, tmp_path / "out", maps=True), expected)
+
+
 def test_a_folder_that_cannot_be_made_is_one_sentence(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     with pytest.raises(InputError, match="cannot be written"):
