@@ -70,6 +70,7 @@ def test_parts_give_the_rows_of_one_call_whoever_computes_them(
     assert len(wanted) == 3 * (1 + 2) + 2 * (1 + 2)
     for number in (2, 0, 1):
         rows_of(wanted[number::3])
+    assert rows_of(wanted[len(wanted) :: 3]).empty  # of more jobs than there are parts
     computed = files(contenders, tmp_path)
     assert len(computed) == len(wanted)
     expected = one_call(contenders)

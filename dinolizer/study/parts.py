@@ -81,7 +81,8 @@ def degraded_parts(
 def rows_of(parts: Sequence[Part]) -> pd.DataFrame:
     """Rows of all parts: those that are not in the cache are computed now."""
     progress = tqdm(parts, desc="rows", unit="part", leave=False, disable=None)
-    return pd.concat([part.rows() for part in progress], ignore_index=True)
+    rows = [part.rows() for part in progress]
+    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
 
 
 def _split(images: pd.DataFrame) -> Iterator[pd.DataFrame]:
