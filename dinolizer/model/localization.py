@@ -38,10 +38,14 @@ class Localization:
         Its path, or empty.
     model, backbone_hash, head_hash
         Name of the backbone, and SHA-256 of its weights and of the head's.
+    mode
+        Key in `dinolizer.model.modes.MODES`.
     window, stride, threshold, reduce, small
         The settings, as in `HeadCard`.
     working_size
         ``(H, W)`` that the windows were laid on; another than the photograph's if it was small.
+    passes, tokens
+        Passes of the backbone that the map took, and patch tokens in all of them.
     seconds
         Time it took.
     """
@@ -54,12 +58,15 @@ class Localization:
     model: str
     backbone_hash: str
     head_hash: str
+    mode: str
     window: int
     stride: int
     threshold: float
     reduce: Reduce
     small: Small
     working_size: tuple[int, int]
+    passes: int
+    tokens: int
     seconds: float
 
     @property

@@ -21,6 +21,7 @@ from dinolizer.model.features import as_batch, batch_size
 from dinolizer.model.head import HeadCard, load_head
 from dinolizer.model.localization import Localization
 from dinolizer.model.losses import probabilities
+from dinolizer.model.modes import pick_mode
 from dinolizer.model.windows import accumulate, grid
 from dinolizer.paths import ASSETS
 
@@ -43,9 +44,18 @@ class Localizer:
         one channel is read with a sigmoid, of three (softmax) the last one, inpainted.
     card
         The settings. To change one: ``Localizer(l.backbone, l.head, replace(l.card, stride=56))``.
+    mode
+        Key in `dinolizer.model.modes.MODES`.
+
+    Raises
+    ------
+    InputError
+        For a window that is not whole patches, and for an unknown mode.
     """
 
-    def __init__(self, backbone: Backbone, head: nn.Module, card: HeadCard) -> None:
+    def __init__(
+        self, backbone: Backbone, head: nn.Module, card: HeadCard, mode: str = "exact"
+    ) -> None:
         if card.window % backbone.spec.patch:
             raise InputError(
                 f"The window is {card.window} pixels, but it must be a multiple of the patch of "
@@ -54,6 +64,7 @@ class Localizer:
         self.backbone = backbone
         self.head = head.eval().to(backbone.device)
         self.card = card
+        self.mode = pick_mode(mode)
 
     @classmethod
     def from_pretrained(
@@ -62,6 +73,7 @@ class Localizer:
         head: str | Path | None = None,
         device: str | torch.device | None = None,
         weights: str | Path | None = None,
+        mode: str = "exact",
         **settings: Any,
     ) -> "Localizer":
         """Load a backbone and its head.
@@ -77,14 +89,16 @@ class Localizer:
             ``"cpu"``, ``"cuda"``; by default the GPU where there is one.
         weights
             Safetensors file to use in place of the backbone's own weights.
+        mode
+            Key in `dinolizer.model.modes.MODES`.
         **settings
             ``stride``, ``threshold``, ``reduce``, ``small``: in place of what the head's card says.
 
         Raises
         ------
         InputError
-            For an unknown model or setting, for weights that are missing or another model's, and
-            for a head that is missing or another backbone's.
+            For an unknown model, mode or setting, for weights that are missing or another model's,
+            and for a head that is missing or another backbone's.
         """
         unknown = [setting for setting in settings if setting not in SETTINGS]
         if unknown:
@@ -99,7 +113,7 @@ class Localizer:
                 "notebooks/02-train-head.ipynb does, and give its file with --head FILE."
             )
         backbone, trained, card = load_head(path, backbone)
-        return cls(backbone, trained, replace(card, **settings))
+        return cls(backbone, trained, replace(card, **settings), mode)
 
     @property
     def window(self) -> int:
@@ -133,12 +147,14 @@ class Localizer:
             "model": self.backbone.spec.name,
             "backbone_hash": self.backbone.hash,
             "head_hash": weights_hash(self.head),
+            "mode": self.mode.name,
         } | {name: getattr(self.card, name) for name in ("window", *SETTINGS)}
 
     def localization(
         self, image: NDArray[np.uint8], probability: Tensor, source: str, seconds: float = 0.0
     ) -> Localization:
         """Put together what was found in an image: its map, ``(H, W)`` on any device."""
+        passes = len(grid(*self.working_size(*image.shape[:2]), self.window, self.stride))
         array = probability.cpu().numpy()
         return Localization(
             probability=array,
@@ -147,6 +163,8 @@ class Localizer:
             image=image,
             source=source,
             working_size=self.working_size(*image.shape[:2]),
+            passes=passes,
+            tokens=passes * (self.window // self.backbone.spec.patch) ** 2,
             seconds=seconds,
             **self.settings,
         )
