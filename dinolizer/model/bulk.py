@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -91,23 +90,22 @@ def localize_many(
         positions = grid(height, width, localizer.window, localizer.stride)
         return _Open(image, fitted, name, positions)
 
-    def finish(ready: tuple[_Open, Tensor] | InputError) -> Out | InputError:
-        if isinstance(ready, InputError):
-            return ready
-        opened, probability = ready
-        return then(
-            localizer.localization(opened.image, probability, opened.source, opened.seconds)
-        )
+    def finish(done: _Open | InputError) -> Out | InputError:
+        if isinstance(done, InputError):
+            return done
+        strips = localizer.strips(done.logits, done.image.shape[:2])
+        found = map(localizer.probability, strips)
+        return then(localizer.localization(done.image, found, done.source, done.seconds))
 
     loaded = in_threads(load, sources, threads)
     size = batch or batch_size(localizer.backbone.device)
-    yield from in_threads(finish, _maps(localizer, loaded, size), threads)
+    yield from in_threads(finish, _through(localizer, loaded, size), threads)
 
 
-def _maps(
+def _through(
     localizer: Localizer, images: Iterable[_Open | InputError], size: int
-) -> Iterator[tuple[_Open, Tensor] | InputError]:
-    """The map of each image, still on the device, as soon as its last window is through."""
+) -> Iterator[_Open | InputError]:
+    """Each image, with the logits of its windows on the device, when its last one is through."""
     queue: deque[_Open | InputError] = deque()
     waiting: list[tuple[_Open, tuple[int, int]]] = []
     clock = time.perf_counter()
@@ -122,14 +120,9 @@ def _maps(
         waiting.clear()
         clock = now
 
-    def ready() -> Iterator[tuple[_Open, Tensor] | InputError]:
+    def ready() -> Iterator[_Open | InputError]:
         while queue and (isinstance(queue[0], InputError) or queue[0].done):
-            head = queue.popleft()
-            if isinstance(head, InputError):
-                yield head
-                continue
-            logits = localizer.assemble(torch.cat(head.logits), head.image.shape[:2])
-            yield head, localizer.probability(logits)
+            yield queue.popleft()
 
     for item in images:
         queue.append(item)
