@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dinolizer.data.images import read_image
 from dinolizer.errors import InputError
-from dinolizer.model.features import batch_size
+from dinolizer.model.features import Pixels, placed
 from dinolizer.model.localization import Localization
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.windows import grid
@@ -32,7 +32,7 @@ class _Open:
     """A photograph whose windows are on their way."""
 
     image: NDArray[np.uint8]
-    fitted: NDArray[np.uint8]
+    pixels: Pixels
     source: str
     positions: list[tuple[int, int]]
     logits: list[Tensor] = field(default_factory=list)
@@ -55,7 +55,8 @@ def localize_many(
 
     Images are read ahead and results finished behind in threads. Every batch has the same number of
     windows, of as many images as it takes, the last one filled up with repeats: so what a window
-    gives depends neither on its neighbours nor on where a run was taken up again.
+    gives depends neither on its neighbours nor on where a run was taken up again. Only where memory
+    is short, batches are halved, a line says so, and the last bits of float32 may be others.
 
     Parameters
     ----------
@@ -67,7 +68,7 @@ def localize_many(
     then
         Called with each result, in a thread: what is to be saved of it, is saved there.
     batch
-        Windows in a batch; by default `batch_size`.
+        Windows in a batch; by default the localizer's.
     threads
         That read, and again as many that finish.
 
@@ -85,10 +86,11 @@ def localize_many(
             fitted = localizer.fit(image)
         except InputError as error:
             return error
+        pixels = placed(fitted, localizer.backbone.device)
         name = "" if isinstance(source, np.ndarray) else str(source)
         height, width = fitted.shape[:2]
         positions = grid(height, width, localizer.window, localizer.stride)
-        return _Open(image, fitted, name, positions)
+        return _Open(image, pixels, name, positions)
 
     def finish(done: _Open | InputError) -> Out | InputError:
         if isinstance(done, InputError):
@@ -98,7 +100,7 @@ def localize_many(
         return then(localizer.localization(done.image, found, done.source, done.seconds))
 
     loaded = in_threads(load, sources, threads)
-    size = batch or batch_size(localizer.backbone.device)
+    size = batch or localizer.batch
     yield from in_threads(finish, _through(localizer, loaded, size), threads)
 
 
@@ -140,11 +142,9 @@ def _through(
     yield from ready()
 
 
-def _cut(
-    waiting: list[tuple[_Open, tuple[int, int]]], window: int, size: int
-) -> list[NDArray[np.uint8]]:
+def _cut(waiting: list[tuple[_Open, tuple[int, int]]], window: int, size: int) -> list[Pixels]:
     windows = [
-        opened.fitted[top : top + window, left : left + window] for opened, (top, left) in waiting
+        opened.pixels[top : top + window, left : left + window] for opened, (top, left) in waiting
     ]
     return windows + windows[-1:] * (size - len(windows))
 

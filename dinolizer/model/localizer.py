@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from dinolizer.data.images import MAX_PIXELS, read_image
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone, load_backbone, weights_hash
-from dinolizer.model.features import as_batch, batch_size
+from dinolizer.model.features import Batches, Pixels, as_batch, batch_size, placed
 from dinolizer.model.head import HeadCard, load_head
 from dinolizer.model.localization import Localization, gathered
 from dinolizer.model.losses import probabilities
@@ -54,6 +54,7 @@ class Localizer:
         self.backbone = backbone
         self.head = head.eval().to(backbone.device)
         self.card = card
+        self._batches = Batches()
 
     @classmethod
     def from_pretrained(
@@ -127,6 +128,11 @@ class Localizer:
         return replace(result, seconds=time.perf_counter() - start)
 
     @cached_property
+    def batch(self) -> int:
+        """Windows in a batch, see `batch_size`."""
+        return batch_size(self.backbone.device, self.window)
+
+    @cached_property
     def settings(self) -> dict[str, Any]:
         """What a map depends on, the photograph apart: as in `Localization`, values of JSON."""
         return {
@@ -166,19 +172,23 @@ class Localizer:
         fitted = self.fit(image)
         height, width = fitted.shape[:2]
         positions = grid(height, width, self.window, self.stride)
-        batch = batch_size(self.backbone.device)
-        for start in range(0, len(positions), batch):
+        pixels = placed(fitted, self.backbone.device)
+        for start in range(0, len(positions), self.batch):
             windows = [
-                fitted[top : top + self.window, left : left + self.window]
-                for top, left in positions[start : start + batch]
+                pixels[top : top + self.window, left : left + self.window]
+                for top, left in positions[start : start + self.batch]
             ]
             yield self.window_logits(windows)
 
     @torch.inference_mode()
-    def window_logits(self, windows: Sequence[NDArray[np.uint8]]) -> Tensor:
+    def window_logits(self, windows: Sequence[Pixels]) -> Tensor:
         """Logits at patch resolution, ``(N, C, h, w)``, of windows uint8 ``(window, window, 3)``,
-        in one batch."""
-        return self.head(self.backbone(as_batch(windows, self.backbone.device)))
+        in one batch if memory allows."""
+
+        def logits(batch: Sequence[Pixels]) -> Tensor:
+            return self.head(self.backbone(as_batch(batch, self.backbone.device)))
+
+        return torch.cat(self._batches.run(logits, windows))
 
     @torch.inference_mode()
     def strips(self, patch_logits: Iterable[Tensor], size: tuple[int, int]) -> Iterator[Tensor]:
