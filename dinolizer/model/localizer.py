@@ -1,7 +1,7 @@
 """From one photograph to a map of what was inpainted in it."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -17,12 +17,12 @@ from torch.nn import functional as F
 from dinolizer.data.images import MAX_PIXELS, read_image
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone, load_backbone, weights_hash
-from dinolizer.model.features import as_batch, batch_size
+from dinolizer.model.features import Batches, Pixels, as_batch, batch_size, placed
 from dinolizer.model.head import HeadCard, load_head
-from dinolizer.model.localization import Localization
+from dinolizer.model.localization import Localization, gathered
 from dinolizer.model.losses import probabilities
 from dinolizer.model.modes import pick_mode
-from dinolizer.model.windows import accumulate, grid
+from dinolizer.model.windows import grid, strips
 from dinolizer.paths import ASSETS
 
 __all__ = ["Localization", "Localizer"]
@@ -65,6 +65,7 @@ class Localizer:
         self.head = head.eval().to(backbone.device)
         self.card = card
         self.mode = pick_mode(mode)
+        self._batches = Batches()
 
     @classmethod
     def from_pretrained(
@@ -135,10 +136,15 @@ class Localizer:
         """
         image = read_image(source)
         start = time.perf_counter()
-        probability = self.probability(self.logits(image))
         name = str(source) if isinstance(source, str | Path) else ""
-        result = self.localization(image, probability, name)
+        found = self.strips(self.patch_logits(image), image.shape[:2])
+        result = self.localization(image, map(self.probability, found), name)
         return replace(result, seconds=time.perf_counter() - start)
+
+    @cached_property
+    def batch(self) -> int:
+        """Windows in a batch, see `batch_size`."""
+        return batch_size(self.backbone.device, self.window)
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -151,15 +157,21 @@ class Localizer:
         } | {name: getattr(self.card, name) for name in ("window", *SETTINGS)}
 
     def localization(
-        self, image: NDArray[np.uint8], probability: Tensor, source: str, seconds: float = 0.0
+        self,
+        image: NDArray[np.uint8],
+        probability: Tensor | Iterable[Tensor],
+        source: str,
+        seconds: float = 0.0,
     ) -> Localization:
-        """Put together what was found in an image: its map, ``(H, W)`` on any device."""
+        """Put together what was found in an image: its map, on any device, whole or ``(n, W)``
+        strips of it from top to bottom."""
+        parts = [probability] if isinstance(probability, Tensor) else probability
         passes = len(grid(*self.working_size(*image.shape[:2]), self.window, self.stride))
-        array = probability.cpu().numpy()
+        array, mask, score = gathered(parts, image.shape[:2], self.card.threshold)
         return Localization(
             probability=array,
-            mask=array > self.card.threshold,
-            score=float(np.percentile(array, 99)),
+            mask=mask,
+            score=score,
             image=image,
             source=source,
             working_size=self.working_size(*image.shape[:2]),
@@ -169,40 +181,54 @@ class Localizer:
             **self.settings,
         )
 
-    @torch.inference_mode()
     def logits(self, image: NDArray[np.uint8]) -> Tensor:
         """Logits of an image, uint8 ``(H, W, 3)`` RGB: float32 ``(C, H, W)`` on the device."""
+        return torch.cat([*self.strips(self.patch_logits(image), image.shape[:2])], dim=1)
+
+    def patch_logits(self, image: NDArray[np.uint8]) -> Iterator[Tensor]:
+        """Logits of an image's windows in the order of `grid`, ``(n, C, h, w)`` of each batch."""
         fitted = self.fit(image)
         height, width = fitted.shape[:2]
         positions = grid(height, width, self.window, self.stride)
-        patch_logits = []  # (n, C, h, w): few numbers, also for a large image
-        batch = batch_size(self.backbone.device)
-        for start in range(0, len(positions), batch):
+        pixels = placed(fitted, self.backbone.device)
+        for start in range(0, len(positions), self.batch):
             windows = [
-                fitted[top : top + self.window, left : left + self.window]
-                for top, left in positions[start : start + batch]
+                pixels[top : top + self.window, left : left + self.window]
+                for top, left in positions[start : start + self.batch]
             ]
-            patch_logits.append(self.window_logits(windows))
-        return self.assemble(torch.cat(patch_logits), image.shape[:2])
+            yield self.window_logits(windows)
 
     @torch.inference_mode()
-    def window_logits(self, windows: Sequence[NDArray[np.uint8]]) -> Tensor:
+    def window_logits(self, windows: Sequence[Pixels]) -> Tensor:
         """Logits at patch resolution, ``(N, C, h, w)``, of windows uint8 ``(window, window, 3)``,
-        in one batch."""
-        return self.head(self.backbone(as_batch(windows, self.backbone.device)))
+        in one batch if memory allows."""
+
+        def logits(batch: Sequence[Pixels]) -> Tensor:
+            return self.head(self.backbone(as_batch(batch, self.backbone.device)))
+
+        return torch.cat(self._batches.run(logits, windows))
 
     @torch.inference_mode()
-    def assemble(self, patch_logits: Tensor, size: tuple[int, int]) -> Tensor:
-        """Logits ``(C, H, W)`` of an image of ``size`` from those of all of its windows in the
-        order of `grid`, ``(N, C, h, w)``."""
+    def strips(self, patch_logits: Iterable[Tensor], size: tuple[int, int]) -> Iterator[Tensor]:
+        """Logits of an image of ``size`` from those of all of its windows in the order of `grid`,
+        ``(n, C, h, w)`` as they come: ``(C, n, W)`` from top to bottom, whole for an image that
+        was resized."""
         working = self.working_size(*size)
         positions = grid(*working, self.window, self.stride)
-        logits = accumulate(patch_logits, positions, working, self.window, self.card.reduce)
-        if working == size:
-            return logits
-        if self.card.small == "pad":
-            return logits[:, : size[0], : size[1]]
-        return F.interpolate(logits[None], size=size, mode="bilinear", antialias=True)[0]
+        found = strips(patch_logits, positions, working, self.window, self.card.reduce)
+        if working != size and self.card.small == "resize":
+            whole = torch.cat([*found], dim=1)[None]
+            yield F.interpolate(whole, size=size, mode="bilinear", antialias=True)[0]
+            return
+        left = size[0]  # rows; what was padded is below them and to the right
+        for strip in found:
+            yield strip[:, :left, : size[1]]
+            left = max(left - strip.shape[1], 0)
+
+    def assemble(self, patch_logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """The whole of what `strips` yields, ``(C, H, W)``, of the logits of all windows
+        together."""
+        return torch.cat([*self.strips([patch_logits], size)], dim=1)
 
     @torch.inference_mode()
     def probability(self, logits: Tensor) -> Tensor:
