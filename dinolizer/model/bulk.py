@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from dinolizer.errors import InputError
 from dinolizer.model.features import Pixels, placed
 from dinolizer.model.localization import Localization
 from dinolizer.model.localizer import Localizer
-from dinolizer.model.windows import grid
+from dinolizer.model.modes import Layout
 
 THREADS = 4
 """That read images ahead, and again as many that finish results behind."""
@@ -34,13 +34,13 @@ class _Open:
     image: NDArray[np.uint8]
     pixels: Pixels
     source: str
-    positions: list[tuple[int, int]]
+    layout: Layout
     logits: list[Tensor] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
     def done(self) -> bool:
-        return len(self.logits) == len(self.positions)
+        return len(self.logits) == self.layout.passes
 
 
 def localize_many(
@@ -68,7 +68,7 @@ def localize_many(
     then
         Called with each result, in a thread: what is to be saved of it, is saved there.
     batch
-        Windows in a batch; by default the localizer's.
+        Windows in a batch; by default the localizer's. One where windows are of any size.
     threads
         That read, and again as many that finish.
 
@@ -88,19 +88,18 @@ def localize_many(
             return error
         pixels = placed(fitted, localizer.backbone.device)
         name = "" if isinstance(source, np.ndarray) else str(source)
-        height, width = fitted.shape[:2]
-        positions = grid(height, width, localizer.window, localizer.stride)
-        return _Open(image, pixels, name, positions)
+        return _Open(image, pixels, name, localizer.layout(*image.shape[:2]))
 
     def finish(done: _Open | InputError) -> Out | InputError:
         if isinstance(done, InputError):
             return done
-        strips = localizer.strips(done.logits, done.image.shape[:2])
+        strips = localizer.strips(done.logits, done.layout, done.image.shape[:2])
         found = map(localizer.probability, strips)
-        return then(localizer.localization(done.image, found, done.source, done.seconds))
+        result = localizer.localization(done.image, found, done.layout, done.source, done.seconds)
+        return then(result)
 
     loaded = in_threads(load, sources, threads)
-    size = batch or localizer.batch
+    size = 1 if localizer.mode.tokens else batch or localizer.batch
     yield from in_threads(finish, _through(localizer, loaded, size), threads)
 
 
@@ -114,12 +113,17 @@ def _through(
 
     def run() -> None:
         nonlocal clock
-        logits = localizer.window_logits(_cut(waiting, localizer.window, size))
+        batch = waiting[:size]
+        del waiting[:size]
+        logits = localizer.window_logits(_cut(batch, size))
         now = time.perf_counter()
-        for (opened, _), patch_logits in zip(waiting, logits[: len(waiting)].split(1), strict=True):
+        for (opened, _), patch_logits in zip(batch, logits[: len(batch)].split(1), strict=True):
             opened.logits.append(patch_logits)
-            opened.seconds += (now - clock) / len(waiting)
-        waiting.clear()
+            opened.seconds += (now - clock) / len(batch)
+            if opened.done:
+                done = opened.layout.passes
+                opened.layout = localizer.refined(opened.layout, opened.logits)
+                waiting.extend((opened, position) for position in opened.layout.positions[done:])
         clock = now
 
     def ready() -> Iterator[_Open | InputError]:
@@ -129,23 +133,21 @@ def _through(
     for item in images:
         queue.append(item)
         if isinstance(item, _Open):
-            for position in item.positions:
+            for position in item.layout.positions:
                 waiting.append((item, position))
-                if len(waiting) == size:
+                while len(waiting) >= size:
                     run()
         # Each image that waits has a window in the batch: where more wait, most are errors.
         if waiting and len(queue) > size:
             run()
         yield from ready()
-    if waiting:
+    while waiting:
         run()
     yield from ready()
 
 
-def _cut(waiting: list[tuple[_Open, tuple[int, int]]], window: int, size: int) -> list[Pixels]:
-    windows = [
-        opened.pixels[top : top + window, left : left + window] for opened, (top, left) in waiting
-    ]
+def _cut(batch: Sequence[tuple[_Open, tuple[int, int]]], size: int) -> list[Pixels]:
+    windows = [opened.layout.cut(opened.pixels, position) for opened, position in batch]
     return windows + windows[-1:] * (size - len(windows))
 
 

@@ -21,8 +21,7 @@ from dinolizer.model.features import Batches, Pixels, as_batch, batch_size, plac
 from dinolizer.model.head import HeadCard, load_head
 from dinolizer.model.localization import Localization, gathered
 from dinolizer.model.losses import probabilities
-from dinolizer.model.modes import pick_mode
-from dinolizer.model.windows import grid, strips
+from dinolizer.model.modes import Layout, lay_out, pick_mode
 from dinolizer.paths import ASSETS
 
 __all__ = ["Localization", "Localizer"]
@@ -50,7 +49,8 @@ class Localizer:
     Raises
     ------
     InputError
-        For a window that is not whole patches, and for an unknown mode.
+        For a window that is not whole patches, and for a mode that is unknown or that the backbone
+        cannot take.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Localizer:
         self.backbone = backbone
         self.head = head.eval().to(backbone.device)
         self.card = card
-        self.mode = pick_mode(mode)
+        self.mode = pick_mode(mode, backbone)
         self._batches = Batches()
 
     @classmethod
@@ -137,14 +137,15 @@ class Localizer:
         image = read_image(source)
         start = time.perf_counter()
         name = str(source) if isinstance(source, str | Path) else ""
-        found = self.strips(self.patch_logits(image), image.shape[:2])
-        result = self.localization(image, map(self.probability, found), name)
+        layout, logits = self.patch_logits(image)
+        found = map(self.probability, self.strips(logits, layout, image.shape[:2]))
+        result = self.localization(image, found, layout, name)
         return replace(result, seconds=time.perf_counter() - start)
 
     @cached_property
     def batch(self) -> int:
-        """Windows in a batch, see `batch_size`."""
-        return batch_size(self.backbone.device, self.window)
+        """Windows in a batch, see `batch_size`; 1 where those of two images may differ in size."""
+        return 1 if self.mode.tokens else batch_size(self.backbone.device, self.window)
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -160,13 +161,13 @@ class Localizer:
         self,
         image: NDArray[np.uint8],
         probability: Tensor | Iterable[Tensor],
+        layout: Layout,
         source: str,
         seconds: float = 0.0,
     ) -> Localization:
         """Put together what was found in an image: its map, on any device, whole or ``(n, W)``
         strips of it from top to bottom."""
         parts = [probability] if isinstance(probability, Tensor) else probability
-        passes = len(grid(*self.working_size(*image.shape[:2]), self.window, self.stride))
         array, mask, score = gathered(parts, image.shape[:2], self.card.threshold)
         return Localization(
             probability=array,
@@ -174,34 +175,39 @@ class Localizer:
             score=score,
             image=image,
             source=source,
-            working_size=self.working_size(*image.shape[:2]),
-            passes=passes,
-            tokens=passes * (self.window // self.backbone.spec.patch) ** 2,
+            working_size=layout.size,
+            passes=layout.passes,
+            tokens=layout.tokens,
             seconds=seconds,
             **self.settings,
         )
 
     def logits(self, image: NDArray[np.uint8]) -> Tensor:
         """Logits of an image, uint8 ``(H, W, 3)`` RGB: float32 ``(C, H, W)`` on the device."""
-        return torch.cat([*self.strips(self.patch_logits(image), image.shape[:2])], dim=1)
+        layout, logits = self.patch_logits(image)
+        return torch.cat([*self.strips(logits, layout, image.shape[:2])], dim=1)
 
-    def patch_logits(self, image: NDArray[np.uint8]) -> Iterator[Tensor]:
-        """Logits of an image's windows in the order of `grid`, ``(n, C, h, w)`` of each batch."""
-        fitted = self.fit(image)
-        height, width = fitted.shape[:2]
-        positions = grid(height, width, self.window, self.stride)
-        pixels = placed(fitted, self.backbone.device)
-        for start in range(0, len(positions), self.batch):
-            windows = [
-                pixels[top : top + self.window, left : left + self.window]
-                for top, left in positions[start : start + self.batch]
-            ]
-            yield self.window_logits(windows)
+    def patch_logits(self, image: NDArray[np.uint8]) -> tuple[Layout, Iterable[Tensor]]:
+        """Where an image's windows lie, and their logits, ``(n, C, h, w)`` of each batch."""
+        layout = self.layout(*image.shape[:2])
+        pixels = placed(self.fit(image), self.backbone.device)
+
+        def run(positions: Sequence[tuple[int, int]]) -> Iterator[Tensor]:
+            for start in range(0, len(positions), self.batch):
+                batch = positions[start : start + self.batch]
+                yield self.window_logits([layout.cut(pixels, position) for position in batch])
+
+        first = run(layout.positions)
+        if not layout.between:
+            return layout, first
+        found = list(first)
+        refined = self.refined(layout, found)
+        return refined, [*found, *run(refined.positions[layout.passes :])]
 
     @torch.inference_mode()
     def window_logits(self, windows: Sequence[Pixels]) -> Tensor:
-        """Logits at patch resolution, ``(N, C, h, w)``, of windows uint8 ``(window, window, 3)``,
-        in one batch if memory allows."""
+        """Logits at patch resolution, ``(N, C, h, w)``, of windows uint8 ``(H, W, 3)`` of one
+        size, in one batch if memory allows."""
 
         def logits(batch: Sequence[Pixels]) -> Tensor:
             return self.head(self.backbone(as_batch(batch, self.backbone.device)))
@@ -209,14 +215,14 @@ class Localizer:
         return torch.cat(self._batches.run(logits, windows))
 
     @torch.inference_mode()
-    def strips(self, patch_logits: Iterable[Tensor], size: tuple[int, int]) -> Iterator[Tensor]:
-        """Logits of an image of ``size`` from those of all of its windows in the order of `grid`,
+    def strips(
+        self, patch_logits: Iterable[Tensor], layout: Layout, size: tuple[int, int]
+    ) -> Iterator[Tensor]:
+        """Logits of an image of ``size`` from those of all of its windows in their order,
         ``(n, C, h, w)`` as they come: ``(C, n, W)`` from top to bottom, whole for an image that
         was resized."""
-        working = self.working_size(*size)
-        positions = grid(*working, self.window, self.stride)
-        found = strips(patch_logits, positions, working, self.window, self.card.reduce)
-        if working != size and self.card.small == "resize":
+        found = layout.strips(patch_logits, self.card.reduce)
+        if layout.size != size and self.card.small == "resize":
             whole = torch.cat([*found], dim=1)[None]
             yield F.interpolate(whole, size=size, mode="bilinear", antialias=True)[0]
             return
@@ -225,15 +231,22 @@ class Localizer:
             yield strip[:, :left, : size[1]]
             left = max(left - strip.shape[1], 0)
 
-    def assemble(self, patch_logits: Tensor, size: tuple[int, int]) -> Tensor:
-        """The whole of what `strips` yields, ``(C, H, W)``, of the logits of all windows
-        together."""
-        return torch.cat([*self.strips([patch_logits], size)], dim=1)
-
     @torch.inference_mode()
     def probability(self, logits: Tensor) -> Tensor:
         """Probability ``(H, W)`` of generation from logits ``(C, H, W)``, on the same device."""
         return probabilities(logits)[-1]
+
+    def layout(self, height: int, width: int) -> Layout:
+        """Where windows lie on a photograph of that size, which is fitted to its `working_size`."""
+        size = self.working_size(height, width)
+        return lay_out(self.mode, size, self.window, self.stride, self.backbone.spec.patch)
+
+    @torch.inference_mode()
+    def refined(self, layout: Layout, patch_logits: Iterable[Tensor]) -> Layout:
+        """The layout with the windows in between that its mode adds, by the logits so far."""
+        if self.mode.undecided is None or not layout.between:
+            return layout
+        return layout.refined(torch.cat([*patch_logits]), self.mode.undecided)
 
     def working_size(self, height: int, width: int) -> tuple[int, int]:
         """``(H, W)`` that the windows are laid on, for a photograph of that height and width.
