@@ -23,11 +23,11 @@ REACH = 2
 BAND = 32
 """Rows of patches that are upsampled at once."""
 WHOLE_TOKENS = 2048
-"""Patches of a pass of a whole image at most: 640 x 640 pixels; more were not measured."""
+"""Patches of a pass of a whole image at most: some 630 x 630 pixels. More were not measured."""
 UNDECIDED = (0.25, 0.75)
-"""Between these a patch's mean probability is undecided, and from a share of `UNDECIDED_SHARE` of
-such patches a window is looked at too: with these, chosen on forged photographs for development,
-nothing is lost against looking at every window."""
+"""Between these a patch is undecided, by the mean of its logits; a window in between is added where
+over a share of `UNDECIDED_SHARE` of its patches are. Chosen on forgeries of other photographs than
+the study's, where they lose nothing against adding every window."""
 UNDECIDED_SHARE = 0.02
 
 
