@@ -60,6 +60,13 @@ def localize(
             metavar="FILE", help="Safetensors of the backbone; by default its published weights."
         ),
     ] = None,
+    mode: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="'exact', or faster and less exact: 'half', 'refine', 'tiles', 'whole'.",
+        ),
+    ] = "exact",
     small: Annotated[
         str | None,
         typer.Option(
@@ -108,7 +115,7 @@ def localize(
         part = None if shard is None else Shard.parse(shard)
         listing = read_listing(many[0]) if many else None
         localizer = Localizer.from_pretrained(
-            model, head, device, weights, **({} if small is None else {"small": small})
+            model, head, device, weights, mode, **({} if small is None else {"small": small})
         )
         if listing is None:
             _localize_files(localizer, paths, out)

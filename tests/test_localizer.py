@@ -191,6 +191,7 @@ def test_a_result_is_saved_with_its_settings_and_replaces_an_older_one(tmp_path:
         "model": "small",
         "backbone_hash": loc.backbone.hash,
         "head_hash": weights_hash(loc.head),
+        "mode": "exact",
         "window": 56,
         "stride": 28,
         "threshold": 0.4,
@@ -200,6 +201,8 @@ def test_a_result_is_saved_with_its_settings_and_replaces_an_older_one(tmp_path:
         "marked": result.mask.mean(),
         "size": [60, 70],
         "working_size": [60, 70],
+        "passes": 4,  # at 0 and 4 down, at 0 and 14 across
+        "tokens": 4 * 16,
     }
 
 
