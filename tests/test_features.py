@@ -133,18 +133,19 @@ def slowly(tensors, path, **options):
     save_file(tensors, path, **options)
     whole = path.read_bytes()
     with path.open("wb") as file:  # a slow disk, on which the other one finds half a file
-        for first in range(0, len(whole), 1000):
-            file.write(whole[first : first + 1000])
+        for first in range(0, len(whole), 100):
+            file.write(whole[first : first + 100])
             file.flush()
             time.sleep(0.002)
 
 features.save_file = slowly
 torch.set_num_threads(1)
 backbone, meeting = small_backbone(), Path(sys.argv[1])
-(meeting / sys.argv[2]).touch()
-while len(list(meeting.iterdir())) < 2:
-    time.sleep(0.001)
 for part in range(8):
+    (meeting / f"{part} {sys.argv[2]}").touch()
+    end = time.monotonic() + 60  # where the other one has failed
+    while len(list(meeting.glob(f"{part} *"))) < 2 and time.monotonic() < end:
+        time.sleep(0.001)
     images = [np.full((56, 56, 3), 16 * part + number, np.uint8) for number in range(5)]
     stored = features.extract(backbone, images).float()
     computed = features._compute(backbone, images, [backbone.depth])[backbone.depth].float()

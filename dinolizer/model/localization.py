@@ -46,6 +46,8 @@ class Localization:
         Its path, or empty.
     model, backbone_hash, head_hash
         Name of the backbone, and SHA-256 of its weights and of the head's.
+    precision
+        Of the backbone's products.
     window, stride, threshold, reduce, small
         The settings, as in `HeadCard`.
     working_size
@@ -62,6 +64,7 @@ class Localization:
     model: str
     backbone_hash: str
     head_hash: str
+    precision: str
     window: int
     stride: int
     threshold: float
