@@ -77,6 +77,13 @@ def localize(
     device: Annotated[
         str | None, typer.Option(help="'cpu' or 'cuda'; by default the GPU if there is one.")
     ] = None,
+    precision: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="'float32', or where the hardware is faster with it 'bfloat16' or 'float16'.",
+        ),
+    ] = "float32",
     masks: Annotated[
         bool, typer.Option("--masks", help="Of many images: write the masks.")
     ] = False,
@@ -115,7 +122,13 @@ def localize(
         part = None if shard is None else Shard.parse(shard)
         listing = read_listing(many[0]) if many else None
         localizer = Localizer.from_pretrained(
-            model, head, device, weights, mode, **({} if small is None else {"small": small})
+            model,
+            head,
+            device,
+            weights,
+            mode=mode,
+            precision=precision,
+            **({} if small is None else {"small": small}),
         )
         if listing is None:
             _localize_files(localizer, paths, out)

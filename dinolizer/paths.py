@@ -1,10 +1,10 @@
 """Where things are, and how a file is written whole or not at all."""
 
 import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 
 import pooch
 
@@ -55,11 +55,11 @@ def atomic(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path`` to write to; it becomes ``path`` when the block ends.
 
     Where the block raises, ``path`` stays as it was and the temporary file is removed. The folder
-    of ``path`` is made if absent; the suffix is kept, as writers choose the format by it.
+    of ``path`` is made if absent; the suffix is kept, as writers choose the format by it. The name
+    is drawn at random, so that threads, processes and machines do not meet in one folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not the number of the process: on another machine that writes here it may be the same.
-    draft = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:12]}{path.suffix}")
+    draft = path.with_name(f".{path.stem}-{token_hex(4)}{path.suffix}")
     try:
         yield draft
         draft.replace(path)

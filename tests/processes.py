@@ -2,10 +2,12 @@
 
 import multiprocessing
 import signal
+import threading
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 
 import torch
+from tqdm.auto import tqdm
 
 
 def started(work: Callable[[], object]) -> BaseProcess:
@@ -13,6 +15,7 @@ def started(work: Callable[[], object]) -> BaseProcess:
 
     def alone() -> None:
         torch.set_num_threads(1)  # a thread pool does not outlive a fork
+        tqdm.set_lock(threading.RLock())  # its own is shared: who dies with it stops all others
         work()
 
     child = multiprocessing.get_context("fork").Process(target=alone)

@@ -1,5 +1,7 @@
 """Tokens are computed once, kept under a key of all they depend on, and remade when damaged."""
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -100,19 +102,71 @@ def test_what_tokens_depend_on_is_in_the_key(
     assert len(tokens) == len(images)
 
 
-@pytest.mark.parametrize("damage", ["cut", "garbage", "empty"])
+@pytest.mark.parametrize("damage", ["cut", "garbage", "empty", "bit"])
 def test_a_damaged_cache_file_is_computed_again(
     damage: str, cache: Path, forwards: list[int]
 ) -> None:
     expected = extract(small_backbone(), IMAGES)
     (file,) = cache.iterdir()
     data = file.read_bytes()
-    file.write_bytes({"cut": data[:-100], "garbage": b"x" * len(data), "empty": b""}[damage])
+    one_bit = data[:-100] + bytes([data[-100] ^ 1]) + data[-99:]
+    damaged = {"cut": data[:-100], "garbage": b"x" * len(data), "empty": b"", "bit": one_bit}
+    file.write_bytes(damaged[damage])
     torch.testing.assert_close(extract(small_backbone(), IMAGES), expected, rtol=0, atol=0)
     assert sum(forwards) == 2 * len(IMAGES)
     extract(small_backbone(), IMAGES)
     assert sum(forwards) == 2 * len(IMAGES)
     assert list(cache.iterdir()) == [file]
+
+
+ONE_OF_TWO = """
+import sys
+import time
+from pathlib import Path
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from small import small_backbone
+from dinolizer.model import features
+
+def slowly(tensors, path, **options):
+    save_file(tensors, path, **options)
+    whole = path.read_bytes()
+    with path.open("wb") as file:  # a slow disk, on which the other one finds half a file
+        for first in range(0, len(whole), 100):
+            file.write(whole[first : first + 100])
+            file.flush()
+            time.sleep(0.002)
+
+features.save_file = slowly
+torch.set_num_threads(1)
+backbone, meeting = small_backbone(), Path(sys.argv[1])
+for part in range(8):
+    (meeting / f"{part} {sys.argv[2]}").touch()
+    end = time.monotonic() + 60  # where the other one has failed
+    while len(list(meeting.glob(f"{part} *"))) < 2 and time.monotonic() < end:
+        time.sleep(0.001)
+    images = [np.full((56, 56, 3), 16 * part + number, np.uint8) for number in range(5)]
+    stored = features.extract(backbone, images).float()
+    computed = features._compute(backbone, images, [backbone.depth])[backbone.depth].float()
+    torch.testing.assert_close(stored, computed, rtol=0, atol=0)
+"""
+
+
+def test_two_processes_at_once_fill_and_read_one_cache(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "meeting").mkdir()
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", ONE_OF_TWO, tmp_path / "meeting", name],
+            cwd=Path(__file__).parent,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("one", "two")
+    ]
+    said = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert len(list(cache.glob("*.safetensors"))) == len(list(cache.iterdir())) == 8
 
 
 def test_images_of_several_sizes_or_none_are_refused(cache: Path) -> None:

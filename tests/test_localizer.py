@@ -75,6 +75,19 @@ def test_the_map_equals_a_plain_loop_over_windows(size: tuple[int, int], classes
     assert result.working_size == size
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_the_map_of_any_size_equals_a_plain_loop(seed: int) -> None:
+    """Under a window (then padded by reflection) and over it, up to ten windows long."""
+    rng = np.random.default_rng(seed)
+    height, width = (int(side) for side in rng.integers(2, [2 * WINDOW, 10 * WINDOW]))
+    image = photo(height, width, seed)
+    below, right = max(WINDOW - height, 0), max(WINDOW - width, 0)
+    padded = np.pad(image, ((0, below), (0, right), (0, 0)), mode="reflect")
+    expected = plain_logits(localizer(), padded)[:, :height, :width]
+    loc = localizer(small="pad", reduce="mean")
+    np.testing.assert_allclose(loc.logits(image).numpy(), expected, atol=1e-4)
+
+
 def test_the_public_contract_in_the_shapes_it_promises() -> None:
     loc = localizer()
     tokens = loc.backbone(torch.rand(2, 3, loc.window, loc.window))
@@ -192,6 +205,7 @@ def test_a_result_is_saved_with_its_settings_and_replaces_an_older_one(tmp_path:
         "backbone_hash": loc.backbone.hash,
         "head_hash": weights_hash(loc.head),
         "mode": "exact",
+        "precision": "float32",
         "window": 56,
         "stride": 28,
         "threshold": 0.4,
@@ -274,3 +288,15 @@ def test_a_model_without_a_head_is_one_sentence(tmp_path: Path) -> None:
 def test_a_window_that_is_not_whole_patches_is_refused() -> None:
     with pytest.raises(InputError, match="multiple of the patch of 14"):
         localizer(window=60)
+
+
+def test_half_precision_is_near_and_never_exact() -> None:
+    exact, image = localizer(reduce="mean"), photo(70, 131)
+    half = Localizer(exact.backbone, exact.head, exact.card, precision="bfloat16")
+    difference = (half.logits(image) - exact.logits(image)).abs()
+    # Eight bits of a number, through a few layers: some hundredths of the tokens' own size, 1.
+    assert 1e-4 < difference.max() < 0.1
+    assert half.logits(image).dtype == torch.float32
+    assert half(image).summary()["precision"] == "bfloat16"
+    with pytest.raises(InputError, match="precision is 'int8', but it must be one of"):
+        Localizer(exact.backbone, exact.head, exact.card, precision="int8")

@@ -36,7 +36,7 @@ def localizer(mode: str = "exact", classes: int = 1, **settings: object) -> Loca
     backbone = small_backbone()
     policy = "pristine" if classes == 1 else "three-class"
     card = HeadCard("small", backbone.hash, policy, WINDOW, 28, **settings)  # type: ignore[arg-type]
-    return Localizer(backbone, random_head(backbone.dim, classes), card, mode)
+    return Localizer(backbone, random_head(backbone.dim, classes), card, mode=mode)
 
 
 def one_pass(loc: Localizer, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -234,9 +234,9 @@ def test_a_backbone_of_one_grid_of_positions_does_not_take_whole_images() -> Non
     card = HeadCard("small", fixed.hash, "pristine", WINDOW, 28)
     for name, mode in MODES.items():
         if mode.tokens is None:
-            Localizer(fixed, random_head(32), card, name)
+            Localizer(fixed, random_head(32), card, mode=name)
     with pytest.raises(InputError, match=r"position embedding of 'small' .* choose one of"):
-        Localizer(fixed, random_head(32), card, "whole")
+        Localizer(fixed, random_head(32), card, mode="whole")
 
 
 def test_every_mode_says_in_one_sentence_what_it_does() -> None:

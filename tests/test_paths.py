@@ -71,3 +71,13 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path) -> None:
         raise OSError("disk full")
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_two_that_write_one_file_at_once_do_not_share_a_draft(tmp_path) -> None:
+    target = tmp_path / "table.csv"
+    with paths.atomic(target) as first, paths.atomic(target) as second:
+        first.write_text("first")
+        second.write_text("second")
+        assert first != second
+    assert target.read_text() == "first"  # the outer block ends last
+    assert list(tmp_path.iterdir()) == [target]

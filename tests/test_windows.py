@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from dinolizer.errors import InputError
-from dinolizer.model.windows import accumulate, grid, origins
+from dinolizer.model.windows import accumulate, grid, origins, strips
 
 
 @pytest.mark.parametrize(
@@ -75,6 +75,23 @@ def test_accumulate_equals_a_double_loop(
     result = accumulate(logits, positions, (height, width), window, reduce)  # type: ignore[arg-type]
     assert result.dtype == torch.float32
     np.testing.assert_allclose(result.numpy(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("chosen", [[4], [0, 11], [1, 2, 9], [3, 5, 6, 8]])
+@pytest.mark.parametrize("reduce", ["sum", "mean"])
+def test_where_no_window_lies_there_is_0(chosen: list[int], reduce: str) -> None:
+    window, size = 4, (26, 13)
+    every = grid(*size, window, 4)  # 7 rows of 4 that do not overlap, but for the last of each
+    positions = [every[number] for number in chosen]
+    logits = torch.arange(1.0, len(chosen) + 1).view(-1, 1, 1, 1)
+    total, count = np.zeros(size), np.zeros(size)
+    for (top, left), value in zip(positions, range(1, len(chosen) + 1), strict=True):
+        total[top : top + window, left : left + window] += value
+        count[top : top + window, left : left + window] += 1
+    expected = total / np.maximum(count, 1) if reduce == "mean" else total
+    parts = list(strips(logits.split(1), positions, size, window, reduce))  # type: ignore[arg-type]
+    np.testing.assert_allclose(torch.cat(parts, dim=1)[0], expected, atol=1e-6)
+    assert all(part.shape[2] == size[1] for part in parts)
 
 
 def test_hand_counted_sum_and_mean_of_constant_windows() -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -10,8 +11,8 @@ import numpy as np
 import psutil
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
@@ -150,8 +151,9 @@ def extract(backbone: Backbone, images: Sequence[NDArray[np.uint8]]) -> Tensor:
     Notes
     -----
     The cache is one safetensors file under ``tokens`` in `dinolizer.paths.cache_dir`, named by a
-    SHA-256 of the backbone's weights and normalisation and of all images. One that is damaged is
-    computed again.
+    SHA-256 of the backbone's weights and normalisation and of all images. It is written whole or
+    not at all, whoever else writes it; one whose checksum is not that of its values is computed
+    again.
 
     Raises
     ------
@@ -190,8 +192,7 @@ def extract_layers(
     if missing:
         computed = _compute(backbone, images, missing)
         for layer in missing:
-            with atomic(paths[layer]) as draft:
-                save_file({"tokens": computed[layer]}, draft)
+            _save(computed[layer], paths[layer])
         found |= computed
     return {layer: found[layer] for layer in layers}
 
@@ -288,8 +289,21 @@ def _key(backbone: Backbone, images: Sequence[NDArray[np.uint8]]) -> str:
     return digest.hexdigest()
 
 
+def _save(tokens: Tensor, path: Path) -> None:
+    with atomic(path) as draft:
+        save_file({"tokens": tokens}, draft, metadata={"crc32": _checksum(tokens)})
+
+
 def _load(path: Path) -> Tensor | None:
     try:
-        return load_file(path)["tokens"]
-    except (OSError, SafetensorError, KeyError):
+        with safe_open(path, framework="pt") as file:
+            tokens = file.get_tensor("tokens")
+            written = (file.metadata() or {}).get("crc32")
+    except (OSError, SafetensorError):
         return None
+    return tokens if written == _checksum(tokens) else None
+
+
+def _checksum(tokens: Tensor) -> str:
+    """Of the values: what safetensors itself checks are a file's header and length."""
+    return f"{zlib.crc32(tokens.contiguous().numpy().tobytes()):08x}"

@@ -48,6 +48,8 @@ class Localization:
         Name of the backbone, and SHA-256 of its weights and of the head's.
     mode
         Key in `dinolizer.model.modes.MODES`.
+    precision
+        Of the backbone's products.
     window, stride, threshold, reduce, small
         The settings, as in `HeadCard`.
     working_size
@@ -67,6 +69,7 @@ class Localization:
     backbone_hash: str
     head_hash: str
     mode: str
+    precision: str
     window: int
     stride: int
     threshold: float

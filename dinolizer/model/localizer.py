@@ -31,6 +31,7 @@ SMALL_AREA = 1016 * 1016
 to do; for another window it is scaled with the window's own area."""
 SMALL_AREA_WINDOW = 504
 SETTINGS = ("stride", "threshold", "reduce", "small")
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 class Localizer:
@@ -45,22 +46,39 @@ class Localizer:
         The settings. To change one: ``Localizer(l.backbone, l.head, replace(l.card, stride=56))``.
     mode
         Key in `dinolizer.model.modes.MODES`.
+    precision
+        Of the backbone's products, by torch's autocast: ``"float32"``, with which alone a map is
+        that of a plain loop to 1e-4, or ``"bfloat16"`` or ``"float16"`` where the hardware is
+        faster with it. Measured with the pocket backbone on one core that has AVX512-BF16: bfloat16
+        took 0.6 of the time and moved 0.1 % of the pixels over the threshold, float16 took seven
+        times as long.
 
     Raises
     ------
     InputError
-        For a window that is not whole patches, and for a mode that is unknown or that the backbone
-        cannot take.
+        For a window that is not whole patches, for a mode that is unknown or that the backbone
+        cannot take, and for another precision.
     """
 
     def __init__(
-        self, backbone: Backbone, head: nn.Module, card: HeadCard, mode: str = "exact"
+        self,
+        backbone: Backbone,
+        head: nn.Module,
+        card: HeadCard,
+        *,
+        mode: str = "exact",
+        precision: str = "float32",
     ) -> None:
         if card.window % backbone.spec.patch:
             raise InputError(
                 f"The window is {card.window} pixels, but it must be a multiple of the patch of "
                 f"{backbone.spec.patch}."
             )
+        if precision not in PRECISIONS:
+            raise InputError(
+                f"The precision is {precision!r}, but it must be one of {list(PRECISIONS)}."
+            )
+        self.precision = precision
         self.backbone = backbone
         self.head = head.eval().to(backbone.device)
         self.card = card
@@ -74,7 +92,9 @@ class Localizer:
         head: str | Path | None = None,
         device: str | torch.device | None = None,
         weights: str | Path | None = None,
+        *,
         mode: str = "exact",
+        precision: str = "float32",
         **settings: Any,
     ) -> "Localizer":
         """Load a backbone and its head.
@@ -92,6 +112,8 @@ class Localizer:
             Safetensors file to use in place of the backbone's own weights.
         mode
             Key in `dinolizer.model.modes.MODES`.
+        precision
+            See above.
         **settings
             ``stride``, ``threshold``, ``reduce``, ``small``: in place of what the head's card says.
 
@@ -114,7 +136,8 @@ class Localizer:
                 "notebooks/02-train-head.ipynb does, and give its file with --head FILE."
             )
         backbone, trained, card = load_head(path, backbone)
-        return cls(backbone, trained, replace(card, **settings), mode)
+        settled = replace(card, **settings)
+        return cls(backbone, trained, settled, mode=mode, precision=precision)
 
     @property
     def window(self) -> int:
@@ -155,6 +178,7 @@ class Localizer:
             "backbone_hash": self.backbone.hash,
             "head_hash": weights_hash(self.head),
             "mode": self.mode.name,
+            "precision": self.precision,
         } | {name: getattr(self.card, name) for name in ("window", *SETTINGS)}
 
     def localization(
@@ -210,8 +234,11 @@ class Localizer:
         size, in one batch if memory allows."""
 
         def logits(batch: Sequence[Pixels]) -> Tensor:
-            return self.head(self.backbone(as_batch(batch, self.backbone.device)))
+            with torch.autocast(device.type, lower, enabled=lower != torch.float32):
+                tokens = self.backbone(as_batch(batch, device))
+            return self.head(tokens.float())
 
+        device, lower = self.backbone.device, getattr(torch, self.precision)
         return torch.cat(self._batches.run(logits, windows))
 
     @torch.inference_mode()

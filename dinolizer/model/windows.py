@@ -86,16 +86,17 @@ def strips(
     if reduce not in REDUCTIONS:
         raise InputError(f"The reduction is {reduce!r}, but it must be one of {list(REDUCTIONS)}.")
     height, width = size
-    first, pending = 0, None  # (C + 1, window, W), from that row of the image on
-    for top, row in _rows(logits, positions, width, window):
+    counted = reduce == "mean"
+    first, pending = 0, None  # (C, window, W) from that row on; if counted, C + 1
+    for top, row in _rows(logits, positions, width, window, counted):
         pending = torch.zeros_like(row) if pending is None else pending
         if top > first:
             done, pending = _split(pending, top - first)
-            yield _reduced(done, reduce)
+            yield _reduced(done, counted)
             first = top
         pending += row
     if pending is not None:
-        yield _reduced(_split(pending, height - first)[0], reduce)
+        yield _reduced(_split(pending, height - first)[0], counted)
 
 
 def accumulate(
@@ -110,9 +111,14 @@ def accumulate(
 
 
 def _rows(
-    logits: Iterable[Tensor], positions: Sequence[tuple[int, int]], width: int, window: int
+    logits: Iterable[Tensor],
+    positions: Sequence[tuple[int, int]],
+    width: int,
+    window: int,
+    counted: bool,
 ) -> Iterator[tuple[int, Tensor]]:
-    """Top and sum, ``(C + 1, window, W)``, of each row of windows; the last channel counts them."""
+    """Top and sum, ``(C, window, W)``, of each row of windows; if counted, a last channel says how
+    many there are."""
     each = (of_one for some in logits for of_one in some)  # (C, h, w)
     for top, members in groupby(positions, key=itemgetter(0)):
         lefts = [left for _, left in members]
@@ -124,8 +130,10 @@ def _rows(
         count = of_row.new_zeros(width)
         for left, wide in zip(lefts, of_row @ upsample_columns.T, strict=True):
             row[..., left : left + window] += wide  # (C, h, window)
-            count[left : left + window] += 1
-        yield top, torch.cat([upsample_rows @ row, count.expand(1, window, -1)])
+            if counted:
+                count[left : left + window] += 1
+        total = upsample_rows @ row
+        yield top, torch.cat([total, count.expand(1, window, -1)]) if counted else total
 
 
 def _split(pending: Tensor, rows: int) -> tuple[Tensor, Tensor]:
@@ -134,10 +142,10 @@ def _split(pending: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     return longer[:, :rows], longer[:, rows:]
 
 
-def _reduced(sums: Tensor, reduce: Reduce) -> Tensor:
-    total, count = sums[:-1], sums[-1]
-    # A copy, which does not hold on to the rows that follow.
-    return total.clone() if reduce == "sum" else total / count.clamp(min=1)
+def _reduced(sums: Tensor, counted: bool) -> Tensor:
+    if counted:
+        return sums[:-1] / sums[-1].clamp(min=1)
+    return sums.clone()  # which does not hold on to the rows that follow
 
 
 @cache
