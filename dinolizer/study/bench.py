@@ -3,27 +3,82 @@
 import os
 import platform
 import resource
-import time
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import cast
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from dinolizer.data.manifest import read_pair
 from dinolizer.data.photos import load_photo
-from dinolizer.model.backbones import Backbone
-from dinolizer.model.features import as_batch, batch_size
+from dinolizer.model.backbones import load_backbone
+from dinolizer.model.features import as_batch, batch_size, extract
+from dinolizer.model.head import make_head
 from dinolizer.model.localizer import Localizer
-from dinolizer.model.training import fit_head
-from dinolizer.model.windows import grid
+from dinolizer.model.training import Fit, fit_head
+from dinolizer.study.crossfit import Windows, card_for, read_windows
+from dinolizer.study.loops import (
+    BATCH,
+    MONAI_INSTALLED,
+    backbone_alone,
+    cut,
+    monai_sliding_window,
+    published_loop,
+)
+from dinolizer.study.machine import demand, peak_flops, seconds_of
+from dinolizer.study.material import gather
 from dinolizer.study.results import Results
 
 REPEATS = 5
-WINDOWS = 500
-EPOCHS = 20
+ALONE = "backbone alone"
+LOCALIZER = "localizer, exact"
+LOOP = "loop as published"
+MONAI = "MONAI sliding window"
+WITHOUT_MONAI = f"{MONAI}: not installed, left out (pip install monai)"
+RERUN = "fit a head, backbone re-run"
+EXTRACT = "extract tokens"
+CACHED = "fit a head, tokens cached"
+EPOCHS, FIT_BATCH = 20, 8
+HELD_OUT = 2
+"""Photographs whose windows are only measured when a head is fitted."""
+BIG = "untrained-bfree"
+"""The paper's architecture, with random weights: they are as fast as trained ones."""
+COLUMNS = (
+    *("what", "model", "device", "dtype", "batch", "windows", "seconds", "windows_per_second"),
+    *("share_of_peak", "ratio", "ratio_low", "ratio_high", "of", "dice"),
+)
 
 
-def interleaved_seconds(runs: Mapping[str, Callable[[], object]]) -> pd.DataFrame:
-    """Time runs in turn, `REPEATS` times after one round that is not counted.
+@dataclass(frozen=True)
+class Line:
+    """One thing that is timed.
+
+    Attributes
+    ----------
+    run
+        Does it once.
+    of
+        Name of the line that it is held against.
+    windows, batch
+        How many windows pass through the backbone in one run, and how many at once.
+    """
+
+    run: Callable[[], object]
+    of: str
+    windows: int
+    batch: int
+
+
+def interleaved_seconds(
+    runs: Mapping[str, Callable[[], object]], repeats: int = REPEATS
+) -> pd.DataFrame:
+    """Time runs in turn, ``repeats`` times after one round that is not counted.
 
     In turn, so that whatever else the machine does meets all of them alike.
 
@@ -32,69 +87,240 @@ def interleaved_seconds(runs: Mapping[str, Callable[[], object]]) -> pd.DataFram
     DataFrame
         A row per round, a column per run, in seconds.
     """
-    rounds = []
-    for _ in range(REPEATS + 1):
-        seconds = {}
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            seconds[name] = time.perf_counter() - start
-        rounds.append(seconds)
+    rounds = [{name: seconds_of(run) for name, run in runs.items()} for _ in range(repeats + 1)]
     return pd.DataFrame(rounds[1:])
 
 
-def bench() -> pd.DataFrame:
-    """Measure the localizer on a 512 x 512 photograph, and the fit of a head.
+def measure(
+    localizer: Localizer, lines: Mapping[str, Line], peak: float, repeats: int = REPEATS
+) -> pd.DataFrame:
+    """Time lines in turn and put them side by side.
+
+    Parameters
+    ----------
+    localizer
+        Whose backbone and head are timed.
+    lines
+        By their names.
+    peak
+        Floating-point operations a second of the device, see
+        `dinolizer.study.machine.peak_flops`.
+    repeats
+        Rounds.
 
     Returns
     -------
     DataFrame
-        ``what, seconds, ratio, of``: medians over the rounds; the ratio is to the line named in
-        ``of``, in the same round.
+        The columns `COLUMNS`: medians over the rounds. ``ratio`` is of the seconds to those of the
+        line ``of`` in the same round, with the lowest and the highest of all rounds;
+        ``share_of_peak`` counts the operations of the windows alone. ``dice`` is nan.
     """
-    localizer = Localizer.from_pretrained("pocket")
-    photo = load_photo("astronaut")
-    windows = grid(photo.shape[0], photo.shape[1], localizer.window, localizer.stride)
-    crops = [
-        photo[top : top + localizer.window, left : left + localizer.window] for top, left in windows
-    ]
-    batch = as_batch(crops, localizer.backbone.device)
-    generator = torch.Generator().manual_seed(0)
-    side = localizer.window // localizer.backbone.spec.patch
-    tokens = torch.randn((WINDOWS, localizer.backbone.dim, side, side), generator=generator).half()
-    targets = torch.rand((WINDOWS, side, side), generator=generator)
-    alone = f"backbone, {len(windows)} windows"
-    photo_line = "localize a photograph of 512 x 512"
-    fit_line = f"fit a head on {WINDOWS} cached windows, {EPOCHS} epochs"
-    again = f"backbone, {WINDOWS} windows in {EPOCHS} epochs (extrapolated)"
-    seconds = interleaved_seconds(
-        {
-            alone: lambda: forward(localizer.backbone, batch),
-            photo_line: lambda: localizer(photo),
-            fit_line: lambda: fit_head(tokens, targets, epochs=EPOCHS),
-        }
-    )
-    seconds[again] = seconds[alone] * EPOCHS * WINDOWS / len(windows)
-    pairs = [(alone, alone), (photo_line, alone), (again, again), (fit_line, again)]
-    rows = [
-        (what, seconds[what].median(), (seconds[what] / seconds[of]).median(), of)
-        for what, of in pairs
-    ]
-    return pd.DataFrame(rows, columns=["what", "seconds", "ratio", "of"])
+    seconds = interleaved_seconds({name: line.run for name, line in lines.items()}, repeats)
+    flops = demand(localizer).flops
+    rows = []
+    for name, line in lines.items():
+        median = seconds[name].median()
+        ratios = seconds[name] / seconds[line.of]
+        rows.append(
+            (
+                *(name, localizer.backbone.spec.name, localizer.backbone.device.type),
+                *(_dtype(localizer), line.batch, line.windows, median),
+                *(line.windows / median, line.windows * flops / median / peak),
+                *(ratios.median(), ratios.min(), ratios.max(), line.of, float("nan")),
+            )
+        )
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def forward(backbone: Backbone, batch: torch.Tensor) -> None:
-    """Run a backbone alone, in the localizer's batches."""
-    with torch.inference_mode():
-        for part in batch.split(batch_size(batch.device)):
-            backbone(part)
+def side_by_side(
+    localizer: Localizer, image: NDArray[np.uint8], peak: float, repeats: int = REPEATS
+) -> pd.DataFrame:
+    """Measure all ways to put the windows of one image through one model.
+
+    The backbone alone, on windows that are already on the device; the localizer, from the image to
+    its map, mask and score; the others from the image to its logits.
+
+    Parameters
+    ----------
+    localizer
+        In the exact mode.
+    image
+        uint8 ``(H, W, 3)`` RGB, no side under the window.
+    peak, repeats
+        As in `measure`, whose table is returned.
+    """
+    batch = as_batch(cut(localizer, image), localizer.backbone.device)
+    count, own = len(batch), min(len(batch), batch_size(batch.device))
+    lines = {
+        ALONE: Line(lambda: backbone_alone(localizer, batch), ALONE, count, own),
+        LOCALIZER: Line(lambda: localizer(image), ALONE, count, own),
+        LOOP: Line(lambda: published_loop(localizer, image), ALONE, count, min(count, BATCH)),
+    }
+    if MONAI_INSTALLED:
+        lines[MONAI] = Line(lambda: monai_sliding_window(localizer, image), ALONE, count, own)
+    return measure(localizer, lines, peak, repeats)
+
+
+def training(
+    localizer: Localizer,
+    images: list[NDArray[np.uint8]],
+    windows: Windows,
+    peak: float,
+    repeats: int = REPEATS,
+    epochs: int = EPOCHS,
+) -> pd.DataFrame:
+    """Measure the fit of a head on cached tokens against one that runs the backbone each time.
+
+    Both see the same windows in the same order, from the same start; the cached tokens are float16.
+
+    Parameters
+    ----------
+    localizer
+        Its backbone is used.
+    images, windows
+        As `dinolizer.study.crossfit.read_windows` cut them; the windows of the last `HELD_OUT`
+        photographs are only measured.
+    peak, repeats
+        As in `measure`.
+    epochs
+        Of each fit.
+
+    Returns
+    -------
+    DataFrame
+        As `measure`, with the validation ``dice`` of both fits. The windows of a fit are those that
+        passed through the backbone.
+    """
+    backbone = localizer.backbone
+    pixels = [window for image in images for window in cut(localizer, image)]
+    batch = as_batch(pixels, backbone.device)
+    held = np.isin(windows.group, list(dict.fromkeys(windows.group))[-HELD_OUT:])
+    fits: dict[str, Fit] = {}
+
+    def fit(name: str, tokens: Tensor) -> None:
+        fits[name] = fit_head(
+            tokens,
+            windows.targets.to(tokens.device),
+            validation=torch.from_numpy(held),
+            epochs=epochs,
+            batch_size=FIT_BATCH,
+        )
+
+    def anew() -> None:
+        with _empty_cache():
+            extract(backbone, pixels)
+
+    asked = Rerun(localizer, batch)
+    fit(RERUN, cast(Tensor, asked))  # once, to count the windows it takes
+    size = batch_size(backbone.device)
+    lines = {
+        ALONE: Line(lambda: backbone_alone(localizer, batch), ALONE, len(batch), size),
+        EXTRACT: Line(anew, ALONE, len(batch), size),
+        RERUN: Line(
+            lambda: fit(RERUN, cast(Tensor, Rerun(localizer, batch))), RERUN, asked.passed, size
+        ),
+        CACHED: Line(lambda: fit(CACHED, windows.tokens.to(backbone.device)), RERUN, 0, FIT_BATCH),
+    }
+    table = measure(localizer, lines, peak, repeats)
+    dice = {name: made.history["validation_dice"].iloc[-1] for name, made in fits.items()}
+    return table.assign(dice=table["what"].map(dice))
+
+
+class Rerun:
+    """Stands for the tokens of windows, ``(N, D, h, w)``, and keeps none of them.
+
+    Attributes
+    ----------
+    passed
+        Windows that have gone through the backbone so far.
+    """
+
+    def __init__(self, localizer: Localizer, batch: Tensor) -> None:
+        self.localizer, self.batch, self.passed = localizer, batch, 0
+        side = localizer.window // localizer.backbone.spec.patch
+        self.shape = (len(batch), localizer.backbone.dim, side, side)
+        self.ndim, self.device = len(self.shape), batch.device
+
+    def __len__(self) -> int:
+        """Number of windows."""
+        return len(self.batch)
+
+    def __getitem__(self, chosen: Tensor) -> Tensor:
+        """Tokens of the chosen windows, from the backbone."""
+        return self._tokens(self.batch[chosen])
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        """Tokens of all windows, so many at a time."""
+        return map(self._tokens, self.batch.split(size))
+
+    def _tokens(self, some: Tensor) -> Tensor:
+        self.passed += len(some)
+        parts = some.split(batch_size(some.device))
+        return torch.cat([self.localizer.backbone(part) for part in parts])
+
+
+def bench() -> pd.DataFrame:
+    """Measure the pocket model and the paper's architecture, and the training of the former.
+
+    Returns
+    -------
+    DataFrame
+        As `measure`.
+    """
+    pocket = Localizer.from_pretrained("pocket")
+    peak = peak_flops(pocket.backbone.device)
+    tables = [side_by_side(pocket, load_photo("astronaut"), peak)]
+    edited = gather(pocket.window).test
+    edited = edited[
+        edited["kind"].eq("sp")
+        & edited["generator"].eq("autoencoder")
+        & edited["condition"].eq("clean")
+        & ~edited["grain"]
+    ]
+    images = [read_pair(row)[0] for row in edited.to_dict("records")]
+    windows = read_windows(pocket.backbone, edited)
+    tables.append(training(pocket, images, windows, peak, repeats=3))
+    large = load_backbone(BIG)
+    card = card_for(large, about="")
+    big = Localizer(large, make_head(large.dim), card)
+    side = card.window + card.stride  # four windows: one batch on a CPU
+    photo = np.tile(load_photo("astronaut"), (2, 2, 1))[:side, :side]
+    tables.append(side_by_side(big, photo, peak, repeats=3))
+    return pd.concat(tables, ignore_index=True)
+
+
+@contextmanager
+def _empty_cache() -> Iterator[None]:
+    """Let the cache be an empty folder for a while."""
+    name = "DINOLIZER_CACHE"
+    before = os.environ.get(name)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[name] = folder
+        try:
+            yield
+        finally:
+            del os.environ[name]
+            if before is not None:
+                os.environ[name] = before
+
+
+def _dtype(localizer: Localizer) -> str:
+    weight = next(localizer.backbone.parameters())
+    return str(weight.dtype).removeprefix("torch.")
 
 
 if __name__ == "__main__":
     torch.set_num_threads(os.cpu_count() or 1)
     table = bench()
     machine = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    caption = f"Median seconds in one run ({machine}; peak memory {peak:.1f} GB)"
+    if torch.cuda.is_available():
+        machine = f"{torch.cuda.get_device_name()}; {machine}"
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    caption = (
+        f"Speed in one run ({machine}; peak memory {memory:.1f} GB): medians; ratio: to the line "
+        "'of' of the same model, round by round, with the lowest and the highest"
+    )
     Results("bench", {"machine": machine}).save_table(table, "speed", caption)
+    if not MONAI_INSTALLED:
+        print(WITHOUT_MONAI)
     print(f"{caption}\n{table.to_string(index=False, float_format='{:.3f}'.format)}")
