@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import nn
 
-from dinolizer.data.images import read_image
+from dinolizer.data.images import read_image, write_image
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.features import as_batch, batch_size
 from dinolizer.model.localization import Localization
@@ -29,6 +29,8 @@ FEWER, LOST = 4.0, 0.005
 """The goal of a fast mode: so many times fewer passes, at so much macro IoU lost at most."""
 OVERHEAD = {"cpu": 0.03, "cuda": 0.10}
 """The goal of the exact mode: its time over that of the backbone alone."""
+SIDE = 512
+"""Pixels of a side of the image that peers and stages are measured on: no window is larger."""
 
 Value = TypeVar("Value")
 
@@ -45,16 +47,16 @@ def seconds_by_pixels(
     image
         uint8 ``(H, W, 3)`` RGB.
     sides
-        Of the squares, in pixels.
+        Of the squares, in windows.
     repeats
         Rounds; in each the squares are met in turn.
 
     Returns
     -------
     DataFrame
-        A row for each square and round: ``side, megapixels, passes, seconds``.
+        A row for each square and round: ``side`` in pixels, ``megapixels, passes, seconds``.
     """
-    squares = {side: tiled(image, side) for side in sides}
+    squares = {side: tiled(image, side) for side in (localizer.window * one for one in sides)}
     found: dict[int, Localization] = {}
 
     def run(side: int) -> None:
@@ -63,11 +65,11 @@ def seconds_by_pixels(
     def runs(side: int) -> Callable[[], None]:
         return lambda: run(side)
 
-    rounds = interleaved_seconds({str(side): runs(side) for side in sides}, repeats)
+    rounds = interleaved_seconds({str(side): runs(side) for side in squares}, repeats)
     return pd.DataFrame(
         [
             (side, side**2 / 1e6, found[side].passes, seconds)
-            for side in sides
+            for side in squares
             for seconds in rounds[str(side)]
         ],
         columns=["side", "megapixels", "passes", "seconds"],
@@ -105,15 +107,15 @@ def line_fit(points: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def stage_seconds(localizer: Localizer, path: Path, repeats: int) -> pd.DataFrame:
-    """Time each stage of an image's way from its file to the files of its map, one by one.
+def stage_seconds(localizer: Localizer, image: NDArray[np.uint8], repeats: int) -> pd.DataFrame:
+    """Time each stage of an image's way from a PNG file to the files of its map, one by one.
 
     Parameters
     ----------
     localizer
         In the exact mode.
-    path
-        An image with no side under the window.
+    image
+        uint8 ``(H, W, 3)`` RGB, no side under the window.
     repeats
         Rounds, after one that is not counted.
 
@@ -123,7 +125,9 @@ def stage_seconds(localizer: Localizer, path: Path, repeats: int) -> pd.DataFram
         ``stage``, median ``seconds``, and ``share``, of the sum of all stages.
     """
     with tempfile.TemporaryDirectory() as folder:
-        rounds = [_stages(localizer, path, Path(folder)) for _ in range(repeats + 1)]
+        path = Path(folder) / "image.png"
+        write_image(path, image)
+        rounds = [_stages(localizer, path) for _ in range(repeats + 1)]
     median = pd.DataFrame(rounds[1:]).median()
     return pd.DataFrame(
         {"stage": median.index, "seconds": median.values, "share": (median / median.sum()).values}
@@ -131,7 +135,7 @@ def stage_seconds(localizer: Localizer, path: Path, repeats: int) -> pd.DataFram
 
 
 @torch.inference_mode()
-def _stages(localizer: Localizer, path: Path, folder: Path) -> dict[str, float]:
+def _stages(localizer: Localizer, path: Path) -> dict[str, float]:
     """Seconds of each stage, once."""
     seconds: dict[str, float] = {}
 
@@ -151,7 +155,7 @@ def _stages(localizer: Localizer, path: Path, folder: Path) -> dict[str, float]:
         lambda: localizer.probability(localizer.assemble(patch_logits, image.shape[:2])),
     )
     result = timed("mask and score", lambda: localizer.localization(image, found, str(path)))
-    timed("save", lambda: result.save(folder, "map"))
+    timed("save", lambda: result.save(path.parent, "map"))
     return seconds
 
 

@@ -17,6 +17,7 @@ BATCH = 50
 MONAI_INSTALLED = find_spec("monai") is not None
 
 
+@torch.inference_mode()
 def backbone_alone(localizer: Localizer, batch: Tensor) -> None:
     """Run nothing but the backbone, in the localizer's batches.
 

@@ -81,7 +81,7 @@ def demand(localizer: Localizer) -> Demand:
     """Count what one window asks, by running one."""
     side = localizer.window
     window = torch.zeros(1, 3, side, side, device=localizer.backbone.device)
-    with FlopCounterMode(display=False) as operations, _Traffic() as traffic:
+    with FlopCounterMode(display=False) as operations, Traffic() as traffic:
         logits = localizer.head(localizer.backbone(window))
     modules: tuple[nn.Module, ...] = (localizer.backbone, localizer.head)
     weights = sum(value.nbytes for module in modules for value in module.parameters())
@@ -90,7 +90,7 @@ def demand(localizer: Localizer) -> Demand:
     return Demand(operations.get_total_flops(), least, traffic.bytes)
 
 
-class _Traffic(TorchDispatchMode):
+class Traffic(TorchDispatchMode):
     """Adds up the bytes of all tensors that operations read and write; views move nothing."""
 
     def __init__(self) -> None:
