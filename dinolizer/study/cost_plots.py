@@ -67,13 +67,12 @@ def roofline(limits: pd.DataFrame, note: str) -> Figure:
     roof = np.minimum(arithmetic["rate"], across * least["rate"])
     axes.plot(across, roof, color=GREY, label="roof, measured: copies, then matrix products")
     axes.plot(intensities, [reached] * 2, label="backbone alone, measured", **line_look(0))
-    for at, words, side in zip(
-        intensities, ("each operation\nby itself", "weights and\npixels only"), (1, 1), strict=True
-    ):
+    words_of = ("each operation\nby itself", "weights and\npixels only")
+    for at, words in zip(intensities, words_of, strict=True):
         axes.annotate(
             words,
             (at, reached),
-            (0, -8 * side),
+            (0, -8),
             textcoords="offset points",
             ha="center",
             va="top",
@@ -82,7 +81,12 @@ def roofline(limits: pd.DataFrame, note: str) -> Figure:
         )
     axes.set(xscale="log", yscale="log", ylabel="10⁹ operations a second (log scale)")
     axes.set_xlabel("operations for each byte moved (log scale)")
+    axes.set(xlim=(across[0], across[-1]))
     axes.set_ylim(min(roof.min(), reached / 5), 2.5 * arithmetic["rate"])
+    for axis, ends in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+        first, last = np.ceil(np.log10(ends[0])), np.floor(np.log10(ends[1]))
+        powers = 10.0 ** np.arange(first, last + 1)
+        axis.set_ticks(powers, [f"{power:g}" for power in powers])
     figure.legend(loc="outside upper center", ncols=2)
     return figure
 
