@@ -17,6 +17,8 @@ from dinolizer.study import bench
 from dinolizer.study.crossfit import card_for, read_windows
 from dinolizer.study.machine import Demand
 
+PEAKS = {"float32": 1.0, "bfloat16": 1.0}
+
 
 def test_runs_are_timed_in_turns_after_one_round_that_is_not_counted() -> None:
     order: list[str] = []
@@ -28,20 +30,22 @@ def test_runs_are_timed_in_turns_after_one_round_that_is_not_counted() -> None:
 
 
 def test_the_table_is_made_of_the_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    rounds = pd.DataFrame({"alone": [1.0, 2.0, 4.0], "other": [3.0, 3.0, 4.0]})
+    rounds = pd.DataFrame({"alone": [1.0, 2.0, 4.0], "other": [3.0, 3.0, 4.0], "half": [1.0] * 3})
     monkeypatch.setattr(bench, "interleaved_seconds", lambda runs, repeats: rounds)
     monkeypatch.setattr(bench, "demand", lambda localizer: Demand(50, 0, 0))
     localizer, _ = small_localizer()
     lines = {
         "alone": bench.Line(lambda: None, "alone", windows=6, batch=4),
         "other": bench.Line(lambda: None, "alone", windows=0, batch=8),
+        "half": bench.Line(lambda: None, "alone", windows=6, batch=4, dtype="bfloat16"),
     }
-    table = bench.measure(localizer, lines, peak=1000.0)
+    table = bench.measure(localizer, lines, peaks={"float32": 1000.0, "bfloat16": 4000.0})
     assert tuple(table.columns) == bench.COLUMNS
-    first, second = table.to_dict("records")
+    first, second, half = table.to_dict("records")
     assert (first["model"], first["device"], first["dtype"]) == ("small", "cpu", "float32")
     assert (first["seconds"], first["windows_per_second"]) == (2.0, 3.0)
     assert first["share_of_peak"] == pytest.approx(6 * 50 / 2 / 1000)
+    assert (half["dtype"], half["share_of_peak"]) == ("bfloat16", 6 * 50 / 4000)
     # Ratios of the rounds: 3, 3 / 2 and 1.
     assert [second[name] for name in ("ratio", "ratio_low", "ratio_high")] == [1.5, 1.0, 3.0]
     assert np.isnan(second["windows_per_second"])  # no window passes through the backbone
@@ -59,7 +63,7 @@ def test_every_line_of_an_image_passes_its_windows_once(monkeypatch: pytest.Monk
         return pd.DataFrame([dict.fromkeys(runs, 1.0)])
 
     monkeypatch.setattr(bench, "interleaved_seconds", count)
-    table = bench.side_by_side(localizer, random_image(84, 112), peak=1.0)
+    table = bench.side_by_side(localizer, random_image(84, 112), peaks=PEAKS)
     assert table["windows"].tolist() == [6] * len(table)  # at 0 and 28, at 0, 28 and 56
     assert counted == dict(zip(table["what"], table["windows"], strict=True))
     assert (bench.MONAI in counted) == bench.MONAI_INSTALLED
@@ -68,8 +72,8 @@ def test_every_line_of_an_image_passes_its_windows_once(monkeypatch: pytest.Monk
 def test_without_monai_its_line_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "MONAI_INSTALLED", False)
     localizer, _ = small_localizer()
-    table = bench.side_by_side(localizer, random_image(56, 56), peak=1.0, repeats=1)
-    assert table["what"].tolist() == [bench.ALONE, bench.LOCALIZER, bench.LOOP]
+    table = bench.side_by_side(localizer, random_image(56, 56), peaks=PEAKS, repeats=1)
+    assert table["what"].tolist() == [bench.ALONE, bench.HALF, bench.LOCALIZER, bench.LOOP]
 
 
 def test_tokens_that_are_run_again_are_the_backbones() -> None:
@@ -93,7 +97,7 @@ def test_both_ways_to_fit_end_at_the_same_dice(
     images = [read_pair(row)[0] for row in manifest.to_dict("records")]
     cached = sorted((tmp_path / "cache").rglob("*"))
     localizer = Localizer(backbone, random_head(backbone.dim), card_for(backbone, about=""))
-    table = bench.training(localizer, images, windows, peak=1.0, repeats=1, epochs=3)
+    table = bench.training(localizer, images, windows, peaks=PEAKS, repeats=1, epochs=3)
     lines = table.set_index("what")
     # 70 x 90 pixels: at 0 and 14 down, at 0, 28 and 34 across; six windows of each of six images.
     # A fit goes over them twice for mean and scale, and once an epoch.

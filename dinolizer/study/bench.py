@@ -37,6 +37,7 @@ from dinolizer.study.results import Results
 
 REPEATS = 5
 ALONE = "backbone alone"
+HALF = "backbone alone, bfloat16"
 LOCALIZER = "localizer, exact"
 LOOP = "loop as published"
 MONAI = "MONAI sliding window"
@@ -67,12 +68,15 @@ class Line:
         Name of the line that it is held against.
     windows, batch
         How many windows pass through the backbone in one run, and how many at once.
+    dtype
+        torch's name of the type that most of the arithmetic is done in.
     """
 
     run: Callable[[], object]
     of: str
     windows: int
     batch: int
+    dtype: str = "float32"
 
 
 def interleaved_seconds(
@@ -91,8 +95,16 @@ def interleaved_seconds(
     return pd.DataFrame(rounds[1:])
 
 
+def measured_peaks(device: torch.device) -> dict[str, float]:
+    """Floating-point operations a second, see `dinolizer.study.machine.peak_flops`, by type."""
+    return {name: peak_flops(device, getattr(torch, name)) for name in ("float32", "bfloat16")}
+
+
 def measure(
-    localizer: Localizer, lines: Mapping[str, Line], peak: float, repeats: int = REPEATS
+    localizer: Localizer,
+    lines: Mapping[str, Line],
+    peaks: Mapping[str, float],
+    repeats: int = REPEATS,
 ) -> pd.DataFrame:
     """Time lines in turn and put them side by side.
 
@@ -102,9 +114,8 @@ def measure(
         Whose backbone and head are timed.
     lines
         By their names.
-    peak
-        Floating-point operations a second of the device, see
-        `dinolizer.study.machine.peak_flops`.
+    peaks
+        Of `measured_peaks`.
     repeats
         Rounds.
 
@@ -125,8 +136,8 @@ def measure(
         rows.append(
             (
                 *(name, localizer.backbone.spec.name, localizer.backbone.device.type),
-                *(_dtype(localizer), line.batch, line.windows, median),
-                *(rate, rate * flops / peak),
+                *(line.dtype, line.batch, line.windows, median),
+                *(rate, rate * flops / peaks[line.dtype]),
                 *(ratios.median(), ratios.min(), ratios.max(), line.of),
             )
         )
@@ -134,12 +145,15 @@ def measure(
 
 
 def side_by_side(
-    localizer: Localizer, image: NDArray[np.uint8], peak: float, repeats: int = REPEATS
+    localizer: Localizer,
+    image: NDArray[np.uint8],
+    peaks: Mapping[str, float],
+    repeats: int = REPEATS,
 ) -> pd.DataFrame:
     """Measure all ways to put the windows of one image through one model.
 
-    The backbone alone, on windows that are already on the device; the localizer, from the image to
-    its map, mask and score; the others from the image to its logits.
+    The backbone alone, on windows that are already on the device, also in bfloat16; the localizer,
+    from the image to its map, mask and score; the others from the image to its logits.
 
     Parameters
     ----------
@@ -147,26 +161,32 @@ def side_by_side(
         In the exact mode.
     image
         uint8 ``(H, W, 3)`` RGB, no side under the window.
-    peak, repeats
+    peaks, repeats
         As in `measure`, whose table is returned.
     """
     batch = as_batch(cut(localizer, image), localizer.backbone.device)
     count, own = len(batch), min(len(batch), batch_size(batch.device))
+
+    def half() -> None:
+        with torch.autocast(batch.device.type, torch.bfloat16):
+            backbone_alone(localizer, batch)
+
     lines = {
         ALONE: Line(lambda: backbone_alone(localizer, batch), ALONE, count, own),
+        HALF: Line(half, ALONE, count, own, "bfloat16"),
         LOCALIZER: Line(lambda: localizer(image), ALONE, count, own),
         LOOP: Line(lambda: published_loop(localizer, image), ALONE, count, min(count, BATCH)),
     }
     if MONAI_INSTALLED:
         lines[MONAI] = Line(lambda: monai_sliding_window(localizer, image), ALONE, count, own)
-    return measure(localizer, lines, peak, repeats)
+    return measure(localizer, lines, peaks, repeats)
 
 
 def training(
     localizer: Localizer,
     images: list[NDArray[np.uint8]],
     windows: Windows,
-    peak: float,
+    peaks: Mapping[str, float],
     repeats: int = REPEATS,
     epochs: int = EPOCHS,
 ) -> pd.DataFrame:
@@ -181,7 +201,7 @@ def training(
     images, windows
         As `dinolizer.study.crossfit.read_windows` cut them; the windows of the last `HELD_OUT`
         photographs are only measured.
-    peak, repeats
+    peaks, repeats
         As in `measure`.
     epochs
         Of each fit.
@@ -222,7 +242,7 @@ def training(
         ),
         CACHED: Line(lambda: fit(CACHED, windows.tokens.to(backbone.device)), RERUN, 0, FIT_BATCH),
     }
-    table = measure(localizer, lines, peak, repeats)
+    table = measure(localizer, lines, peaks, repeats)
     dice = {name: made.history["validation_dice"].iloc[-1] for name, made in fits.items()}
     return table.assign(dice=table["what"].map(dice))
 
@@ -269,8 +289,8 @@ def bench() -> pd.DataFrame:
         As `measure`; ``dice`` is nan but where `training` gives it.
     """
     pocket = Localizer.from_pretrained("pocket")
-    peak = peak_flops(pocket.backbone.device)
-    tables = [side_by_side(pocket, load_photo("astronaut"), peak)]
+    peaks = measured_peaks(pocket.backbone.device)
+    tables = [side_by_side(pocket, load_photo("astronaut"), peaks)]
     edited = gather(pocket.window).test
     edited = edited[
         edited["kind"].eq("sp")
@@ -280,13 +300,13 @@ def bench() -> pd.DataFrame:
     ]
     images = [read_pair(row)[0] for row in edited.to_dict("records")]
     windows = read_windows(pocket.backbone, edited)
-    tables.append(training(pocket, images, windows, peak, repeats=3))
+    tables.append(training(pocket, images, windows, peaks, repeats=3))
     large = load_backbone(BIG)
     card = card_for(large, about="")
     big = Localizer(large, make_head(large.dim), card)
     side = card.window + card.stride  # four windows: one batch on a CPU
     photo = np.tile(load_photo("astronaut"), (2, 2, 1))[:side, :side]
-    tables.append(side_by_side(big, photo, peak, repeats=3))
+    tables.append(side_by_side(big, photo, peaks, repeats=3))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -303,11 +323,6 @@ def _empty_cache() -> Iterator[None]:
             del os.environ[name]
             if before is not None:
                 os.environ[name] = before
-
-
-def _dtype(localizer: Localizer) -> str:
-    weight = next(localizer.backbone.parameters())
-    return str(weight.dtype).removeprefix("torch.")
 
 
 if __name__ == "__main__":

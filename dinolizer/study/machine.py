@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dinolizer.model.localizer import Localizer
 
-SIDES = {"cpu": (512, 1024, 2048), "cuda": (8192, 16384)}
+SIDES = {"cpu": (512, 1024), "cuda": (8192, 16384)}
 """Of the square matrices that are multiplied to find the peak."""
 COPIED = {"cpu": 2**28, "cuda": 2**31}
 """Bytes that are copied to find the bandwidth: many times what a cache holds."""
