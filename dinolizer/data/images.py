@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,8 +20,9 @@ SUFFIXES = (
     *(".bmp", ".gif", ".ppm", ".pgm", ".pbm"),
 )
 """Names by which `find_images` knows the images of a folder."""
-MAX_PIXELS = 80_000_000
-"""Pixels an image may have; under Pillow's own limit (89 million), which stays in force."""
+MAX_PIXELS = 120_000_000
+"""Pixels an image may have: those of a camera of 100 megapixels and some more. Pillow's own limit
+(179 million) stays in force."""
 
 # EXIF orientation to what sets it upright (EXIF 2.3, tag 0x0112).
 _UPRIGHT = {
@@ -73,7 +75,6 @@ def read_image(source: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
             if isinstance(source, Image.Image):
                 return _decode(source, name, None)
             path = Path(source)
@@ -87,7 +88,7 @@ def read_image(source: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[
             f"{name} is not an image that can be read; it must be an undamaged file of one of the "
             f"formats {', '.join(FORMATS)}."
         ) from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+    except Image.DecompressionBombError:
         raise _too_large(name) from None
     except InputError:
         raise
@@ -223,14 +224,8 @@ def _decode(image: Image.Image, name: str, path: Path | None) -> NDArray[np.uint
     image.load()  # raises where the file is cut short, which OpenCV only warns of
     # After load(): Pillow turns TIFFs itself while loading, and then forgets their orientation.
     orientation = 1 if turned_by_opencv else _orientation(image)
-    if deep_colour:
-        # Pillow keeps the high byte only. IMREAD_COLOR would be simpler, but with 16-bit TIFFs it
-        # returned uninitialised memory (OpenCV 5.0).
-        encoded = np.fromfile(str(path), np.uint8)
-        bgr = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
-        if bgr is None or bgr.dtype != np.uint16:
-            raise InputError(f"{name} cannot be read at its 16 bits; convert it to 8-bit PNG.")
-        rgb = Image.fromarray(_eight_bits(np.ascontiguousarray(bgr[..., 2::-1])))
+    if path is not None and deep_colour:
+        rgb = Image.fromarray(_deep_colour(path))
     elif image.mode.startswith("I"):
         rgb = Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
     else:
@@ -238,6 +233,15 @@ def _decode(image: Image.Image, name: str, path: Path | None) -> NDArray[np.uint
     if orientation in _UPRIGHT:
         rgb = rgb.transpose(_UPRIGHT[orientation])
     return np.array(rgb)
+
+
+def _deep_colour(path: Path) -> NDArray[np.uint8]:
+    # Pillow keeps the high byte only. IMREAD_COLOR would be simpler, but with 16-bit TIFFs it
+    # returned uninitialised memory (OpenCV 5.0).
+    bgr = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if bgr is None or bgr.dtype != np.uint16:
+        raise InputError(f"{path} cannot be read at its 16 bits; convert it to 8-bit PNG.")
+    return _eight_bits(bgr[..., 2::-1])
 
 
 def _has_16_bit_colour(image: Image.Image) -> bool:
@@ -249,9 +253,12 @@ def _has_16_bit_colour(image: Image.Image) -> bool:
     return str(raw_mode).startswith(("RGB;16", "RGBA;16", "LA;16"))
 
 
-def _eight_bits(values: NDArray[np.integer]) -> NDArray[np.uint8]:
+def _eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
     """``round(value / 257)`` in integers; 65535 = 255 * 257, and 257 is odd: no halves."""
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    result = np.empty(values.shape, np.uint8)
+    for row, wide in zip(result, values, strict=True):  # 32 bits of the whole may be gigabytes
+        row[...] = (wide.astype(np.uint32) + 128) // 257
+    return result
 
 
 def _orientation(image: Image.Image) -> int:

@@ -2,23 +2,22 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from dinolizer.data.images import read_image
 from dinolizer.errors import InputError
-from dinolizer.model.features import batch_size
+from dinolizer.model.features import Pixels, placed
 from dinolizer.model.localization import Localization
 from dinolizer.model.localizer import Localizer
-from dinolizer.model.windows import grid
+from dinolizer.model.modes import Layout
 
 THREADS = 4
 """That read images ahead, and again as many that finish results behind."""
@@ -33,15 +32,15 @@ class _Open:
     """A photograph whose windows are on their way."""
 
     image: NDArray[np.uint8]
-    fitted: NDArray[np.uint8]
+    pixels: Pixels
     source: str
-    positions: list[tuple[int, int]]
+    layout: Layout
     logits: list[Tensor] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
     def done(self) -> bool:
-        return len(self.logits) == len(self.positions)
+        return len(self.logits) == self.layout.passes
 
 
 def localize_many(
@@ -56,7 +55,8 @@ def localize_many(
 
     Images are read ahead and results finished behind in threads. Every batch has the same number of
     windows, of as many images as it takes, the last one filled up with repeats: so what a window
-    gives depends neither on its neighbours nor on where a run was taken up again.
+    gives depends neither on its neighbours nor on where a run was taken up again. Only where memory
+    is short, batches are halved, a line says so, and the last bits of float32 may be others.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def localize_many(
     then
         Called with each result, in a thread: what is to be saved of it, is saved there.
     batch
-        Windows in a batch; by default `batch_size`.
+        Windows in a batch; by default the localizer's. One where windows are of any size.
     threads
         That read, and again as many that finish.
 
@@ -86,73 +86,68 @@ def localize_many(
             fitted = localizer.fit(image)
         except InputError as error:
             return error
+        pixels = placed(fitted, localizer.backbone.device)
         name = "" if isinstance(source, np.ndarray) else str(source)
-        height, width = fitted.shape[:2]
-        positions = grid(height, width, localizer.window, localizer.stride)
-        return _Open(image, fitted, name, positions)
+        return _Open(image, pixels, name, localizer.layout(*image.shape[:2]))
 
-    def finish(ready: tuple[_Open, Tensor] | InputError) -> Out | InputError:
-        if isinstance(ready, InputError):
-            return ready
-        opened, probability = ready
-        return then(
-            localizer.localization(opened.image, probability, opened.source, opened.seconds)
-        )
+    def finish(done: _Open | InputError) -> Out | InputError:
+        if isinstance(done, InputError):
+            return done
+        strips = localizer.strips(done.logits, done.layout, done.image.shape[:2])
+        found = map(localizer.probability, strips)
+        result = localizer.localization(done.image, found, done.layout, done.source, done.seconds)
+        return then(result)
 
     loaded = in_threads(load, sources, threads)
-    size = batch or batch_size(localizer.backbone.device)
-    yield from in_threads(finish, _maps(localizer, loaded, size), threads)
+    size = 1 if localizer.mode.tokens else batch or localizer.batch
+    yield from in_threads(finish, _through(localizer, loaded, size), threads)
 
 
-def _maps(
+def _through(
     localizer: Localizer, images: Iterable[_Open | InputError], size: int
-) -> Iterator[tuple[_Open, Tensor] | InputError]:
-    """The map of each image, still on the device, as soon as its last window is through."""
+) -> Iterator[_Open | InputError]:
+    """Each image, with the logits of its windows on the device, when its last one is through."""
     queue: deque[_Open | InputError] = deque()
     waiting: list[tuple[_Open, tuple[int, int]]] = []
     clock = time.perf_counter()
 
     def run() -> None:
         nonlocal clock
-        logits = localizer.window_logits(_cut(waiting, localizer.window, size))
+        batch = waiting[:size]
+        del waiting[:size]
+        logits = localizer.window_logits(_cut(batch, size))
         now = time.perf_counter()
-        for (opened, _), patch_logits in zip(waiting, logits[: len(waiting)].split(1), strict=True):
+        for (opened, _), patch_logits in zip(batch, logits[: len(batch)].split(1), strict=True):
             opened.logits.append(patch_logits)
-            opened.seconds += (now - clock) / len(waiting)
-        waiting.clear()
+            opened.seconds += (now - clock) / len(batch)
+            if opened.done:
+                done = opened.layout.passes
+                opened.layout = localizer.refined(opened.layout, opened.logits)
+                waiting.extend((opened, position) for position in opened.layout.positions[done:])
         clock = now
 
-    def ready() -> Iterator[tuple[_Open, Tensor] | InputError]:
+    def ready() -> Iterator[_Open | InputError]:
         while queue and (isinstance(queue[0], InputError) or queue[0].done):
-            head = queue.popleft()
-            if isinstance(head, InputError):
-                yield head
-                continue
-            logits = localizer.assemble(torch.cat(head.logits), head.image.shape[:2])
-            yield head, localizer.probability(logits)
+            yield queue.popleft()
 
     for item in images:
         queue.append(item)
         if isinstance(item, _Open):
-            for position in item.positions:
+            for position in item.layout.positions:
                 waiting.append((item, position))
-                if len(waiting) == size:
+                while len(waiting) >= size:
                     run()
         # Each image that waits has a window in the batch: where more wait, most are errors.
         if waiting and len(queue) > size:
             run()
         yield from ready()
-    if waiting:
+    while waiting:
         run()
     yield from ready()
 
 
-def _cut(
-    waiting: list[tuple[_Open, tuple[int, int]]], window: int, size: int
-) -> list[NDArray[np.uint8]]:
-    windows = [
-        opened.fitted[top : top + window, left : left + window] for opened, (top, left) in waiting
-    ]
+def _cut(batch: Sequence[tuple[_Open, tuple[int, int]]], size: int) -> list[Pixels]:
+    windows = [opened.layout.cut(opened.pixels, position) for opened, position in batch]
     return windows + windows[-1:] * (size - len(windows))
 
 

@@ -2,13 +2,17 @@
 
 import io
 import json
+import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dinolizer.data.images import write_image
 from dinolizer.errors import InputError
@@ -18,6 +22,9 @@ from dinolizer.paths import atomic
 
 DRAWN_SIDE = 1000
 """Pixels a side is drawn with at most in a notebook."""
+LARGE = 2**25
+"""Pixels over which a map, of four bytes each, is kept on the disk and not in memory."""
+SCORE_QUANTILE = 0.99
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +34,8 @@ class Localization:
     Attributes
     ----------
     probability
-        float32 ``(H, W)`` in [0, 1]: that the pixel was generated.
+        float32 ``(H, W)`` in [0, 1]: that the pixel was generated. Over `LARGE` pixels it is
+        mapped from a temporary file, which is gone with it.
     mask
         bool ``(H, W)``: ``probability > threshold``.
     score
@@ -134,3 +142,76 @@ class Localization:
             ax.set_axis_off()
         figure.suptitle(f"{self.model}: score {self.score:.2f}")
         return figure
+
+
+def gathered(
+    strips: Iterable[Tensor], size: tuple[int, int], threshold: float
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], float]:
+    """Put a map together from its strips, and read mask and score from them as they pass.
+
+    Parameters
+    ----------
+    strips
+        float32 ``(n, W)`` from top to bottom, on any device.
+    size
+        ``(H, W)``.
+    threshold
+        Of the mask.
+
+    Returns
+    -------
+    probability, mask, score
+        As in `Localization`. A map of over `LARGE` pixels is written, strip by strip, to a file
+        without a name in the folder for temporary files (``$TMPDIR``), and mapped from there; its
+        exact score takes the memory of the upper hundredth of it.
+
+    Raises
+    ------
+    InputError
+        Where there is no room on the disk.
+    """
+    if size[0] * size[1] <= LARGE:
+        strips = [torch.cat([*strips])]  # leaves the device at once
+    mask = np.empty(size, bool)
+    # The quantile lies between two neighbours in order, as numpy.quantile's default has it.
+    below, between = divmod(SCORE_QUANTILE * (mask.size - 1), 1)
+    number = mask.size - int(below)
+    upper = np.empty(0, np.float32)  # that many of the largest so far, the least one first
+
+    def read() -> Iterator[NDArray[np.float32]]:
+        nonlocal upper
+        first = 0
+        for part in strips:
+            strip = part.cpu().numpy()
+            mask[first : first + len(strip)] = strip > threshold
+            first += len(strip)
+            upper = _largest(strip, upper, number)
+            yield strip
+
+    probability = _on_disk(read(), size) if mask.size > LARGE else next(read())
+    low, high = np.sort(upper)[[0, min(1, number - 1)]].tolist()
+    return probability, mask, low + between * (high - low)
+
+
+def _largest(
+    values: NDArray[np.float32], largest: NDArray[np.float32], number: int
+) -> NDArray[np.float32]:
+    """The largest values, the least one first, of these and those found before."""
+    values = values[values >= largest[0]] if len(largest) == number else values.ravel()
+    values = np.append(largest, values)
+    surplus = max(len(values) - number, 0)
+    return np.partition(values, surplus)[surplus:]
+
+
+def _on_disk(strips: Iterable[NDArray[np.float32]], size: tuple[int, int]) -> NDArray[np.float32]:
+    try:
+        with tempfile.TemporaryFile() as file:
+            # Written and then mapped: where a mapped file grows, a full disk ends the process.
+            for strip in strips:
+                strip.tofile(file)
+            return np.memmap(file, np.float32, "c", shape=size)
+    except OSError as error:
+        raise InputError(
+            f"The map of {size[0]}x{size[1]} pixels cannot be written to {tempfile.gettempdir()} "
+            f"({error.strerror or error}); make room there, or name another folder in TMPDIR."
+        ) from None

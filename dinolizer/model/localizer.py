@@ -1,7 +1,7 @@
 """From one photograph to a map of what was inpainted in it."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -17,12 +17,11 @@ from torch.nn import functional as F
 from dinolizer.data.images import MAX_PIXELS, read_image
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone, load_backbone, weights_hash
-from dinolizer.model.features import as_batch, batch_size
+from dinolizer.model.features import Batches, Pixels, as_batch, batch_size, placed
 from dinolizer.model.head import HeadCard, load_head
-from dinolizer.model.localization import Localization
+from dinolizer.model.localization import Localization, gathered
 from dinolizer.model.losses import probabilities
-from dinolizer.model.modes import pick_mode
-from dinolizer.model.windows import accumulate, grid
+from dinolizer.model.modes import Layout, lay_out, pick_mode
 from dinolizer.paths import ASSETS
 
 __all__ = ["Localization", "Localizer"]
@@ -50,7 +49,8 @@ class Localizer:
     Raises
     ------
     InputError
-        For a window that is not whole patches, and for an unknown mode.
+        For a window that is not whole patches, and for a mode that is unknown or that the backbone
+        cannot take.
     """
 
     def __init__(
@@ -64,7 +64,8 @@ class Localizer:
         self.backbone = backbone
         self.head = head.eval().to(backbone.device)
         self.card = card
-        self.mode = pick_mode(mode)
+        self.mode = pick_mode(mode, backbone)
+        self._batches = Batches()
 
     @classmethod
     def from_pretrained(
@@ -135,10 +136,16 @@ class Localizer:
         """
         image = read_image(source)
         start = time.perf_counter()
-        probability = self.probability(self.logits(image))
         name = str(source) if isinstance(source, str | Path) else ""
-        result = self.localization(image, probability, name)
+        layout, logits = self.patch_logits(image)
+        found = map(self.probability, self.strips(logits, layout, image.shape[:2]))
+        result = self.localization(image, found, layout, name)
         return replace(result, seconds=time.perf_counter() - start)
+
+    @cached_property
+    def batch(self) -> int:
+        """Windows in a batch, see `batch_size`; 1 where those of two images may differ in size."""
+        return 1 if self.mode.tokens else batch_size(self.backbone.device, self.window)
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -151,63 +158,95 @@ class Localizer:
         } | {name: getattr(self.card, name) for name in ("window", *SETTINGS)}
 
     def localization(
-        self, image: NDArray[np.uint8], probability: Tensor, source: str, seconds: float = 0.0
+        self,
+        image: NDArray[np.uint8],
+        probability: Tensor | Iterable[Tensor],
+        layout: Layout,
+        source: str,
+        seconds: float = 0.0,
     ) -> Localization:
-        """Put together what was found in an image: its map, ``(H, W)`` on any device."""
-        passes = len(grid(*self.working_size(*image.shape[:2]), self.window, self.stride))
-        array = probability.cpu().numpy()
+        """Put together what was found in an image: its map, on any device, whole or ``(n, W)``
+        strips of it from top to bottom."""
+        parts = [probability] if isinstance(probability, Tensor) else probability
+        array, mask, score = gathered(parts, image.shape[:2], self.card.threshold)
         return Localization(
             probability=array,
-            mask=array > self.card.threshold,
-            score=float(np.percentile(array, 99)),
+            mask=mask,
+            score=score,
             image=image,
             source=source,
-            working_size=self.working_size(*image.shape[:2]),
-            passes=passes,
-            tokens=passes * (self.window // self.backbone.spec.patch) ** 2,
+            working_size=layout.size,
+            passes=layout.passes,
+            tokens=layout.tokens,
             seconds=seconds,
             **self.settings,
         )
 
-    @torch.inference_mode()
     def logits(self, image: NDArray[np.uint8]) -> Tensor:
         """Logits of an image, uint8 ``(H, W, 3)`` RGB: float32 ``(C, H, W)`` on the device."""
-        fitted = self.fit(image)
-        height, width = fitted.shape[:2]
-        positions = grid(height, width, self.window, self.stride)
-        patch_logits = []  # (n, C, h, w): few numbers, also for a large image
-        batch = batch_size(self.backbone.device)
-        for start in range(0, len(positions), batch):
-            windows = [
-                fitted[top : top + self.window, left : left + self.window]
-                for top, left in positions[start : start + batch]
-            ]
-            patch_logits.append(self.window_logits(windows))
-        return self.assemble(torch.cat(patch_logits), image.shape[:2])
+        layout, logits = self.patch_logits(image)
+        return torch.cat([*self.strips(logits, layout, image.shape[:2])], dim=1)
+
+    def patch_logits(self, image: NDArray[np.uint8]) -> tuple[Layout, Iterable[Tensor]]:
+        """Where an image's windows lie, and their logits, ``(n, C, h, w)`` of each batch."""
+        layout = self.layout(*image.shape[:2])
+        pixels = placed(self.fit(image), self.backbone.device)
+
+        def run(positions: Sequence[tuple[int, int]]) -> Iterator[Tensor]:
+            for start in range(0, len(positions), self.batch):
+                batch = positions[start : start + self.batch]
+                yield self.window_logits([layout.cut(pixels, position) for position in batch])
+
+        first = run(layout.positions)
+        if not layout.between:
+            return layout, first
+        found = list(first)
+        refined = self.refined(layout, found)
+        return refined, [*found, *run(refined.positions[layout.passes :])]
 
     @torch.inference_mode()
-    def window_logits(self, windows: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """Logits at patch resolution, ``(N, C, h, w)``, of windows uint8 ``(window, window, 3)``,
-        in one batch."""
-        return self.head(self.backbone(as_batch(windows, self.backbone.device)))
+    def window_logits(self, windows: Sequence[Pixels]) -> Tensor:
+        """Logits at patch resolution, ``(N, C, h, w)``, of windows uint8 ``(H, W, 3)`` of one
+        size, in one batch if memory allows."""
+
+        def logits(batch: Sequence[Pixels]) -> Tensor:
+            return self.head(self.backbone(as_batch(batch, self.backbone.device)))
+
+        return torch.cat(self._batches.run(logits, windows))
 
     @torch.inference_mode()
-    def assemble(self, patch_logits: Tensor, size: tuple[int, int]) -> Tensor:
-        """Logits ``(C, H, W)`` of an image of ``size`` from those of all of its windows in the
-        order of `grid`, ``(N, C, h, w)``."""
-        working = self.working_size(*size)
-        positions = grid(*working, self.window, self.stride)
-        logits = accumulate(patch_logits, positions, working, self.window, self.card.reduce)
-        if working == size:
-            return logits
-        if self.card.small == "pad":
-            return logits[:, : size[0], : size[1]]
-        return F.interpolate(logits[None], size=size, mode="bilinear", antialias=True)[0]
+    def strips(
+        self, patch_logits: Iterable[Tensor], layout: Layout, size: tuple[int, int]
+    ) -> Iterator[Tensor]:
+        """Logits of an image of ``size`` from those of all of its windows in their order,
+        ``(n, C, h, w)`` as they come: ``(C, n, W)`` from top to bottom, whole for an image that
+        was resized."""
+        found = layout.strips(patch_logits, self.card.reduce)
+        if layout.size != size and self.card.small == "resize":
+            whole = torch.cat([*found], dim=1)[None]
+            yield F.interpolate(whole, size=size, mode="bilinear", antialias=True)[0]
+            return
+        left = size[0]  # rows; what was padded is below them and to the right
+        for strip in found:
+            yield strip[:, :left, : size[1]]
+            left = max(left - strip.shape[1], 0)
 
     @torch.inference_mode()
     def probability(self, logits: Tensor) -> Tensor:
         """Probability ``(H, W)`` of generation from logits ``(C, H, W)``, on the same device."""
         return probabilities(logits)[-1]
+
+    def layout(self, height: int, width: int) -> Layout:
+        """Where windows lie on a photograph of that size, which is fitted to its `working_size`."""
+        size = self.working_size(height, width)
+        return lay_out(self.mode, size, self.window, self.stride, self.backbone.spec.patch)
+
+    @torch.inference_mode()
+    def refined(self, layout: Layout, patch_logits: Iterable[Tensor]) -> Layout:
+        """The layout with the windows in between that its mode adds, by the logits so far."""
+        if self.mode.undecided is None or not layout.between:
+            return layout
+        return layout.refined(torch.cat([*patch_logits]), self.mode.undecided)
 
     def working_size(self, height: int, width: int) -> tuple[int, int]:
         """``(H, W)`` that the windows are laid on, for a photograph of that height and width.
