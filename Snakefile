@@ -65,6 +65,7 @@ NOTEBOOKS = {
     "09-cost": {
         "tables": [
             "09-modes",
+            "09-passes",
             "09-seconds-fit",
             "09-seconds-limit",
             "09-seconds-modes",

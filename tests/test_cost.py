@@ -76,6 +76,16 @@ def test_every_mode_maps_every_image_and_says_what_it_took(tmp_path: Path) -> No
     pd.testing.assert_series_equal(rows["iou"], expected["iou"])
 
 
+def test_passes_of_larger_images_are_counted_without_running_any() -> None:
+    localizer, passed = small_localizer()
+    lines = cost.passes_by_size(localizer, [1, 3], ["exact", "tiles"])
+    assert lines["side"].tolist() == [56, 168] * 2
+    assert lines["passes"].tolist() == [1, 25, 1, 9]  # every 28 pixels, and side by side
+    assert lines["most_passes"].tolist() == lines["passes"].tolist()
+    assert lines["tokens"].tolist() == [16 * passes for passes in lines["passes"]]
+    assert passed == []
+
+
 @pytest.fixture
 def rows() -> pd.DataFrame:
     """Two modes on four images of two families; every number of the table follows by hand."""

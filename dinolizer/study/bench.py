@@ -18,7 +18,7 @@ from torch import Tensor
 from dinolizer.data.manifest import read_pair
 from dinolizer.data.photos import load_photo
 from dinolizer.model.backbones import load_backbone
-from dinolizer.model.features import as_batch, batch_size, extract
+from dinolizer.model.features import as_batch, extract
 from dinolizer.model.head import make_head
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.training import Fit, fit_head
@@ -165,7 +165,7 @@ def side_by_side(
         As in `measure`, whose table is returned.
     """
     batch = as_batch(cut(localizer, image), localizer.backbone.device)
-    count, own = len(batch), min(len(batch), batch_size(batch.device))
+    count, own = len(batch), min(len(batch), localizer.batch)
 
     def half() -> None:
         with torch.autocast(batch.device.type, torch.bfloat16):
@@ -233,7 +233,7 @@ def training(
 
     asked = Rerun(localizer, batch)
     fit(RERUN, cast(Tensor, asked))  # once, to count the windows it takes
-    size = batch_size(backbone.device)
+    size = localizer.batch
     lines = {
         ALONE: Line(lambda: backbone_alone(localizer, batch), ALONE, len(batch), size),
         EXTRACT: Line(anew, ALONE, len(batch), size),
@@ -276,7 +276,7 @@ class Rerun:
 
     def _tokens(self, some: Tensor) -> Tensor:
         self.passed += len(some)
-        parts = some.split(batch_size(some.device))
+        parts = some.split(self.localizer.batch)
         return torch.cat([self.localizer.backbone(part) for part in parts])
 
 

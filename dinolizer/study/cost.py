@@ -14,7 +14,7 @@ from torch import nn
 
 from dinolizer.data.images import read_image, write_image
 from dinolizer.model.backbones import Backbone
-from dinolizer.model.features import as_batch, batch_size
+from dinolizer.model.features import as_batch
 from dinolizer.model.localization import Localization
 from dinolizer.model.localizer import Localizer
 from dinolizer.study.bench import interleaved_seconds
@@ -145,16 +145,24 @@ def _stages(localizer: Localizer, path: Path) -> dict[str, float]:
         return made[0]
 
     backbone, head = localizer.backbone, localizer.head
-    size = batch_size(backbone.device)
     image = timed("read", lambda: read_image(path))
     batch = timed("prepare", lambda: as_batch(cut(localizer, image), backbone.device))
-    tokens = timed("backbone", lambda: torch.cat([backbone(part) for part in batch.split(size)]))
+    tokens = timed(
+        "backbone", lambda: torch.cat([backbone(part) for part in batch.split(localizer.batch)])
+    )
     patch_logits = timed("head", lambda: head(tokens))
+    height, width = image.shape[:2]
+    layout = localizer.layout(height, width)
     found = timed(
         "assemble",
-        lambda: localizer.probability(localizer.assemble(patch_logits, image.shape[:2])),
+        lambda: [
+            localizer.probability(strip)
+            for strip in localizer.strips([patch_logits], layout, (height, width))
+        ],
     )
-    result = timed("mask and score", lambda: localizer.localization(image, found, str(path)))
+    result = timed(
+        "mask and score", lambda: localizer.localization(image, found, layout, str(path))
+    )
     timed("save", lambda: result.save(path.parent, "map"))
     return seconds
 
@@ -188,6 +196,36 @@ def limits(asked: Demand, peak: float, bandwidth: float, seconds: float) -> pd.D
     ]
     rows.append(("measured, backbone alone", np.nan, np.nan, 1e3 * seconds, 1.0))
     return pd.DataFrame(rows, columns=["limit", "amount", "rate", "milliseconds", "share"])
+
+
+def passes_by_size(
+    localizer: Localizer, sides: Sequence[int], modes: Sequence[str]
+) -> pd.DataFrame:
+    """Passes that each mode takes for squares, by where its windows lie; nothing is run.
+
+    Parameters
+    ----------
+    localizer
+        Its backbone, head and card are those of every mode.
+    sides
+        Of the squares, in windows.
+    modes
+        Keys of `dinolizer.model.modes.MODES`.
+
+    Returns
+    -------
+    DataFrame
+        ``mode, side`` (pixels), ``passes`` and ``tokens``, their patches; ``most_passes``, with
+        all windows that a mode may add where its map is undecided.
+    """
+    lines = []
+    for mode in modes:
+        own = Localizer(localizer.backbone, localizer.head, localizer.card, mode)
+        for side in (localizer.window * one for one in sides):
+            layout = own.layout(side, side)
+            most = layout.passes + len(layout.between)
+            lines.append((mode, side, layout.passes, layout.tokens, most))
+    return pd.DataFrame(lines, columns=["mode", "side", "passes", "tokens", "most_passes"])
 
 
 def mode_rows(

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from dinolizer.model.features import as_batch, batch_size
+from dinolizer.model.features import as_batch
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.windows import grid
 
@@ -23,7 +23,7 @@ def backbone_alone(localizer: Localizer, batch: Tensor) -> None:
 
     ``batch`` is float ``(N, 3, window, window)`` in [0, 1], on the device.
     """
-    for part in batch.split(batch_size(localizer.backbone.device)):
+    for part in batch.split(localizer.batch):
         localizer.backbone(part)
 
 
@@ -81,7 +81,7 @@ def monai_sliding_window(localizer: Localizer, image: NDArray[np.uint8]) -> NDAr
     logits = sliding_window_inference(
         as_batch([image], device),
         roi_size=localizer.window,
-        sw_batch_size=batch_size(device),
+        sw_batch_size=localizer.batch,
         predictor=lambda batch: _full_logits(localizer, batch),
         # Its step is the whole part of window * (1 - overlap): half a pixel keeps it from one less.
         overlap=1 - (localizer.stride + 0.5) / localizer.window,
