@@ -6,7 +6,7 @@ import pytest
 from figures import overlapping
 
 from dinolizer.study.cost import limits, line_fit
-from dinolizer.study.cost_plots import mode_panels, roofline, time_panels
+from dinolizer.study.cost_plots import BESIDE, mode_panels, roofline, time_panels
 from dinolizer.study.machine import Demand
 from dinolizer.study.plots import style
 
@@ -57,14 +57,14 @@ def test_every_mode_is_drawn_with_both_intervals() -> None:
                 "iou_high": iou + 0.1,
             }
             | {"iou_change": iou - 0.4, "iou_change_low": iou - 0.41, "iou_change_high": iou - 0.39}
-            for mode, tokens, iou in (("exact", 1024, 0.4), ("coarse", 256, 0.37))
+            for mode, tokens, iou in (("exact", 1024, 0.4), ("half", 1024, 0.4), ("few", 256, 0.37))
         ]
     )
     figure = mode_panels(table, 0.005, NOTE)
     left, right = figure.axes
     dots = [line.get_xydata()[0].tolist() for line in left.lines if line.get_marker() != "None"]
-    assert dots == [[1024, 0.4], [256, 0.37]]
-    ends = [line.get_ydata() for line in right.lines[:4:2]]
+    assert dots == [[1024, 0.4], [1024 * BESIDE, 0.4], [256, 0.37]]
+    ends = [line.get_ydata() for line in right.lines[:6:2]]
     np.testing.assert_allclose(ends, table[["iou_change_low", "iou_change_high"]])
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["exact", "coarse"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["exact", "half", "few"]
     assert overlapping(figure) == []

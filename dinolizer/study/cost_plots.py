@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from dinolizer.study.plots import PALETTE, canvas, empty_figure, line_look
 
 GREY = "0.4"
+BESIDE = 1.06
 
 
 def time_panels(
@@ -94,6 +95,8 @@ def roofline(limits: pd.DataFrame, note: str) -> Figure:
 def mode_panels(table: pd.DataFrame, lost: float, note: str) -> Figure:
     """Draw what every mode finds, and its change against the exact one, by what it costs.
 
+    Modes of one cost are drawn side by side, each `BESIDE` times as far to the right.
+
     Parameters
     ----------
     table : of `dinolizer.study.cost.mode_table`.
@@ -102,12 +105,13 @@ def mode_panels(table: pd.DataFrame, lost: float, note: str) -> Figure:
     """
     figure = empty_figure(3.2, note)
     left, right = figure.subplots(1, 2, sharex=True)
-    for number, line in enumerate(table.to_dict("records")):
+    places = table["tokens"] * BESIDE ** table.groupby("tokens").cumcount()
+    for number, (line, at) in enumerate(zip(table.to_dict("records"), places, strict=True)):
         look = line_look(number) | {"linestyle": ""}
         for panel, score in ((left, "iou"), (right, "iou_change")):
             ends = [line[f"{score}_low"], line[f"{score}_high"]]
-            panel.plot([line["tokens"]] * 2, ends, color=look["color"], linewidth=1.2)
-            panel.plot(line["tokens"], line[score], label=line["mode"], **look)
+            panel.plot([at] * 2, ends, color=look["color"], linewidth=1.2)
+            panel.plot(at, line[score], label=line["mode"], **look)
     right.axhline(0, color=GREY, linewidth=0.8)
     right.axhline(-lost, color=GREY, linewidth=0.8, linestyle=":")
     left.set(ylabel="IoU, mean over families", ylim=(0, None), xscale="log")
