@@ -60,7 +60,11 @@ def localize(
         ),
     ] = None,
     mode: Annotated[
-        str, typer.Option(metavar="NAME", help="'exact', or a faster one; see README.md.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="'exact', or faster and less exact: 'half', 'refine', 'tiles', 'whole'.",
+        ),
     ] = "exact",
     small: Annotated[
         str | None,

@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 from dinolizer.cli import app
 from dinolizer.model.backbones import BACKBONES, Backbone, load_backbone
 from dinolizer.model.head import HeadCard, save_head
+from dinolizer.model.modes import MODES
 from dinolizer.model.specs import build
 
 
@@ -54,6 +55,21 @@ def test_one_photo_gives_one_line_and_three_files(head: Path, tmp_path: Path) ->
     line = f"{photo}  score {saved['score']:.3f}  marked {saved['marked']:.1%}\n"
     assert result.stdout == line
     assert result.stderr == ""
+
+
+def test_a_faster_mode_is_asked_for_by_name(head: Path, tmp_path: Path) -> None:
+    photo = make_photo(tmp_path / "photo.png")
+    result = localize(head, tmp_path / "out", photo, "--mode", "whole")
+    assert result.exit_code == 0, result.output
+    saved = json.loads((tmp_path / "out/photo.json").read_text())
+    # 40 x 50 pixels are padded to a window of 224: 16 x 16 patches in one pass.
+    assert (saved["mode"], saved["passes"], saved["tokens"]) == ("whole", 1, 256)
+    refused = localize(head, tmp_path / "none", photo, "--mode", "quick")
+    assert refused.exit_code == 1
+    assert refused.stderr.count("\n") == 1
+    assert "The mode is 'quick'" in refused.stderr
+    shown = CliRunner().invoke(app, ["localize", "--help"]).stdout
+    assert [mode for mode in MODES if f"'{mode}'" not in shown] == []
 
 
 def test_image_files_get_their_results_each(head: Path, tmp_path: Path) -> None:

@@ -64,13 +64,13 @@ MODES = {
     for mode in (
         Mode("exact", "Windows at the head's stride, the last ones flush with the edges.", None),
         Mode("half", "Windows that overlap by one half.", 0.5),
-        Mode("tiles", "Windows side by side.", 1.0),
         Mode(
             "refine",
             "Windows side by side, then those in between where the map is undecided.",
             1.0,
             undecided=UNDECIDED,
         ),
+        Mode("tiles", "Windows side by side.", 1.0),
         Mode("whole", "The whole image in one pass, or a few if it is large.", 1.0, WHOLE_TOKENS),
     )
 }
