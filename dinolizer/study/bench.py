@@ -45,7 +45,7 @@ WITHOUT_MONAI = f"{MONAI}: not installed, left out (pip install monai)"
 RERUN = "fit a head, backbone re-run"
 EXTRACT = "extract tokens"
 CACHED = "fit a head, tokens cached"
-EPOCHS, FIT_BATCH = 20, 8
+EPOCHS, FIT_BATCH = 10, 8
 HELD_OUT = 2
 """Photographs whose windows are only measured when a head is fitted."""
 BIG = "untrained-bfree"
@@ -300,7 +300,7 @@ def bench() -> pd.DataFrame:
     ]
     images = [read_pair(row)[0] for row in edited.to_dict("records")]
     windows = read_windows(pocket.backbone, edited)
-    tables.append(training(pocket, images, windows, peaks, repeats=3))
+    tables.append(training(pocket, images, windows, peaks, repeats=2))
     large = load_backbone(BIG)
     card = card_for(large, about="")
     big = Localizer(large, make_head(large.dim), card)
