@@ -17,12 +17,12 @@ from dinolizer.model.backbones import Backbone
 from dinolizer.model.features import as_batch
 from dinolizer.model.localization import Localization
 from dinolizer.model.localizer import Localizer
-from dinolizer.study.bench import interleaved_seconds
 from dinolizer.study.crossfit import localizers
 from dinolizer.study.evaluation import ALL_FAMILIES, Method, Predict, evaluate_all, summarise
 from dinolizer.study.loops import cut
 from dinolizer.study.machine import Demand, seconds_of
 from dinolizer.study.pairing import compare
+from dinolizer.study.timing import interleaved_seconds
 
 EXACT = "exact"
 FEWER, LOST = 4.0, 0.005
