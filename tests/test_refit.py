@@ -68,7 +68,7 @@ def test_a_batch_is_cut_as_the_windows_were(
     windows = read_windows(localizer.backbone, manifest)
     images = [read_pair(row)[0] for row in manifest.to_dict("records")]
     batch = as_batch(
-        [cut for image in images for cut in cut(localizer, image)], torch.device("cpu")
+        [window for image in images for window in cut(localizer, image)], torch.device("cpu")
     )
     tokens = localizer.backbone(batch)
     torch.testing.assert_close(windows.tokens.float(), tokens, atol=2e-3, rtol=2e-3)
