@@ -78,6 +78,21 @@ NOTEBOOKS = {
         "figures": ["08-heads", "08-layers"],
         "prepared": True,
     },
+    "09-cost": {
+        "tables": [
+            "09-modes",
+            "09-passes",
+            "09-seconds-fit",
+            "09-seconds-limit",
+            "09-seconds-modes",
+            "09-seconds-peers",
+            "09-seconds-pixels",
+            "09-seconds-stages",
+            "09-window",
+        ],
+        "figures": ["09-limit", "09-modes", "09-peers", "09-pixels"],
+        "prepared": True,
+    },
     "A1-pocket": {"figures": ["A1-generators", "A1-pretraining"], "only": "pocket"},
 }
 

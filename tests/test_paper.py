@@ -140,6 +140,15 @@ def test_the_head_is_a_linear_one_of_the_checkpoint(checkout: Path) -> None:
         assert '"bfree"' in head.metadata()["backbone"]
 
 
+def test_the_exact_mode_takes_every_window(checkout: Path) -> None:
+    """Of 56 pixels every 28, in images of 84: at 0 and 28, down and across."""
+    table = pd.read_csv(checkout / "results" / "paper" / "tables" / "09-modes.csv")
+    exact = table[table["mode"] == "exact"]
+    assert exact["passes"].item() == 4
+    assert exact["tokens"].item() == 4 * (56 // 14) ** 2
+    assert exact["iou"].between(0, 1).all()
+
+
 def test_no_caption_calls_it_a_demonstration(checkout: Path) -> None:
     paper = checkout / "results" / "paper"
     captions = [path.read_text() for path in paper.rglob("*.json")]

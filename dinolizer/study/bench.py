@@ -3,98 +3,69 @@
 import os
 import platform
 import resource
-import time
-from collections.abc import Callable, Mapping
 
+import numpy as np
 import pandas as pd
 import torch
 
+from dinolizer.data.manifest import read_pair
 from dinolizer.data.photos import load_photo
-from dinolizer.model.backbones import Backbone
-from dinolizer.model.features import as_batch, batch_size
+from dinolizer.model.backbones import load_backbone
+from dinolizer.model.head import make_head
 from dinolizer.model.localizer import Localizer
-from dinolizer.model.training import fit_head
-from dinolizer.model.windows import grid
+from dinolizer.study.crossfit import card_for, read_windows
+from dinolizer.study.loops import MONAI_INSTALLED
+from dinolizer.study.material import gather
+from dinolizer.study.refit import training
 from dinolizer.study.results import Results
+from dinolizer.study.timing import WITHOUT_MONAI, measured_peaks, side_by_side
 
-REPEATS = 5
-WINDOWS = 500
-EPOCHS = 20
-
-
-def interleaved_seconds(runs: Mapping[str, Callable[[], object]]) -> pd.DataFrame:
-    """Time runs in turn, `REPEATS` times after one round that is not counted.
-
-    In turn, so that whatever else the machine does meets all of them alike.
-
-    Returns
-    -------
-    DataFrame
-        A row per round, a column per run, in seconds.
-    """
-    rounds = []
-    for _ in range(REPEATS + 1):
-        seconds = {}
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            seconds[name] = time.perf_counter() - start
-        rounds.append(seconds)
-    return pd.DataFrame(rounds[1:])
+BIG = "untrained-bfree"
+"""The paper's architecture, with random weights: they are as fast as trained ones."""
 
 
 def bench() -> pd.DataFrame:
-    """Measure the localizer on a 512 x 512 photograph, and the fit of a head.
+    """Measure the pocket model and the paper's architecture, and the training of the former.
 
     Returns
     -------
     DataFrame
-        ``what, seconds, ratio, of``: medians over the rounds; the ratio is to the line named in
-        ``of``, in the same round.
+        As `measure`; ``dice`` is nan but where `training` gives it.
     """
-    localizer = Localizer.from_pretrained("pocket")
-    photo = load_photo("astronaut")
-    windows = grid(photo.shape[0], photo.shape[1], localizer.window, localizer.stride)
-    crops = [
-        photo[top : top + localizer.window, left : left + localizer.window] for top, left in windows
+    pocket = Localizer.from_pretrained("pocket")
+    peaks = measured_peaks(pocket.backbone.device)
+    tables = [side_by_side(pocket, load_photo("astronaut"), peaks)]
+    edited = gather(pocket.window).test
+    edited = edited[
+        edited["kind"].eq("sp")
+        & edited["generator"].eq("autoencoder")
+        & edited["condition"].eq("clean")
+        & ~edited["grain"]
     ]
-    batch = as_batch(crops, localizer.backbone.device)
-    generator = torch.Generator().manual_seed(0)
-    side = localizer.window // localizer.backbone.spec.patch
-    tokens = torch.randn((WINDOWS, localizer.backbone.dim, side, side), generator=generator).half()
-    targets = torch.rand((WINDOWS, side, side), generator=generator)
-    alone = f"backbone, {len(windows)} windows"
-    photo_line = "localize a photograph of 512 x 512"
-    fit_line = f"fit a head on {WINDOWS} cached windows, {EPOCHS} epochs"
-    again = f"backbone, {WINDOWS} windows in {EPOCHS} epochs (extrapolated)"
-    seconds = interleaved_seconds(
-        {
-            alone: lambda: forward(localizer.backbone, batch),
-            photo_line: lambda: localizer(photo),
-            fit_line: lambda: fit_head(tokens, targets, epochs=EPOCHS),
-        }
-    )
-    seconds[again] = seconds[alone] * EPOCHS * WINDOWS / len(windows)
-    pairs = [(alone, alone), (photo_line, alone), (again, again), (fit_line, again)]
-    rows = [
-        (what, seconds[what].median(), (seconds[what] / seconds[of]).median(), of)
-        for what, of in pairs
-    ]
-    return pd.DataFrame(rows, columns=["what", "seconds", "ratio", "of"])
-
-
-def forward(backbone: Backbone, batch: torch.Tensor) -> None:
-    """Run a backbone alone, in the localizer's batches."""
-    with torch.inference_mode():
-        for part in batch.split(batch_size(batch.device)):
-            backbone(part)
+    images = [read_pair(row)[0] for row in edited.to_dict("records")]
+    windows = read_windows(pocket.backbone, edited)
+    tables.append(training(pocket, images, windows, peaks, repeats=2))
+    large = load_backbone(BIG)
+    card = card_for(large, about="")
+    big = Localizer(large, make_head(large.dim), card)
+    side = card.window + card.stride  # four windows: one batch on a CPU
+    photo = np.tile(load_photo("astronaut"), (2, 2, 1))[:side, :side]
+    tables.append(side_by_side(big, photo, peaks, repeats=3))
+    return pd.concat(tables, ignore_index=True)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(os.cpu_count() or 1)
     table = bench()
     machine = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    caption = f"Median seconds in one run ({machine}; peak memory {peak:.1f} GB)"
+    if torch.cuda.is_available():
+        machine = f"{torch.cuda.get_device_name()}; {machine}"
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    caption = (
+        f"Speed in one run ({machine}; peak memory {memory:.1f} GB): medians; ratio: to the line "
+        "'of' of the same model, round by round, with the lowest and the highest"
+    )
     Results("bench", {"machine": machine}).save_table(table, "speed", caption)
+    if not MONAI_INSTALLED:
+        print(WITHOUT_MONAI)
     print(f"{caption}\n{table.to_string(index=False, float_format='{:.3f}'.format)}")

@@ -227,8 +227,8 @@ def logits_own(
         Those of the test images; without them their tokens are computed image by image.
     """
     if windows is None:
-        localizers = _localizers(backbone, heads)
-        return lambda image, row: localizers[row["group"]].logits(image)
+        own = localizers(backbone, heads)
+        return lambda image, row: own[row["group"]].logits(image)
     read = windows
     places = read.places(material.test)
 
@@ -242,10 +242,13 @@ def logits_own(
 
 def predict_with(backbone: Backbone, heads: Mapping[str, nn.Conv2d]) -> Predict:
     """Return a method that maps any image, by the head that never saw its photograph."""
-    localizers = _localizers(backbone, heads)
-    return lambda image, row: localizers[row["group"]](image).probability
+    own = localizers(backbone, heads)
+    return lambda image, row: own[row["group"]](image).probability
 
 
-def _localizers(backbone: Backbone, heads: Mapping[str, nn.Conv2d]) -> dict[str, Localizer]:
+def localizers(
+    backbone: Backbone, heads: Mapping[str, nn.Conv2d], mode: str = "exact"
+) -> dict[str, Localizer]:
+    """Localizers of the heads of each group, in one mode."""
     card = card_for(backbone, about="")
-    return {group: Localizer(backbone, head, card) for group, head in heads.items()}
+    return {group: Localizer(backbone, head, card, mode=mode) for group, head in heads.items()}
