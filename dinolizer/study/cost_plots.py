@@ -88,6 +88,7 @@ def roofline(limits: pd.DataFrame, note: str) -> Figure:
         first, last = np.ceil(np.log10(ends[0])), np.floor(np.log10(ends[1]))
         powers = 10.0 ** np.arange(first, last + 1)
         axis.set_ticks(powers, [f"{power:g}" for power in powers])
+    axes.minorticks_off()
     figure.legend(loc="outside upper center", ncols=2)
     return figure
 
@@ -116,7 +117,10 @@ def mode_panels(table: pd.DataFrame, lost: float, note: str) -> Figure:
     right.axhline(-lost, color=GREY, linewidth=0.8, linestyle=":")
     left.set(ylabel="IoU, mean over families", ylim=(0, None), xscale="log")
     right.set(ylabel="change of IoU against exact")
+    tokens = sorted(set(table["tokens"]))
+    left.set_xticks(tokens, [f"{count:.0f}" for count in tokens])
     for panel in (left, right):
+        panel.minorticks_off()
         panel.set_xlabel("patch tokens of an image, mean (log scale)")
     handles, names = left.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=min(len(names), 5))
