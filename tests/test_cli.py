@@ -72,6 +72,23 @@ def test_a_faster_mode_is_asked_for_by_name(head: Path, tmp_path: Path) -> None:
     assert [mode for mode in MODES if f"'{mode}'" not in shown] == []
 
 
+def test_another_precision_gives_all_but_the_same_map(head: Path, tmp_path: Path) -> None:
+    """bfloat16 keeps 8 bits of a number: the maps differ, and by no more than some of these."""
+    photo = make_photo(tmp_path / "photo.png")
+    maps = {}
+    for precision in ("float32", "bfloat16"):
+        result = localize(head, tmp_path / precision, photo, "--precision", precision)
+        assert result.exit_code == 0, result.output
+        saved = json.loads((tmp_path / precision / "photo.json").read_text())
+        assert saved["precision"] == precision
+        maps[precision] = np.load(tmp_path / precision / "photo.npz")["probability"]
+    difference = np.abs(maps["float32"].astype(float) - maps["bfloat16"])
+    assert 0 < difference.mean() < 0.02
+    refused = localize(head, tmp_path / "none", photo, "--precision", "int8")
+    assert refused.exit_code == 1
+    assert "The precision is 'int8'" in refused.stderr
+
+
 def test_image_files_get_their_results_each(head: Path, tmp_path: Path) -> None:
     photos = [make_photo(tmp_path / "in/b/two.png"), make_photo(tmp_path / "in/one.jpg")]
     result = localize(head, tmp_path / "out", *photos)
