@@ -14,7 +14,8 @@ from torch import Tensor
 
 from dinolizer.errors import InputError
 from dinolizer.model import backbones
-from dinolizer.model.features import as_batch, extract, extract_layers, patch_targets
+from dinolizer.model.batches import as_batch
+from dinolizer.model.features import extract, extract_layers, patch_targets
 
 IMAGES = [np.random.default_rng(k).integers(0, 256, (56, 56, 3), np.uint8) for k in range(5)]
 

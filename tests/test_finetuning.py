@@ -108,6 +108,7 @@ def test_the_difference_of_two_backbones_is_of_the_same_crops() -> None:
     rows = pd.DataFrame(
         [
             {"family": family, "group": group, "image": image, "backbone": name, "iou": iou}
+            | {"seed": 0, "marked": 0.0}
             for family, group, image, *ious in lines
             for name, iou in zip(("v2", "v3"), ious, strict=True)
         ]

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from small import random_head, small_backbone
 
-from dinolizer.model.features import as_batch
+from dinolizer.model.batches import as_batch
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.windows import Reduce, grid
 from dinolizer.study.crossfit import card_for

@@ -16,10 +16,11 @@ from small import random_head, small_backbone
 from torch import Tensor, nn
 
 from dinolizer.errors import InputError
-from dinolizer.model import features, localization
+from dinolizer.model import batches, localization
 from dinolizer.model.backbones import Backbone
+from dinolizer.model.batches import BYTES_PER_PIXEL, batch_size
 from dinolizer.model.bulk import localize_many
-from dinolizer.model.features import BYTES_PER_PIXEL, batch_size, extract
+from dinolizer.model.features import extract
 from dinolizer.model.head import HeadCard
 from dinolizer.model.localization import Localization, gathered
 from dinolizer.model.localizer import Localizer
@@ -233,7 +234,7 @@ def test_batches_take_half_of_the_free_memory_at_most(
 ) -> None:
     free = int(windows * 2 * BYTES_PER_PIXEL * 100**2)  # twice what so many windows take
     memory = psutil.virtual_memory()._replace(available=free)
-    monkeypatch.setattr(features.psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(batches.psutil, "virtual_memory", lambda: memory)
     assert batch_size(CPU, 100) == expected
     said = capsys.readouterr().err
     line = f"dinolizer: Memory is short: batches of {expected} windows and not of 4.\n"

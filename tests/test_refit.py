@@ -9,7 +9,7 @@ from small import random_head, small_backbone, small_manifest
 from test_loops import small_localizer
 
 from dinolizer.data.manifest import read_manifest, read_pair
-from dinolizer.model.features import as_batch
+from dinolizer.model.batches import as_batch
 from dinolizer.model.localizer import Localizer
 from dinolizer.study import refit
 from dinolizer.study.crossfit import card_for, read_windows

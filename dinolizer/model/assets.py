@@ -22,7 +22,7 @@ from dinolizer.model.features import extract, patch_targets
 from dinolizer.model.generation import random_crops, train_generator
 from dinolizer.model.head import HeadCard, save_head
 from dinolizer.model.pocket import build_learned, build_pocket_vit, build_rotary
-from dinolizer.model.pretraining import MAKERS, PAIRS, pretrain_backbone
+from dinolizer.model.pretraining import MAKERS, PAIRS, build_pool, pretrain_backbone
 from dinolizer.model.training import fit_head
 from dinolizer.paths import atomic
 
@@ -94,29 +94,29 @@ def pretrain(
                 workers=workers,
             )
             _save(out, name, generator, checkpoint, card | {"seed": number, "steps": steps})
-    for name, build in BUILDERS.items():
+    missing = [name for name in BUILDERS if not (out / f"pocket-{name}.safetensors").exists()]
+    if missing:
+        pool = build_pool(pictures, rounds, seed, out)
+    for name in missing:
         checkpoint = checkpoints / f"{name}.pt"
-        if not (out / f"pocket-{name}.safetensors").exists():
-            steps = backbone_steps[name]
-            backbone = pretrain_backbone(
-                build,
-                pictures,
-                steps=steps,
-                rounds=rounds,
-                assets=out,
-                checkpoint=checkpoint,
-                device=place,
-                seed=seed,
-                workers=workers,
-            )
-            made = {
-                "seed": seed,
-                "steps": steps,
-                "rounds": rounds,
-                "generators": MAKERS,
-                "batch": 2 * PAIRS,
-            }
-            _save(out, name, backbone, checkpoint, card | made)
+        steps = backbone_steps[name]
+        backbone = pretrain_backbone(
+            BUILDERS[name],
+            pool,
+            steps=steps,
+            checkpoint=checkpoint,
+            device=place,
+            seed=seed,
+            workers=workers,
+        )
+        made = {
+            "seed": seed,
+            "steps": steps,
+            "rounds": rounds,
+            "generators": MAKERS,
+            "batch": 2 * PAIRS,
+        }
+        _save(out, name, backbone, checkpoint, card | made)
     if not (out / "pocket-head.safetensors").exists():
         fit_pocket_head(
             pictures, out, seed=seed, device=place, about=json.dumps(card | {"seed": seed})

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dinolizer.data.images import read_image
 from dinolizer.errors import InputError
-from dinolizer.model.features import Pixels, placed
+from dinolizer.model.batches import Pixels, placed
 from dinolizer.model.localization import Localization
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.modes import Layout

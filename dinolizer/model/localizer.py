@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from dinolizer.data.images import MAX_PIXELS, read_image
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone, load_backbone, weights_hash
-from dinolizer.model.features import Batches, Pixels, as_batch, batch_size, placed
+from dinolizer.model.batches import Batches, Pixels, as_batch, batch_size, placed
 from dinolizer.model.head import HeadCard, load_head
 from dinolizer.model.localization import Localization, gathered
 from dinolizer.model.losses import probabilities
@@ -184,15 +184,14 @@ class Localizer:
     def localization(
         self,
         image: NDArray[np.uint8],
-        probability: Tensor | Iterable[Tensor],
+        probability: Iterable[Tensor],
         layout: Layout,
         source: str,
         seconds: float = 0.0,
     ) -> Localization:
-        """Put together what was found in an image: its map, on any device, whole or ``(n, W)``
-        strips of it from top to bottom."""
-        parts = [probability] if isinstance(probability, Tensor) else probability
-        array, mask, score = gathered(parts, image.shape[:2], self.card.threshold)
+        """Put together what was found in an image: its map, in strips ``(n, W)`` from top to
+        bottom, on any device."""
+        array, mask, score = gathered(probability, image.shape[:2], self.card.threshold)
         return Localization(
             probability=array,
             mask=mask,

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone
-from dinolizer.model.features import Pixels
+from dinolizer.model.batches import Pixels
 from dinolizer.model.losses import probabilities
 from dinolizer.model.windows import Reduce, grid, origins, strips
 

@@ -12,9 +12,16 @@ ROTARY_PATCH = 16
 WINDOW = 112
 """Side of the crops of all pre-training, in pixels: a multiple of both patches."""
 DIM = 192
-DEPTH = 4
-HEADS = 3
 REGISTERS = 4
+SHARED: dict[str, Any] = {
+    "embed_dim": DIM,
+    "depth": 4,
+    "num_heads": 3,
+    "num_classes": 1,
+    "global_pool": "avgmax",
+    "dynamic_img_size": True,
+}
+"""What all pocket backbones are alike in, by timm's names."""
 RESIDUAL_GAIN = 8.0
 """Residuals are some ten times fainter than what they are the residuals of."""
 
@@ -109,12 +116,7 @@ def build_rotary() -> Eva:
     model = Eva(
         img_size=WINDOW,
         patch_size=ROTARY_PATCH,
-        embed_dim=DIM,
-        depth=DEPTH,
-        num_heads=HEADS,
         num_reg_tokens=REGISTERS,
-        num_classes=1,
-        global_pool="avgmax",
         use_fc_norm=False,
         qkv_bias=False,
         use_abs_pos_emb=False,
@@ -122,7 +124,7 @@ def build_rotary() -> Eva:
         rope_type="dinov3",
         rope_temperature=100,
         rope_rotate_half=True,
-        dynamic_img_size=True,
+        **SHARED,
     )
     stem: Any = ResidualStem(WINDOW, ROTARY_PATCH)
     model.patch_embed = stem  # Eva builds none but its own
@@ -133,14 +135,9 @@ def _patch14(side: int, **positions: Any) -> VisionTransformer:
     return VisionTransformer(
         img_size=side,
         patch_size=PATCH,
-        embed_dim=DIM,
-        depth=DEPTH,
-        num_heads=HEADS,
         reg_tokens=REGISTERS,
-        num_classes=1,
-        global_pool="avgmax",
         fc_norm=False,
-        dynamic_img_size=True,
         embed_layer=ResidualStem,
+        **SHARED,
         **positions,
     )

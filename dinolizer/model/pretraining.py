@@ -64,7 +64,15 @@ class Pool:
 
 
 def build_pool(photos: Sequence[Image], rounds: int, seed: int, assets: Path) -> Pool:
-    """Forge ``rounds`` crops of every photograph with every generator of `MAKERS`."""
+    """Forge ``rounds`` crops of every photograph with every generator of `MAKERS`.
+
+    Parameters
+    ----------
+    photos
+        uint8 ``(H, W, 3)`` each; shrunk, no side may be under `POOL_CROP`.
+    assets
+        Folder of the generators' weights.
+    """
     rng = np.random.default_rng(seed)
     count = rounds * len(photos) * len(MAKERS)
     real = np.empty((count, POOL_CROP, POOL_CROP, 3), np.uint8)
@@ -99,11 +107,9 @@ def draw_pairs(pool: Pool, count: int, rng: np.random.Generator) -> tuple[Tensor
 
 def pretrain_backbone(
     build: Callable[[], nn.Module],
-    photos: Sequence[Image],
+    pool: Pool,
     *,
     steps: int,
-    rounds: int,
-    assets: Path,
     checkpoint: Path,
     device: torch.device,
     seed: int,
@@ -115,14 +121,10 @@ def pretrain_backbone(
     ----------
     build
         Of `dinolizer.model.pocket`.
-    photos
-        uint8 ``(H, W, 3)`` each; shrunk, no side may be under `POOL_CROP`.
+    pool
+        Of `build_pool`.
     steps, checkpoint, workers
         As in `optimise`.
-    rounds
-        Crops forged of each photograph with each generator.
-    assets
-        Folder of the generators' weights.
     device, seed
         Where to train, and what decides everything random.
 
@@ -131,7 +133,6 @@ def pretrain_backbone(
     Module
         What ``build`` built, in eval mode.
     """
-    pool = build_pool(photos, rounds, seed, assets)
     torch.manual_seed(seed)
     model = build().to(device)
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from dinolizer.data.images import read_image, write_image
 from dinolizer.model.backbones import Backbone
-from dinolizer.model.features import as_batch
+from dinolizer.model.batches import as_batch
 from dinolizer.model.localization import Localization
 from dinolizer.model.localizer import Localizer
 from dinolizer.study.crossfit import localizers
@@ -31,6 +31,7 @@ OVERHEAD = {"cpu": 0.03, "cuda": 0.10}
 """The goal of the exact mode: its time over that of the backbone alone."""
 SIDE = 512
 """Pixels of a side of the image that peers and stages are measured on: no window is larger."""
+ENDS = ("", "_low", "_high")
 
 Value = TypeVar("Value")
 
@@ -293,9 +294,6 @@ def mode_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
             line |= {f"{score}_change_{end}": paired[end] for end in ("low", "high")}
         lines.append(line)
     return pd.DataFrame(lines)
-
-
-ENDS = ("", "_low", "_high")
 
 
 def mode_seconds(rows: pd.DataFrame) -> pd.DataFrame:

@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dinolizer.model.backbones import Backbone, unfrozen
-from dinolizer.model.features import batch_size
+from dinolizer.model.batches import batch_size
 from dinolizer.model.lora import Lora, adapted
 from dinolizer.model.losses import dice_loss
 from dinolizer.model.network import Network
 from dinolizer.model.stack import Stack
 from dinolizer.model.training import fit_stack
 from dinolizer.study.ablations import compare
-from dinolizer.study.metrics import macro_mean
 from dinolizer.study.samples import Sample
 from dinolizer.study.sizes import window_rows
 
@@ -171,9 +170,9 @@ def difference(
     seed
         Of the bootstrap over photographs.
     """
-    iou = rows.pivot_table("iou", ["family", "group", "image"], "backbone")
-    both = (iou[first] - iou[second]).dropna().rename("iou").reset_index()
-    return macro_mean(both["iou"], both["family"], both["group"], seed=seed)
+    table = compare(rows, ["backbone"], {"backbone": second}, seed)
+    line = table.set_index("backbone").to_dict("index")[first]
+    return line["change"], line["change_low"], line["change_high"]
 
 
 def _network(backbone: Backbone, training: str, seed: int) -> Network:

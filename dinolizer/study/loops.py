@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from dinolizer.model.features import as_batch
+from dinolizer.model.batches import as_batch
 from dinolizer.model.localizer import Localizer
-from dinolizer.model.windows import grid
 
 BATCH = 50
 """Windows in a batch of the later public release of the paper's authors."""
@@ -46,7 +45,7 @@ def published_loop(localizer: Localizer, image: NDArray[np.uint8]) -> NDArray[np
     float32 ``(C, H, W)``.
     """
     window, size = localizer.window, image.shape[:2]
-    positions, windows = _places(localizer, image), cut(localizer, image)
+    positions, windows = localizer.layout(*size).positions, cut(localizer, image)
     total = np.zeros((localizer.head.out_channels, *size), np.float32)
     count = np.zeros(size, np.float32)
     for first in range(0, len(windows), BATCH):
@@ -91,16 +90,9 @@ def monai_sliding_window(localizer: Localizer, image: NDArray[np.uint8]) -> NDAr
 
 
 def cut(localizer: Localizer, image: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-    """All windows of an image, no side of it under the window, in the order of `grid`."""
-    window = localizer.window
-    return [
-        image[top : top + window, left : left + window] for top, left in _places(localizer, image)
-    ]
-
-
-def _places(localizer: Localizer, image: NDArray[np.uint8]) -> list[tuple[int, int]]:
-    height, width = image.shape[:2]
-    return grid(height, width, localizer.window, localizer.stride)
+    """All windows of an image, no side of it under the window, as the localizer lays them."""
+    layout = localizer.layout(*image.shape[:2])
+    return [np.asarray(layout.cut(image, position)) for position in layout.positions]
 
 
 def _full_logits(localizer: Localizer, batch: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dinolizer.model.features import as_batch, extract
+from dinolizer.model.batches import as_batch
+from dinolizer.model.features import extract
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.training import Fit, fit_head
 from dinolizer.study.crossfit import Windows

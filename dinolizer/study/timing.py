@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from dinolizer.model.features import as_batch
+from dinolizer.model.batches import as_batch
 from dinolizer.model.localizer import Localizer
 from dinolizer.study.loops import (
     BATCH,
