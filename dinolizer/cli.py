@@ -103,9 +103,9 @@ def localize(
     images of one folder or manifest, however many, get a row each in DIR/localized.parquet; run
     again, an interrupted run goes on.
     """
-    from dinolizer.data.listing import Shard, read_listing
+    from dinolizer.bulk.listing import Shard, read_listing
+    from dinolizer.bulk.run import scan
     from dinolizer.model.localizer import Localizer
-    from dinolizer.model.scan import scan
 
     with _one_sentence():
         many = [path for path in paths if path.is_dir() or path.suffix.lower() == ".csv"]
@@ -193,7 +193,7 @@ def merge(
     ],
 ) -> None:
     """Merge the tables of all shards of a run into one; refuse doubles, gaps and other settings."""
-    from dinolizer.data.merging import merge as run
+    from dinolizer.bulk.merging import merge as run
 
     with _one_sentence():
         rows = run(folders, out)
@@ -230,7 +230,7 @@ def fetch(
 
             typer.echo(f"{run(from_file)}  {BACKBONES[name].licence}")
         elif name == "photos":
-            from dinolizer.data.photos import fetch_photos
+            from dinolizer.pocket.photos import fetch_photos
 
             fetch_photos(out)
             typer.echo(f"{out}  DIV2K, for academic research")
@@ -285,7 +285,7 @@ def train(
 
         from dinolizer.data.manifest import read_manifest
         from dinolizer.model.backbones import load_backbone
-        from dinolizer.model.variants import train as run
+        from dinolizer.training.recipes import train as run
 
         run(
             pd.concat([read_manifest(path) for path in manifests], ignore_index=True),
@@ -314,7 +314,7 @@ def pretrain(
     ] = None,
 ) -> None:
     """Make the pocket weights from a folder of photographs; an interrupted run goes on."""
-    from dinolizer.model.assets import pretrain as run
+    from dinolizer.pocket.build import pretrain as run
 
     with _one_sentence():
         run(photos, out, device)
@@ -343,7 +343,7 @@ def evaluate(
     They go into the cache. What is there is not computed again; run again, an interrupted run goes
     on, and any number of shards may run at the same time.
     """
-    from dinolizer.data.listing import Shard
+    from dinolizer.bulk.listing import Shard
     from dinolizer.study.jobs import evaluate as run
 
     with _one_sentence():

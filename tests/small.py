@@ -1,11 +1,13 @@
 """Small things for tests: a backbone of random weights, timm's own transformer, and a manifest."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -13,6 +15,9 @@ from dinolizer.data.images import write_image
 from dinolizer.data.manifest import write_manifest
 from dinolizer.model.backbones import Backbone, BackboneSpec
 from dinolizer.model.head import make_head
+from dinolizer.model.localizer import Localizer
+from dinolizer.model.windows import Reduce
+from dinolizer.study.heads import card_for
 
 
 def build_small_vit() -> VisionTransformer:
@@ -96,3 +101,20 @@ def small_manifest(
         )
     write_manifest(pd.DataFrame(rows), folder / "manifest.csv")
     return folder / "manifest.csv"
+
+
+def small_localizer(
+    stride: int = 28, reduce: Reduce = "sum", classes: int = 1
+) -> tuple[Localizer, list[int]]:
+    """A localizer, and a list that grows by the windows of every batch through its backbone."""
+    backbone = small_backbone()
+    passed: list[int] = []
+    backbone.model.patch_embed.register_forward_hook(
+        lambda _module, inputs, _output: passed.append(len(inputs[0]))
+    )
+    card = replace(card_for(backbone, about=""), stride=stride, reduce=reduce)
+    return Localizer(backbone, random_head(backbone.dim, classes), card), passed
+
+
+def random_image(height: int, width: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)

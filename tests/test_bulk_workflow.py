@@ -13,8 +13,8 @@ import yaml
 from PIL import Image
 from small import random_head
 
-from dinolizer.data.ledger import read_rows
-from dinolizer.data.listing import read_listing
+from dinolizer.bulk.listing import read_listing
+from dinolizer.bulk.table import read_rows
 from dinolizer.model.backbones import load_backbone
 from dinolizer.model.head import HeadCard, save_head
 from dinolizer.paths import ROOT
@@ -27,8 +27,8 @@ import os, signal, sys
 from pathlib import Path
 from dinolizer.cli import app
 if "1/2" in sys.argv and not Path("killed").exists():
-    from dinolizer.data.ledger import Ledger
-    from dinolizer.model import scan
+    from dinolizer.bulk.table import Ledger
+    from dinolizer.bulk import run as scan
     scan.PART_ROWS = 1
     write = Ledger.write
     def write_or_die(self, rows):

@@ -15,15 +15,15 @@ from PIL import Image
 from small import random_head, small_backbone
 from torch import Tensor, nn
 
+from dinolizer.bulk.stream import localize_many
 from dinolizer.errors import InputError
 from dinolizer.model import batches, localization
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.batches import BYTES_PER_PIXEL, batch_size
-from dinolizer.model.bulk import localize_many
-from dinolizer.model.features import extract
 from dinolizer.model.head import HeadCard
 from dinolizer.model.localization import Localization, gathered
 from dinolizer.model.localizer import Localizer
+from dinolizer.training.tokens import extract
 
 CPU = torch.device("cpu")
 

@@ -20,9 +20,9 @@ from dinolizer.model.backbones import Backbone, load_backbone, weights_hash
 from dinolizer.model.batches import Batches, Pixels, as_batch, batch_size, placed
 from dinolizer.model.head import HeadCard, load_head
 from dinolizer.model.localization import Localization, gathered
-from dinolizer.model.losses import probabilities
 from dinolizer.model.modes import Layout, lay_out, pick_mode
 from dinolizer.paths import ASSETS
+from dinolizer.training.losses import probabilities
 
 __all__ = ["Localization", "Localizer"]
 

@@ -8,7 +8,7 @@ import timm
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 
-from dinolizer.model.pocket import (
+from dinolizer.model.pocket_vit import (
     PATCH,
     ROTARY_PATCH,
     WINDOW,

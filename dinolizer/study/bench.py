@@ -9,15 +9,15 @@ import pandas as pd
 import torch
 
 from dinolizer.data.manifest import read_pair
-from dinolizer.data.photos import load_photo
 from dinolizer.model.backbones import load_backbone
 from dinolizer.model.head import make_head
 from dinolizer.model.localizer import Localizer
-from dinolizer.study.crossfit import card_for, read_windows
+from dinolizer.pocket.photos import load_photo
+from dinolizer.study.heads import card_for, read_windows
 from dinolizer.study.loops import MONAI_INSTALLED
-from dinolizer.study.material import gather
 from dinolizer.study.refit import training
 from dinolizer.study.results import Results
+from dinolizer.study.setup import gather
 from dinolizer.study.timing import WITHOUT_MONAI, measured_peaks, side_by_side
 
 BIG = "untrained-bfree"

@@ -17,9 +17,9 @@ def time_panels(
 
     Parameters
     ----------
-    points : of `dinolizer.study.cost.seconds_by_pixels`; every round is a point.
-    fitted : of `dinolizer.study.cost.line_fit`.
-    stages : of `dinolizer.study.cost.stage_seconds`; the axis is logarithmic.
+    points : of `dinolizer.study.experiments.cost.seconds_by_pixels`; every round is a point.
+    fitted : of `dinolizer.study.experiments.cost.line_fit`.
+    stages : of `dinolizer.study.experiments.cost.stage_seconds`; the axis is logarithmic.
     note : the footer.
     """
     figure = empty_figure(2.9, note)
@@ -57,7 +57,7 @@ def roofline(limits: pd.DataFrame, note: str) -> Figure:
 
     Parameters
     ----------
-    limits : of `dinolizer.study.cost.limits`.
+    limits : of `dinolizer.study.experiments.cost.limits`.
     note : the footer.
     """
     arithmetic, least, most, measured = (line for _, line in limits.iterrows())
@@ -100,7 +100,7 @@ def mode_panels(table: pd.DataFrame, lost: float, note: str) -> Figure:
 
     Parameters
     ----------
-    table : of `dinolizer.study.cost.mode_table`.
+    table : of `dinolizer.study.experiments.cost.mode_table`.
     lost : IoU that a fast mode may lose; a dotted line.
     note : the footer.
     """

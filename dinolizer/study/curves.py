@@ -22,8 +22,8 @@ def size_curves(
 
     Parameters
     ----------
-    tables : of `dinolizer.study.sizes.by_size`, by what the share is of; those without a line are
-        left out.
+    tables : of `dinolizer.study.experiments.sizes.by_size`, by what the share is of; those without
+        a line are left out.
     threshold : share of the window at which half is missed, and its interval; nan for none.
     claimed : range of the shares below which the paper says that edits are missed.
     note : the footer.
@@ -100,7 +100,7 @@ def layer_curves(table: pd.DataFrame, note: str) -> Figure:
 
     Parameters
     ----------
-    table : of `dinolizer.study.ablations.compare`, by ``backbone`` and ``layer``.
+    table : of `dinolizer.study.experiments.ablations.compare`, by ``backbone`` and ``layer``.
     note : the footer.
     """
     figure = empty_figure(3.0, note)

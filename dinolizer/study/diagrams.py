@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dinolizer.study.labels import CLASS_NAMES
+from dinolizer.study.experiments.labels import CLASS_NAMES
 from dinolizer.study.plots import empty_figure, line_look
 
 LEAST = 5
@@ -72,8 +72,8 @@ def policy_panels(iou: pd.DataFrame, marked: pd.DataFrame, note: str) -> Figure:
 
     Parameters
     ----------
-    iou : of `dinolizer.study.label_tables.localization`.
-    marked : of `dinolizer.study.label_tables.marked_shares`; only unedited pixels are drawn.
+    iou : of `dinolizer.study.experiments.label_tables.localization`.
+    marked : of `marked_shares` there; only unedited pixels are drawn.
     note : the footer.
     """
     figure = empty_figure(3.5, note)
@@ -95,7 +95,7 @@ def confusion_matrices(table: pd.DataFrame, note: str) -> Figure:
 
     Parameters
     ----------
-    table : of `dinolizer.study.label_tables.confusion`; every cell shows its share and interval.
+    table : of `confusion` there; every cell shows its share and interval.
     note : the footer.
     """
     sorts = list(table["seen"].unique())

@@ -4,14 +4,14 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from dinolizer.data.listing import Shard
+from dinolizer.bulk.listing import Shard
 from dinolizer.model.backbones import load_backbone
 from dinolizer.paths import PROFILES, named_file
-from dinolizer.study.comparison import Contenders
-from dinolizer.study.material import gather, images_to_degrade
+from dinolizer.study.experiments.robustness import CASES, QUALITY_GRID, largest_of_each_photo
+from dinolizer.study.methods import Contenders
 from dinolizer.study.parameters import parameters_for, read_defaults
 from dinolizer.study.parts import Part, benchmark_parts, degraded_parts, rows_of
-from dinolizer.study.robustness import CASES, QUALITY_GRID, largest_of_each_photo
+from dinolizer.study.setup import gather, images_to_degrade
 
 GATHERED = inspect.signature(gather).parameters.keys() - {"window"}
 """Names of a profile's parameters that decide which images there are."""

@@ -14,11 +14,11 @@ from torch.nn import functional as F
 from dinolizer.data.manifest import read_pair
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.localizer import Localizer
-from dinolizer.model.stack import Stack
-from dinolizer.study.crossfit import Windows, card_for
 from dinolizer.study.evaluation import Row, edited_truth
+from dinolizer.study.heads import Windows, card_for
 from dinolizer.study.metrics import counts
 from dinolizer.study.samples import Sample, enlarged, own_logits
+from dinolizer.training.stack import Stack
 
 Maps = Callable[[NDArray[np.uint8], Row], Tensor]
 """Takes an image, uint8 (H, W, 3), and its row of the manifest; gives logits (K, H, W)."""

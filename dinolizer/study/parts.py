@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import pandas as pd
 from tqdm.auto import tqdm
 
-from dinolizer.study.comparison import Contenders
+from dinolizer.study.cache import source_hash, stored
 from dinolizer.study.evaluation import evaluate_all
-from dinolizer.study.robustness import Case
-from dinolizer.study.store import source_hash, stored
+from dinolizer.study.experiments.robustness import Case
+from dinolizer.study.methods import Contenders
 
 IMAGES = 100
 """At most so many in a part: minutes of work, whatever the machine."""

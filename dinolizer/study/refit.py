@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dinolizer.model.batches import as_batch
-from dinolizer.model.features import extract
 from dinolizer.model.localizer import Localizer
-from dinolizer.model.training import Fit, fit_head
-from dinolizer.study.crossfit import Windows
+from dinolizer.study.heads import Windows
 from dinolizer.study.loops import backbone_alone, cut
 from dinolizer.study.timing import ALONE, REPEATS, Line, measure
+from dinolizer.training.heads import Fit, fit_head
+from dinolizer.training.tokens import extract
 
 RERUN = "fit a head, backbone re-run"
 EXTRACT = "extract tokens"
@@ -45,7 +45,7 @@ def training(
     localizer
         Its backbone is used.
     images, windows
-        As `dinolizer.study.crossfit.read_windows` cut them; the windows of the last `HELD_OUT`
+        As `dinolizer.study.heads.read_windows` cut them; the windows of the last `HELD_OUT`
         photographs are only measured.
     peaks, repeats
         As in `measure`.

@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dinolizer.data.crops import TRAIN, Crops
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone, BackboneSpec
-from dinolizer.model.features import extract
-from dinolizer.model.stack import Stack
-from dinolizer.study.crossfit import POLICY, Windows, read_windows
-from dinolizer.study.material import Material
-from dinolizer.study.material import some_rows as some_rows
+from dinolizer.study.heads import POLICY, Windows, read_windows
+from dinolizer.study.setup import Material
+from dinolizer.study.setup import some_rows as some_rows
+from dinolizer.training.crops import TRAIN, Crops
+from dinolizer.training.stack import Stack
+from dinolizer.training.tokens import extract
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def window_sample(material: Material, windows: Windows) -> Sample:
     Parameters
     ----------
     windows
-        Of ``material.test``, see `dinolizer.study.crossfit.read_windows`.
+        Of ``material.test``, see `dinolizer.study.heads.read_windows`.
     """
     rows = material.test.loc[material.test.index.repeat(len(windows.positions))]
     return _cross_fitted(material, rows, windows.targets)

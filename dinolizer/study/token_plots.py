@@ -19,7 +19,7 @@ def similarity_maps(table: pd.DataFrame, note: str) -> Figure:
 
     Parameters
     ----------
-    table : of `dinolizer.study.representations.cka_table`.
+    table : of `dinolizer.study.experiments.representations.cka_table`.
     note : the footer.
     """
     names = list(dict.fromkeys([*table["first"], *table["second"]]))
@@ -95,7 +95,7 @@ def token_pictures(
     images : uint8 (H, W, 3), RGB.
     truths : float (h, w), the share of each patch that is edited.
     pictures : from a backbone to float (h, w, 3) of each crop, see
-        `dinolizer.study.representations.pca_pictures`.
+        `dinolizer.study.experiments.representations.pca_pictures`.
     titles : one per crop, above it.
     note : the footer.
     """

@@ -1,0 +1,1 @@
+"""A million pictures: listed, streamed through the localizer, kept in a table."""

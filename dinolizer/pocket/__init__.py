@@ -1,0 +1,1 @@
+"""The embedded demonstration: photographs, generators, forgeries, pre-training."""

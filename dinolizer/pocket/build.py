@@ -1,0 +1,227 @@
+"""The making of the pocket assets, from a folder of photographs to four files and their cards."""
+
+import json
+import os
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from dinolizer.data.images import find_images, read_image
+from dinolizer.errors import InputError
+from dinolizer.model.backbones import BACKBONES, load_backbone, pick_device
+from dinolizer.model.head import HeadCard, save_head
+from dinolizer.model.pocket_vit import build_learned, build_pocket_vit, build_rotary
+from dinolizer.paths import atomic
+from dinolizer.pocket.forging import CONDITIONS, FAMILIES, HELD_OUT, LEARNED, forge
+from dinolizer.pocket.generation import random_crops, train_generator
+from dinolizer.pocket.generators import GENERATORS
+from dinolizer.pocket.pretraining import MAKERS, PAIRS, build_pool, pretrain_backbone
+from dinolizer.training.heads import fit_head
+from dinolizer.training.tokens import extract, patch_targets
+
+LICENCE = "Apache-2.0"
+STEPS_PER_LOSS = 50
+"""Steps over which the losses in a card are averaged."""
+BACKBONE_STEPS = {"vit": 3200, "learned": 1600, "rotary": 1600}
+"""The last two are made alike, to be compared with each other."""
+BUILDERS = {"vit": build_pocket_vit, "learned": build_learned, "rotary": build_rotary}
+GENERATOR_STEPS = {"autoencoder": 1600, "heldout": 1600, "inpainter": 900, "transposed": 900}
+HEAD_CROPS_PER_CASE = 40
+
+
+def pretrain(
+    photos: Path,
+    out: Path,
+    device: str | None = None,
+    *,
+    generator_steps: Mapping[str, int] = GENERATOR_STEPS,
+    backbone_steps: Mapping[str, int] = BACKBONE_STEPS,
+    rounds: int = 2,
+    seed: int = 0,
+    about: str = "",
+) -> None:
+    """Make the generators, the backbones and the head of the pocket profile.
+
+    Checkpoints are kept in ``out/checkpoints``; run again, an interrupted run goes on, and what is
+    finished is not made again.
+
+    Parameters
+    ----------
+    photos
+        Folder of photographs, at least two, no side under 160 pixels.
+    out
+        Folder of the weights: ``pocket-<name>.safetensors``, each with a ``.json`` card.
+    device
+        ``cpu`` or ``cuda``; by default the GPU where there is one.
+    generator_steps, backbone_steps
+        Steps of each generator's and of each backbone's training.
+    rounds
+        Crops forged of each photograph with each generator.
+    seed
+        Decides everything random.
+    about
+        What the photographs are, for the cards.
+
+    Raises
+    ------
+    InputError
+        For too few or too small photographs.
+    """
+    place = pick_device(device)
+    pictures = _read_photos(photos)
+    checkpoints = out / "checkpoints"
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    workers = 4 if place.type == "cuda" else 0
+    card = {"photographs": len(pictures), "about": about or photos.name}
+    for number, name in enumerate(GENERATORS, start=seed + 1):
+        checkpoint = checkpoints / f"{name}.pt"
+        if not (out / f"pocket-{name}.safetensors").exists():
+            steps = generator_steps[name]
+            generator = train_generator(
+                name,
+                pictures,
+                steps=steps,
+                checkpoint=checkpoint,
+                device=place,
+                seed=number,
+                workers=workers,
+            )
+            _save(out, name, generator, checkpoint, card | {"seed": number, "steps": steps})
+    missing = [name for name in BUILDERS if not (out / f"pocket-{name}.safetensors").exists()]
+    if missing:
+        pool = build_pool(pictures, rounds, seed, out)
+    for name in missing:
+        checkpoint = checkpoints / f"{name}.pt"
+        steps = backbone_steps[name]
+        backbone = pretrain_backbone(
+            BUILDERS[name],
+            pool,
+            steps=steps,
+            checkpoint=checkpoint,
+            device=place,
+            seed=seed,
+            workers=workers,
+        )
+        made = {
+            "seed": seed,
+            "steps": steps,
+            "rounds": rounds,
+            "generators": MAKERS,
+            "batch": 2 * PAIRS,
+        }
+        _save(out, name, backbone, checkpoint, card | made)
+    if not (out / "pocket-head.safetensors").exists():
+        fit_pocket_head(
+            pictures, out, seed=seed, device=place, about=json.dumps(card | {"seed": seed})
+        )
+
+
+def fit_pocket_head(
+    pictures: Sequence[NDArray[np.uint8]],
+    out: Path,
+    *,
+    seed: int,
+    device: torch.device,
+    about: str,
+) -> None:
+    """Fit the head that is shipped, on forgeries of the pre-training's photographs."""
+    backbone = load_backbone("pocket", weights=out / "pocket-vit.safetensors", device=device)
+    spec = BACKBONES["pocket"]
+    images, masks = _forgeries(pictures, spec.window, seed, out)
+    tokens = extract(backbone, images)
+    fit = fit_head(tokens, patch_targets(masks, spec.patch), seed=seed)
+    head_card = HeadCard(
+        backbone=spec.name,
+        backbone_hash=backbone.hash,
+        policy="pristine",
+        window=spec.window,
+        stride=spec.stride,
+        small="pad",
+        about=about,
+    )
+    save_head(out / "pocket-head.safetensors", fit.head, head_card)
+
+
+def _forgeries(
+    pictures: Sequence[NDArray[np.uint8]], side: int, seed: int, assets: Path
+) -> tuple[list[NDArray[np.uint8]], NDArray[np.bool_]]:
+    """Forge crops in every way but with the generator that is held out."""
+    cases = [("none", "real"), *((family, "sp") for family in FAMILIES)]
+    cases += [(family, kind) for family in LEARNED for kind in ("fr", "reencoded")]
+    cases = [case for case in cases if case[0] != HELD_OUT]
+    images, masks = [], []
+    for number in range(HEAD_CROPS_PER_CASE):
+        for index, (generator, kind) in enumerate(cases):
+            rng = np.random.default_rng([seed, number, index])
+            crop, foreign = random_crops(pictures, 2, side, rng)
+            forgery = forge(
+                crop,
+                generator,
+                kind,
+                seed=[seed, number, index, 1],
+                foreign=foreign,
+                grain=bool(number % 2) and kind in ("sp", "fr"),
+                condition=CONDITIONS[number // 2 % len(CONDITIONS)],
+                assets=assets,
+            )
+            images.append(forgery.image)
+            masks.append(forgery.mask)
+    return images, np.stack(masks)
+
+
+def _read_photos(folder: Path) -> list[NDArray[np.uint8]]:
+    paths = find_images([folder])
+    pictures = [read_image(path) for path in paths]
+    small = [
+        path
+        for path, picture in zip(paths, pictures, strict=True)
+        if min(picture.shape[:2]) < BACKBONES["pocket"].window
+    ]
+    if small:
+        raise InputError(
+            f"{small[0]} has a side under {BACKBONES['pocket'].window} pixels, but crops of that "
+            "size are taken; leave it out of the folder."
+        )
+    if len(pictures) < 2:
+        raise InputError(
+            f"The folder {folder} holds {len(pictures)} photograph, but at least two are needed."
+        )
+    return pictures
+
+
+def _save(
+    out: Path, name: str, model: nn.Module, checkpoint: Path, card: dict[str, object]
+) -> None:
+    """Write weights in half precision, and their card."""
+    weights = {key: _half(value) for key, value in model.state_dict().items()}
+    run = torch.load(checkpoint, weights_only=True)
+    losses = run["losses"]
+    card |= {
+        "parameters": sum(value.numel() for value in model.parameters()),
+        "seconds": round(run["seconds"]),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, "
+        f"trained on {next(model.parameters()).device.type}",
+        "torch": str(torch.__version__),
+        "licence": LICENCE,
+        "steps_per_loss": STEPS_PER_LOSS,
+        "losses": [
+            round(statistics.fmean(losses[first : first + STEPS_PER_LOSS]), 4)
+            for first in range(0, len(losses), STEPS_PER_LOSS)
+        ],
+    }
+    path = out / f"pocket-{name}.safetensors"
+    with atomic(path.with_suffix(".json")) as draft:
+        draft.write_text(json.dumps(card, indent=2) + "\n")
+    with atomic(path) as draft:  # last: where the weights are, the card is
+        save_file(weights, draft)
+
+
+def _half(tensor: Tensor) -> Tensor:
+    return (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()

@@ -1,0 +1,198 @@
+"""The images of a study that forges its own: of photographs, the same for the same seed."""
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+
+from dinolizer.data.images import read_image, write_image
+from dinolizer.data.manifest import AUTHENTIC_KINDS, read_manifest, write_manifest
+from dinolizer.errors import InputError
+from dinolizer.paths import ASSETS, PACKAGE, cache_dir
+from dinolizer.pocket.forging import CONDITIONS, FAMILIES, HELD_OUT, LEARNED, Forgery, forge
+from dinolizer.pocket.generators import DOWNSAMPLING
+
+MARGIN = 64
+"""By how many pixels a side of the images is longer than a window: four windows overlap in each."""
+PROCESSES = 2
+CODE = ("forgeries", "forging", "generators", "masks", "degradations", "images")
+"""Modules that the images depend on."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one image is made; ``path`` and ``photo`` are the photograph's file and name."""
+
+    path: Path
+    photo: str
+    side: int
+    generator: str
+    kind: str
+    grain: bool
+    condition: str
+    seed: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the image's file, without its suffix."""
+        grain = "-grain" if self.grain else ""
+        return f"{self.photo}-{self.generator}-{self.kind}{grain}-{self.condition}-{self.seed[1]}"
+
+
+def recipes(photos: Mapping[str, Path], side: int, seed: int, rounds: int) -> Iterator[Recipe]:
+    """List every image: photographs x generators and kinds x grain x conditions, ``rounds`` times.
+
+    Every case and every photograph comes alike often; the held-out family is among them.
+    """
+    makers = [
+        ("none", "real"),
+        *((family, "sp") for family in FAMILIES),
+        *((family, "fr") for family in LEARNED),
+        *((family, "reencoded") for family in LEARNED),
+    ]
+    cases = product(
+        range(rounds), enumerate(photos.items()), enumerate(makers), enumerate(CONDITIONS)
+    )
+    for round_, (photo, (name, path)), (maker, (generator, kind)), (number, condition) in cases:
+        for grain in (False,) if kind in AUTHENTIC_KINDS else (False, True):
+            yield Recipe(
+                path,
+                name,
+                side,
+                generator,
+                kind,
+                grain,
+                condition,
+                (seed, round_, photo, maker, number, int(grain)),
+            )
+
+
+def make(recipe: Recipe) -> Forgery:
+    """Forge one image from a random crop of its photograph.
+
+    What an auto-encoder puts into the mask comes from another crop of the same photograph,
+    mirrored: so no content of a photograph is found in an image of another.
+
+    Raises
+    ------
+    InputError
+        If the photograph cannot be read, or is smaller than the crop.
+    """
+    rng = np.random.default_rng((*recipe.seed, 1))
+    photo = read_image(recipe.path)
+    if min(photo.shape[:2]) < recipe.side:
+        raise InputError(
+            f"The photograph {recipe.path} is {photo.shape[1]}x{photo.shape[0]}, but both sides "
+            f"must have {recipe.side} pixels: take it out of the folder, or a larger one."
+        )
+    crop, foreign = _crop(photo, recipe.side, rng), _crop(photo, recipe.side, rng)[:, ::-1]
+    return forge(
+        crop,
+        recipe.generator,
+        recipe.kind,
+        seed=list(recipe.seed),
+        foreign=foreign,
+        grain=recipe.grain,
+        condition=recipe.condition,
+    )
+
+
+def build(photos: Mapping[str, Path], window: int, seed: int = 0, rounds: int = 1) -> pd.DataFrame:
+    """Make the images, or find them in the cache.
+
+    Parameters
+    ----------
+    photos
+        Names and files, see `dinolizer.pocket.photos.photo_paths`.
+    window
+        Side of the backbone's window, in pixels; the images are `MARGIN` pixels larger, cut to a
+        multiple of what the generators need.
+    seed
+        Decides everything random.
+    rounds
+        Images for each combination of photograph, generator, kind, grain and condition; 66 images
+        a photograph in one round.
+
+    Returns
+    -------
+    DataFrame
+        A manifest (see `dinolizer.data.manifest`) with the further columns ``grain`` (bool),
+        ``condition`` and ``seen`` (bool: whether any training meets the generator). Images and
+        masks are square PNG files.
+
+    Raises
+    ------
+    InputError
+        See `make`.
+    """
+    side = (window + MARGIN) // DOWNSAMPLING * DOWNSAMPLING
+    folder = cache_dir() / "images" / _key(photos, side, seed, rounds)
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".draft-"))
+        try:
+            _write(draft, recipes(photos, side, seed, rounds))
+            draft.chmod(0o755)
+            draft.rename(folder)
+        except OSError:
+            if not folder.exists():  # else another process has made the same meanwhile
+                raise
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    return read_manifest(folder / "manifest.csv")
+
+
+def _write(folder: Path, all_recipes: Iterable[Recipe]) -> None:
+    rows = Parallel(PROCESSES)(delayed(_write_one)(folder, recipe) for recipe in all_recipes)
+    write_manifest(pd.DataFrame(rows), folder / "manifest.csv")
+
+
+def _write_one(folder: Path, recipe: Recipe) -> dict[str, object]:
+    torch.set_num_threads(1)
+    forgery = make(recipe)
+    authentic = recipe.kind in AUTHENTIC_KINDS
+    image, mask = f"{recipe.name}.png", "" if authentic else f"{recipe.name}-mask.png"
+    write_image(folder / image, forgery.image)
+    if mask:
+        write_image(folder / mask, np.uint8(255) * forgery.mask.astype(np.uint8))
+    return {
+        "image": image,
+        "mask": mask,
+        "authentic": authentic,
+        "dataset": "forgeries",
+        "generator": recipe.generator,
+        "kind": recipe.kind,
+        "background": "reencoded" if recipe.kind in ("fr", "reencoded") else "real",
+        "split": "cross-fit",
+        "group": recipe.photo,
+        "width": recipe.side,
+        "height": recipe.side,
+        "area": float(forgery.mask.mean()),
+        "grain": recipe.grain,
+        "condition": recipe.condition,
+        "seen": recipe.generator != HELD_OUT,
+    }
+
+
+def _crop(photo: NDArray[np.uint8], side: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    top, left = (int(rng.integers(length - side + 1)) for length in photo.shape[:2])
+    return np.ascontiguousarray(photo[top : top + side, left : left + side])
+
+
+def _key(photos: Mapping[str, Path], side: int, seed: int, rounds: int) -> str:
+    """Hash of all that the images depend on: the choices, the files and the code."""
+    digest = hashlib.sha256(f"{list(photos)} {side} {seed} {rounds}".encode())
+    weights = [ASSETS / f"pocket-{name}.safetensors" for name in LEARNED]
+    code = [PACKAGE / "data" / f"{name}.py" for name in CODE]
+    for path in (*photos.values(), *code, *weights):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,208 @@
+"""Image-level pre-training of the pocket backbones: real photographs against generated ones.
+
+As B-Free does, each generated image has its real twin in the same batch: the same crop of the same
+photograph under the same compression and noise, so that nothing but the traces of generation tells
+one from the other. Only image-level labels are used.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.transforms.functional import normalize
+from tqdm.auto import tqdm
+
+from dinolizer.data.degradations import gaussian_noise, jpeg
+from dinolizer.model.backbones import IMAGENET_MEAN, IMAGENET_STD
+from dinolizer.model.pocket_vit import WINDOW
+from dinolizer.pocket.forging import CLASSICAL, match_grain, synthesise
+from dinolizer.pocket.generation import random_crops
+from dinolizer.pocket.masks import log_uniform_area, random_mask
+from dinolizer.training.optimisation import optimise
+
+Image = NDArray[np.uint8]
+
+MAKERS = (*CLASSICAL, "autoencoder", "transposed", "inpainter")
+"""Generators of the pre-training: not the one that the study holds out."""
+POOL_CROP = 160
+"""Side of the crops that are forged once and kept, in pixels."""
+CROP = WINDOW
+"""Side of the crops that a backbone trains on, in pixels."""
+PAIRS = 16
+"""Real and generated twins in a batch."""
+SHRINK = (0.5, 1.0)
+"""Photographs are shrunk by a factor in this range first, which wipes out the traces of their own
+compression: these must not tell real from generated."""
+WHOLE_SHARE = 0.3
+"""Share of the learned forgeries whose background, too, comes out of the generator."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Crops of photographs and what a generator made of them.
+
+    Attributes
+    ----------
+    real, output
+        uint8 ``(N, POOL_CROP, POOL_CROP, 3)`` RGB.
+    mask
+        bool ``(N, POOL_CROP, POOL_CROP)``, True where the generator was asked for new content.
+    learned
+        bool ``(N,)``, whether the generator re-synthesises the background too.
+    """
+
+    real: Image
+    output: Image
+    mask: NDArray[np.bool_]
+    learned: NDArray[np.bool_]
+
+
+def build_pool(photos: Sequence[Image], rounds: int, seed: int, assets: Path) -> Pool:
+    """Forge ``rounds`` crops of every photograph with every generator of `MAKERS`.
+
+    Parameters
+    ----------
+    photos
+        uint8 ``(H, W, 3)`` each; shrunk, no side may be under `POOL_CROP`.
+    assets
+        Folder of the generators' weights.
+    """
+    rng = np.random.default_rng(seed)
+    count = rounds * len(photos) * len(MAKERS)
+    real = np.empty((count, POOL_CROP, POOL_CROP, 3), np.uint8)
+    output = np.empty_like(real)
+    mask = np.empty((count, POOL_CROP, POOL_CROP), bool)
+    makers = np.array(MAKERS * (rounds * len(photos)))
+    for index in tqdm(range(count), desc="forging", unit="crop", mininterval=5):
+        photo = photos[index // len(MAKERS) % len(photos)]
+        foreign = photos[int(rng.integers(len(photos)))]
+        real[index], other = (
+            random_crops([_shrink(p, rng)], 1, POOL_CROP, rng)[0] for p in (photo, foreign)
+        )
+        mask[index] = random_mask(POOL_CROP, POOL_CROP, log_uniform_area(rng), rng)
+        output[index] = synthesise(real[index], mask[index], makers[index], other, rng, assets)
+    return Pool(real, output, mask, ~np.isin(makers, CLASSICAL))
+
+
+def draw_pairs(pool: Pool, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Draw real and generated twins.
+
+    Returns
+    -------
+    images, labels
+        float32 ``(2 * count, 3, CROP, CROP)`` in [0, 1], the real half first, and float32
+        ``(2 * count,)``, 1 for generated.
+    """
+    pairs = [_draw_pair(pool, rng) for _ in range(count)]
+    images = np.stack([real for real, _ in pairs] + [fake for _, fake in pairs])
+    labels = torch.arange(2 * count).ge(count).float()
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, labels
+
+
+def pretrain_backbone(
+    build: Callable[[], nn.Module],
+    pool: Pool,
+    *,
+    steps: int,
+    checkpoint: Path,
+    device: torch.device,
+    seed: int,
+    workers: int = 0,
+) -> nn.Module:
+    """Pre-train a pocket backbone on photographs and on what the generators make of them.
+
+    Parameters
+    ----------
+    build
+        Of `dinolizer.model.pocket_vit`.
+    pool
+        Of `build_pool`.
+    steps, checkpoint, workers
+        As in `optimise`.
+    device, seed
+        Where to train, and what decides everything random.
+
+    Returns
+    -------
+    Module
+        What ``build`` built, in eval mode.
+    """
+    torch.manual_seed(seed)
+    model = build().to(device)
+
+    def draw(step: int) -> tuple[Tensor, Tensor]:
+        return draw_pairs(pool, PAIRS, np.random.default_rng([seed, step]))
+
+    def loss_of(images: Tensor, labels: Tensor) -> Tensor:
+        logits = model(normalize(images, IMAGENET_MEAN, IMAGENET_STD)).squeeze(1)
+        return F.binary_cross_entropy_with_logits(logits, labels)
+
+    optimise(
+        model,
+        draw,
+        loss_of,
+        steps=steps,
+        learning_rate=1e-3,
+        checkpoint=checkpoint,
+        label="backbone",
+        workers=workers,
+    )
+    return model.eval()
+
+
+def _shrink(photo: Image, rng: np.random.Generator) -> Image:
+    lowest = max(SHRINK[0], POOL_CROP / min(photo.shape[:2]))
+    scale = rng.uniform(lowest, SHRINK[1])
+    size = (
+        max(POOL_CROP, round(photo.shape[1] * scale)),
+        max(POOL_CROP, round(photo.shape[0] * scale)),
+    )
+    method = int(
+        rng.choice([cv2.INTER_AREA, cv2.INTER_CUBIC, cv2.INTER_LINEAR, cv2.INTER_LANCZOS4])
+    )
+    return np.asarray(cv2.resize(photo, size, interpolation=method), np.uint8)
+
+
+def _draw_pair(pool: Pool, rng: np.random.Generator) -> tuple[Image, Image]:
+    index = rng.integers(len(pool.real))
+    window = _window_on(pool.mask[index], rng)
+    real, output, mask = (array[index][window] for array in (pool.real, pool.output, pool.mask))
+    if pool.learned[index] and rng.random() < WHOLE_SHARE:
+        fake = output
+    else:
+        fake = np.where(mask[..., None], output, real)
+    if rng.random() < 0.5:
+        fake = match_grain(fake, mask, rng)
+    if rng.random() < 0.5:
+        real, fake = real[:, ::-1], fake[:, ::-1]
+    return _as_met(real, fake, rng)
+
+
+def _window_on(mask: NDArray[np.bool_], rng: np.random.Generator) -> tuple[slice, slice]:
+    """Choose a window of side `CROP` that holds a random pixel of the mask."""
+    rows, columns = np.nonzero(mask)
+    pixel = rng.integers(len(rows))
+    slices = []
+    for position in (rows[pixel], columns[pixel]):
+        low = max(0, position - CROP + 1)
+        high = min(position, POOL_CROP - CROP)
+        start = int(rng.integers(low, high + 1))
+        slices.append(slice(start, start + CROP))
+    return slices[0], slices[1]
+
+
+def _as_met(real: Image, fake: Image, rng: np.random.Generator) -> tuple[Image, Image]:
+    """Put both twins through the same light noise and compression, or neither."""
+    if rng.random() < 0.35:
+        std = rng.uniform(0.5, 5)
+        real, fake = gaussian_noise(real, std, rng), gaussian_noise(fake, std, rng)
+    if rng.random() < 0.45:
+        quality = int(rng.integers(60, 100))
+        real, fake = jpeg(real, quality), jpeg(fake, quality)
+    return real, fake

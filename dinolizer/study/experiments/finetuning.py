@@ -1,0 +1,222 @@
+"""Backbones trained end to end, held against frozen ones on the same crops."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dinolizer.model.backbones import Backbone, unfrozen
+from dinolizer.model.batches import batch_size
+from dinolizer.model.lora import Lora, adapted
+from dinolizer.study.experiments.ablations import compare
+from dinolizer.study.experiments.sizes import window_rows
+from dinolizer.study.samples import Sample
+from dinolizer.training.heads import fit_stack
+from dinolizer.training.losses import dice_loss
+from dinolizer.training.network import Network
+from dinolizer.training.stack import Stack
+
+FROZEN, LORA, FULL = TRAININGS = ("frozen", "LoRA", "full")
+LEARNING_RATES = {LORA: 1e-3, FULL: 3e-5}
+"""Highest learning rate of each: the best of four on forgeries of photographs that no study uses,
+for the small backbones."""
+WEIGHT_DECAY = 0.01
+BATCH = 16
+TESTED = 0.4
+"""Share of the photographs that a draw tests, where photographs are cross-fitted."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What one training learns from, and what it is tested on.
+
+    Attributes
+    ----------
+    seed
+        Of the draw, of the order of its crops and of an adapter's start.
+    train
+        int ``(n,)``: numbers of crops, as many images as there are, drawn with replacement.
+    test
+        int ``(m,)``: numbers of crops of photographs that are not in ``train``.
+    """
+
+    seed: int
+    train: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+
+def draws(sample: Sample, seeds: Sequence[int]) -> list[Draw]:
+    """Draw what each training learns from and is tested on.
+
+    Where photographs are cross-fitted, each draw tests the next `TESTED` of them in an order of
+    the first seed, round and round, so that the draws test all alike; else all that is tested.
+
+    Parameters
+    ----------
+    sample
+        Of one crop of each image.
+    seeds
+        One for each draw.
+    """
+    learnt = sample.train.any(0).numpy()
+    groups = sample.rows["group"].to_numpy(str)
+    made = []
+    for number, seed in enumerate(seeds):
+        test = sample.fold >= 0
+        if len(sample.train) > 1:
+            photos = np.random.default_rng(seeds[0]).permutation(np.unique(groups))
+            count = max(1, round(TESTED * len(photos)))
+            test = np.isin(groups, np.take(photos, number * count + np.arange(count), mode="wrap"))
+        own = np.flatnonzero(learnt & ~test)
+        drawn = np.random.default_rng((seed, 1)).choice(own, len(own))
+        made.append(Draw(seed, drawn, np.flatnonzero(test)))
+    return made
+
+
+def train_and_test(
+    backbone: Backbone,
+    images: Sequence[NDArray[np.uint8]],
+    tokens: Tensor,
+    sample: Sample,
+    drawn: Sequence[Draw],
+    *,
+    trainings: Sequence[str] = TRAININGS,
+    epochs: int,
+    steps: int,
+) -> pd.DataFrame:
+    """Train a head on the frozen backbone, then both together, and score all of them.
+
+    Training end to end starts from the head that was fitted on the frozen tokens, as an untrained
+    head would first spoil what the backbone knows (Kumar et al., "Fine-Tuning can Distort
+    Pretrained Features and Underperform Out-of-Distribution", ICLR 2022).
+
+    Parameters
+    ----------
+    images, tokens, sample
+        uint8 ``(H, W, 3)`` each, their tokens and labels; see
+        `dinolizer.study.samples.crop_sample`.
+    drawn
+        See `draws`.
+    trainings
+        Some of `TRAININGS`, the frozen one among them.
+    epochs
+        Of the heads on frozen tokens.
+    steps
+        Of the end-to-end trainings, `BATCH` crops each.
+
+    Returns
+    -------
+    A row per tested crop, draw and training, as of `sizes.window_rows`, with the
+    columns ``backbone, training, seed``.
+    """
+    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+    weights = torch.zeros(len(drawn), len(pixels))
+    for number, draw in enumerate(drawn):
+        weights[number] = torch.from_numpy(np.bincount(draw.train, minlength=len(pixels)))
+    stack = Stack(len(drawn), tokens.shape[1])
+    fit_stack(stack, tokens, sample.targets, weights, epochs=epochs, seed=drawn[0].seed)
+    rows = []
+    for number, draw in enumerate(drawn):
+        tested = torch.from_numpy(draw.test)
+        for training in trainings:
+            if training == FROZEN:
+                head = stack.linear(number).cpu()
+                logits = head(tokens[tested].float())
+            else:
+                network = _network(backbone, training, draw.seed)
+                network.start_from(stack, number)
+                _train(network, pixels, sample.targets, draw, LEARNING_RATES[training], steps)
+                logits = _logits(network, pixels[tested])
+            name = {"backbone": backbone.spec.name, "training": training, "seed": draw.seed}
+            rows.append(window_rows(logits, _of(sample, draw.test), [name]))
+    return pd.concat(rows, ignore_index=True)
+
+
+def training_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """IoU of every backbone and training, for generators that trainings meet and for others.
+
+    Returns
+    -------
+    A line for each: ``generators`` (``"seen"`` or ``"held out"``), ``backbone, training`` and what
+    `ablations.compare` gives, ``change`` being against the same backbone frozen.
+    Crops without an edit count in both.
+    """
+    tables = []
+    for generators, edited in (("seen", rows["seen"]), ("held out", ~rows["seen"])):
+        if not (edited & rows["iou"].notna()).any():
+            continue
+        for name, own in rows[edited | rows["iou"].isna()].groupby("backbone", sort=False):
+            table = compare(own, ["training"], {"training": FROZEN}, seed)
+            tables.append(table.assign(generators=generators, backbone=name))
+    table = pd.concat(tables, ignore_index=True)
+    return table[["generators", "backbone", *table.columns[:-2]]]
+
+
+def difference(
+    rows: pd.DataFrame, first: str, second: str, seed: int = 0
+) -> tuple[float, float, float]:
+    """Macro IoU of one backbone less that of another, crop by crop, and its 95 % interval.
+
+    Parameters
+    ----------
+    rows
+        Of `train_and_test`, of one training; crops without an edit are left out.
+    first, second
+        Values of the column ``backbone``.
+    seed
+        Of the bootstrap over photographs.
+    """
+    table = compare(rows, ["backbone"], {"backbone": second}, seed)
+    line = table.set_index("backbone").to_dict("index")[first]
+    return line["change"], line["change_low"], line["change_high"]
+
+
+def _network(backbone: Backbone, training: str, seed: int) -> Network:
+    learning = adapted(backbone, Lora(), seed) if training == LORA else unfrozen(backbone)
+    return Network(learning, classes=1).to(backbone.device)
+
+
+def _train(
+    network: Network, pixels: Tensor, targets: Tensor, draw: Draw, rate: float, steps: int
+) -> None:
+    """Minimise soft Dice with AdamW; the learning rate rises at first and falls to 0."""
+    device = network.mean.device
+    learned = [value for value in network.parameters() if value.requires_grad]
+    optimiser = torch.optim.AdamW(learned, lr=rate, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, max_lr=rate, total_steps=steps, pct_start=0.1
+    )
+    rng = np.random.default_rng((draw.seed, 2))
+    passes = -(-steps * BATCH // len(draw.train))
+    order = np.concatenate([rng.permutation(draw.train) for _ in range(passes)])
+    for step in range(steps):
+        chosen = torch.from_numpy(order[step * BATCH : (step + 1) * BATCH])
+        loss = dice_loss(network(pixels[chosen].to(device)), targets[chosen].to(device))
+        optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        optimiser.step()
+        schedule.step()
+
+
+@torch.inference_mode()
+def _logits(network: Network, pixels: Tensor) -> Tensor:
+    """float32 ``(N, 1, h, w)`` on the CPU."""
+    device = network.mean.device
+    batches = pixels.split(batch_size(device))
+    return torch.cat([network(batch.to(device)).cpu() for batch in batches])
+
+
+def _of(sample: Sample, chosen: NDArray[np.int64]) -> Sample:
+    """Some of the crops, all of them tested."""
+    numbers = torch.from_numpy(chosen)
+    return replace(
+        sample,
+        targets=sample.targets[numbers],
+        rows=sample.rows.iloc[chosen].reset_index(drop=True),
+        fold=np.zeros(len(chosen), dtype=np.int64),
+        train=sample.train[:, numbers],
+    )

@@ -1,0 +1,324 @@
+"""What tokens hold: how alike two backbones are, how far tokens agree, what tells patches apart.
+
+Tokens are ``(N, D, h, w)`` of N crops, on the CPU. Every number has a 95 % interval by a bootstrap
+over photographs (see `dinolizer.study.metrics.bootstrap_means`).
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from torch import Tensor
+from torch.nn import functional as F
+
+from dinolizer.data.degradations import Step, degrade
+from dinolizer.model.backbones import Backbone
+from dinolizer.study.experiments.labels import CLASS_NAMES
+from dinolizer.study.metrics import (
+    bootstrap_draws,
+    bootstrap_means,
+    macro_mean,
+    percentile_interval,
+)
+from dinolizer.study.samples import Sample
+from dinolizer.training.tokens import extract_layers
+
+RESAMPLES = 500
+"""Of the intervals of CKA, for which whole matrices are drawn."""
+BLOCKS = 20
+"""Photographs are put together into at most so many blocks for these."""
+PURE = 0.9
+"""Share of a patch that is of one class, at least, for it to count as of that class."""
+DEGRADED: tuple[Step, ...] = (
+    *(("jpeg", quality) for quality in (90, 70, 50)),
+    *(("noise", std) for std in (3, 7, 11)),
+)
+"""Levels of the grids of `dinolizer.data.degradations`, from mild to strong."""
+SENSED = 100
+"""Crops that are degraded for it, at most."""
+PATCHES = 20_000
+"""Most patches that a classifier is fitted on, drawn by the seed."""
+
+
+def linear_cka(first: Tensor, second: Tensor) -> float:
+    """Linear centred kernel alignment of two sets of features of the same n things.
+
+    ``|Y'X|^2 / (|X'X| |Y'Y|)`` of centred features, in Frobenius norms (Kornblith et al.,
+    "Similarity of Neural Network Representations Revisited", ICML 2019, equation 1 with linear
+    kernels). It is biased upwards where n is not much larger than the number of features.
+
+    Parameters
+    ----------
+    first, second
+        ``(n, p)`` and ``(n, q)``.
+
+    Returns
+    -------
+    From 0 to 1, the same up to rotation and scale; nan where a set is constant.
+    """
+    x, y = (features.double() - features.double().mean(0) for features in (first, second))
+    return _alignment(x.T @ y, x.T @ x, y.T @ y)
+
+
+def cka_table(
+    layers: Mapping[tuple[str, int], Tensor], groups: Sequence[str], seed: int = 0
+) -> pd.DataFrame:
+    """Linear CKA of every two layers, of one backbone or two, on tokens at the same places.
+
+    Parameters
+    ----------
+    layers
+        From backbone and layer to tokens of the same crops; finer grids are averaged to the
+        coarsest one.
+    groups
+        ``(N,)``: the photograph of each crop.
+    seed
+        Of the bootstrap.
+
+    Returns
+    -------
+    A line per pair, each once: ``first, first_layer, second, second_layer, cka, low, high``.
+    """
+    grid = min((tuple(tokens.shape[2:]) for tokens in layers.values()), key=np.prod)
+    photos, photo = np.unique(np.asarray(groups), return_inverse=True)
+    blocks = torch.from_numpy(photo * min(BLOCKS, len(photos)) // len(photos))
+    features = {name: _features(tokens, grid) for name, tokens in layers.items()}
+    names = list(features)
+    pairs = [(a, b) for number, a in enumerate(names) for b in names[number:]]
+    count = int(blocks.max()) + 1
+    of_blocks = {(a, b): _products(features[a], features[b], blocks) for a, b in pairs}
+    drawn = np.concatenate([np.ones((1, count)), *bootstrap_draws(count, seed, RESAMPLES)])
+    found: dict[object, list[float]] = {pair: [] for pair in pairs}
+    for some in torch.from_numpy(drawn).float().split(50):  # all at once would take gigabytes
+        moments = {pair: _centred(products, some) for pair, products in of_blocks.items()}
+        for first, second in pairs:
+            own = (moments[first, second], moments[first, first], moments[second, second])
+            found[first, second] += map(_alignment, *own)
+    lines = []
+    for first, second in pairs:
+        value, *resampled = found[first, second]
+        ends = (np.nan, np.nan) if count < 2 else percentile_interval(np.array(resampled))
+        lines.append((*first, *second, value, *ends))
+    columns = ["first", "first_layer", "second", "second_layer", "cka", "low", "high"]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def autocorrelation(
+    tokens: Tensor, patch: int, groups: Sequence[str], seed: int = 0
+) -> pd.DataFrame:
+    """Correlation of tokens with those some way off, across or down, in the same crop.
+
+    ``sum <t_i - m, t_j - m> / sum |t_i - m|^2``, each as a mean over its pairs and places, with m
+    the mean of all tokens. What is left far off is what the tokens of a crop have in common.
+
+    Returns
+    -------
+    A line per distance, up to half the grid: ``lag`` (patches), ``distance`` (pixels) and
+    ``correlation`` with its interval.
+    """
+    centred = tokens.float() - tokens.float().mean((0, 2, 3), keepdim=True)
+    power = centred.square().sum(1).mean((1, 2))
+    lines = []
+    for lag in range(1, max(tokens.shape[2:]) // 2 + 1):
+        across = (centred[..., lag:] * centred[..., :-lag]).sum(1)
+        down = (centred[:, :, lag:] * centred[:, :, :-lag]).sum(1)
+        shared = torch.cat([across.flatten(1), down.flatten(1)], dim=1).mean(1)
+        found = _ratio(shared, power, groups, seed)
+        lines.append({"lag": lag, "distance": lag * patch, **_named("correlation", found)})
+    return pd.DataFrame(lines)
+
+
+def change(
+    tokens: Tensor, after: Tensor, groups: Sequence[str], seed: int = 0
+) -> tuple[float, float, float]:
+    """How far tokens move, against how far apart two tokens are that have nothing in common.
+
+    ``mean |t' - t|^2 / (2 mean |t - m|^2)``, with m the mean of all tokens: 0 where nothing moves,
+    1 where t' is as far from t as any other token.
+
+    Returns
+    -------
+    change, low, high.
+    """
+    before = tokens.float()
+    moved = (after.float() - before).square().sum(1).mean((1, 2))
+    spread = (before - before.mean((0, 2, 3), keepdim=True)).square().sum(1).mean((1, 2))
+    return _ratio(moved, 2 * spread, groups, seed)
+
+
+def change_table(
+    backbone: Backbone,
+    images: Sequence[NDArray[np.uint8]],
+    groups: Sequence[str],
+    layers: Sequence[int],
+    seed: int = 0,
+) -> pd.DataFrame:
+    """`change` of the tokens of each layer after each of `DEGRADED`.
+
+    Parameters
+    ----------
+    images, groups
+        uint8 ``(H, W, 3)`` crops, and the photograph of each.
+
+    Returns
+    -------
+    A line for each degradation, level and layer: ``degradation, level, layer`` and ``change`` with
+    its interval.
+    """
+    before = extract_layers(backbone, images, layers)
+    lines = []
+    for name, level in DEGRADED:
+        degraded = [degrade(name, level, image, seed + n) for n, image in enumerate(images)]
+        after = extract_layers(backbone, degraded, layers)
+        for layer in layers:
+            found = change(before[layer], after[layer], groups, seed)
+            line = {"degradation": name, "level": level, "layer": layer}
+            lines.append(line | _named("change", found))
+    return pd.DataFrame(lines)
+
+
+def told_apart(tokens: Tensor, sample: Sample, seed: int = 0) -> pd.DataFrame:
+    """Tell real, re-encoded and inpainted patches apart by their tokens, linearly.
+
+    The classifier is scikit-learn's linear discriminant analysis with shrunk covariance and equal
+    priors, of each fold fitted on the crops that it may be fitted on.
+
+    Parameters
+    ----------
+    tokens, sample
+        The labels are of three classes; patches of which less than `PURE` is of one are left out.
+    seed
+        Of the patches drawn.
+
+    Returns
+    -------
+    A row per tested crop and class that it has: ``image, group, family, seen, truth, correct``,
+    the last the share of its patches that is called right.
+    """
+    share, label = sample.targets.flatten(2).max(1)  # (N, h w)
+    pure = share >= PURE
+    features = tokens.flatten(2).transpose(1, 2)  # (N, h w, D)
+    tables = []
+    for fold, own in enumerate(sample.train):
+        tested = torch.from_numpy(sample.fold == fold)
+        learnt = (pure & own[:, None]).nonzero().numpy()
+        rng = np.random.default_rng((seed, fold))
+        learnt = rng.permutation(learnt)[:PATCHES]
+        known = label[learnt[:, 0], learnt[:, 1]].numpy()
+        if not tested.any() or len(np.unique(known)) < len(CLASS_NAMES):
+            continue
+        classifier = LinearDiscriminantAnalysis(
+            solver="lsqr", shrinkage="auto", priors=np.full(len(CLASS_NAMES), 1 / len(CLASS_NAMES))
+        )
+        classifier.fit(features[learnt[:, 0], learnt[:, 1]].float().numpy(), known)
+        crop, place = (pure & tested[:, None]).nonzero(as_tuple=True)
+        truth = label[crop, place].numpy()
+        called = classifier.predict(features[crop, place].float().numpy())
+        about = sample.rows.iloc[crop.numpy()][["image", "group", "family", "seen"]]
+        tables.append(
+            about.assign(truth=np.array(CLASS_NAMES)[truth], correct=called == truth)
+            .groupby([*about.columns, "truth"], sort=False)["correct"]
+            .mean()
+            .reset_index()
+        )
+    columns = ["image", "group", "family", "seen", "truth", "correct"]
+    return pd.concat(tables) if tables else pd.DataFrame(columns=columns)
+
+
+def accuracy_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Balanced accuracy, the mean over the classes of the share called right: a third by chance.
+
+    Parameters
+    ----------
+    rows
+        Of `told_apart`, with the columns ``backbone`` and ``layer``.
+
+    Returns
+    -------
+    A line for each backbone, layer and ``generators`` (``"seen"`` in training or ``"held out"``):
+    ``crops`` and ``accuracy`` with its interval. Real patches count in both.
+    """
+    lines = []
+    for (backbone, layer), own in rows.groupby(["backbone", "layer"], sort=False):
+        for generators, edited in (("seen", own["seen"]), ("held out", ~own["seen"])):
+            part = own[edited | (own["truth"] == CLASS_NAMES[0])]
+            if not edited.any():
+                continue
+            found = macro_mean(part["correct"], part["truth"], part["group"], seed=seed)
+            line = {"backbone": backbone, "layer": layer, "generators": generators}
+            line |= {"crops": part["image"].nunique(), **_named("accuracy", found)}
+            lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def accuracy_lead(
+    first: pd.DataFrame, second: pd.DataFrame, seed: int = 0
+) -> tuple[float, float, float]:
+    """Balanced accuracy of one backbone less that of another, of rows of `told_apart`, over the
+    crops and classes that both have."""
+    paired = first.merge(second, on=["image", "group", "family", "seen", "truth"])
+    lead = paired["correct_x"] - paired["correct_y"]
+    return macro_mean(lead, paired["truth"], paired["group"], seed=seed)
+
+
+def pca_pictures(tokens: Tensor, shown: Sequence[int]) -> list[NDArray[np.float64]]:
+    """The first three principal components of all tokens as red, green and blue.
+
+    Returns
+    -------
+    Of each crop in ``shown`` float ``(h, w, 3)`` from 0 to 1: from the 2nd to the 98th percentile
+    over all crops.
+    """
+    count, dim, height, width = tokens.shape
+    flat = tokens.float().permute(0, 2, 3, 1).reshape(-1, dim).numpy()
+    parts = PCA(3, random_state=0).fit_transform(flat)
+    low, high = np.quantile(parts, [0.02, 0.98], axis=0)
+    colours = np.clip((parts - low) / (high - low), 0, 1).reshape(count, height, width, 3)
+    return [np.asarray(colours[number]) for number in shown]
+
+
+def _features(tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """Tokens on a common grid, ``(N, places, D)``, less their mean."""
+    pooled = F.adaptive_avg_pool2d(tokens.float(), (grid[0], grid[1])).flatten(2).transpose(1, 2)
+    return pooled - pooled.mean((0, 1))
+
+
+def _products(x: Tensor, y: Tensor, blocks: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of each block of crops the sums of ``x y'``, of x and of y, and the number of tokens."""
+    parts = [
+        (x[blocks == block].flatten(0, 1), y[blocks == block].flatten(0, 1))
+        for block in range(int(blocks.max()) + 1)
+    ]
+    products = torch.stack([of_x.T @ of_y for of_x, of_y in parts])
+    x_sums, y_sums = (torch.stack([part[side].sum(0) for part in parts]) for side in (0, 1))
+    return products, x_sums, y_sums, torch.tensor([float(len(of_x)) for of_x, _ in parts])
+
+
+def _centred(of_blocks: tuple[Tensor, Tensor, Tensor, Tensor], drawn: Tensor) -> Tensor:
+    """Centred cross-products ``(R, p, q)`` of the blocks, as often as each was drawn, (R, B)."""
+    products, x_sums, y_sums, sizes = of_blocks
+    total = torch.tensordot(drawn, products, dims=1)
+    means = torch.einsum("rp,rq->rpq", drawn @ x_sums, drawn @ y_sums)
+    return total - means / (drawn @ sizes)[:, None, None]
+
+
+def _alignment(cross: Tensor, first: Tensor, second: Tensor) -> float:
+    """CKA of centred cross-products ``(p, q)``, ``(p, p)`` and ``(q, q)``."""
+    return (cross.square().sum() / (first.norm() * second.norm())).item()
+
+
+def _named(name: str, found: tuple[float, float, float]) -> dict[str, float]:
+    return dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))
+
+
+def _ratio(
+    above: Tensor, below: Tensor, groups: Sequence[str], seed: int
+) -> tuple[float, float, float]:
+    """Ratio of the means of two values of each crop, and its interval."""
+    means = [bootstrap_means(part.numpy(), groups, seed=seed) for part in (above, below)]
+    ends = percentile_interval(means[0] / means[1])
+    return float(above.mean() / below.mean()), *ends

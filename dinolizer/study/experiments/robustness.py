@@ -1,0 +1,138 @@
+"""Which degradations a robustness study applies, and how much of the IoU they leave.
+
+A case is a sequence of steps, applied in that order; without any, the image as it was.
+"""
+
+import pandas as pd
+
+from dinolizer.data.degradations import DEGRADATIONS, Step
+from dinolizer.study.evaluation import step_columns, summarise_robustness
+from dinolizer.study.methods import leads, mean_lead
+from dinolizer.study.metrics import bootstrap_means, percentile_interval
+
+Case = tuple[Step, ...]
+
+CLEAN: Case = ()
+SINGLE: list[Case] = [
+    ((name, level),) for name, curve in DEGRADATIONS.items() for level in curve.levels
+]
+"""Every level of every degradation."""
+FIRST: list[Step] = [("resize", 0.9), ("blur", 3), ("noise", 3), ("jpeg", 80)]
+"""What is done to an image before it is compressed for sharing; mild, and a choice of ours."""
+CHAIN_QUALITIES = (60, 90)
+CHAINS: list[Case] = [(first, ("jpeg", quality)) for first in FIRST for quality in CHAIN_QUALITIES]
+CASES: list[Case] = [CLEAN, *SINGLE, *CHAINS]
+QUALITIES = (50, 60, 70, 80, 90)
+"""Of the double compressions; on the JPEG grid of IMDL-BenCo (Ma et al., NeurIPS 2024)."""
+QUALITY_GRID: list[Case] = [
+    (("jpeg", first), ("jpeg", second)) for first in QUALITIES for second in QUALITIES
+]
+
+CLAIMED: dict[str, Case] = {
+    "resize": (("resize", 0.75),),
+    "noise": (("noise", 7),),
+    "jpeg": (("jpeg", 80),),
+    "double-jpeg": (("jpeg", 80), ("jpeg", 90)),
+}
+"""Where the paper's claims of robustness are decided: moderate levels, a choice of ours."""
+KEPT = 0.8
+"""Share of the IoU that must be left there for a claim to be supported, a choice of ours."""
+
+
+def label(case: Case) -> str:
+    """A case in words."""
+    return ", then ".join(f"{name} {level:g}" for name, level in case)
+
+
+def largest_of_each_photo(images: pd.DataFrame) -> pd.DataFrame:
+    """Of each photograph of a manifest the image with the largest edited share."""
+    return images.loc[images.groupby("group", sort=False)["area"].idxmax()].reset_index(drop=True)
+
+
+def rows_of(rows: pd.DataFrame, case: Case) -> pd.DataFrame:
+    """Those of the rows or lines of a table that are of one case."""
+    chosen = rows
+    for name, value in step_columns(case).items():
+        chosen = chosen[chosen[name].isna() if value != value else chosen[name] == value]
+    return chosen
+
+
+def share_kept(
+    rows: pd.DataFrame, case: Case, seed: int = 0, resamples: int = 2000
+) -> tuple[float, float, float]:
+    """Share of the IoU that is left after a case, with its 95 % interval.
+
+    Both IoUs are means over families of the same images; the interval is of their ratio, by a
+    bootstrap over photographs (see `dinolizer.study.metrics.bootstrap_means`).
+
+    Parameters
+    ----------
+    rows : of one method, of that case and of the images as they were.
+    case : one of this module's.
+    seed, resamples : of the bootstrap.
+
+    Returns
+    -------
+    share, low, high : 1 where nothing is lost; nan where nothing was found before, and the
+        interval where there are fewer than two photographs.
+    """
+    after, clean = rows_of(rows, case), rows_of(rows, CLEAN)
+    clean = clean[clean["image"].isin(after["image"])]
+    means, resampled = [], []
+    for part in (after, clean):
+        means.append(part.groupby("family")["iou"].mean().mean())
+        resampled.append(
+            bootstrap_means(
+                part["iou"], part["group"], strata=part["family"], seed=seed, resamples=resamples
+            )
+        )
+    if not means[1] > 0:
+        return float("nan"), float("nan"), float("nan")
+    found = resampled[1] > 0  # a draw in which nothing was found before has no share
+    if not found.any():
+        return float(means[0] / means[1]), float("nan"), float("nan")
+    ratios = resampled[0][found] / resampled[1][found]
+    return float(means[0] / means[1]), *percentile_interval(ratios)
+
+
+def lead_gained(rows: pd.DataFrame, method: str, seed: int = 0) -> tuple[float, float, float]:
+    """By how much a method's lead over the next best grows under degradations, in IoU.
+
+    It is the mean lead over all single degradations, less that on the images as they were (see
+    `dinolizer.study.methods.leads`).
+
+    Parameters
+    ----------
+    rows : of two methods or more, of the cases `CLEAN` and `SINGLE`.
+    method : whose lead.
+    seed : of the bootstrap over photographs.
+
+    Returns
+    -------
+    gain, low, high : the gain and its 95 % interval.
+    """
+    clean = rows["degradation"] == "none"
+    single = rows[~clean & (rows["before"] == "none")]
+    gained = leads(single, method).merge(
+        leads(rows[clean], method), on=["family", "group", "image"], suffixes=("", "_clean")
+    )
+    return mean_lead(gained.assign(lead=gained["lead"] - gained["lead_clean"]), seed)
+
+
+def quality_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Table of double compressions, of the rows of one method on the same images.
+
+    Returns
+    -------
+    A line for each pair of `QUALITIES`: ``first`` (text; ``"none"`` for a single compression),
+    ``second``, ``n_images, iou, iou_low, iou_high``.
+    """
+    firsts = {f"jpeg {quality}": str(quality) for quality in QUALITIES} | {"none": "none"}
+    chosen = rows[
+        (rows["degradation"] == "jpeg")
+        & rows["before"].isin(firsts)
+        & rows["level"].isin(QUALITIES)
+    ]
+    table = summarise_robustness(chosen, seed)
+    table = table.assign(first=table["before"].map(firsts), second=table["level"].astype(int))
+    return table[["first", "second", "n_images", "iou", "iou_low", "iou_high"]]

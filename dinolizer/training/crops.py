@@ -1,0 +1,147 @@
+"""Training crops of the images of a manifest."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+from torchvision import tv_tensors
+
+from dinolizer.data.manifest import read_pair, target
+from dinolizer.errors import InputError
+from dinolizer.training.augmentations import Augmentations, build_transform
+
+TRAIN = ("train", "training")
+VALIDATION = ("valid", "validation", "val")
+"""Names that datasets give these splits; rows of any other split are never read here."""
+
+
+class Crops(Dataset[tuple[Tensor, Tensor]]):
+    """Augmented crops with their labels; each is a function of the seed, the epoch and the row.
+
+    Item ``epoch * len(frame) + row`` is the crop of that row in that epoch (from 0), the same
+    whatever was drawn before it and in whichever process. Images with a side under the window are
+    continued by reflection, their labels too.
+
+    Parameters
+    ----------
+    frame
+        Rows of a manifest.
+    policy
+        One of `dinolizer.data.manifest.POLICIES`.
+    window, patch
+        In pixels; the window is a multiple of the patch.
+    seed
+        Of all crops.
+    augmentations
+        None: nothing but the crop.
+    """
+
+    def __init__(
+        self,
+        frame: pd.DataFrame,
+        policy: str,
+        window: int,
+        patch: int,
+        seed: int = 0,
+        augmentations: Augmentations | None = None,
+    ) -> None:
+        self.rows = frame[["image", "mask", "kind", "background"]].to_numpy(object)
+        self.policy, self.window, self.patch, self.seed = policy, window, patch, seed
+        self.transform = build_transform(window, augmentations)
+
+    def __len__(self) -> int:
+        """Rows, which is crops of one epoch."""
+        return len(self.rows)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what the crops are cut from: the paths and kinds of the rows, the sizes."""
+        rows = "\n".join("\t".join(row) for row in self.rows)
+        return hashlib.sha256(f"{self.window} {self.patch}\n{rows}".encode()).hexdigest()
+
+    def __getitem__(self, item: int) -> tuple[Tensor, Tensor]:
+        """Image uint8 ``(3, window, window)`` RGB, and the labels as `patch_shares`."""
+        epoch, row = divmod(item, len(self.rows))
+        image, labels = self._read(row)
+        state = np.random.SeedSequence([self.seed, epoch, row]).generate_state(1, np.uint64)
+        with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
+            torch.default_generator.manual_seed(int(state[0]))
+            crop, crop_labels = self.transform(
+                tv_tensors.Image(torch.from_numpy(image).permute(2, 0, 1)),
+                tv_tensors.Mask(torch.from_numpy(labels)),
+            )
+        shares = patch_shares(crop_labels.as_subclass(Tensor), self.policy, self.patch)
+        return crop.as_subclass(Tensor).contiguous(), shares
+
+    def _read(self, row: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Image (H, W, 3) and labels (H, W) of a row, with no side under the window."""
+        path, mask_path, kind, background = self.rows[row]
+        image, mask = read_pair({"image": path, "mask": mask_path})
+        labels = target(mask, kind, background, self.policy)
+        below, right = (max(0, self.window - side) for side in labels.shape)
+        if below or right:
+            # NumPy reflects again and again where the image is smaller than what is added.
+            image = np.pad(image, ((0, below), (0, right), (0, 0)), mode="reflect")
+            labels = np.pad(labels, ((0, below), (0, right)), mode="reflect")
+        return image, labels
+
+
+def crop_batches(
+    crops: Crops, items: Sequence[Sequence[int]], workers: int = 0, pin_memory: bool = False
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Crops and labels of each list of items, stacked, in the order of the lists.
+
+    Parameters
+    ----------
+    crops, items
+        See `Crops`; no list is empty.
+    workers
+        Processes that prepare crops ahead; the crops do not depend on it.
+    pin_memory
+        As in torch's ``DataLoader``: for a GPU.
+
+    Raises
+    ------
+    InputError
+        For an image or a mask that cannot be read, whichever process has met it.
+    """
+    loader = DataLoader(
+        crops,
+        batch_sampler=[list(some) for some in items],
+        num_workers=workers,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # or it would take from the caller's random numbers
+    )
+    try:
+        yield from loader
+    except InputError as error:
+        # From another process it comes with a traceback in its message, its own sentence last.
+        sentence = str(error).strip().splitlines()[-1]
+        raise InputError(sentence.removeprefix("dinolizer.errors.InputError: ")) from None
+
+
+def patch_shares(labels: Tensor, policy: str, patch: int) -> Tensor:
+    """Share of each patch that has a label.
+
+    Parameters
+    ----------
+    labels
+        uint8 ``(H, W)``, as `dinolizer.data.manifest.target` gives them; sides are multiples of
+        the patch.
+    policy, patch
+        As in `Crops`.
+
+    Returns
+    -------
+    Tensor
+        float32 in [0, 1]: ``(h, w)``, the share of label 1, or for three classes ``(3, h, w)``.
+    """
+    if policy != "three-class":
+        return F.avg_pool2d(labels[None].float(), patch)[0]
+    return F.avg_pool2d(F.one_hot(labels.long(), 3).permute(2, 0, 1).float(), patch)

@@ -1,0 +1,168 @@
+"""The backbone gives timm's own patch tokens, frozen, and knows its weights."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from small import SPEC, build_small_vit, small_backbone
+from torch import nn
+from torch.nn import functional as F
+
+from dinolizer.errors import InputError
+from dinolizer.model.backbones import BACKBONES, Backbone, load_backbone, weights_hash
+from dinolizer.model.pocket_vit import ResidualStem
+from dinolizer.model.specs import build
+
+
+@pytest.fixture
+def batch() -> torch.Tensor:
+    return torch.rand(2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
+
+
+def test_tokens_equal_timms_own_forward_without_class_token_and_four_registers(
+    batch: torch.Tensor,
+) -> None:
+    backbone = small_backbone()
+    mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.25, 0.3])
+    normalised = (batch - mean[:, None, None]) / std[:, None, None]
+    with torch.no_grad():
+        every = backbone.model.forward_features(normalised)  # (2, 1 + 4 + 16, 32), normed
+    assert every.shape == (2, 21, 32)
+    expected = every[:, 5:].reshape(2, 4, 4, 32).permute(0, 3, 1, 2)
+    tokens = backbone(batch)
+    assert tokens.shape == (2, 32, 4, 4)
+    torch.testing.assert_close(tokens, expected)
+
+
+def test_tokens_equal_a_forward_written_out_block_by_block(batch: torch.Tensor) -> None:
+    backbone = small_backbone()
+    model = backbone.model
+    with torch.no_grad():
+        x = (batch - backbone.mean) / backbone.std
+        x = model.patch_embed.proj(x).flatten(2).transpose(1, 2)  # (N, 16, 32)
+        prefix = [model.cls_token.expand(2, -1, -1), model.reg_token.expand(2, -1, -1)]
+        x = torch.cat([*prefix, x], dim=1) + model.pos_embed
+        for block in model.blocks:
+            x = x + block.attn(block.norm1(x))
+            x = x + block.mlp(block.norm2(x))
+        expected = model.norm(x)[:, 1 + 4 :].transpose(1, 2).reshape(2, 32, 4, 4)
+    torch.testing.assert_close(backbone(batch), expected)
+
+
+def test_the_pocket_backbone_too_gives_timms_patch_tokens_of_any_grid() -> None:
+    backbone = load_backbone("untrained-pocket", device="cpu")
+    batch = torch.rand(1, 3, 28, 70)
+    with torch.no_grad():
+        every = backbone.model.forward_features((batch - backbone.mean) / backbone.std)
+    expected = every[:, backbone.model.num_prefix_tokens :].transpose(1, 2).reshape(1, -1, 2, 5)
+    tokens = backbone(batch)
+    assert tokens.shape == (1, backbone.dim, 2, 5)
+    torch.testing.assert_close(tokens, expected)
+
+
+def test_it_stays_frozen_when_the_whole_is_trained(batch: torch.Tensor) -> None:
+    backbone = small_backbone()
+    whole = nn.Sequential(backbone, nn.Conv2d(32, 1, 1))
+    before = backbone(batch)
+    whole.train()
+    assert whole.training
+    assert not any(module.training for module in backbone.modules())
+    # The model has dropout of one half: in train mode no two forwards would agree.
+    torch.testing.assert_close(backbone(batch), before, rtol=0, atol=0)
+    whole(batch).sum().backward()
+    assert all(parameter.grad is None for parameter in backbone.parameters())
+    assert whole[1].weight.grad is not None
+    assert not backbone(batch).requires_grad
+
+
+def test_the_hash_is_of_sorted_names_shapes_and_float32_bytes() -> None:
+    module = nn.Linear(2, 1)
+    digest = hashlib.sha256()
+    for name, values in (("bias", module.bias), ("weight", module.weight)):
+        shape = "(1,)" if name == "bias" else "(1, 2)"
+        digest.update(f"{name} {shape}\n".encode() + values.detach().numpy().tobytes())
+    assert weights_hash(module) == digest.hexdigest()
+
+
+def test_the_hash_changes_with_one_weight_and_not_with_the_run() -> None:
+    assert small_backbone().hash == small_backbone().hash
+    assert small_backbone(seed=1).hash != small_backbone().hash
+    model = build_small_vit()
+    before = Backbone(SPEC, model).hash
+    with torch.no_grad():
+        model.blocks[0].mlp.fc1.bias[3] += 1e-3
+    assert Backbone(SPEC, model).hash != before
+
+
+def test_untrained_weights_are_the_same_every_time_and_leave_the_callers_random_numbers() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    first = load_backbone("untrained-pocket", device="cpu")
+    assert torch.rand(1) == expected
+    assert load_backbone("untrained-pocket", device="cpu").hash == first.hash
+
+
+def test_weights_from_a_file_are_used(tmp_path: Path) -> None:
+    model = build(BACKBONES["untrained-pocket"])
+    save_file(model.state_dict(), tmp_path / "weights.safetensors")
+    loaded = load_backbone("untrained-pocket", tmp_path / "weights.safetensors", "cpu")
+    assert loaded.hash == weights_hash(model)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [(None, "cannot be read"), (b"", "cannot"), (b"x" * 99, "cannot")]
+)
+def test_missing_or_damaged_weights_are_one_sentence(
+    content: bytes | None, says: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=says):
+        load_backbone("untrained-pocket", path, "cpu")
+
+
+def test_weights_of_another_model_are_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file({"norm.weight": torch.ones(3)}, path)
+    with pytest.raises(InputError, match="do not fit the model 'untrained-pocket'") as caught:
+        load_backbone("untrained-pocket", path, "cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_models_and_devices_are_one_sentence() -> None:
+    with pytest.raises(InputError, match=r"'dino', but it must be one of .*'pocket'"):
+        load_backbone("dino")
+    with pytest.raises(InputError, match="device is 'abacus'"):
+        load_backbone("untrained-pocket", device="abacus")
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (torch.zeros(1, 3, 56, 57), "56x57.*multiples of the patch of 14"),
+        (torch.zeros(3, 56, 56), "floating-point"),
+        (torch.zeros(1, 56, 56, 3), "floating-point"),
+        (torch.zeros(1, 3, 56, 56, dtype=torch.uint8), "uint8"),
+    ],
+)
+def test_other_batches_are_refused(bad: torch.Tensor, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        small_backbone()(bad)
+
+
+def test_the_pocket_stem_in_eval_mode_is_its_convolutions_and_norms_one_by_one() -> None:
+    stem = ResidualStem().eval()
+    batch = torch.rand(2, 3, 28, 56, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for norm in (stem.layers[1], stem.layers[4], stem.layers[7]):
+            for statistic in (norm.running_mean, norm.running_var, norm.weight, norm.bias):
+                statistic.uniform_(0.5, 2)
+        around = F.avg_pool2d(batch, 3, stride=1, padding=1, count_include_pad=False)
+        expected = stem.proj(stem.layers(8 * (batch - around)))
+        torch.testing.assert_close(stem(batch).permute(0, 3, 1, 2), expected)
+    stem(batch).sum().backward()  # also where it is trained with its statistics fixed
+    assert all(parameter.grad is not None for parameter in stem.parameters())

@@ -1,0 +1,129 @@
+"""The making of the pocket assets: the loop, the pairs of twins, and all of it in miniature."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from dinolizer.cli import app
+from dinolizer.data.images import write_image
+from dinolizer.errors import InputError
+from dinolizer.model.backbones import load_backbone
+from dinolizer.model.head import load_head
+from dinolizer.pocket import build as assets
+from dinolizer.pocket import pretraining
+from dinolizer.training.optimisation import optimise
+
+CPU = torch.device("cpu")
+
+
+def line(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    x = torch.from_numpy(np.random.default_rng(step).standard_normal((8, 2))).float()
+    return x, x @ torch.tensor([[2.0], [-1.0]])
+
+
+def fit(checkpoint: Path, steps: int, model: torch.nn.Module, fail_at: int = -1) -> list[float]:
+    def draw(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if step == fail_at:
+            raise KeyboardInterrupt
+        return line(step)
+
+    return optimise(
+        model,
+        draw,
+        lambda x, y: (model(x) - y).square().mean(),
+        steps=steps,
+        learning_rate=0.1,
+        checkpoint=checkpoint,
+        label="line",
+        save_every=10,
+    )
+
+
+def linear() -> torch.nn.Linear:
+    torch.manual_seed(0)
+    return torch.nn.Linear(2, 1)
+
+
+def test_an_interrupted_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    whole, interrupted, resumed = linear(), linear(), linear()
+    losses = fit(tmp_path / "whole.pt", 120, whole)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "part.pt", 120, interrupted, fail_at=25)
+    assert fit(tmp_path / "part.pt", 120, resumed) == losses
+    assert torch.equal(whole.weight, resumed.weight)
+    assert losses[-1] < 0.1 * losses[0]
+
+
+def test_a_finished_run_is_only_loaded(tmp_path: Path) -> None:
+    trained, loaded = linear(), linear()
+    fit(tmp_path / "a.pt", 20, trained)
+    fit(tmp_path / "a.pt", 20, loaded, fail_at=0)
+    assert torch.equal(trained.weight, loaded.weight)
+
+
+def test_twins_differ_only_by_the_generator(monkeypatch: pytest.MonkeyPatch) -> None:
+    side, crop = pretraining.POOL_CROP, pretraining.CROP
+    rng = np.random.default_rng(0)
+    real = rng.integers(60, 200, (1, side, side, 3), dtype=np.uint8)
+    mask = np.zeros((1, side, side), bool)
+    mask[0, 30:120, 30:120] = True
+    pool = pretraining.Pool(real, np.full_like(real, 255), mask, np.array([False]))
+    monkeypatch.setattr(pretraining, "match_grain", lambda image, _mask, _rng: image)
+    monkeypatch.setattr(pretraining, "_as_met", lambda one, other, _rng: (one, other))
+    images, labels = pretraining.draw_pairs(pool, 12, rng)
+    assert images.shape == (24, 3, crop, crop)
+    assert labels.tolist() == [0.0] * 12 + [1.0] * 12
+    for original, forged in zip(images[:12], images[12:], strict=True):
+        changed = (original != forged).any(dim=0)
+        assert changed.any()
+        assert (forged[:, changed] == 1).all()  # only where the generator's white was put
+
+
+def test_pretrain_makes_every_asset_and_takes_up_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DINOLIZER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(assets, "HEAD_CROPS_PER_CASE", 1)
+    rng = np.random.default_rng(0)
+    for number in range(2):
+        picture = rng.integers(0, 256, (232, 240, 3), dtype=np.uint8)
+        write_image(tmp_path / "photos" / f"{number}.png", picture)
+    out = tmp_path / "out"
+    quick = {
+        "generator_steps": dict.fromkeys(assets.GENERATOR_STEPS, 2),
+        "backbone_steps": dict.fromkeys(assets.BACKBONE_STEPS, 2),
+        "rounds": 1,
+    }
+    assets.pretrain(tmp_path / "photos", out, "cpu", **quick)
+    card = json.loads((out / "pocket-vit.json").read_text())
+    assert (card["photographs"], card["steps"], len(card["losses"])) == (2, 2, 1)
+    for name in ("learned", "rotary"):
+        made = load_backbone(f"pocket-{name}", weights=out / f"pocket-{name}.safetensors")
+        assert made.spec.window == made.model.patch_embed.grid_size[0] * made.spec.patch
+    backbone = load_backbone("pocket", weights=out / "pocket-vit.safetensors")
+    _, head, head_card = load_head(out / "pocket-head.safetensors", backbone)
+    assert head.weight.shape == (1, 192, 1, 1)
+    assert head_card.policy == "pristine"
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*.*")}
+    assets.pretrain(tmp_path / "photos", out, "cpu", **quick)
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*.*")} == before
+
+
+def test_a_folder_with_one_photograph_is_refused(tmp_path: Path) -> None:
+    write_image(tmp_path / "one.png", np.zeros((240, 240, 3), np.uint8))
+    with pytest.raises(InputError, match="at least two"):
+        assets.pretrain(tmp_path, tmp_path / "out", "cpu")
+
+
+def test_a_small_photograph_is_refused_by_name_at_the_shell(tmp_path: Path) -> None:
+    write_image(tmp_path / "photos" / "small.png", np.zeros((100, 300, 3), np.uint8))
+    result = CliRunner().invoke(
+        app, ["pretrain", str(tmp_path / "photos"), "--out", str(tmp_path / "out")]
+    )
+    assert result.exit_code == 1
+    assert "small.png has a side under 224 pixels" in result.stderr
+    assert not (tmp_path / "out").exists()

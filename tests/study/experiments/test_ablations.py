@@ -1,0 +1,77 @@
+"""Comparisons are of means over families, paired by image."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from dinolizer.study.experiments import ablations
+from dinolizer.study.samples import Sample
+
+
+def rows_of(variant: str, shift: float) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    count = 40
+    edited = np.arange(count) % 5 > 0
+    frame = pd.DataFrame(
+        {
+            "variant": variant,
+            "kind_of": "k",
+            "image": [f"i{number}" for number in range(count)],
+            "group": [str(number % 4) for number in range(count)],
+            "family": np.where(np.arange(count) < 10, "rare", "frequent"),
+            "iou": np.where(edited, rng.random(count) / 2 + shift, np.nan),
+            "marked": 0.25 + shift,
+        }
+    )
+    return pd.concat([frame.assign(seed=seed, iou=frame["iou"] + seed / 10) for seed in (0, 1)])
+
+
+def test_iou_is_macro_and_changes_are_paired() -> None:
+    rows = pd.concat([rows_of("a", 0.0), rows_of("b", 0.2)])
+    table = ablations.compare(rows, ["variant", "kind_of"], {"variant": "a", "kind_of": "k"})
+    a, b = (line for _, line in table.iterrows())
+    first = rows_of("a", 0.0).dropna()
+    families = [first.loc[first["family"] == name, "iou"].mean() for name in ("rare", "frequent")]
+    assert a["iou"] == pytest.approx(np.mean(families))
+    assert a["n"] == 32
+    assert a["iou_sd"] == pytest.approx(0.1 / np.sqrt(2))
+    assert a["change"] == a["change_low"] == a["change_high"] == 0
+    assert [b["change"], b["change_low"], b["change_high"]] == pytest.approx([0.2] * 3)
+    assert b["marked"] == pytest.approx(0.45)
+    assert a["iou_low"] < a["iou"] < a["iou_high"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("bfree", "forensic"),
+        ("pocket", "forensic"),
+        ("dinov2-base", "generic"),
+        ("dinov3-large", "generic"),
+        ("untrained-bfree", "untrained"),
+    ],
+)
+def test_what_a_backbone_was_trained_for(name: str, kind: str) -> None:
+    assert ablations.pretraining(name) == kind
+
+
+@pytest.mark.parametrize("shape", ablations.SHAPES)
+def test_every_shape_learns_and_names_its_heads(shape: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(96, 5, 4, 4, generator=generator)
+    targets = (tokens[:, :2].sum(1) > 1).float()
+    rows = pd.DataFrame({"image": [str(number) for number in range(96)]})
+    train = torch.stack([torch.arange(96) < 64, torch.arange(96) >= 32])
+    sample = Sample(targets, rows, np.zeros(96, int), train)
+    fitted = ablations.fit_shape(shape, ["dice", "bce"], tokens, sample, seeds=[3, 4], epochs=400)
+    assert [(name["loss"], name["seed"]) for name in fitted.names] == [
+        ("dice", 3),
+        ("dice", 4),
+        ("bce", 3),
+        ("bce", 4),
+    ]
+    assert len(fitted.stack.bias) == 2 * 2 * 2
+    with torch.no_grad():
+        right = ((fitted.stack(tokens)[:, :, 0] > 0) == (targets[:, None] > 0.5)).float()
+    assert right.mean((0, 2, 3)).min() > 0.85

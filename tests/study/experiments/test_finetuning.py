@@ -1,0 +1,145 @@
+"""Training end to end against a frozen backbone: who learns from what, and what may change."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from small import SPEC, small_backbone
+
+from dinolizer.model.backbones import unfrozen
+from dinolizer.study.experiments import finetuning
+from dinolizer.study.samples import Sample
+from dinolizer.training.tokens import extract
+
+PHOTOS = 5
+EACH = 8
+
+
+def material() -> tuple[list[np.ndarray], Sample]:
+    """Noise, of which the left half is brighter where it is edited; every fourth is held out."""
+    rng = np.random.default_rng(0)
+    count = PHOTOS * EACH
+    images = [rng.integers(60, 120, (SPEC.window, SPEC.window, 3), np.uint8) for _ in range(count)]
+    targets = torch.zeros(count, 4, 4)
+    for number in range(0, count, 2):
+        images[number][:, :28] += 60
+        targets[number, :, :2] = 1
+    photo = np.arange(count) % PHOTOS
+    seen = np.arange(count) % 4 > 0
+    rows = pd.DataFrame(
+        {
+            "image": [str(number) for number in range(count)],
+            "group": [f"photo {number}" for number in photo],
+            "family": np.where(seen, "seen", "held out"),
+            "kind": "sp",
+            "seen": seen,
+            "area": 0.5,
+            "share": targets.mean((1, 2)).numpy(),
+        }
+    )
+    train = (photo != np.arange(PHOTOS)[:, None]) & seen
+    return images, Sample(targets, rows, photo, torch.from_numpy(train))
+
+
+def test_no_draw_meets_the_photographs_that_it_tests_nor_the_held_out_generator() -> None:
+    _, sample = material()
+    drawn = finetuning.draws(sample, range(5))
+    tested = []
+    for draw in drawn:
+        learnt, test = (sample.rows.iloc[numbers] for numbers in (draw.train, draw.test))
+        assert not set(learnt["group"]) & set(test["group"])
+        assert learnt["seen"].all()
+        assert len(draw.train) == 3 * EACH - 6  # of 3 photographs, the held-out quarter apart
+        assert len(draw.test) == 2 * EACH
+        tested += list(test["group"].unique())
+    assert sorted(tested) == sorted(2 * [f"photo {number}" for number in range(PHOTOS)])
+    assert len({tuple(draw.train) for draw in drawn}) == 5
+
+
+def test_with_a_training_set_all_that_is_tested_is_tested_by_every_draw() -> None:
+    _, sample = material()
+    fold = np.repeat([-1, 0], [30, 10])
+    split = Sample(sample.targets, sample.rows, fold, torch.from_numpy(fold < 0)[None])
+    for draw in finetuning.draws(split, range(2)):
+        assert draw.test.tolist() == list(range(30, 40))
+        assert len(draw.train) == 30
+        assert draw.train.max() < 30
+
+
+def test_training_end_to_end_starts_from_the_frozen_one_and_learns(
+    tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DINOLIZER_CACHE", str(tmp_path))
+    images, sample = material()
+    backbone = small_backbone()
+    tokens = extract(backbone, images)
+    drawn = finetuning.draws(sample, range(2))
+    monkeypatch.setattr(finetuning, "LEARNING_RATES", dict.fromkeys(("LoRA", "full"), 1e-12))
+    still = finetuning.train_and_test(backbone, images, tokens, sample, drawn, epochs=2, steps=1)
+    assert list(still["training"].unique()) == ["frozen", "LoRA", "full"]
+    assert set(still["backbone"]) == {"small"}
+    by_training = dict(list(still.groupby("training")))
+    for name in ("LoRA", "full"):
+        assert by_training[name]["marked"].tolist() == by_training["frozen"]["marked"].tolist()
+    monkeypatch.setattr(finetuning, "LEARNING_RATES", {"LoRA": 1e-2, "full": 1e-2})
+    moved = finetuning.train_and_test(backbone, images, tokens, sample, drawn, epochs=1, steps=30)
+    iou = moved.groupby("training")["iou"].mean()
+    assert iou["full"] > iou["frozen"]
+    assert iou["LoRA"] > iou["frozen"]
+    assert backbone.hash == small_backbone().hash  # the backbone itself stays as it was
+    state = small_backbone().model.state_dict()
+    assert all(value.equal(state[name]) for name, value in backbone.model.state_dict().items())
+
+
+def test_an_unfrozen_copy_has_gradients_everywhere_and_the_original_none() -> None:
+    backbone = small_backbone()
+    free = unfrozen(backbone)
+    batch = torch.rand(1, 3, 56, 56)
+    assert free.tokens(batch).equal(backbone.tokens(batch))
+    free.tokens(batch).sum().backward()
+    learned = {name for name, value in free.model.named_parameters() if value.grad is not None}
+    assert learned == {name for name, _ in free.model.named_parameters()}
+    assert not any(value.requires_grad for value in backbone.parameters())
+
+
+def test_the_difference_of_two_backbones_is_of_the_same_crops() -> None:
+    """By hand: family f: 0.5 - 0.2 and 0.3 - 0.4, mean 0.1; family g: 0.4; over both 0.25."""
+    lines = [("f", "a", "1", 0.5, 0.2), ("f", "b", "2", 0.3, 0.4), ("g", "a", "3", 0.9, 0.5)]
+    rows = pd.DataFrame(
+        [
+            {"family": family, "group": group, "image": image, "backbone": name, "iou": iou}
+            | {"seed": 0, "marked": 0.0}
+            for family, group, image, *ious in lines
+            for name, iou in zip(("v2", "v3"), ious, strict=True)
+        ]
+    )
+    mean, low, high = finetuning.difference(rows, "v2", "v3")
+    assert mean == pytest.approx(0.25)
+    assert low <= mean <= high
+
+
+def test_the_table_has_seen_and_held_out_generators_apart() -> None:
+    """By hand: frozen 0.2 and 0.4 seen, 0.1 held out; trained 0.1 more seen, 0.05 less held out."""
+    rows = pd.DataFrame(
+        [
+            {
+                "backbone": "v2",
+                "training": training,
+                "seed": 0,
+                "image": str(number),
+                "group": str(number % 2),
+                "family": "g" if number < 2 else "h",
+                "seen": number != 2,
+                "iou": np.nan if number == 3 else iou + gain[number],
+                "marked": 0.25,
+            }
+            for training, gain in (("frozen", (0, 0, 0, 0)), ("full", (0.1, 0.1, -0.05, 0)))
+            for number, iou in enumerate((0.2, 0.4, 0.1, 0))
+        ]
+    )
+    table = finetuning.training_table(rows).set_index(["generators", "training"])
+    assert table["backbone"].tolist() == ["v2"] * 4
+    assert table["iou"].tolist() == pytest.approx([0.3, 0.4, 0.1, 0.05])
+    assert table["change"].tolist() == pytest.approx([0, 0.1, 0, -0.05])
+    assert table["n"].tolist() == [2, 2, 1, 1]
+    assert table["marked"].tolist() == [0.25] * 4

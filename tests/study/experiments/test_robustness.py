@@ -1,0 +1,96 @@
+"""What is left after degradations, against what is counted by hand."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dinolizer.data.degradations import DEGRADATIONS
+from dinolizer.study.evaluation import step_columns
+from dinolizer.study.experiments import robustness
+
+JPEG: robustness.Case = (("jpeg", 80),)
+TWICE: robustness.Case = (("jpeg", 80), ("jpeg", 90))
+
+
+def rows(case: robustness.Case, ious: dict[str, float], method: str = "own") -> pd.DataFrame:
+    """A row for each image, named by its family and its photo."""
+    lines: list[dict[str, Any]] = [
+        {"method": method, "image": image, "family": image[0], "group": image[1], "iou": iou}
+        | {"kind": "sp", "tp": 1, "fp": 0, "fn": 0, "tn": 0, "f1": iou, "best_iou": iou, "ap": iou}
+        | step_columns(case)
+        for image, iou in ious.items()
+    ]
+    return pd.DataFrame(lines)
+
+
+def test_every_level_is_a_case_and_every_claim_is_decided_by_one() -> None:
+    assert len(robustness.SINGLE) == sum(len(curve.levels) for curve in DEGRADATIONS.values())
+    known = [*robustness.SINGLE, *robustness.CHAINS, *robustness.QUALITY_GRID]
+    assert set(robustness.CLAIMED.values()) <= set(known)
+    assert {len(case) for case in robustness.CHAINS} == {2}
+    # A chain's first step alone is the end of its curve.
+    assert {(case[0],) for case in robustness.CHAINS} <= set(robustness.SINGLE)
+
+
+def test_the_share_that_is_kept_is_of_the_same_images() -> None:
+    clean = rows((), {"xa": 0.4, "xb": 0.8, "ya": 0.5, "yb": 0.7, "xc": 0.1})
+    after = rows(JPEG, {"xa": 0.2, "xb": 0.4, "ya": 0.5, "yb": 0.7})
+    share, low, high = robustness.share_kept(pd.concat([clean, after]), JPEG)
+    # Families: 0.3 and 0.6 of 0.6 and 0.6; the fifth image was not degraded.
+    assert share == pytest.approx(0.9 / 1.2)
+    # Photo a alone keeps 0.7 of 0.9, b alone 1.1 of 1.5.
+    assert (low, high) == pytest.approx((1.1 / 1.5, 0.7 / 0.9))
+
+
+def test_no_share_without_anything_found_and_no_interval_of_one_photo() -> None:
+    nothing = pd.concat([rows((), {"xa": 0, "xb": 0}), rows(JPEG, {"xa": 0.1, "xb": 0})])
+    assert np.isnan(robustness.share_kept(nothing, JPEG)).all()
+    single = pd.concat([rows((), {"xa": 0.5}), rows(JPEG, {"xa": 0.1})])
+    share, low, high = robustness.share_kept(single, JPEG)
+    assert share == pytest.approx(0.2)
+    assert np.isnan([low, high]).all()
+
+
+def test_cases_are_told_apart() -> None:
+    table = pd.concat([rows(case, {"xa": iou}) for case, iou in (((), 1), (JPEG, 2), (TWICE, 3))])
+    for case, iou in (((), 1), (JPEG, 2), (TWICE, 3), (TWICE[1:], None)):
+        found = robustness.rows_of(table, case)["iou"].tolist()
+        assert found == ([] if iou is None else [iou])
+
+
+def test_the_lead_grows_by_the_difference_of_two_leads() -> None:
+    table = pd.concat(
+        [
+            rows((), {"xa": 0.8, "xb": 0.8}),
+            rows((), {"xa": 0.6, "xb": 0.6}, "other"),
+            rows(JPEG, {"xa": 0.5, "xb": 0.6}),
+            rows((("noise", 3),), {"xa": 0.7, "xb": 0.8}),
+            rows(JPEG, {"xa": 0.1, "xb": 0.1}, "other"),
+            rows((("noise", 3),), {"xa": 0.3, "xb": 0.3}, "other"),
+            rows(TWICE, {"xa": 0.0, "xb": 0.0}),  # a chain: not counted
+        ]
+    )
+    # Leads of 0.2 before, 0.4 and 0.5 after.
+    gain, low, high = robustness.lead_gained(table, "own")
+    assert gain == pytest.approx(0.25)
+    assert (low, high) == pytest.approx((0.2, 0.3))
+
+
+def test_the_largest_edit_of_each_photo() -> None:
+    areas = [0.1, 0.3, 0.2, 0.5, 0.4]
+    images = pd.DataFrame({"image": list("abcde"), "group": list("ppqrr"), "area": areas})
+    few = robustness.largest_of_each_photo(images)
+    assert few["image"].tolist() == ["b", "c", "d"]
+
+
+def test_the_table_of_qualities_holds_pairs_and_single_compressions() -> None:
+    cases = [(), JPEG, TWICE, (("jpeg", 100),), (("blur", 3), ("jpeg", 90))]
+    parts = [rows(case, {"xa": 0.1 * number, "xb": 0.1}) for number, case in enumerate(cases)]
+    table = robustness.quality_table(pd.concat(parts))
+    assert table[["first", "second", "iou"]].to_numpy().tolist() == [
+        ["none", 80, pytest.approx(0.1)],
+        ["80", 90, pytest.approx(0.15)],
+    ]
+    assert table.loc[1, ["iou_low", "iou_high"]].tolist() == pytest.approx([0.1, 0.2])

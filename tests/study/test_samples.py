@@ -1,0 +1,208 @@
+"""Windows and crops keep to their images, and no head is asked about what it met."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from small import SPEC, small_backbone, small_manifest
+
+from dinolizer.data.manifest import read_manifest, read_pair
+from dinolizer.errors import InputError
+from dinolizer.study.heads import Windows, read_windows
+from dinolizer.study.maps import image_rows, maps_of_scales, own_maps
+from dinolizer.study.samples import (
+    Sample,
+    crop_sample,
+    edits,
+    enlarged,
+    half_edited,
+    joined,
+    own_logits,
+    read_sample,
+    some_numbers,
+    window_sample,
+)
+from dinolizer.study.setup import Material
+from dinolizer.training.stack import Stack
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DINOLIZER_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def crossfit(tmp_path: Path) -> Material:
+    """Nine images of three photographs; the generator of every third one is held out."""
+    frame = read_manifest(small_manifest(tmp_path / "a", 9, ("cross-fit",)))
+    frame["group"] = [("x", "y", "z")[number // 3] for number in range(9)]
+    frame["seen"] = frame["kind"] != "fr"
+    return Material(frame.assign(family=frame["generator"]), None, ())
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> Material:
+    """Twelve training images, six of them for validation, and six of a test."""
+    training = read_manifest(small_manifest(tmp_path / "train", 12))
+    tested = read_manifest(small_manifest(tmp_path / "test", 6, ("test",)))
+    return Material(tested.assign(family="other", seen=False), training, ())
+
+
+def numbered(folds: int, heads: int, dim: int) -> Stack:
+    """Heads that say their own number, whatever they see."""
+    stack = Stack(folds * heads, dim)
+    stack.bias.data = torch.arange(float(folds * heads))[:, None]
+    return stack
+
+
+def test_no_photograph_is_tested_by_a_head_that_met_it(crossfit: Material) -> None:
+    images, sample = crop_sample(crossfit, SPEC)
+    assert (len(images), sample.train.shape, set(sample.fold)) == (9, (3, 9), {0, 1, 2})
+    seen = crossfit.test["seen"].to_numpy()
+    for fold, met in enumerate(sample.train.numpy()):
+        assert not met[sample.fold == fold].any()
+        assert np.array_equal(met, (sample.fold != fold) & seen)
+    alone = Material(crossfit.test.assign(group="x"), None, ())
+    with pytest.raises(InputError, match="two photographs or more"):
+        crop_sample(alone, SPEC)
+
+
+def test_with_a_training_set_its_crops_are_fitted_and_the_tests_are_tested(split: Material) -> None:
+    images, sample = crop_sample(split, SPEC)
+    assert len(images) == 6 + 6  # six of the split ``train``, all of the test
+    assert np.array_equal(sample.fold, np.repeat([-1, 0], 6))
+    assert np.array_equal(sample.train.numpy(), (sample.fold < 0)[None])
+    assert sample.rows["family"].tolist() == ["none"] * 6 + ["other"] * 6
+    images, sample = crop_sample(split, SPEC, count=2, tested=False)
+    assert (len(images), sample.train.all().item()) == (2, True)
+    unfit = split.train.assign(split="test") if split.train is not None else None
+    with pytest.raises(InputError, match="no row of the split 'train'"):
+        crop_sample(Material(split.test, unfit, ()), SPEC)
+
+
+def test_shares_are_those_of_the_crop_and_repeat_with_the_seed(crossfit: Material) -> None:
+    images, sample = crop_sample(crossfit, SPEC, seed=3)
+    again, _ = crop_sample(crossfit, SPEC, seed=3)
+    assert all(np.array_equal(one, other) for one, other in zip(images, again, strict=True))
+    assert np.allclose(sample.rows["share"], sample.targets.mean((1, 2)))
+    assert (sample.rows["share"] == 0).tolist()[::3] == [True] * 3  # the real ones
+    assert (sample.rows["area"] > 0).sum() == 6
+
+
+def test_enlarged_crops_show_less_of_the_image_and_labels_follow(crossfit: Material) -> None:
+    """The edit is darker: where the labels say so, the enlarged crop is dark as well."""
+    images, sample = crop_sample(crossfit, SPEC, scales=(2.0,))
+    bright = np.concatenate([image.reshape(4, 14, 4, 14, 3).mean((1, 3, 4)) for image in images])
+    edited = sample.targets.numpy().reshape(-1, 4)
+    assert bright[edited == 1].mean() < 0.7 * bright[edited == 0].mean()
+    assert enlarged(np.zeros((10, 20, 3), np.uint8), 1.5).shape == (15, 30, 3)
+    steps = np.array([[0, 1], [1, 0]], np.uint8)
+    assert np.array_equal(enlarged(steps, 2), np.kron(steps, np.ones((2, 2), np.uint8)))
+
+
+def test_drawn_images_come_with_all_their_windows_and_as_many_as_there_are() -> None:
+    rows = pd.DataFrame({"image": np.repeat(list("abcde"), 2)})
+    own = torch.tensor([[1, 1, 1, 1, 1, 1, 1, 1, 0, 0]], dtype=torch.bool)
+    sample = Sample(torch.zeros(10, 1, 1), rows, np.zeros(10, int), own)
+    drawn = sample.drawn(range(40))
+    assert drawn.shape == (40, 1, 10)
+    assert torch.equal(drawn[..., ::2], drawn[..., 1::2])
+    assert (drawn.sum(-1) == 8).all() and not drawn[..., 8:].any()
+    assert torch.equal(sample.drawn([7])[0], drawn[7])
+    # With replacement, a window is left out with probability (1 - 1/4)^4.
+    assert (drawn[..., :8] == 0).float().mean().item() == pytest.approx(0.75**4, abs=0.08)
+
+
+def test_every_window_is_asked_of_its_own_heads() -> None:
+    fold = np.array([1, 0, -1, 1])
+    sample = Sample(torch.zeros(4, 2, 2), pd.DataFrame(), fold, torch.zeros(2, 4))
+    logits = own_logits(numbered(2, 3, 5), torch.zeros(4, 5, 2, 2).half(), sample)
+    assert logits.shape == (4, 3, 2, 2)
+    assert logits[:2, :, 0, 0].tolist() == [[1, 3, 5], [0, 2, 4]]
+    assert logits[2].isnan().all()
+
+
+def test_what_is_joined_is_fitted_on_and_not_tested(crossfit: Material) -> None:
+    _, sample = crop_sample(crossfit, SPEC)
+    both = joined(sample, sample)
+    assert np.array_equal(both.fold, [*sample.fold, *[-1] * 9])
+    assert torch.equal(both.train, torch.cat([sample.train, sample.train], dim=1))
+    assert (len(both.rows), len(both.targets)) == (18, 18)
+
+
+def test_windows_and_localizer_draw_the_same_maps(crossfit: Material) -> None:
+    """Cross-fit: with heads that differ from fold to fold, from both ways of making maps."""
+    backbone = small_backbone()
+    # Small images are continued by a reflection in the one way only: these are large enough.
+    windows = read_windows(backbone, crossfit.test)
+    sample = window_sample(crossfit, windows)
+    stack = Stack(2 * 3, backbone.dim, kernel=3, hidden=2)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in stack.parameters():
+        torch.nn.init.normal_(parameter, std=0.1, generator=generator)
+    cached = own_maps(backbone, [stack], windows.tokens, sample, windows, crossfit.test)
+    direct = own_maps(backbone, [stack], windows.tokens, sample, None, crossfit.test)
+    enlarging = maps_of_scales(backbone, [stack], sample, (1, 1.5))
+    for row in crossfit.test.to_dict("records"):
+        image, _ = read_pair(row)
+        expected = direct(image, row)
+        assert expected.shape == (2, 70, 90)
+        torch.testing.assert_close(cached(image, row), expected, atol=2e-2, rtol=0)
+        scales = enlarging(image, row)
+        assert scales.shape == (4, 70, 90)
+        torch.testing.assert_close(scales[:2], expected, atol=1e-5, rtol=0)
+        assert not torch.allclose(scales[2:], expected, atol=1e-2)
+
+
+def test_image_rows_are_hand_counted(crossfit: Material) -> None:
+    """The left 40 of 90 columns are edited. One head marks the left 60, another nothing."""
+
+    def maps(image: object, row: object) -> torch.Tensor:
+        logits = -torch.ones(2, 70, 90)
+        logits[0, :, :60] = 1
+        return logits
+
+    rows = image_rows(maps, crossfit.test, [{"head": "left"}, {"head": "none"}])
+    left, none = (rows[rows["head"] == head] for head in ("left", "none"))
+    assert left["iou"].dropna().tolist() == [pytest.approx(40 / 60)] * 6
+    assert left["recall"].dropna().tolist() == [1.0] * 6
+    assert left["marked"].tolist() == [pytest.approx(60 / 90)] * 9
+    assert none["recall"].dropna().tolist() == [0.0] * 6
+    assert none["iou"].isna().tolist() == [True, False, False] * 3
+
+
+def test_a_study_reads_windows_or_crops(crossfit: Material, split: Material) -> None:
+    backbone = small_backbone()
+    tokens, sample, windows = read_sample(crossfit, backbone)
+    assert isinstance(windows, Windows)
+    assert len(tokens) == len(sample.rows) == 9 * len(windows.positions)
+    tokens, sample, windows = read_sample(split, backbone, count=4)
+    assert windows is None
+    assert len(tokens) == len(sample.rows) == 8
+
+
+def test_three_classes_come_with_the_share_of_the_edit_alone(crossfit: Material) -> None:
+    _, plain = crop_sample(crossfit, SPEC)
+    _, sorted_ = crop_sample(crossfit, SPEC, policy="three-class")
+    assert sorted_.targets.shape == (len(plain.targets), 3, *plain.targets.shape[1:])
+    assert sorted_.targets.sum(1).allclose(torch.ones(()))
+    assert edits(sorted_).targets.equal(plain.targets)
+    assert sorted_.rows.equals(plain.rows)
+
+
+def test_the_windows_nearest_to_half_edited_are_found_for_each_family_and_kind() -> None:
+    rows = pd.DataFrame(
+        [("f", "sp", 0.1), ("f", "sp", 0.6), ("f", "fr", 0.0), ("f", "fr", 0.9), ("g", "sp", 0.4)],
+        columns=["family", "kind", "share"],
+        index=[7, 7, 7, 8, 9],
+    )
+    assert half_edited(rows) == [1, 3, 4]
+
+
+def test_some_numbers_are_drawn_once_each_and_in_order() -> None:
+    drawn = some_numbers(10, 4, seed=1)
+    assert drawn == sorted(set(drawn))
+    assert len(drawn) == 4
+    assert some_numbers(3, 10, seed=1) == [0, 1, 2]

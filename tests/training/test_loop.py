@@ -1,0 +1,284 @@
+"""Streamed training is a plain loop; interrupted, resumed or shared out it ends the same."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from accelerate import Accelerator
+from small import small_backbone, small_manifest
+from torch import Tensor
+
+from dinolizer.data.manifest import read_manifest
+from dinolizer.errors import InputError
+from dinolizer.model.backbones import Backbone, weights_hash
+from dinolizer.model.lora import Lora, adapted, adapter_tensors
+from dinolizer.training import loop as streaming
+from dinolizer.training.crops import Crops
+from dinolizer.training.heads import Fit
+from dinolizer.training.loop import fit_streamed
+from dinolizer.training.losses import dice_sums, soft_dice
+from dinolizer.training.network import Recipe
+
+V1 = Recipe(policy="pristine", lora=None, lr=0.05, epochs=3, batch=4, seed=3)
+V2 = replace(V1, policy="three-class", lora=Lora(rank=4, alpha=4), lr=0.01)
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """10 training rows and 3 of validation."""
+    folder = tmp_path_factory.mktemp("images")
+    frame = read_manifest(small_manifest(folder, 13, ("train", "train", "valid")))
+    assert frame["split"].value_counts().to_dict() == {"train": 10, "valid": 3}
+    return frame
+
+
+def crops(manifest: pd.DataFrame, recipe: Recipe) -> tuple[Crops, Crops]:
+    train, valid = (manifest[manifest["split"] == split] for split in ("train", "valid"))
+    return (
+        Crops(train, recipe.policy, 56, 14, recipe.seed, recipe.augmentations),
+        Crops(valid, recipe.policy, 56, 14, recipe.seed),
+    )
+
+
+def fit(
+    manifest: pd.DataFrame, folder: Path, recipe: Recipe = V1, **options: int
+) -> tuple[Fit, dict[str, Tensor]]:
+    """A fit in a folder, and the adapter that came with it."""
+    backbone = small_backbone()
+    if recipe.lora:
+        backbone = adapted(backbone, recipe.lora, recipe.seed)
+    made = fit_streamed(
+        backbone,
+        *crops(manifest, recipe),
+        recipe,
+        Accelerator(cpu=True, mixed_precision=recipe.precision),
+        checkpoint=folder / "run.checkpoint",
+        log=folder / "run.csv",
+        **options,
+    )
+    return made, adapter_tensors(backbone) if recipe.lora else {}
+
+
+def assert_same(one: tuple[Fit, dict[str, Tensor]], other: tuple[Fit, dict[str, Tensor]]) -> None:
+    """Equal to the last bit."""
+    assert torch.equal(one[0].head.weight, other[0].head.weight)
+    assert torch.equal(one[0].head.bias, other[0].head.bias)
+    assert one[1].keys() == other[1].keys()
+    assert all(torch.equal(value, other[1][name]) for name, value in one[1].items())
+    pd.testing.assert_frame_equal(one[0].history, other[0].history, check_exact=True)
+
+
+def plain_tokens(backbone: Backbone, images: Tensor) -> Tensor:
+    normed = (images / 255 - backbone.mean) / backbone.std
+    tokens = backbone.model.forward_features(normed)[:, 5:]  # class token and 4 registers
+    return tokens.transpose(1, 2).reshape(len(images), 32, 4, 4)
+
+
+def test_it_equals_a_plain_loop(manifest: pd.DataFrame, tmp_path: Path) -> None:
+    """Order, crops, standardisation, AdamW, cosine and Dice, each written out again."""
+    train, valid = crops(manifest, V1)
+    backbone = small_backbone()
+    weight = torch.zeros(32, requires_grad=True)
+    bias = torch.zeros(1, requires_grad=True)
+    optimiser = torch.optim.AdamW([weight, bias], lr=V1.lr, weight_decay=0.01)
+    orders = [np.random.default_rng([3, e]).permutation(10) + 10 * e for e in range(3)]
+    sample = torch.stack([train[item][0] for item in orders[0]])
+    std, mean = torch.std_mean(plain_tokens(backbone, sample), dim=(0, 2, 3), keepdim=True)
+
+    def dice(items: list[tuple[Tensor, Tensor]]) -> Tensor:
+        images, targets = (torch.stack(parts) for parts in zip(*items, strict=True))
+        tokens = (plain_tokens(backbone, images) - mean) / std
+        p = torch.sigmoid((tokens * weight[:, None, None]).sum(1) + bias)
+        return (2 * (p * targets).sum() + 1) / (p.sum() + targets.sum() + 1)
+
+    step, rows, heads = 0, [], []
+    for epoch, order in enumerate(orders, start=1):
+        losses = []
+        for chosen in (order[:4], order[4:8]):  # the last two do not fill a batch
+            for group in optimiser.param_groups:
+                group["lr"] = V1.lr * (1 + np.cos(np.pi * step / 6)) / 2
+            loss = 1 - dice([train[item] for item in chosen])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+            step += 1
+        with torch.no_grad():
+            rows.append((epoch, np.mean(losses), dice([valid[i] for i in range(3)]).item()))
+        heads.append((weight.detach().clone(), bias.detach().clone()))
+    made, _ = fit(manifest, tmp_path)
+    np.testing.assert_allclose(made.history.to_numpy(), np.array(rows), atol=1e-5)
+    best_weight, best_bias = heads[int(np.argmax([row[2] for row in rows]))]
+    scaled = best_weight / std.flatten()
+    torch.testing.assert_close(made.head.weight.flatten(), scaled, rtol=0, atol=1e-4)
+    expected = best_bias - scaled @ mean.flatten()
+    torch.testing.assert_close(made.head.bias, expected, rtol=0, atol=1e-4)
+
+
+def test_it_learns_and_says_so(manifest: pd.DataFrame, tmp_path: Path) -> None:
+    made, _ = fit(manifest, tmp_path, replace(V1, epochs=15))
+    history = made.history
+    assert history["loss"].iloc[-3:].mean() < 0.6 * history["loss"].iloc[0]
+    assert history["validation_dice"].max() > 0.7  # of the dark left part that is edited
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "run.csv"), history)
+
+
+@pytest.mark.parametrize("recipe", [V1, V2])
+def test_frozen_weights_do_not_change(recipe: Recipe, manifest: pd.DataFrame) -> None:
+    backbone = small_backbone()
+    learning = adapted(backbone, recipe.lora) if recipe.lora else backbone
+    before = {name: value.clone() for name, value in learning.state_dict().items()}
+    run = streaming._Run(
+        learning, *crops(manifest, recipe), recipe, Accelerator(cpu=True), workers=0
+    )
+    for images, targets in [*run.batches(0), *run.batches(1)]:
+        run.take_step(images, targets)
+    assert weights_hash(backbone.model) == backbone.hash
+    changed = {n for n, value in learning.state_dict().items() if not torch.equal(value, before[n])}
+    assert changed == {n for n, value in learning.named_parameters() if value.requires_grad}
+    assert run.network.head.weight.abs().min() > 0
+
+
+@pytest.mark.parametrize("recipe", [V1, V2])
+@pytest.mark.parametrize("crop", [3, 12, 20, 30, 43])
+def test_a_run_killed_anywhere_goes_on_to_the_same_bits(
+    recipe: Recipe,
+    crop: int,
+    manifest: pd.DataFrame,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """10 crops for the scale; then for each of 3 epochs 8 to train on and 3 to validate."""
+    whole = fit(manifest, tmp_path / "whole", recipe)
+    read = Crops.__getitem__
+    count = 0
+
+    def failing(self: Crops, item: int) -> tuple[Tensor, Tensor]:
+        nonlocal count
+        count += 1
+        if count == crop:
+            raise KeyboardInterrupt
+        return read(self, item)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Crops, "__getitem__", failing)
+        with pytest.raises(KeyboardInterrupt):
+            fit(manifest, tmp_path / "killed", recipe, save_every=1)
+    torch.manual_seed(crop)  # what other random numbers are at must not matter
+    assert_same(fit(manifest, tmp_path / "killed", recipe, save_every=1), whole)
+    assert (tmp_path / "killed/run.csv").read_text() == (tmp_path / "whole/run.csv").read_text()
+
+
+def test_a_checkpoint_is_written_every_so_many_steps_and_each_epoch(
+    manifest: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+    monkeypatch.setattr(
+        streaming, "write_checkpoint", lambda path, state: steps.append(state["step"])
+    )
+    fit(manifest, tmp_path, replace(V1, batch=2, epochs=2), save_every=3)
+    assert steps == [3, 5, 6, 9, 10]
+
+
+def test_workers_change_nothing(manifest: pd.DataFrame, tmp_path: Path) -> None:
+    recipe = replace(V1, epochs=1)
+    expected = fit(manifest, tmp_path / "none", recipe)
+    assert_same(fit(manifest, tmp_path / "two", recipe, workers=2), expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"epochs": 4}, "made with epochs = 3, but this run has 4"),
+        ({"lr": 0.1}, "made with lr = 0.05, but this run has 0.1"),
+        ({"seed": 4}, "made with seed = 3"),
+        ({"policy": "fake"}, "made with policy = 'pristine'"),
+        ({"lora": V2.lora}, "made with lora = None"),
+    ],
+)
+def test_the_checkpoint_of_other_settings_is_refused(
+    change: dict[str, object], says: str, manifest: pd.DataFrame, tmp_path: Path
+) -> None:
+    fit(manifest, tmp_path)
+    with pytest.raises(InputError, match=says):
+        fit(manifest, tmp_path, replace(V1, **change))  # type: ignore[arg-type]
+
+
+def test_the_checkpoint_of_other_images_is_refused(manifest: pd.DataFrame, tmp_path: Path) -> None:
+    fit(manifest, tmp_path)
+    with pytest.raises(InputError, match="made with images"):
+        fit(manifest.drop(index=0), tmp_path)
+
+
+@pytest.mark.parametrize("damage", [b"", b"no checkpoint", None])
+def test_a_damaged_checkpoint_is_one_sentence(
+    damage: bytes | None, manifest: pd.DataFrame, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.checkpoint"
+    fit(manifest, tmp_path, replace(V1, epochs=1))
+    path.write_bytes(path.read_bytes()[:1000] if damage is None else damage)
+    with pytest.raises(InputError, match="cannot be read; delete it"):
+        fit(manifest, tmp_path, replace(V1, epochs=1))
+
+
+def test_it_stops_early_and_keeps_the_best_epoch(
+    manifest: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dice = iter([0.3, 0.5, 0.4, 0.5, 0.2, 0.9])
+    heads = []
+
+    def measured(run: streaming._Run) -> float:
+        heads.append(run.network.plain_head())
+        return next(dice)
+
+    monkeypatch.setattr(streaming._Run, "validation_dice", measured)
+    made, _ = fit(manifest, tmp_path, replace(V1, epochs=50, patience=3))
+    # Epoch 2 is the first best; 3, 4 (no better) and 5 are three without a better one.
+    assert made.history["validation_dice"].tolist() == [0.3, 0.5, 0.4, 0.5, 0.2]
+    assert torch.equal(made.head.weight, heads[1].weight)
+    assert not torch.equal(made.head.weight, heads[4].weight)
+
+
+def test_pooled_sums_have_the_gradient_of_all_crops() -> None:
+    """The average over two processes of their gradients is that of the whole batch in one."""
+    torch.manual_seed(0)
+    logits, target = torch.randn(5, 3, 2, 2), torch.rand(5, 3, 2, 2).softmax(1)
+    whole = logits.clone().requires_grad_()
+    soft_dice(dice_sums(whole, target).sum(1)).backward()
+    parts = [(logits[:3], target[:3]), (logits[3:], target[3:])]
+    total = sum(dice_sums(*part).sum(1) for part in parts)
+
+    class Two:
+        num_processes = 2
+
+        def reduce(self, tensor: Tensor, reduction: str) -> Tensor:
+            return total  # type: ignore[return-value]
+
+    gradients = []
+    for part, labels in parts:
+        own = part.clone().requires_grad_()
+        soft_dice(streaming.pooled(dice_sums(own, labels).sum(1), Two())).backward()  # type: ignore[arg-type]
+        gradients.append(own.grad / 2)
+    torch.testing.assert_close(torch.cat(gradients), whole.grad)
+
+
+def test_a_loss_that_is_no_number_is_one_sentence(manifest: pd.DataFrame, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="The loss is nan"):
+        fit(manifest, tmp_path, replace(V1, lr=1e37))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"epochs": 0}, "epochs is 0"),
+        ({"lr": -1.0}, "lr is -1"),
+        ({"policy": "real"}, "policy is 'real'"),
+        ({"precision": "half"}, "precision is 'half'"),
+    ],
+)
+def test_an_impossible_recipe_is_refused(change: dict[str, object], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        replace(V1, **change)  # type: ignore[arg-type]

@@ -1,0 +1,193 @@
+"""Tokens are computed once, kept under a key of all they depend on, and remade when damaged."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from small import small_backbone
+from torch import Tensor
+
+from dinolizer.errors import InputError
+from dinolizer.model import backbones
+from dinolizer.model.batches import as_batch
+from dinolizer.training.tokens import extract, extract_layers, patch_targets
+
+IMAGES = [np.random.default_rng(k).integers(0, 256, (56, 56, 3), np.uint8) for k in range(5)]
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DINOLIZER_CACHE", str(tmp_path))
+    return tmp_path / "tokens"
+
+
+@pytest.fixture
+def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Batch sizes the backbone is called with."""
+    sizes: list[int] = []
+    asked = backbones.Backbone.tokens_of_layers
+
+    def counted(self: backbones.Backbone, batch: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        sizes.append(len(batch))
+        return asked(self, batch, layers)
+
+    monkeypatch.setattr(backbones.Backbone, "tokens_of_layers", counted)
+    return sizes
+
+
+def test_tokens_are_the_backbones_own_in_half_precision(cache: Path) -> None:
+    backbone = small_backbone()
+    tokens = extract(backbone, IMAGES)
+    assert tokens.dtype == torch.float16
+    assert tokens.shape == (5, 32, 4, 4)
+    for image, of_image in zip(IMAGES, tokens, strict=True):
+        pixels = torch.tensor(image.astype(np.float32).transpose(2, 0, 1)[None] / 255)
+        torch.testing.assert_close(of_image.float(), backbone(pixels)[0], atol=4e-3, rtol=1e-3)
+
+
+def test_a_batch_is_rgb_from_0_to_1() -> None:
+    image = np.zeros((2, 3, 3), np.uint8)
+    image[1, 2] = [255, 51, 0]
+    batch = as_batch([image], torch.device("cpu"))
+    assert batch.shape == (1, 3, 2, 3)
+    torch.testing.assert_close(batch[0, :, 1, 2], torch.tensor([1.0, 0.2, 0.0]))
+
+
+def test_the_second_time_the_backbone_is_not_asked(cache: Path, forwards: list[int]) -> None:
+    first = extract(small_backbone(), IMAGES)
+    assert forwards == [4, 1]
+    second = extract(small_backbone(), IMAGES)
+    assert forwards == [4, 1]
+    torch.testing.assert_close(second, first, rtol=0, atol=0)
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_layers_come_from_one_pass_and_the_last_one_is_shared(
+    cache: Path, forwards: list[int]
+) -> None:
+    backbone = small_backbone()
+    last = extract(backbone, IMAGES)
+    layers = extract_layers(backbone, IMAGES, [1, 2])
+    assert forwards == [4, 1, 4, 1]  # the second pass was for the first layer only
+    assert list(layers) == [1, 2]
+    torch.testing.assert_close(layers[2], last, rtol=0, atol=0)
+    assert not torch.allclose(layers[1].float(), last.float(), atol=0.01)
+    again = extract_layers(backbone, IMAGES, [1])
+    assert forwards == [4, 1, 4, 1]
+    torch.testing.assert_close(again[1], layers[1], rtol=0, atol=0)
+
+
+def one_pixel_changed() -> list[NDArray[np.uint8]]:
+    changed = [image.copy() for image in IMAGES]
+    changed[3][55, 55, 2] ^= 1
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("seed", "images"),
+    [(1, IMAGES), (0, one_pixel_changed()), (0, IMAGES[::-1]), (0, IMAGES[:4])],
+    ids=["weights", "pixel", "order", "number"],
+)
+def test_what_tokens_depend_on_is_in_the_key(
+    seed: int, images: list[NDArray[np.uint8]], cache: Path, forwards: list[int]
+) -> None:
+    extract(small_backbone(), IMAGES)
+    tokens = extract(small_backbone(seed), images)
+    assert sum(forwards) == 5 + len(images)
+    assert len(list(cache.iterdir())) == 2
+    assert len(tokens) == len(images)
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage", "empty", "bit"])
+def test_a_damaged_cache_file_is_computed_again(
+    damage: str, cache: Path, forwards: list[int]
+) -> None:
+    expected = extract(small_backbone(), IMAGES)
+    (file,) = cache.iterdir()
+    data = file.read_bytes()
+    one_bit = data[:-100] + bytes([data[-100] ^ 1]) + data[-99:]
+    damaged = {"cut": data[:-100], "garbage": b"x" * len(data), "empty": b"", "bit": one_bit}
+    file.write_bytes(damaged[damage])
+    torch.testing.assert_close(extract(small_backbone(), IMAGES), expected, rtol=0, atol=0)
+    assert sum(forwards) == 2 * len(IMAGES)
+    extract(small_backbone(), IMAGES)
+    assert sum(forwards) == 2 * len(IMAGES)
+    assert list(cache.iterdir()) == [file]
+
+
+ONE_OF_TWO = """
+import sys
+import time
+from pathlib import Path
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from small import small_backbone
+from dinolizer.training import tokens as features
+
+def slowly(tensors, path, **options):
+    save_file(tensors, path, **options)
+    whole = path.read_bytes()
+    with path.open("wb") as file:  # a slow disk, on which the other one finds half a file
+        for first in range(0, len(whole), 100):
+            file.write(whole[first : first + 100])
+            file.flush()
+            time.sleep(0.002)
+
+features.save_file = slowly
+torch.set_num_threads(1)
+backbone, meeting = small_backbone(), Path(sys.argv[1])
+for part in range(8):
+    (meeting / f"{part} {sys.argv[2]}").touch()
+    end = time.monotonic() + 60  # where the other one has failed
+    while len(list(meeting.glob(f"{part} *"))) < 2 and time.monotonic() < end:
+        time.sleep(0.001)
+    images = [np.full((56, 56, 3), 16 * part + number, np.uint8) for number in range(5)]
+    stored = features.extract(backbone, images).float()
+    computed = features._compute(backbone, images, [backbone.depth])[backbone.depth].float()
+    torch.testing.assert_close(stored, computed, rtol=0, atol=0)
+"""
+
+
+def test_two_processes_at_once_fill_and_read_one_cache(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "meeting").mkdir()
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", ONE_OF_TWO, tmp_path / "meeting", name],
+            cwd=Path(__file__).parent,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("one", "two")
+    ]
+    said = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert len(list(cache.glob("*.safetensors"))) == len(list(cache.iterdir())) == 8
+
+
+def test_images_of_several_sizes_or_none_are_refused(cache: Path) -> None:
+    with pytest.raises(InputError, match="one and the same"):
+        extract(small_backbone(), [IMAGES[0], IMAGES[1][:42]])
+    with pytest.raises(InputError, match="one and the same"):
+        extract(small_backbone(), [])
+    assert not cache.exists()
+
+
+def test_patch_targets_are_hand_counted_shares() -> None:
+    mask = np.zeros((1, 4, 6), bool)
+    mask[0, 0, 0] = mask[0, 2:, 2:4] = mask[0, 3, 4] = True
+    # Patches of 2x2 pixels: one pixel of the first, all of the middle one below, one of the last.
+    expected = torch.tensor([[[0.25, 0, 0], [0, 1, 0.25]]])
+    torch.testing.assert_close(patch_targets(mask, 2), expected)
+
+
+def test_masks_that_are_not_whole_patches_are_refused() -> None:
+    with pytest.raises(InputError, match="multiples of the patch of 2"):
+        patch_targets(np.zeros((1, 4, 5), bool), 2)
+    with pytest.raises(InputError, match="must be"):
+        patch_targets(np.zeros((4, 4), bool), 2)
