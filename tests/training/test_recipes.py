@@ -242,7 +242,9 @@ def test_two_processes_end_where_one_does(path: Path, tmp_path: Path) -> None:
         port = free.getsockname()[1]
     environment = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
     environment |= {"MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    environment |= {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    environment |= {
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}{os.pathsep}{ROOT / 'tests' / 'training'}"
+    }
     done = subprocess.run(
         [
             sys.executable,
