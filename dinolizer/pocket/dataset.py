@@ -5,7 +5,8 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import product
+from functools import cache
+from itertools import islice, product
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +18,16 @@ from numpy.typing import NDArray
 from dinolizer.data.images import read_image, write_image
 from dinolizer.data.manifest import AUTHENTIC_KINDS, read_manifest, write_manifest
 from dinolizer.errors import InputError
-from dinolizer.paths import ASSETS, PACKAGE, cache_dir
+from dinolizer.paths import cache_dir
 from dinolizer.pocket.forging import CONDITIONS, FAMILIES, HELD_OUT, LEARNED, Forgery, forge
 from dinolizer.pocket.generators import DOWNSAMPLING
+from dinolizer.pocket.photos import photo_paths
 
 MARGIN = 64
 """By how many pixels a side of the images is longer than a window: four windows overlap in each."""
 PROCESSES = 2
-CODE = ("forgeries", "forging", "generators", "masks", "degradations", "images")
-"""Modules that the images depend on."""
+PROBE = 64
+"""Side of the images whose pixels stand for the code that forges, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -189,10 +191,20 @@ def _crop(photo: NDArray[np.uint8], side: int, rng: np.random.Generator) -> NDAr
 
 
 def _key(photos: Mapping[str, Path], side: int, seed: int, rounds: int) -> str:
-    """Hash of all that the images depend on: the choices, the files and the code."""
-    digest = hashlib.sha256(f"{list(photos)} {side} {seed} {rounds}".encode())
-    weights = [ASSETS / f"pocket-{name}.safetensors" for name in LEARNED]
-    code = [PACKAGE / "data" / f"{name}.py" for name in CODE]
-    for path in (*photos.values(), *code, *weights):
+    """Hash of all that the images depend on: the choices, the photographs, code and weights."""
+    digest = hashlib.sha256(f"{list(photos)} {side} {seed} {rounds} {fingerprint()}".encode())
+    for path in photos.values():
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+@cache
+def fingerprint() -> str:
+    """SHA-256 of one photograph forged by every generator in miniature: whatever changes in the
+    code, the libraries or the generators' weights and shows in a pixel, shows here."""
+    digest = hashlib.sha256()
+    probes = recipes({"cat": photo_paths()["cat"]}, PROBE, seed=0, rounds=1)
+    for recipe in islice(probes, None, None, len(CONDITIONS)):  # of each generator and kind
+        forgery = make(recipe)
+        digest.update(forgery.image.tobytes() + forgery.mask.tobytes())
+    return digest.hexdigest()

@@ -10,6 +10,7 @@ from dinolizer.data.images import read_image, read_mask
 from dinolizer.data.manifest import validate
 from dinolizer.errors import InputError
 from dinolizer.pocket import dataset as forgeries
+from dinolizer.pocket import forging
 from dinolizer.pocket.photos import photo_paths
 
 
@@ -24,8 +25,10 @@ def test_every_case_comes_alike_often() -> None:
 
 def test_manifest_describes_the_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DINOLIZER_CACHE", str(tmp_path))
+    monkeypatch.setattr(forgeries, "PROCESSES", 1)
     every = list(forgeries.recipes(photo_paths(), 128, seed=1, rounds=1))
     few = [recipe for recipe in every if recipe.photo == "cat" and recipe.condition == "jpeg"][::5]
+    forgeries.fingerprint()
     monkeypatch.setattr(forgeries, "recipes", lambda *choices: few)
     manifest = validate(forgeries.build(photo_paths(), window=64, seed=1))
     assert len(manifest) == len(few)
@@ -41,6 +44,15 @@ def test_manifest_describes_the_files(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert forgeries.build(photo_paths(), window=64, seed=1).equals(manifest)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")} == before
     assert len(list((tmp_path / "images").iterdir())) == 1
+
+
+def test_the_cache_notices_code_that_forges_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    forgeries.fingerprint.cache_clear()
+    before = forgeries.fingerprint()
+    forgeries.fingerprint.cache_clear()
+    monkeypatch.setattr(forging, "INPAINT_RADIUS", 4)
+    assert forgeries.fingerprint() != before
+    forgeries.fingerprint.cache_clear()
 
 
 def test_a_photograph_that_is_too_small_is_named() -> None:
