@@ -6,7 +6,7 @@ mask           path of its mask (white = edited), or empty: nothing is edited. O
                ``reencoded`` with a real background: white = re-encoded
 authentic      whether nothing is edited (kinds ``real`` and ``reencoded``)
 dataset        name of the dataset
-generator      family of the inpainter, or ``none``
+generator      name of the inpainter, or ``none``; `generator_family` says what it is built on
 kind           ``real``; ``sp``: the edit is spliced into the original; ``fr``: the whole image
                went through the generator; ``reencoded``: only through its auto-encoder, no edit
 background     ``real`` or ``reencoded``: what the pixels outside of the mask are
@@ -21,6 +21,7 @@ absolute; in memory, once read, all are absolute.
 """
 
 import os
+import re
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -53,6 +54,15 @@ KINDS = ("real", "sp", "fr", "reencoded")
 AUTHENTIC_KINDS = ("real", "reencoded")
 BACKGROUNDS = ("real", "reencoded")
 POLICIES = ("pristine", "fake", "three-class")
+FAMILIES = {
+    "sdxl": r"sdxl|fooocus",  # Fooocus inpaints with SDXL
+    "sd1": r"sd1",
+    "sd2": r"sd2",
+    "sd3": r"sd3",
+    "flux": r"flux",
+    "photoshop": r"ps(sp|fr)?$|photoshop|adobe|firefly",
+}
+"""What the names of one family of generators begin with, in the spelling of `generator_family`."""
 
 
 def validate(frame: pd.DataFrame) -> pd.DataFrame:
@@ -117,6 +127,16 @@ def _rules(frame: pd.DataFrame) -> list[tuple["pd.Series[bool]", str]]:
             "area must be a share from 0 to 1, and 0 for authentic images only",
         ),
     ]
+
+
+def generator_family(generator: str) -> str:
+    """What a generator is built on: a key of `FAMILIES`, or its name if that is of none.
+
+    Datasets call one generator ``SD2.1_inpainted_samecat``, ``sd2`` or ``stable-diffusion-2``.
+    """
+    name = re.sub(r"[^a-z0-9]", "", generator.casefold())
+    name = re.sub(r"^(stablediffusion|sd)v?", "sd", name)
+    return next((key for key, start in FAMILIES.items() if re.match(start, name)), name)
 
 
 def read_manifest(path: str | Path) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dinolizer.data.manifest import read_manifest
+from dinolizer.data.manifest import generator_family, read_manifest
 from dinolizer.errors import InputError
 from dinolizer.paths import ROOT
 from dinolizer.pocket.dataset import build
@@ -23,7 +23,7 @@ class Material:
     test
         A manifest (see `dinolizer.data.manifest`) with the further columns ``family`` (the
         generator, after its dataset where there are several), ``seen`` (bool: whether a training
-        meets the generator), ``grain`` (bool) and ``condition``.
+        meets the generator's family), ``grain`` (bool) and ``condition``.
     train
         A manifest with the splits ``train`` and ``valid``; or None: every photograph of ``test`` is
         tested by a head that is fitted on all the others (cross-fitting).
@@ -82,10 +82,11 @@ def gather(
         return Material(frame, None, tuple(paths.values()) if photos else ())
     training = pd.concat([read_manifest(ROOT / path) for path in train], ignore_index=True)
     tested = pd.concat([_test_rows(ROOT / path) for path in test], ignore_index=True)
+    families = set(training["generator"].map(generator_family))
     several = tested["dataset"].nunique() > 1
     tested = tested.assign(
         family=tested["dataset"] + " " + tested["generator"] if several else tested["generator"],
-        seen=tested["generator"].isin(training["generator"]),
+        seen=tested["generator"].map(generator_family).isin(families),
         grain=False,
         condition="clean",
     )

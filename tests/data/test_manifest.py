@@ -11,6 +11,7 @@ import pytest
 from dinolizer.data.images import write_image
 from dinolizer.data.manifest import (
     COLUMNS,
+    generator_family,
     read_manifest,
     read_pair,
     target,
@@ -238,3 +239,25 @@ def test_a_mask_of_another_size_is_resized_by_nearest_neighbour(tmp_path: Path) 
     # Four times the size: each value becomes a block of 4 x 4.
     np.testing.assert_array_equal(mask, np.kron(small > 127, np.ones((4, 4), bool)))
     assert not read_pair(paths | {"mask": ""})[1].any()
+
+
+@pytest.mark.parametrize(
+    ("family", "names"),
+    [
+        # As the folders and tables of B-Free, TGIF, TGIF2, OpenSDI and BtB spell them.
+        ("sd2", "SD2.1_inpainted_samecat SD2.1_selfconditioned_origBG sd2 sd2-sp sd21"),
+        ("sd2", "stable-diffusion-2-inpainting Stable_Diffusion_v2.1"),
+        ("sdxl", "sdxl sdxl-fr SD-XL stable-diffusion-xl fooocus"),
+        ("sd1", "sd15 SD1.5 stable-diffusion-v1-5"),
+        ("sd3", "sd3 SD3.5-medium"),
+        ("flux", "flux1dev flux FLUX.1-schnell flux1-dev-fr"),
+        ("photoshop", "ps ps-sp Photoshop adobe-firefly Firefly"),
+        ("none", "none"),
+        # Of no known family: each is its own.
+        ("glide", "glide GLIDE"),
+        ("psgan", "PSGAN"),
+        ("brushnetpowerpaint", "brushnet+powerpaint"),
+    ],
+)
+def test_names_of_generators_are_told_their_family(family: str, names: str) -> None:
+    assert {generator_family(name) for name in names.split()} == {family}

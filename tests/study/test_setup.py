@@ -43,6 +43,14 @@ def test_manifests_are_read_and_only_test_rows_tested(tmp_path: Path) -> None:
     assert alone["family"].tolist() == alone["generator"].tolist()
 
 
+def test_a_generator_is_seen_if_its_family_is_trained_on(tmp_path: Path) -> None:
+    # B-Free calls Stable Diffusion 2 by its folders' names, TGIF by "sd2".
+    train = write(tmp_path, "bfree", "train", generator="SD2.1_inpainted_samecat")
+    test = [write(tmp_path, name, "test", dataset=name, generator=name) for name in ("sd2", "sdxl")]
+    seen = gather(56, train=[train], test=test).test.groupby("generator")["seen"].unique()
+    assert {name: list(values) for name, values in seen.items()} == {"sd2": [True], "sdxl": [False]}
+
+
 def test_a_limit_holds_for_each_family_and_kind_and_is_drawn_by_the_seed(tmp_path: Path) -> None:
     train, test = (write(tmp_path, split, split) for split in ("train", "test"))
     drawn = [gather(56, train=[train], test=[test], limit=2, seed=seed).test for seed in range(4)]
