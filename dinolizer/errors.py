@@ -1,5 +1,7 @@
 """The one error that a user can cause."""
 
+from pathlib import Path
+
 
 class InputError(ValueError):
     """What the user gave cannot be used.
@@ -7,3 +9,11 @@ class InputError(ValueError):
     The message is one sentence: what was got, what is expected, and what to do. The command line
     prints it and exits with code 1; code that calls the package catches it as a ``ValueError``.
     """
+
+
+def unwritable(folder: Path, error: OSError) -> InputError:
+    """Say that nothing more can be written; what there is is kept."""
+    return InputError(
+        f"The results cannot be written to {folder} ({error.strerror or error}); make room or give "
+        "a folder that you may write to, and run the same command again: it goes on."
+    )

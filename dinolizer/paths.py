@@ -10,8 +10,9 @@ import pooch
 
 PACKAGE = Path(__file__).resolve().parent
 ASSETS = PACKAGE / "assets"
-# An installed package has no notebooks beside it: then the caller's folder is the checkout.
-ROOT = PACKAGE.parent if (PACKAGE.parent / "notebooks").is_dir() else Path.cwd()
+INSTALLED = not (PACKAGE.parent / "notebooks").is_dir()  # and not a checkout
+ROOT = Path.cwd() if INSTALLED else PACKAGE.parent
+"""What a parameter's file names and the results are relative to."""
 PROFILES = ROOT / "notebooks" / "profiles"
 
 
@@ -32,13 +33,15 @@ def results_dir(profile: str) -> Path:
 def cache_dir() -> Path:
     """Folder of what can be made again, made if absent.
 
-    ``$DINOLIZER_CACHE`` replaces ``data/cache`` of the checkout.
+    ``$DINOLIZER_CACHE`` replaces ``data/cache`` of the checkout or, of an installed package, the
+    user's cache.
     """
-    return _made("DINOLIZER_CACHE", ROOT / "data" / "cache")
+    user = Path(pooch.os_cache("dinolizer"))
+    return _made("DINOLIZER_CACHE", user if INSTALLED else ROOT / "data" / "cache")
 
 
 def weights_dir() -> Path:
-    """Folder of fetched weights, which may be absent: ``weights`` of the user's own cache.
+    """Folder of fetched weights, which may be absent: ``weights`` of the user's cache.
 
     ``$DINOLIZER_CACHE`` replaces the user's cache.
     """
@@ -54,7 +57,8 @@ def named_file(name: str) -> Path | None:
 def atomic(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path`` to write to; it becomes ``path`` when the block ends.
 
-    Where the block raises, ``path`` stays as it was and the temporary file is removed. The folder
+    Where the block raises, ``path`` stays as it was and the temporary file is removed; where the
+    machine goes down, too: what was written is on the disk before it takes the name. The folder
     of ``path`` is made if absent; the suffix is kept, as writers choose the format by it. The name
     is drawn at random, so that threads, processes and machines do not meet in one folder.
     """
@@ -62,6 +66,8 @@ def atomic(path: Path) -> Iterator[Path]:
     draft = path.with_name(f".{path.stem}-{token_hex(4)}{path.suffix}")
     try:
         yield draft
+        with draft.open("rb+") as file:
+            os.fsync(file.fileno())
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)

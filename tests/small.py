@@ -14,10 +14,9 @@ from torch import nn
 from dinolizer.data.images import write_image
 from dinolizer.data.manifest import write_manifest
 from dinolizer.model.backbones import Backbone, BackboneSpec
-from dinolizer.model.head import make_head
+from dinolizer.model.head import card_for, make_head
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.windows import Reduce
-from dinolizer.study.heads import card_for
 
 
 def build_small_vit() -> VisionTransformer:
@@ -112,7 +111,7 @@ def small_localizer(
     backbone.model.patch_embed.register_forward_hook(
         lambda _module, inputs, _output: passed.append(len(inputs[0]))
     )
-    card = replace(card_for(backbone, about=""), stride=stride, reduce=reduce)
+    card = replace(card_for(backbone), stride=stride, reduce=reduce)
     return Localizer(backbone, random_head(backbone.dim, classes), card), passed
 
 

@@ -1,5 +1,8 @@
 """Folders follow the environment; a file is written whole or not at all."""
 
+import os
+import runpy
+import shutil
 from pathlib import Path
 
 import pytest
@@ -36,6 +39,21 @@ def test_without_the_environment_folders_are_in_the_checkout(tmp_path, monkeypat
     assert paths.cache_dir() == tmp_path / "data" / "cache"
 
 
+def test_an_installed_package_caches_in_the_users_cache_and_not_where_it_is_run(
+    tmp_path, monkeypatch
+) -> None:
+    site, work = tmp_path / "site-packages" / "dinolizer", tmp_path / "work"
+    site.mkdir(parents=True)
+    work.mkdir()
+    shutil.copy(paths.__file__, site)
+    monkeypatch.delenv("DINOLIZER_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    monkeypatch.chdir(work)
+    installed = runpy.run_path(str(site / "paths.py"))
+    assert installed["cache_dir"]() == tmp_path / "user" / "dinolizer"
+    assert list(work.iterdir()) == []
+
+
 def test_fetched_weights_are_in_the_users_cache_unless_another_is_named(
     tmp_path, monkeypatch
 ) -> None:
@@ -61,6 +79,22 @@ def test_an_atomic_file_appears_when_the_block_ends(tmp_path) -> None:
         assert not target.exists()
     assert target.read_text() == "a,b"
     assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch) -> None:
+    target, synced = tmp_path / "table.csv", []
+    fsync = os.fsync
+
+    def watch(descriptor: int) -> None:
+        fsync(descriptor)
+        assert not target.exists()
+        synced.append(os.fstat(descriptor).st_size)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    with paths.atomic(target) as draft:
+        draft.write_text("a,b")
+    assert target.read_text() == "a,b"
+    assert synced == [3]
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path) -> None:

@@ -13,9 +13,9 @@ from tqdm.auto import tqdm
 import dinolizer
 from dinolizer.bulk.listing import Listing, Shard
 from dinolizer.bulk.stream import localize_many
-from dinolizer.bulk.table import Ledger, unwritable
+from dinolizer.bulk.table import Ledger
 from dinolizer.data.images import write_image
-from dinolizer.errors import InputError
+from dinolizer.errors import InputError, unwritable
 from dinolizer.model.localization import Localization
 from dinolizer.model.localizer import Localizer
 from dinolizer.paths import atomic

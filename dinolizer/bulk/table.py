@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dinolizer.bulk.listing import Shard
-from dinolizer.errors import InputError
+from dinolizer.errors import InputError, unwritable
 from dinolizer.paths import atomic
 
 SCHEMA = pa.schema(
@@ -158,14 +158,6 @@ class Ledger:
         shard = self.shard or Shard(1, 1)
         settings = dict(self.settings) | {"shards": shard.count, "shard": shard.number}
         save_rows(table, settings, path)
-
-
-def unwritable(folder: Path, error: OSError) -> InputError:
-    """Say that nothing more can be written; what there is is kept."""
-    return InputError(
-        f"The results cannot be written to {folder} ({error.strerror or error}); make room or give "
-        "a folder that you may write to, and run the same command again: it goes on."
-    )
 
 
 def read_rows(path: Path) -> tuple[pa.Table, dict[str, Any]]:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.lora import Lora, merged
+from dinolizer.model.specs import Small
 from dinolizer.model.windows import REDUCTIONS, Reduce
 from dinolizer.paths import atomic
 
-Small = Literal["resize", "pad"]
 CLASSES = {"pristine": 1, "fake": 1, "three-class": 3}
 """Label policy to the number of channels of the head's logits."""
 ADAPTER = "adapter."
@@ -83,6 +83,33 @@ class HeadCard:
                 f"The stride is {self.stride}, but it must be from 1 to the window's {self.window} "
                 "pixels."
             )
+
+
+def card_for(
+    backbone: Backbone, about: str = "", policy: str = "pristine", lora: Lora | None = None
+) -> HeadCard:
+    """The card of a head that was trained on a backbone, with the settings of its spec.
+
+    Logits of overlapping windows are added up as in the paper, and of three classes averaged, as in
+    the later public release: their softmax depends on it.
+    """
+    spec = backbone.spec
+    return HeadCard(
+        backbone=spec.name,
+        backbone_hash=backbone.hash,
+        policy=policy,
+        window=spec.window,
+        stride=spec.stride,
+        reduce="mean" if CLASSES.get(policy, 1) > 1 else "sum",
+        small=spec.small,
+        about=about,
+        lora=lora,
+    )
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Of one channel the sigmoid, of three the softmax: ``(..., C, h, w)``; the last is edited."""
+    return logits.sigmoid() if logits.shape[-3] == 1 else logits.softmax(dim=-3)
 
 
 def make_head(dim: int, classes: int = 1) -> nn.Conv2d:

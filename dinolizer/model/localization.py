@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dinolizer.data.images import write_image
 from dinolizer.errors import InputError
-from dinolizer.model.head import Small
+from dinolizer.model.specs import Small
 from dinolizer.model.windows import Reduce
 from dinolizer.paths import atomic
 

@@ -18,11 +18,10 @@ from dinolizer.data.images import MAX_PIXELS, read_image
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone, load_backbone, weights_hash
 from dinolizer.model.batches import Batches, Pixels, as_batch, batch_size, placed
-from dinolizer.model.head import HeadCard, load_head
+from dinolizer.model.head import HeadCard, load_head, probabilities
 from dinolizer.model.localization import Localization, gathered
 from dinolizer.model.modes import Layout, lay_out, pick_mode
 from dinolizer.paths import ASSETS
-from dinolizer.training.losses import probabilities
 
 __all__ = ["Localization", "Localizer"]
 

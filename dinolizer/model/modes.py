@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.batches import Pixels
+from dinolizer.model.head import probabilities
 from dinolizer.model.windows import Reduce, grid, origins, strips
-from dinolizer.training.losses import probabilities
 
 REACH = 2
 """Patches on either side that a bicubically interpolated pixel depends on."""

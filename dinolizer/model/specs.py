@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Literal, cast
 
 import timm
 from timm.models.eva import Eva
@@ -22,6 +22,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 SIZES = ("small", "base", "large")
 
 Transformer = VisionTransformer | Eva
+Small = Literal["resize", "pad"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class BackboneSpec:
         Side of a patch, side of a window (a multiple of the patch) and default step, in pixels.
     mean, std
         Per RGB channel, for an image in [0, 1].
+    small
+        What is done to an image with a side under the window, see `dinolizer.model.windows`.
     weights
         Where a safetensors file of the weights comes from: ``"package:FILE"`` in the package's
         ``assets``; ``"hub:REPOSITORY"`` on the Hugging Face hub; ``"fetch:NAME"`` in the user's
@@ -60,6 +63,7 @@ class BackboneSpec:
     weights: str | None
     licence: str
     citation: str
+    small: Small = "resize"
     prefix: int = 1 + 4
     classes: int = 0
 
@@ -119,6 +123,7 @@ _TRAINED = (
         stride=112,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
+        small="pad",
         weights="package:pocket-vit.safetensors",
         licence="Apache-2.0",
         citation="This project; see the card beside the weights.",
@@ -132,6 +137,7 @@ _TRAINED = (
             stride=WINDOW // 2,
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
+            small="pad",
             weights=f"package:pocket-{name}.safetensors",
             licence="Apache-2.0",
             citation="This project; see the card beside the weights.",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dinolizer.data.images import find_images, read_image
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import BACKBONES, load_backbone, pick_device
-from dinolizer.model.head import HeadCard, save_head
+from dinolizer.model.head import card_for, save_head
 from dinolizer.model.pocket_vit import build_learned, build_pocket_vit, build_rotary
 from dinolizer.paths import atomic
 from dinolizer.pocket.forging import CONDITIONS, FAMILIES, HELD_OUT, LEARNED, forge
@@ -137,16 +137,7 @@ def fit_pocket_head(
     images, masks = _forgeries(pictures, spec.window, seed, out)
     tokens = extract(backbone, images)
     fit = fit_head(tokens, patch_targets(masks, spec.patch), seed=seed)
-    head_card = HeadCard(
-        backbone=spec.name,
-        backbone_hash=backbone.hash,
-        policy="pristine",
-        window=spec.window,
-        stride=spec.stride,
-        small="pad",
-        about=about,
-    )
-    save_head(out / "pocket-head.safetensors", fit.head, head_card)
+    save_head(out / "pocket-head.safetensors", fit.head, card_for(backbone, about))
 
 
 def _forgeries(

@@ -10,10 +10,10 @@ import torch
 
 from dinolizer.data.manifest import read_pair
 from dinolizer.model.backbones import load_backbone
-from dinolizer.model.head import make_head
+from dinolizer.model.head import card_for, make_head
 from dinolizer.model.localizer import Localizer
 from dinolizer.pocket.photos import load_photo
-from dinolizer.study.heads import card_for, read_windows
+from dinolizer.study.heads import read_windows
 from dinolizer.study.loops import MONAI_INSTALLED
 from dinolizer.study.refit import training
 from dinolizer.study.results import Results
@@ -46,7 +46,7 @@ def bench() -> pd.DataFrame:
     windows = read_windows(pocket.backbone, edited)
     tables.append(training(pocket, images, windows, peaks, repeats=2))
     large = load_backbone(BIG)
-    card = card_for(large, about="")
+    card = card_for(large)
     big = Localizer(large, make_head(large.dim), card)
     side = card.window + card.stride  # four windows: one batch on a CPU
     photo = np.tile(load_photo("astronaut"), (2, 2, 1))[:side, :side]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from dinolizer.bulk.table import unwritable
+from dinolizer.errors import unwritable
 from dinolizer.paths import PACKAGE, atomic, cache_dir
 
 

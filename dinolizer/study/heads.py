@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dinolizer.data.manifest import read_pair, target
 from dinolizer.model.backbones import Backbone
-from dinolizer.model.head import HeadCard, load_head, make_head
+from dinolizer.model.head import card_for, load_head, make_head
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.windows import Reduce, accumulate, grid
 from dinolizer.paths import cache_dir
@@ -192,19 +192,6 @@ def _trained(
     return Fit(head, pd.read_csv(history_path(path)))
 
 
-def card_for(backbone: Backbone, about: str) -> HeadCard:
-    """Settings of a head of a study."""
-    return HeadCard(
-        backbone=backbone.spec.name,
-        backbone_hash=backbone.hash,
-        policy=POLICY,
-        window=backbone.spec.window,
-        stride=backbone.spec.stride,
-        small="pad" if backbone.spec.name.endswith("pocket") else "resize",
-        about=about,
-    )
-
-
 def predict_own(material: Material, backbone: Backbone, fits: Fits) -> Predict:
     """Return a method that maps the test images, from tokens that are already there if they are."""
     logits = logits_own(material, backbone, fits.heads(material.test), fits.windows)
@@ -250,5 +237,5 @@ def localizers(
     backbone: Backbone, heads: Mapping[str, nn.Conv2d], mode: str = "exact"
 ) -> dict[str, Localizer]:
     """Localizers of the heads of each group, in one mode."""
-    card = card_for(backbone, about="")
+    card = card_for(backbone)
     return {group: Localizer(backbone, head, card, mode=mode) for group, head in heads.items()}

@@ -13,9 +13,10 @@ from torch.nn import functional as F
 
 from dinolizer.data.manifest import read_pair
 from dinolizer.model.backbones import Backbone
+from dinolizer.model.head import card_for
 from dinolizer.model.localizer import Localizer
 from dinolizer.study.evaluation import Row, edited_truth
-from dinolizer.study.heads import Windows, card_for
+from dinolizer.study.heads import Windows
 from dinolizer.study.metrics import counts
 from dinolizer.study.samples import Sample, enlarged, own_logits
 from dinolizer.training.stack import Stack
@@ -127,7 +128,7 @@ def maps_of_scales(
     folds = len(sample.train)
     tested = sample.fold >= 0
     fold_of = dict(zip(sample.rows["group"][tested], sample.fold[tested].tolist(), strict=True))
-    card = replace(card_for(backbone, about=""), reduce="mean")
+    card = replace(card_for(backbone), reduce="mean")
     cards = [card if scale == 1 else replace(card, stride=card.window) for scale in scales]
     heads = [
         Together(stack.take(range(fold, len(stack.bias), folds)) for stack in stacks)

@@ -6,16 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dinolizer.model.head import probabilities
+
 Loss = Literal["dice", "bce", "focal", "dice+bce"]
 LOSSES: tuple[Loss, ...] = get_args(Loss)
 FOCUS = 2.0
 """Exponent of the focal loss: the one that Lin et al. found best ("Focal Loss for Dense Object
 Detection", ICCV 2017). Their class weight is left out: it shifts what 0.5 means."""
-
-
-def probabilities(logits: Tensor) -> Tensor:
-    """Of one channel the sigmoid, of three the softmax: ``(..., C, h, w)``; the last is edited."""
-    return logits.sigmoid() if logits.shape[-3] == 1 else logits.softmax(dim=-3)
 
 
 def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:

@@ -18,7 +18,7 @@ from torch import nn
 from dinolizer.data.manifest import validate
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone, pick_device
-from dinolizer.model.head import CLASSES, HeadCard, load_head, save_head
+from dinolizer.model.head import CLASSES, HeadCard, card_for, load_head, save_head
 from dinolizer.model.lora import Lora, adapted, adapter_tensors
 from dinolizer.paths import atomic
 from dinolizer.training.augmentations import Augmentations
@@ -175,18 +175,14 @@ def train(
             save_every=save_every,
         )
         adapter = adapter_tensors(learning) if recipe.lora else None
-    card = HeadCard(
-        backbone=backbone.spec.name,
-        backbone_hash=backbone.hash,
-        policy=recipe.policy,
-        window=backbone.spec.window,
-        stride=backbone.spec.stride,
-        reduce="mean" if CLASSES[recipe.policy] > 1 else "sum",
+    card = card_for(
+        backbone,
         about=(
             f"{variant}, trained on {len(training)} images of "
             f"{', '.join(sorted(set(manifest['dataset'])))}; {recipe}; licence of the backbone: "
             f"{backbone.spec.licence}"
         ),
+        policy=recipe.policy,
         lora=recipe.lora,
     )
     if accelerator.is_main_process:

@@ -1,9 +1,12 @@
 """The table of backbones agrees with timm about every model in it."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from timm.models.eva import Eva
 
+from dinolizer.model.head import card_for
 from dinolizer.model.specs import BACKBONES, SIZES, build
 
 DIMS = {"small": 384, "base": 768, "large": 1024}
@@ -19,6 +22,13 @@ def test_the_names_are_these_and_a_control_for_each() -> None:
         assert spec.window % spec.patch == 0
         assert 0 < spec.stride <= spec.window
         assert (spec.weights is None) == name.startswith("untrained-")
+
+
+def test_small_images_are_padded_for_the_pocket_backbones_and_resized_for_the_others() -> None:
+    for name, spec in BACKBONES.items():
+        assert spec.small == ("pad" if "pocket" in name else "resize")
+        backbone = SimpleNamespace(spec=spec, hash="0")
+        assert card_for(backbone).small == spec.small  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", TRAINED)

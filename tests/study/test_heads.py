@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dinolizer.data.images import write_image
 from dinolizer.data.manifest import read_manifest, read_pair
-from dinolizer.model.head import make_head
+from dinolizer.model.head import card_for, make_head
 from dinolizer.model.localizer import Localizer
 from dinolizer.study import heads as crossfit
 from dinolizer.study.setup import Material
@@ -138,7 +138,7 @@ def test_map_from_tokens_is_the_localizers(manifest: pd.DataFrame) -> None:
         # Tokens are kept in half precision.
         assert np.allclose(cached(image, row), direct(image, row), atol=2e-2)
     row = manifest.iloc[3].to_dict()
-    own = Localizer(backbone, heads["b"], crossfit.card_for(backbone, ""))
+    own = Localizer(backbone, heads["b"], card_for(backbone))
     assert np.array_equal(direct(read_pair(row)[0], row), own(row["image"]).probability)
 
 

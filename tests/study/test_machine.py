@@ -4,9 +4,9 @@ import pytest
 import torch
 from small import random_head, small_backbone
 
+from dinolizer.model.head import card_for
 from dinolizer.model.localizer import Localizer
 from dinolizer.study import machine
-from dinolizer.study.heads import card_for
 from dinolizer.study.scale import transformer_flops
 
 CPU = torch.device("cpu")
@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 def test_the_operations_of_a_window_are_those_of_the_formula() -> None:
     backbone = small_backbone()  # 4 x 4 patches, 32 values, two blocks
-    localizer = Localizer(backbone, random_head(32), card_for(backbone, about=""))
+    localizer = Localizer(backbone, random_head(32), card_for(backbone))
     asked = machine.demand(localizer)
     head = 2 * 16 * 32
     assert asked.flops == transformer_flops(tokens=16 + 5, dim=32, depth=2, patch=14) + head
@@ -22,7 +22,7 @@ def test_the_operations_of_a_window_are_those_of_the_formula() -> None:
 
 def test_the_least_bytes_are_weights_pixels_and_logits() -> None:
     backbone = small_backbone()
-    localizer = Localizer(backbone, random_head(32, 3), card_for(backbone, about=""))
+    localizer = Localizer(backbone, random_head(32, 3), card_for(backbone))
     block = 2 * (32 + 32) + (96 * 33 + 32 * 33) + (128 * 33 + 32 * 129)  # norms, attention, MLP
     weights = 2 * block + 32 * (3 * 14 * 14 + 1) + 16 * 32 + 5 * 32 + 64  # and positions, last norm
     positions = backbone.model.pos_embed

@@ -9,9 +9,10 @@ from small import random_head, small_backbone, small_localizer, small_manifest
 
 from dinolizer.data.manifest import read_manifest, read_pair
 from dinolizer.model.batches import as_batch
+from dinolizer.model.head import card_for
 from dinolizer.model.localizer import Localizer
 from dinolizer.study import refit
-from dinolizer.study.heads import card_for, read_windows
+from dinolizer.study.heads import read_windows
 from dinolizer.study.loops import cut
 from dinolizer.study.timing import ALONE
 
@@ -38,7 +39,7 @@ def test_both_ways_to_fit_end_at_the_same_dice(
     windows = read_windows(backbone, manifest)
     images = [read_pair(row)[0] for row in manifest.to_dict("records")]
     cached = sorted((tmp_path / "cache").rglob("*"))
-    localizer = Localizer(backbone, random_head(backbone.dim), card_for(backbone, about=""))
+    localizer = Localizer(backbone, random_head(backbone.dim), card_for(backbone))
     table = refit.training(localizer, images, windows, peaks=PEAKS, repeats=1, epochs=3)
     lines = table.set_index("what")
     # 70 x 90 pixels: at 0 and 14 down, at 0, 28 and 34 across; six windows of each of six images.

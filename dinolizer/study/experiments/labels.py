@@ -16,13 +16,12 @@ from torch.nn import functional as F
 
 from dinolizer.data.manifest import POLICIES, read_pair, target
 from dinolizer.model.backbones import Backbone
-from dinolizer.model.head import CLASSES, make_head
+from dinolizer.model.head import CLASSES, make_head, probabilities
 from dinolizer.model.windows import REDUCTIONS
 from dinolizer.study.evaluation import Row
 from dinolizer.study.heads import EPOCHS, Windows, fit, logits_own, read_windows
 from dinolizer.study.setup import Material
 from dinolizer.training.heads import fit_heads
-from dinolizer.training.losses import probabilities
 
 Maps = Callable[[NDArray[np.uint8], Row], dict[str, NDArray[np.floating]]]
 """Takes an image and its row of the manifest; gives maps, float (H, W), by policy."""
@@ -190,7 +189,7 @@ def score(probability: Tensor, truth: Tensor, summed: Tensor) -> list[dict[str, 
     Parameters
     ----------
     probability
-        ``(S, C, H, W)``, see `dinolizer.training.losses.probabilities`.
+        ``(S, C, H, W)``, see `dinolizer.model.head.probabilities`.
     truth
         uint8 ``(H, W)``, places in `CLASS_NAMES`.
     summed

@@ -12,7 +12,7 @@ from small import random_head, small_backbone, small_manifest
 
 from dinolizer.data.images import write_image
 from dinolizer.data.manifest import POLICIES, read_manifest, read_pair
-from dinolizer.model.head import CLASSES
+from dinolizer.model.head import CLASSES, card_for, probabilities
 from dinolizer.model.localizer import Localizer
 from dinolizer.study.experiments import label_tables
 from dinolizer.study.experiments.labels import (
@@ -26,10 +26,9 @@ from dinolizer.study.experiments.labels import (
     stack,
     targets_of,
 )
-from dinolizer.study.heads import card_for, read_windows
+from dinolizer.study.heads import read_windows
 from dinolizer.study.setup import Material
 from dinolizer.training.heads import fit_heads
-from dinolizer.training.losses import probabilities
 
 SIDE = 84
 CASES = (("sp", "real", True), ("fr", "reencoded", True), ("reencoded", "reencoded", False))
