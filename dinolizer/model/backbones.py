@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -194,7 +195,10 @@ def pick_device(name: str | torch.device | None = None) -> torch.device:
 
 
 def load_backbone(
-    name: str, weights: Path | None = None, device: str | torch.device | None = None
+    name: str,
+    weights: Path | None = None,
+    device: str | torch.device | None = None,
+    window: int | None = None,
 ) -> Backbone:
     """Build a backbone of `BACKBONES` with its weights.
 
@@ -207,6 +211,9 @@ def load_backbone(
         that its hub serves.
     device
         See `pick_device`.
+    window
+        Side of the windows in pixels, where it is not to be the spec's; a multiple of the patch.
+        Learned positions are resampled to it.
 
     Raises
     ------
@@ -216,7 +223,7 @@ def load_backbone(
     """
     if name not in BACKBONES:
         raise InputError(f"The model is {name!r}, but it must be one of {list(BACKBONES)}.")
-    spec = BACKBONES[name]
+    spec = replace(BACKBONES[name], window=window or BACKBONES[name].window)
     place = pick_device(device)
     path = weights or _own_weights(spec)
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are

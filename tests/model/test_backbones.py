@@ -112,6 +112,17 @@ def test_weights_from_a_file_are_used(tmp_path: Path) -> None:
     assert loaded.hash == weights_hash(model)
 
 
+def test_learned_positions_are_resampled_to_another_window(tmp_path: Path) -> None:
+    """As timm does it when a model's input size is changed."""
+    name = "untrained-dinov2-small"
+    backbone = load_backbone(name)
+    save_file(backbone.model.state_dict(), tmp_path / "own.safetensors")
+    smaller = load_backbone(name, tmp_path / "own.safetensors", window=448)
+    backbone.model.set_input_size(448)
+    assert smaller.spec.window == 448
+    assert torch.equal(smaller.model.pos_embed, backbone.model.pos_embed)
+
+
 @pytest.mark.parametrize(
     ("content", "says"), [(None, "cannot be read"), (b"", "cannot"), (b"x" * 99, "cannot")]
 )

@@ -4,6 +4,7 @@ Tokens are ``(N, D, h, w)`` of N crops, on the CPU. Every number has a 95 % inte
 over photographs (see `dinolizer.study.metrics.bootstrap_means`).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,7 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dinolizer.data.degradations import Step, degrade
-from dinolizer.model.backbones import Backbone
+from dinolizer.errors import InputError
+from dinolizer.model.backbones import BACKBONES, Backbone
 from dinolizer.study.experiments.labels import CLASS_NAMES
 from dinolizer.study.metrics import (
     bootstrap_draws,
@@ -24,7 +26,8 @@ from dinolizer.study.metrics import (
     macro_mean,
     percentile_interval,
 )
-from dinolizer.study.samples import Sample
+from dinolizer.study.samples import Sample, crop_sample
+from dinolizer.study.setup import Material
 from dinolizer.training.tokens import extract_layers
 
 RESAMPLES = 500
@@ -42,6 +45,50 @@ SENSED = 100
 """Crops that are degraded for it, at most."""
 PATCHES = 20_000
 """Most patches that a classifier is fitted on, drawn by the seed."""
+
+
+def common_window(names: Sequence[str]) -> int:
+    """Side in pixels of the largest window that backbones can share: it fits in the window of each
+    and is a multiple of every patch (448 for windows of 504 by 14 and of 512 by 16)."""
+    specs = [BACKBONES[name] for name in names]
+    patches = math.lcm(*(spec.patch for spec in specs))
+    return min(spec.window for spec in specs) // patches * patches
+
+
+def common_crops(
+    material: Material, backbones: Mapping[str, Backbone], count: int = 0, seed: int = 0
+) -> tuple[list[NDArray[np.uint8]], dict[str, Sample]]:
+    """One random crop of each image, the same pixels for all backbones, with three-class labels.
+
+    Parameters
+    ----------
+    backbones
+        Loaded for one window, see `common_window`.
+    count, seed
+        As in `dinolizer.study.samples.crop_sample`.
+
+    Returns
+    -------
+    uint8 ``(window, window, 3)`` each, and from each backbone's name to the labels on its grid.
+
+    Raises
+    ------
+    InputError
+        If the backbones have not one window.
+    """
+    windows = {name: backbone.spec.window for name, backbone in backbones.items()}
+    if len(set(windows.values())) > 1:
+        raise InputError(
+            f"The windows are {windows}, but backbones are compared on the same pixels: load them "
+            f"for a window of {common_window(list(windows))}."
+        )
+    made = [
+        crop_sample(material, backbone.spec, count, seed, policy="three-class")
+        for backbone in backbones.values()
+    ]
+    (images, _), *others = made
+    assert all(np.array_equal(images, same) for same, _ in others)
+    return images, {name: sample for name, (_, sample) in zip(backbones, made, strict=True)}
 
 
 def linear_cka(first: Tensor, second: Tensor) -> float:
