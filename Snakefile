@@ -11,7 +11,7 @@ from pathlib import Path
 from dinolizer.paths import cache_dir, results_dir
 from dinolizer.study.parameters import find_profile, read_profile
 
-# What each notebook makes. A table is a CSV and a LaTeX file, a figure a PNG and an SVG file, each
+# What each notebook makes. A table is a CSV and a LaTeX file, a figure a PNG file, each
 # with a JSON of provenance. `prepared`: it reads images, tokens or heads from the cache; `evaluated`:
 # also the rows of its tables, which jobs of their own compute.
 NOTEBOOKS = {
@@ -116,7 +116,7 @@ SOURCES = sorted(str(path) for path in Path("dinolizer").rglob("*") if path.suff
 
 def outputs(made):
     """Paths of all files that a notebook leaves in the results, its own executed copy apart."""
-    kinds = {"tables": ("csv", "tex", "json"), "figures": ("png", "svg", "json")}
+    kinds = {"tables": ("csv", "tex", "json"), "figures": ("png", "json")}
     files = [
         f"{RESULTS}/{kind}/{name}.{suffix}"
         for kind, suffixes in kinds.items()

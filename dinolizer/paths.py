@@ -22,12 +22,12 @@ def _made(variable: str, default: Path, *parts: str) -> Path:
     return folder
 
 
-def results_dir(profile: str) -> Path:
+def results_dir(profile: str, beside: Path | None = None) -> Path:
     """Folder of one profile's results, made if absent.
 
-    ``$DINOLIZER_RESULTS`` replaces ``results`` of the checkout.
+    It lies in ``results`` of the checkout, or in ``beside``; ``$DINOLIZER_RESULTS`` replaces both.
     """
-    return _made("DINOLIZER_RESULTS", ROOT / "results", profile)
+    return _made("DINOLIZER_RESULTS", beside or ROOT / "results", profile)
 
 
 def cache_dir() -> Path:

@@ -38,11 +38,7 @@ def files(made: dict[str, Any]) -> list[str]:
             for name in made.get("tables", [])
             for end in ("csv", "tex", "json")
         ]
-        + [
-            f"figures/{name}.{end}"
-            for name in made.get("figures", [])
-            for end in ("png", "svg", "json")
-        ]
+        + [f"figures/{name}.{end}" for name in made.get("figures", []) for end in ("png", "json")]
         + (["heads/pocket.safetensors"] if made.get("heads") else [])
     )
 

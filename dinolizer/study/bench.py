@@ -12,12 +12,13 @@ from dinolizer.data.manifest import read_pair
 from dinolizer.model.backbones import load_backbone
 from dinolizer.model.head import card_for, make_head
 from dinolizer.model.localizer import Localizer
+from dinolizer.paths import results_dir
 from dinolizer.pocket.photos import load_photo
+from dinolizer.study.dataset import load
 from dinolizer.study.heads import read_windows
 from dinolizer.study.loops import MONAI_INSTALLED
 from dinolizer.study.refit import training
 from dinolizer.study.results import Results
-from dinolizer.study.setup import gather
 from dinolizer.study.timing import WITHOUT_MONAI, measured_peaks, side_by_side
 
 BIG = "untrained-bfree"
@@ -35,7 +36,7 @@ def bench() -> pd.DataFrame:
     pocket = Localizer.from_pretrained("pocket")
     peaks = measured_peaks(pocket.backbone.device)
     tables = [side_by_side(pocket, load_photo("astronaut"), peaks)]
-    edited = gather(pocket.window).test
+    edited = load(pocket.window).test
     edited = edited[
         edited["kind"].eq("sp")
         & edited["generator"].eq("autoencoder")
@@ -65,7 +66,7 @@ if __name__ == "__main__":
         f"Speed in one run ({machine}; peak memory {memory:.1f} GB): medians; ratio: to the line "
         "'of' of the same model, round by round, with the lowest and the highest"
     )
-    Results("bench", {"machine": machine}).save_table(table, "speed", caption)
+    Results("bench", results_dir("bench"), {"machine": machine}).save_table(table, "speed", caption)
     if not MONAI_INSTALLED:
         print(WITHOUT_MONAI)
     print(f"{caption}\n{table.to_string(index=False, float_format='{:.3f}'.format)}")

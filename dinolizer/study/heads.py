@@ -14,11 +14,12 @@ from dinolizer.data.manifest import read_pair, target
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.head import card_for, load_head, make_head
 from dinolizer.model.localizer import Localizer
+from dinolizer.model.weights import weights_hash
 from dinolizer.model.windows import Reduce, accumulate, grid
 from dinolizer.paths import cache_dir
 from dinolizer.study.cache import source_hash, stored
+from dinolizer.study.dataset import Dataset
 from dinolizer.study.evaluation import Predict, Row
-from dinolizer.study.setup import Material
 from dinolizer.training import heads as training
 from dinolizer.training.crops import patch_shares
 from dinolizer.training.heads import Fit
@@ -89,6 +90,11 @@ class Fits:
     whole: Fit
     windows: Windows | None
 
+    @property
+    def hash(self) -> str:
+        """SHA-256 of all heads' weights, those of single photographs in the order of these."""
+        return weights_hash(nn.ModuleList(one.head for one in (*self.apart.values(), self.whole)))
+
     def heads(self, manifest: pd.DataFrame) -> dict[str, nn.Conv2d]:
         """From each group of a manifest to the head that never met it."""
         return {group: self.apart.get(group, self.whole).head for group in set(manifest["group"])}
@@ -119,7 +125,7 @@ def read_windows(backbone: Backbone, manifest: pd.DataFrame, policy: str = POLIC
 
 
 def fit(
-    material: Material,
+    dataset: Dataset,
     backbone: Backbone,
     *,
     epochs: int = EPOCHS,
@@ -133,9 +139,9 @@ def fit(
     Images of the held-out generator are in no training. Labels follow a policy, see
     `dinolizer.data.manifest.target`.
     """
-    if material.train is not None:
-        return Fits({}, _trained(material.train, backbone, epochs, seed, policy), None)
-    windows = read_windows(backbone, material.test, policy)
+    if dataset.train is not None:
+        return Fits({}, _trained(dataset.train, backbone, epochs, seed, policy), None)
+    windows = read_windows(backbone, dataset.test, policy)
     groups = list(dict.fromkeys(windows.group.tolist()))
     own = np.stack([windows.group == group for group in groups] + [windows.group == ""])
     seen = torch.from_numpy(windows.seen)
@@ -153,7 +159,7 @@ def fit(
         )
 
     depends = f"{source_hash(__name__)} {backbone.hash} {epochs} {seed} {policy}"
-    *apart, whole = _fits(stored("heads", f"{depends}\n{material.test.to_csv()}", heads))
+    *apart, whole = _fits(stored("heads", f"{depends}\n{dataset.test.to_csv()}", heads))
     return Fits(dict(zip(groups, apart, strict=True)), whole, windows)
 
 
@@ -192,14 +198,14 @@ def _trained(
     return Fit(head, pd.read_csv(history_path(path)))
 
 
-def predict_own(material: Material, backbone: Backbone, fits: Fits) -> Predict:
+def predict_own(dataset: Dataset, backbone: Backbone, fits: Fits) -> Predict:
     """Return a method that maps the test images, from tokens that are already there if they are."""
-    logits = logits_own(material, backbone, fits.heads(material.test), fits.windows)
+    logits = logits_own(dataset, backbone, fits.heads(dataset.test), fits.windows)
     return lambda image, row: np.asarray(logits(image, row).sigmoid()[0].cpu().numpy())
 
 
 def logits_own(
-    material: Material,
+    dataset: Dataset,
     backbone: Backbone,
     heads: Mapping[str, nn.Conv2d],
     windows: Windows | None = None,
@@ -217,7 +223,7 @@ def logits_own(
         own = localizers(backbone, heads)
         return lambda image, row: own[row["group"]].logits(image)
     read = windows
-    places = read.places(material.test)
+    places = read.places(dataset.test)
 
     @torch.inference_mode()
     def logits(_image: NDArray[np.uint8], row: Row) -> Tensor:
@@ -237,5 +243,5 @@ def localizers(
     backbone: Backbone, heads: Mapping[str, nn.Conv2d], mode: str = "exact"
 ) -> dict[str, Localizer]:
     """Localizers of the heads of each group, in one mode."""
-    card = card_for(backbone)
+    card = card_for(backbone, about="")
     return {group: Localizer(backbone, head, card, mode=mode) for group, head in heads.items()}

@@ -1,20 +1,14 @@
 """What the notebooks of a profile share, computed before them: the jobs of the Snakefile."""
 
-import inspect
 from pathlib import Path
-from typing import Any
 
 from dinolizer.bulk.listing import Shard
-from dinolizer.model.backbones import load_backbone
-from dinolizer.paths import PROFILES, named_file
+from dinolizer.paths import PROFILES
+from dinolizer.study.dataset import images_to_degrade
 from dinolizer.study.experiments.robustness import CASES, QUALITY_GRID, largest_of_each_photo
 from dinolizer.study.methods import Contenders
-from dinolizer.study.parameters import parameters_for, read_defaults
 from dinolizer.study.parts import Part, benchmark_parts, degraded_parts, rows_of
-from dinolizer.study.setup import gather, images_to_degrade
-
-GATHERED = inspect.signature(gather).parameters.keys() - {"window"}
-"""Names of a profile's parameters that decide which images there are."""
+from dinolizer.study.setup import Study
 
 
 def prepare(profile: Path) -> None:
@@ -30,9 +24,11 @@ def prepare(profile: Path) -> None:
     InputError
         If the profile, its backbone or its images cannot be read.
     """
-    contenders = _contenders(profile)
+    for path in sorted(PROFILES.parent.glob("*.ipynb")):
+        Study.of_profile(path.stem, profile)  # whatever is wrong is told before images are forged
+    contenders = _contenders(Study.of_profile("03-benchmark", profile))
     for name in contenders.names:
-        contenders.method(name, contenders.material.test, degraded=True)
+        contenders.method(name, contenders.dataset.test, degraded=True)
 
 
 def evaluate(profile: Path, shard: Shard) -> None:
@@ -53,21 +49,19 @@ def evaluate(profile: Path, shard: Shard) -> None:
     rows_of(_parts(profile)[shard.number - 1 :: shard.count])
 
 
-def _contenders(profile: Path) -> Contenders:
+def _contenders(study: Study) -> Contenders:
     """As 03-benchmark makes them."""
-    given = _parameters("03-benchmark", profile)
-    backbone = load_backbone(given["backbone"], named_file(given["weights"]))
-    material = gather(backbone.spec.window, **{name: given[name] for name in GATHERED})
+    given = study.parameters
     own = f"DinoLizer ({given['profile']})"
-    return Contenders(own, material, backbone, given["epochs"], given["seed"])
+    return Contenders(own, study.dataset, study.model, given["epochs"], given["seed"])
 
 
 def _parts(profile: Path) -> list[Part]:
     """What 03-benchmark and 04-robustness ask for."""
-    contenders = _contenders(profile)
-    given = _parameters("04-robustness", profile)
+    contenders = _contenders(Study.of_profile("03-benchmark", profile))
+    given = Study.of_profile("04-robustness", profile).parameters
     images = images_to_degrade(
-        contenders.material.test, given["families"], given["images"], given["seed"]
+        contenders.dataset.test, given["families"], given["images"], given["seed"]
     )
     few = largest_of_each_photo(images)
     return [
@@ -75,8 +69,3 @@ def _parts(profile: Path) -> list[Part]:
         *degraded_parts(contenders, images, CASES),
         *degraded_parts(contenders, few, QUALITY_GRID, [contenders.own]),
     ]
-
-
-def _parameters(name: str, profile: Path) -> dict[str, Any]:
-    notebook = PROFILES.parent / f"{name}.ipynb"
-    return read_defaults(notebook) | parameters_for(notebook, profile)

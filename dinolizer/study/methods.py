@@ -12,10 +12,10 @@ from dinolizer.data.manifest import read_pair
 from dinolizer.model.backbones import Backbone
 from dinolizer.study.baselines import BASELINES
 from dinolizer.study.cache import source_hash, stored
+from dinolizer.study.dataset import Dataset
 from dinolizer.study.evaluation import Method, Predict, edited_truth
 from dinolizer.study.heads import EPOCHS, Fits, fit, predict_own, predict_with
 from dinolizer.study.metrics import macro_mean
-from dinolizer.study.setup import Material
 from dinolizer.study.thresholds import choose_threshold, cross_fit_thresholds
 
 Map = NDArray[np.floating]
@@ -32,12 +32,12 @@ class Contenders:
     ----------
     own
         Name of the localizer in the tables.
-    material, backbone, epochs, seed
+    dataset, backbone, epochs, seed
         As `dinolizer.study.heads.fit` takes them.
     """
 
     own: str
-    material: Material
+    dataset: Dataset
     backbone: Backbone
     epochs: int = EPOCHS
     seed: int = 0
@@ -50,20 +50,19 @@ class Contenders:
     @cached_property
     def fits(self) -> Fits:
         """The heads."""
-        return fit(self.material, self.backbone, epochs=self.epochs, seed=self.seed)
+        return fit(self.dataset, self.backbone, epochs=self.epochs, seed=self.seed)
 
     @cached_property
     def thresholds(self) -> dict[str, dict[str, float]]:
         """Of each baseline, its `baseline_thresholds`; kept in the cache."""
-        groups = sorted(set(self.material.test["group"]))
+        groups = sorted(set(self.dataset.test["group"]))
         depends = f"{source_hash(__name__)} {self.seed} {groups} {self._fitted_on}"
         table = stored("thresholds", depends, self._choose)
         return {name: dict(zip(table["group"], table[name], strict=True)) for name in BASELINES}
 
     def _choose(self) -> pd.DataFrame:
         found = {
-            name: baseline_thresholds(self.material, _predict(name), self.seed)
-            for name in BASELINES
+            name: baseline_thresholds(self.dataset, _predict(name), self.seed) for name in BASELINES
         }
         return pd.DataFrame(found).rename_axis("group").reset_index()
 
@@ -77,7 +76,7 @@ class Contenders:
 
     @cached_property
     def _predict_own(self) -> Predict:
-        return predict_own(self.material, self.backbone, self.fits)
+        return predict_own(self.dataset, self.backbone, self.fits)
 
     def depends(self, name: str) -> str:
         """In words, all that the maps and the threshold of a method depend on."""
@@ -86,8 +85,8 @@ class Contenders:
 
     @cached_property
     def _fitted_on(self) -> str:
-        train = self.material.train
-        manifest = self.material.test if train is None else train
+        train = self.dataset.train
+        manifest = self.dataset.test if train is None else train
         return hashlib.sha256(f"{train is None} {manifest.to_csv()}".encode()).hexdigest()
 
 
@@ -116,18 +115,18 @@ def mean_lead(lead: pd.DataFrame, seed: int = 0) -> tuple[float, float, float]:
     return macro_mean(lead["lead"], lead["family"], lead["group"], seed=seed)
 
 
-def baseline_thresholds(material: Material, predict: Predict, seed: int) -> dict[str, float]:
+def baseline_thresholds(dataset: Dataset, predict: Predict, seed: int) -> dict[str, float]:
     """From each group of the test images to a threshold that was chosen without it.
 
     Where there is a training set, on `THRESHOLD_IMAGES` of its edited images; else on those of all
     other photographs. As the heads, thresholds are not chosen on the held-out generator.
     """
-    if material.train is not None:
-        edited = material.train[~material.train["authentic"] & (material.train["split"] != "test")]
+    if dataset.train is not None:
+        edited = dataset.train[~dataset.train["authentic"] & (dataset.train["split"] != "test")]
         chosen = edited.sample(min(THRESHOLD_IMAGES, len(edited)), random_state=seed)
         threshold = choose_threshold(*_maps(chosen, predict))
-        return dict.fromkeys(material.test["group"], threshold)
-    edited = material.test[~material.test["authentic"] & material.test["seen"]]
+        return dict.fromkeys(dataset.test["group"], threshold)
+    edited = dataset.test[~dataset.test["authentic"] & dataset.test["seen"]]
     return cross_fit_thresholds(*_maps(edited, predict), list(edited["group"]))
 
 

@@ -2,12 +2,18 @@
 
 import ast
 import json
+import math
+from collections.abc import Hashable, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from dinolizer.errors import InputError
 from dinolizer.paths import PROFILES
+
+POSITIVE = ("epochs", "rounds", "draws", "steps", "seeds", "repeats")
+"""Parameters that count what is done at least once; other numbers may be 0."""
 
 
 def find_profile(name: str) -> Path:
@@ -36,7 +42,7 @@ def read_profile(path: Path) -> dict[str, object]:
     if not path.is_file():
         raise InputError(f"No profile file at {path}: give a YAML file of parameters.")
     try:
-        parameters = yaml.safe_load(path.read_text(encoding="utf-8"))
+        parameters = yaml.load(path.read_text(encoding="utf-8"), _Unique)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         where = " ".join(str(error).split())
         raise InputError(f"The profile {path} is not YAML ({where}): correct it there.") from error
@@ -100,8 +106,8 @@ def parameters_for(notebook: Path, profile: Path) -> dict[str, object]:
     Raises
     ------
     InputError
-        A name is unknown to this notebook and to all beside it, or text is given for a number (YAML
-        reads ``1e-4`` as text), or one of the files cannot be read.
+        A name is unknown to this notebook and to all beside it, a value cannot be used (see
+        `check_values`), or one of the files cannot be read.
     """
     defaults = read_defaults(notebook)
     given = read_profile(profile)
@@ -116,13 +122,63 @@ def parameters_for(notebook: Path, profile: Path) -> dict[str, object]:
             f"beside it: use only {', '.join(sorted(known))}."
         )
     chosen = {name: value for name, value in given.items() if name in defaults}
-    for name, value in chosen.items():
-        if isinstance(value, str) and isinstance(defaults[name], int | float):
-            raise InputError(
-                f"{profile} sets {name} to the text {value!r} where {notebook.name} has the number "
-                f"{defaults[name]}: write a number, with a point before an exponent (1.0e-4)."
-            )
+    check_values(chosen, defaults, str(profile))
     return chosen
+
+
+def check_values(values: Mapping[str, Any], defaults: Mapping[str, Any], source: str) -> None:
+    """Check that values can stand where the defaults of a notebook stand.
+
+    Parameters
+    ----------
+    values, defaults
+        By name; every value has a default, whose type says what is expected.
+    source
+        What sets the values, for the messages.
+
+    Raises
+    ------
+    InputError
+        A value is of another type than the default, an item of a list too; or a number is nan,
+        infinite, below 0, or 0 where it must be 1 at least.
+    """
+    for name, value in values.items():
+        default = defaults[name]
+        if isinstance(default, list):
+            items = value if isinstance(value, list) else [value]
+            of_item = type(default[0]) if default else type(items[0]) if items else str
+            right = isinstance(value, list) and all(_is_a(item, of_item) for item in items)
+        else:
+            items, right = [value], _is_a(value, type(default))
+        if not right:
+            raise InputError(
+                f"{source} sets {name} to {value!r}, where the notebook has {default!r}: give the "
+                "same kind of value; a number has a point before an exponent (1.0e-4)."
+            )
+        least = 1 if name in POSITIVE else 0
+        if any(isinstance(item, int | float) and not least <= item < math.inf for item in items):
+            raise InputError(
+                f"{source} sets {name} to {value!r}, but it must be a number from {least} on."
+            )
+
+
+class _Unique(yaml.SafeLoader):
+    """YAML, but a name that is set twice is an error."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        """As of every YAML loader, for names that are each there once."""
+        names = [key.value for key, _ in node.value]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise yaml.constructor.ConstructorError(problem=f"{', '.join(twice)} set twice")
+        return super().construct_mapping(node, deep)
+
+
+def _is_a(value: object, kind: type) -> bool:
+    """Whether a value is of a type; an integer is a float too, a bool is no number."""
+    if kind is float:
+        return isinstance(value, float | int) and not isinstance(value, bool)
+    return type(value) is kind and kind in (bool, int, str)
 
 
 def _literal(value: ast.expr) -> object:

@@ -63,7 +63,7 @@ def benchmark_parts(contenders: Contenders) -> list[Part]:
     return [
         Part(contenders, (name,), images, None)
         for name in contenders.names
-        for images in _split(contenders.material.test)
+        for images in _split(contenders.dataset.test)
     ]
 
 

@@ -2,20 +2,21 @@
 
 import hashlib
 import json
+import os
 import platform
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from dinolizer.paths import ROOT, atomic, results_dir
+from dinolizer.model.backbones import pick_device
+from dinolizer.paths import ROOT, atomic
 from dinolizer.study.verdicts import VERDICT_CAPTION, verdict_table
 
 PACKAGES = (
@@ -43,19 +44,24 @@ class Results:
     Attributes
     ----------
     profile
-        Name of the profile: the folder in the results, and the end of every caption.
+        Name of the profile: the end of every caption.
+    folder
+        Where the files go: into ``tables``, ``figures`` and, for what changes with every run,
+        ``log``, which is not tracked.
     parameters
-        Those of the notebook; its ``seed`` is recorded on its own as well.
-    inputs
-        Files that the numbers depend on; their SHA-256 is recorded.
-    device
-        Where the model ran.
+        All of the notebook's.
+    command
+        What makes the results again.
+    sources
+        From what the numbers depend on (a backbone, heads, images) to its SHA-256; filled as they
+        are loaded.
     """
 
     profile: str
-    parameters: Mapping[str, object]
-    inputs: Sequence[Path] = ()
-    device: str = "cpu"
+    folder: Path
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    command: str = ""
+    sources: dict[str, str] = field(default_factory=dict)
 
     def note(self, *facts: str) -> str:
         """Footer of a figure: the profile, for what it is, and further facts."""
@@ -65,7 +71,7 @@ class Results:
     def save_table(
         self, frame: pd.DataFrame, name: str, caption: str, *, decimals: int = 3
     ) -> Path:
-        """Write a table as CSV, LaTeX (booktabs) and JSON of provenance to ``<profile>/tables``.
+        """Write a table as CSV, LaTeX (booktabs) and JSON of provenance to ``tables``.
 
         Parameters
         ----------
@@ -83,7 +89,7 @@ class Results:
         Path
             The CSV.
         """
-        path = results_dir(self.profile) / "tables" / f"{name}.csv"
+        path = self.folder / "tables" / f"{name}.csv"
         latex = (
             frame.style.hide(axis="index")
             .format(precision=decimals, na_rep="--", escape="latex")
@@ -98,7 +104,7 @@ class Results:
         with atomic(path) as draft:
             frame.to_csv(draft, index=False, float_format=f"%.{decimals}f")
         _write(path.with_suffix(".tex"), latex)
-        _write(path.with_suffix(".json"), self.provenance(caption))
+        self._write_provenance(path, caption)
         return path
 
     def save_verdict(self, notebook: str, *lines: dict[str, object]) -> pd.DataFrame:
@@ -119,53 +125,34 @@ class Results:
         return table
 
     def save_figure(self, figure: Figure, name: str, caption: str) -> Path:
-        """Write a figure as PNG (150 dpi), SVG and JSON of provenance to ``<profile>/figures``.
+        """Write a figure as PNG (150 dpi) and JSON of provenance to ``figures``; give the PNG.
 
-        The same figure gives the same bytes: no date is written, and the ids in the SVG are drawn
-        from the name. The caption, plain text, goes into the description of both files.
-
-        Returns
-        -------
-        Path
-            The PNG.
+        The same figure gives the same bytes; the caption, plain text, is also in its metadata.
         """
-        path = results_dir(self.profile) / "figures" / f"{name}.png"
-        with mpl.rc_context({"svg.hashsalt": name}):
-            for suffix, undated in ((".png", "Creation Time"), (".svg", "Date")):
-                with atomic(path.with_suffix(suffix)) as draft:
-                    figure.savefig(
-                        draft,
-                        dpi=150,
-                        bbox_inches="tight",
-                        metadata={"Description": self._caption(caption), undated: None},
-                    )
-        _write(path.with_suffix(".json"), self.provenance(caption))
+        path = self.folder / "figures" / f"{name}.png"
+        metadata = {"Description": self._caption(caption), "Creation Time": None}
+        with atomic(path) as draft:
+            figure.savefig(draft, dpi=150, bbox_inches="tight", metadata=metadata)
+        self._write_provenance(path, caption)
         return path
 
-    def provenance(self, caption: str) -> str:
-        """JSON text that says where a result comes from.
-
-        ``commit`` is null outside a git checkout; ``dirty`` says whether a committed file other
-        than the results differed from it. ``inputs`` maps each file's path in the checkout (or its
-        name, where it lies elsewhere) to its SHA-256. ``seconds`` counts from the import of this
-        module.
-        """
-        commit = _git("rev-parse", "HEAD")
-        changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results")
-        record = {
+    def provenance(self, caption: str) -> dict[str, object]:
+        """Where a result comes from: the same for the same sources, parameters and versions."""
+        return {
             "caption": self._caption(caption),
-            "commit": commit,
-            "dirty": None if commit is None else bool(changes),
+            "command": self.command,
             "parameters": dict(self.parameters),
-            "seed": self.parameters.get("seed"),
-            "device": self.device,
-            "inputs": {_name(path): _sha256(path) for path in self.inputs},
+            "sources": dict(self.sources),
             "versions": {"python": platform.python_version()}
             | {package: version(package) for package in PACKAGES},
-            "seconds": round(time.monotonic() - _STARTED, 1),
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        return json.dumps(record, indent=2, default=str) + "\n"
+
+    def _write_provenance(self, path: Path, caption: str) -> None:
+        """JSON beside a result, and a line in the log of what changes with every run."""
+        record = json.dumps(self.provenance(caption), indent=2, default=str)
+        _write(path.with_suffix(".json"), record + "\n")
+        log = self.folder / "log" / f"{path.name}.json"
+        _write(log, json.dumps(run_facts(), indent=2) + "\n")
 
     def _caption(self, caption: str) -> str:
         return f"{caption.removesuffix('.')}. Profile: {self.profile}."
@@ -176,14 +163,28 @@ def _write(path: Path, text: str) -> None:
         draft.write_text(text, encoding="utf-8")
 
 
-def _name(path: Path) -> str:
-    path = path.resolve()
-    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
-
-
-def _sha256(path: Path) -> str:
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def run_facts() -> dict[str, object]:
+    """What changes with every run.
+
+    ``commit`` is null outside a git checkout; ``dirty`` says whether a committed file other than
+    the results differs from it; ``seconds`` counts from the import of this module.
+    """
+    commit = _git("rev-parse", "HEAD")
+    changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results")
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.monotonic() - _STARTED, 1),
+        "commit": commit,
+        "dirty": None if commit is None else bool(changes),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "device": pick_device().type,
+    }
 
 
 def _git(*arguments: str) -> str | None:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone, BackboneSpec
+from dinolizer.study.dataset import Dataset
+from dinolizer.study.dataset import some_rows as some_rows
 from dinolizer.study.heads import POLICY, Windows, read_windows
-from dinolizer.study.setup import Material
-from dinolizer.study.setup import some_rows as some_rows
 from dinolizer.training.crops import TRAIN, Crops
 from dinolizer.training.stack import Stack
 from dinolizer.training.tokens import extract
@@ -68,7 +68,7 @@ class Sample:
 
 
 def read_sample(
-    material: Material, backbone: Backbone, count: int = 0, seed: int = 0
+    dataset: Dataset, backbone: Backbone, count: int = 0, seed: int = 0
 ) -> tuple[Tensor, Sample, Windows | None]:
     """Tokens and labels of a study: of all windows where photographs are cross-fitted, else of one
     crop of each image.
@@ -83,27 +83,27 @@ def read_sample(
     tokens, sample, windows
         float16 ``(N, D, h, w)`` on the CPU; the windows, where they are all there.
     """
-    if material.train is None:
-        windows = read_windows(backbone, material.test)
-        return windows.tokens, window_sample(material, windows), windows
-    images, sample = crop_sample(material, backbone.spec, count, seed)
+    if dataset.train is None:
+        windows = read_windows(backbone, dataset.test)
+        return windows.tokens, window_sample(dataset, windows), windows
+    images, sample = crop_sample(dataset, backbone.spec, count, seed)
     return extract(backbone, images), sample, None
 
 
-def window_sample(material: Material, windows: Windows) -> Sample:
+def window_sample(dataset: Dataset, windows: Windows) -> Sample:
     """All windows of the images of a cross-fit study, whose tokens are there already.
 
     Parameters
     ----------
     windows
-        Of ``material.test``, see `dinolizer.study.heads.read_windows`.
+        Of ``dataset.test``, see `dinolizer.study.heads.read_windows`.
     """
-    rows = material.test.loc[material.test.index.repeat(len(windows.positions))]
-    return _cross_fitted(material, rows, windows.targets)
+    rows = dataset.test.loc[dataset.test.index.repeat(len(windows.positions))]
+    return _cross_fitted(dataset, rows, windows.targets)
 
 
 def crop_sample(
-    material: Material,
+    dataset: Dataset,
     spec: BackboneSpec,
     count: int = 0,
     seed: int = 0,
@@ -136,9 +136,9 @@ def crop_sample(
     InputError
         If the training set has no row of the split ``train``.
     """
-    rows, fitted = some_rows(material.test, count, seed), 0
-    if material.train is not None:
-        training = _training_rows(material.train, count, seed)
+    rows, fitted = some_rows(dataset.test, count, seed), 0
+    if dataset.train is not None:
+        training = _training_rows(dataset.train, count, seed)
         fitted = len(training)
         rows = pd.concat([training, rows], ignore_index=True) if tested else training
     crops = EnlargedCrops(rows, policy, spec.window, spec.patch, seed)
@@ -146,8 +146,8 @@ def crop_sample(
     pairs = [crops[number] for number in range(len(crops))]
     images = [image.permute(1, 2, 0).contiguous().numpy() for image, _ in pairs]
     targets = torch.stack([shares for _, shares in pairs])
-    if material.train is None:
-        return images, _cross_fitted(material, rows, targets)
+    if dataset.train is None:
+        return images, _cross_fitted(dataset, rows, targets)
     fold = np.repeat([-1, 0], [fitted, len(rows) - fitted])
     own = torch.from_numpy(fold < 0)[None]
     return images, Sample(targets, _with_share(rows, targets), fold, own)
@@ -229,9 +229,9 @@ def own_logits(stack: Stack, tokens: Tensor, sample: Sample) -> Tensor:
     return logits
 
 
-def _cross_fitted(material: Material, rows: pd.DataFrame, targets: Tensor) -> Sample:
+def _cross_fitted(dataset: Dataset, rows: pd.DataFrame, targets: Tensor) -> Sample:
     """Make a fold for each photograph of the study, also for those without a row."""
-    names = np.unique(material.test["group"].to_numpy(str))
+    names = np.unique(dataset.test["group"].to_numpy(str))
     fold = np.searchsorted(names, rows["group"].to_numpy(str))
     if len(names) < 2:
         raise InputError(

@@ -1,153 +1,153 @@
-"""What a profile's notebooks work on: test images, and the images that heads are trained on."""
+"""A notebook's study: its parameters, backbone, images, heads and results, in one object."""
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
+import yaml
 
-from dinolizer.data.manifest import generator_family, read_manifest
 from dinolizer.errors import InputError
-from dinolizer.paths import ROOT
-from dinolizer.pocket.dataset import build
-from dinolizer.pocket.photos import photo_paths
+from dinolizer.model.backbones import BACKBONES, Backbone, load_backbone
+from dinolizer.model.localizer import Localizer
+from dinolizer.model.weights import weights_hash
+from dinolizer.paths import PROFILES, ROOT, named_file, results_dir
+from dinolizer.pocket.forging import FAMILIES
+from dinolizer.pocket.photos import PHOTOS
+from dinolizer.study.dataset import Dataset, load
+from dinolizer.study.heads import Fits, fit
+from dinolizer.study.parameters import check_values, parameters_for, read_defaults
+from dinolizer.study.results import Results
+
+CHOICES: dict[str, Collection[str]] = {
+    "backbone": BACKBONES,
+    "pair": BACKBONES,
+    "others": BACKBONES,
+    "photo": PHOTOS,
+}
+"""What the parameters of these names are chosen from."""
 
 
 @dataclass(frozen=True)
-class Material:
-    """The images of a study.
+class Study:
+    """What a notebook works with; everything is loaded when it is first asked for.
 
     Attributes
     ----------
-    test
-        A manifest (see `dinolizer.data.manifest`) with the further columns ``family`` (the
-        generator, after its dataset where there are several), ``seen`` (bool: whether a training
-        meets the generator's family), ``grain`` (bool) and ``condition``.
-    train
-        A manifest with the splits ``train`` and ``valid``; or None: every photograph of ``test`` is
-        tested by a head that is fitted on all the others (cross-fitting).
-    inputs
-        Files that both come from.
+    notebook
+        Its name, such as ``"03-benchmark"``.
+    parameters
+        Of its parameters cell: all names and their values.
     """
 
-    test: pd.DataFrame
-    train: pd.DataFrame | None
-    inputs: tuple[Path, ...]
+    notebook: str
+    parameters: Mapping[str, Any]
 
+    @classmethod
+    def open(cls, notebook: str, namespace: Mapping[str, Any]) -> "Study":
+        """Open the study of a notebook, as its first line after the parameters cell.
 
-def gather(
-    window: int,
-    *,
-    photos: str = "",
-    photo_count: int = 0,
-    train: Sequence[str] = (),
-    test: Sequence[str] = (),
-    limit: int = 0,
-    seed: int = 0,
-    rounds: int = 1,
-) -> Material:
-    """Read the manifests of a study, or forge its images.
+        Parameters
+        ----------
+        notebook
+            Name of the file in ``notebooks``, which says what its parameters are.
+        namespace
+            ``globals()`` of the notebook: the values of the parameters.
 
-    Parameters
-    ----------
-    window
-        Side of the backbone's window, in pixels.
-    photos, photo_count
-        Where no manifests are named: the folder of the photographs that are forged, and how many of
-        them, as in `dinolizer.pocket.photos.photo_paths`.
-    train, test
-        Manifest files. Paths, here and for ``photos``, are relative to the checkout or absolute.
-    limit
-        At most so many test images of each family and kind, drawn by the seed; 0 for all.
-    seed, rounds
-        Of the forgeries, as in `dinolizer.pocket.dataset.build`.
+        Raises
+        ------
+        InputError
+            For an unknown notebook, and for a parameter that is missing or cannot be used.
+        """
+        defaults = read_defaults(_path(notebook))
+        missing = [name for name in defaults if name not in namespace]
+        if missing:
+            raise InputError(
+                f"{notebook} has no value of {missing[0]!r}: run its parameters cell first."
+            )
+        return cls._checked(notebook, {name: namespace[name] for name in defaults})
 
-    Raises
-    ------
-    InputError
-        If only one of ``train`` and ``test`` is named, a file cannot be read, or one of ``test``
-        has no row of that split.
-    """
-    if bool(train) != bool(test):
-        named, other = ("train", "test") if train else ("test", "train")
-        raise InputError(
-            f"Manifests are named for {named!r} and none for {other!r}: name both, or neither to "
-            "forge photographs."
+    @classmethod
+    def of_profile(cls, notebook: str, profile: Path) -> "Study":
+        """Open the study that a notebook opens when it is given the file of a profile."""
+        return cls._checked(notebook, _of_profile(notebook, profile))
+
+    @classmethod
+    def _checked(cls, notebook: str, values: dict[str, Any]) -> "Study":
+        check_values(values, read_defaults(_path(notebook)), notebook)
+        choices = dict(CHOICES)
+        if not values.get("test"):
+            choices |= {"family": FAMILIES, "families": FAMILIES}
+        for name in choices.keys() & values.keys():
+            for value in np.atleast_1d(np.array(values[name], dtype=object)):
+                if value not in choices[name]:
+                    raise InputError(
+                        f"{name} of {notebook} is {value!r}, but it must be one of "
+                        f"{', '.join(choices[name])}."
+                    )
+        return cls(notebook, values)
+
+    @cached_property
+    def results(self) -> Results:
+        """Where tables and figures go: into the results of the profile, or, where a parameter is
+        not the profile's, into ``data/out``, so that no committed result is overwritten."""
+        profile = self.parameters["profile"]
+        file = PROFILES / f"{profile}.yaml"
+        if file.is_file() and dict(self.parameters) == _of_profile(self.notebook, file):
+            folder = results_dir(profile)
+            command = f"snakemake --cores 2 --force --config profile={profile} -- {self.notebook}"
+        else:
+            folder = results_dir(profile, ROOT / "data" / "out")
+            values = yaml.safe_dump(dict(self.parameters), default_flow_style=True, width=10**6)
+            command = (
+                f"papermill notebooks/{self.notebook}.ipynb {self.notebook}.ipynb -k python3 "
+                f"-y {shlex.quote(values.strip())}"
+            )
+        return Results(profile, folder, self.parameters, command)
+
+    @cached_property
+    def model(self) -> Backbone:
+        """The frozen backbone that the parameters name."""
+        return self.load_model(self.parameters["backbone"], self.parameters.get("weights", ""))
+
+    def load_model(self, name: str, weights: str = "", window: int | None = None) -> Backbone:
+        """Load another backbone, see `load_backbone`; its weights are recorded with the results."""
+        model = load_backbone(name, named_file(weights), window=window)
+        self.results.sources[f"backbone {name}"] = model.hash
+        return model
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The images, see `load`."""
+        names = ("photos", "photo_count", "train", "test", "limit", "seed", "rounds")
+        dataset = load(
+            BACKBONES[self.parameters["backbone"]].window,
+            **{name: self.parameters[name] for name in names},
         )
-    if not test:
-        paths = photo_paths(ROOT / photos if photos else "", photo_count)
-        forged = build(paths, window, seed, rounds)
-        frame = _limited(forged.assign(family=forged["generator"]), limit, seed)
-        return Material(frame, None, tuple(paths.values()) if photos else ())
-    training = pd.concat([read_manifest(ROOT / path) for path in train], ignore_index=True)
-    tested = pd.concat([_test_rows(ROOT / path) for path in test], ignore_index=True)
-    families = set(training["generator"].map(generator_family))
-    several = tested["dataset"].nunique() > 1
-    tested = tested.assign(
-        family=tested["dataset"] + " " + tested["generator"] if several else tested["generator"],
-        seen=tested["generator"].map(generator_family).isin(families),
-        grain=False,
-        condition="clean",
-    )
-    frame = _limited(tested, limit, seed)
-    return Material(frame, training, tuple(ROOT / path for path in (*train, *test)))
+        self.results.sources.update(dataset.sources)
+        return dataset
+
+    @cached_property
+    def heads(self) -> Fits:
+        """The heads of the study, see `dinolizer.study.heads.fit`."""
+        epochs, seed = self.parameters["epochs"], self.parameters["seed"]
+        fits = fit(self.dataset, self.model, epochs=epochs, seed=seed)
+        self.results.sources["heads"] = fits.hash
+        return fits
+
+    def record(self, localizer: Localizer) -> None:
+        """Record the backbone and the head of a localizer with the results."""
+        backbone = localizer.backbone
+        self.results.sources[f"backbone {backbone.spec.name}"] = backbone.hash
+        self.results.sources["head"] = weights_hash(localizer.head)
 
 
-def images_to_degrade(
-    manifest: pd.DataFrame, families: Sequence[str] = (), images: int = 0, seed: int = 0
-) -> pd.DataFrame:
-    """Choose the edited images that a robustness study degrades: met as they were made.
-
-    Spliced ones, or where there are none the others; clean, and with no grain matched.
-
-    Parameters
-    ----------
-    manifest
-        As `Material.test`.
-    families
-        Only those; if empty all.
-    images
-        At most so many, drawn by the seed; 0 for all.
-
-    Raises
-    ------
-    InputError
-        If there is none.
-    """
-    clean = ~manifest["authentic"] & (manifest["condition"] == "clean") & ~manifest["grain"]
-    known = manifest["family"].isin(list(families)) if families else clean
-    chosen = manifest[clean & known]
-    chosen = chosen[chosen["kind"] == "sp"] if (chosen["kind"] == "sp").any() else chosen
-    if chosen.empty:
-        raise InputError(
-            f"There is no edited image of the families {list(families)} among the test images; "
-            f"choose some of {sorted(set(manifest['family']))}."
-        )
-    return some_rows(chosen, images, seed)
+def _path(notebook: str) -> Path:
+    return PROFILES.parent / f"{notebook}.ipynb"
 
 
-def some_rows(frame: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
-    """At most so many rows of a manifest, drawn by the seed, in their order; 0 for all."""
-    kept = frame.sample(count, random_state=seed) if 0 < count < len(frame) else frame
-    return kept.sort_index().reset_index(drop=True)
-
-
-def _test_rows(path: Path) -> pd.DataFrame:
-    frame = read_manifest(path)
-    rows = frame[frame["split"] == "test"]
-    if rows.empty:
-        found = ", ".join(sorted(set(frame["split"])))
-        raise InputError(
-            f"The manifest {path} has no row of the split 'test', only of {found}; leave it out, "
-            "or write it with another split."
-        )
-    return rows
-
-
-def _limited(frame: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
-    if not limit:
-        return frame.reset_index(drop=True)
-    order = np.random.default_rng(seed).permutation(len(frame))
-    rank = frame.iloc[order].groupby(["family", "kind"]).cumcount().sort_index()
-    return frame[rank < limit].reset_index(drop=True)
+def _of_profile(notebook: str, profile: Path) -> dict[str, Any]:
+    return read_defaults(_path(notebook)) | parameters_for(_path(notebook), profile)

@@ -12,7 +12,7 @@ from dinolizer.data.manifest import read_manifest, read_pair
 from dinolizer.model.head import card_for, make_head
 from dinolizer.model.localizer import Localizer
 from dinolizer.study import heads as crossfit
-from dinolizer.study.setup import Material
+from dinolizer.study.dataset import Dataset
 from dinolizer.training.heads import Fit
 
 SIDE = 84  # two windows of 56 pixels along each side, with a stride of 28
@@ -74,7 +74,7 @@ def test_a_head_never_meets_its_photograph_nor_the_held_out_generator(
         return [Fit(head, pd.DataFrame({"epoch": [1]})) for head in heads]
 
     monkeypatch.setattr(crossfit.training, "fit_heads", note)
-    fits = crossfit.fit(Material(manifest, None, ()), small_backbone(), epochs=1)
+    fits = crossfit.fit(Dataset(manifest, None), small_backbone(), epochs=1)
     biases = {group: one.head.bias.item() for group, one in fits.apart.items()}
     assert biases == {"a": 0, "b": 1, "c": 2}
     assert fits.whole.head.bias.item() == 3
@@ -94,19 +94,19 @@ def test_a_head_never_meets_its_photograph_nor_the_held_out_generator(
 def test_cross_fitted_heads_are_fitted_once(
     manifest: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backbone, material = small_backbone(), Material(manifest, None, ())
+    backbone, dataset = small_backbone(), Dataset(manifest, None)
     windows = crossfit.read_windows(backbone, manifest)
     seen = torch.from_numpy(windows.seen)
     others = torch.from_numpy(windows.group != "b") & seen
     alone = crossfit.training.fit_heads(windows.tokens, windows.targets, others[None], epochs=2)
-    first = crossfit.fit(material, backbone, epochs=2)
+    first = crossfit.fit(dataset, backbone, epochs=2)
     assert torch.allclose(first.apart["b"].head.weight, alone[0].head.weight, atol=1e-5)
 
     def fit_heads(*_arguments: object, **_settings: object) -> None:
         raise AssertionError
 
     monkeypatch.setattr(crossfit.training, "fit_heads", fit_heads)
-    again = crossfit.fit(material, backbone, epochs=2)
+    again = crossfit.fit(dataset, backbone, epochs=2)
     for found, expected in (
         (again.whole, first.whole),
         *((again.apart[group], first.apart[group]) for group in "abc"),
@@ -115,10 +115,10 @@ def test_cross_fitted_heads_are_fitted_once(
             assert torch.equal(found.head.state_dict()[name], value)
         pd.testing.assert_frame_equal(found.history, expected.history)
     for changed, settings in (
-        (material, {"epochs": 3}),
-        (material, {"epochs": 2, "seed": 1}),
-        (material, {"epochs": 2, "policy": "three-class"}),
-        (Material(manifest.iloc[:4], None, ()), {"epochs": 2}),
+        (dataset, {"epochs": 3}),
+        (dataset, {"epochs": 2, "seed": 1}),
+        (dataset, {"epochs": 2, "policy": "three-class"}),
+        (Dataset(manifest.iloc[:4], None), {"epochs": 2}),
     ):
         with pytest.raises(AssertionError):
             crossfit.fit(changed, backbone, **settings)  # type: ignore[arg-type]
@@ -131,7 +131,7 @@ def test_map_from_tokens_is_the_localizers(manifest: pd.DataFrame) -> None:
         head.weight.data *= number + 1
     apart = {group: Fit(head, pd.DataFrame()) for group, head in heads.items()}
     fits = crossfit.Fits(apart, apart["a"], crossfit.read_windows(backbone, manifest))
-    cached = crossfit.predict_own(Material(manifest, None, ()), backbone, fits)
+    cached = crossfit.predict_own(Dataset(manifest, None), backbone, fits)
     direct = crossfit.predict_with(backbone, heads)
     for row in manifest.to_dict("records"):
         image, _ = read_pair(row)
@@ -151,20 +151,20 @@ def test_with_a_training_set_there_is_one_head_and_it_is_trained_once(
         for splits in (("train", "valid"), ("test",))
     )
     backbone = small_backbone()
-    material = Material(test, training_set, ())
-    first = crossfit.fit(material, backbone, epochs=2)
+    dataset = Dataset(test, training_set)
+    first = crossfit.fit(dataset, backbone, epochs=2)
     assert (first.apart, first.windows) == ({}, None)
     assert first.whole.history["epoch"].tolist() == [1, 2]
-    heads = first.heads(material.test)
-    assert set(heads) == set(material.test["group"])
+    heads = first.heads(dataset.test)
+    assert set(heads) == set(dataset.test["group"])
     assert all(head is first.whole.head for head in heads.values())
 
     def train(*_arguments: object, **_settings: object) -> None:
         raise AssertionError
 
     monkeypatch.setattr(crossfit, "train", train)
-    again = crossfit.fit(material, backbone, epochs=2)
+    again = crossfit.fit(dataset, backbone, epochs=2)
     assert torch.equal(again.whole.head.weight, first.whole.head.weight)
     pd.testing.assert_frame_equal(again.whole.history, first.whole.history)
     with pytest.raises(AssertionError):  # other settings, another head
-        crossfit.fit(material, backbone, epochs=3)
+        crossfit.fit(dataset, backbone, epochs=3)

@@ -11,9 +11,9 @@ from small import small_backbone
 from dinolizer.data.images import write_image
 from dinolizer.study import methods as comparison
 from dinolizer.study.baselines import BASELINES
+from dinolizer.study.dataset import Dataset
 from dinolizer.study.evaluation import Method, Predict, Row, evaluate, evaluate_all
 from dinolizer.study.methods import Contenders, baseline_thresholds, leads, mean_lead
-from dinolizer.study.setup import Material
 
 SIDE = 12
 
@@ -54,7 +54,7 @@ def brightness(image: NDArray[np.uint8], row: Row) -> NDArray[np.floating]:
 
 
 def test_in_cross_fitting_it_is_chosen_on_the_other_photos(images: pd.DataFrame) -> None:
-    found = baseline_thresholds(Material(images, None, ()), brightness, seed=0)
+    found = baseline_thresholds(Dataset(images, None), brightness, seed=0)
     # Photo a's maps are 1 and 1.39, b's 0 and 0.78; each threshold parts the other's.
     assert 1 <= found["b"] < 1.39
     assert 0 <= found["a"] < 0.78
@@ -63,7 +63,7 @@ def test_in_cross_fitting_it_is_chosen_on_the_other_photos(images: pd.DataFrame)
 def test_with_a_training_set_it_is_chosen_there_for_all(images: pd.DataFrame) -> None:
     train = images[(images["group"] == "a") & (images["generator"] != "unseen")]
     test = images[images["group"] == "b"]
-    found = baseline_thresholds(Material(test, train, ()), brightness, seed=0)
+    found = baseline_thresholds(Dataset(test, train), brightness, seed=0)
     assert set(found) == {"b"}
     assert 1 <= found["b"] < 1.39
 
@@ -92,11 +92,11 @@ def test_thresholds_are_chosen_once(
     images: pd.DataFrame, cross_fitted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DINOLIZER_CACHE", str(tmp_path / "cache"))
-    material = Material(images, None if cross_fitted else images, ())
+    dataset = Dataset(images, None if cross_fitted else images)
     backbone = small_backbone()
-    first = Contenders("own", material, backbone).thresholds
+    first = Contenders("own", dataset, backbone).thresholds
     assert first == {
-        name: baseline_thresholds(material, lambda image, _, name=name: BASELINES[name](image), 0)  # type: ignore[misc]
+        name: baseline_thresholds(dataset, lambda image, _, name=name: BASELINES[name](image), 0)  # type: ignore[misc]
         for name in BASELINES
     }
 
@@ -104,7 +104,7 @@ def test_thresholds_are_chosen_once(
         raise AssertionError
 
     monkeypatch.setattr(comparison, "baseline_thresholds", choose)
-    again = Contenders("own", material, backbone)
+    again = Contenders("own", dataset, backbone)
     assert again.thresholds == first
     for name in BASELINES:  # the same for images as they are and degraded
         for degraded in (True, False):
@@ -113,13 +113,11 @@ def test_thresholds_are_chosen_once(
             image = np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)
             np.testing.assert_array_equal(predict(image, {}), BASELINES[name](image))
     for changed in (
-        Contenders("own", material, backbone, seed=1),
-        Contenders(
-            "own", Material(images.iloc[:5], images if not cross_fitted else None, ()), backbone
-        ),
-        Contenders("own", Material(images.assign(group="c"), material.train, ()), backbone),
+        Contenders("own", dataset, backbone, seed=1),
+        Contenders("own", Dataset(images.iloc[:5], images if not cross_fitted else None), backbone),
+        Contenders("own", Dataset(images.assign(group="c"), dataset.train), backbone),
     ):
-        if changed.seed or cross_fitted or "c" in set(changed.material.test["group"]):
+        if changed.seed or cross_fitted or "c" in set(changed.dataset.test["group"]):
             with pytest.raises(AssertionError):
                 _ = changed.thresholds
 

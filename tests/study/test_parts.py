@@ -14,11 +14,11 @@ from dinolizer.data.manifest import read_manifest
 from dinolizer.study import methods as comparison
 from dinolizer.study import parts
 from dinolizer.study.baselines import BASELINES
+from dinolizer.study.dataset import Dataset
 from dinolizer.study.evaluation import evaluate_all
 from dinolizer.study.experiments.robustness import Case
 from dinolizer.study.methods import Contenders
 from dinolizer.study.parts import Part, benchmark_parts, degraded_parts, rows_of
-from dinolizer.study.setup import Material
 
 CASES: list[Case] = [(), (("resize", 0.9), ("noise", 5))]
 QUICK = {"error": BASELINES["error level analysis"], "noise": BASELINES["noise inconsistency"]}
@@ -33,11 +33,11 @@ def contenders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Contenders:
     images = read_manifest(small_manifest(tmp_path / "images", 6)).assign(seen=True)
     images["dataset"] = ["one"] * 2 + ["two"] * 4
     images["group"] = [f"photo {number // 3}" for number in range(6)]
-    return Contenders("own", Material(images, None, ()), small_backbone(), epochs=2, seed=3)
+    return Contenders("own", Dataset(images, None), small_backbone(), epochs=2, seed=3)
 
 
 def all_parts(contenders: Contenders) -> list[Part]:
-    edited = contenders.material.test.query("not authentic").reset_index(drop=True)
+    edited = contenders.dataset.test.query("not authentic").reset_index(drop=True)
     return [*benchmark_parts(contenders), *degraded_parts(contenders, edited, CASES)]
 
 
@@ -52,7 +52,7 @@ def files(contenders: Contenders, tmp_path: Path) -> dict[str, int]:
 
 def one_call(contenders: Contenders) -> pd.DataFrame:
     """The rows without parts: each method on all images, then all methods on each case."""
-    test = contenders.material.test
+    test = contenders.dataset.test
     edited = test.query("not authentic").reset_index(drop=True)
     plain = [
         evaluate_all({name: contenders.method(name, test, degraded=False)}, test)
@@ -80,7 +80,7 @@ def test_parts_give_the_rows_of_one_call_whoever_computes_them(
         raise AssertionError
 
     monkeypatch.setattr(parts, "evaluate_all", compute)
-    unfitted = Contenders("own", contenders.material, small_backbone(), epochs=2, seed=3)
+    unfitted = Contenders("own", contenders.dataset, small_backbone(), epochs=2, seed=3)
     found = timeless(rows_of(all_parts(unfitted)))
     pd.testing.assert_frame_equal(found, expected)
     assert "fits" not in vars(unfitted)  # whoever only reads, fits nothing
@@ -121,7 +121,7 @@ def test_two_processes_at_once_and_killed_at_random_moments(
 
 def test_what_rows_depend_on_is_in_their_name(contenders: Contenders, tmp_path: Path) -> None:
     rows_of(benchmark_parts(contenders))
-    material, backbone = contenders.material, contenders.backbone
+    dataset, backbone = contenders.dataset, contenders.backbone
     count = len(files(contenders, tmp_path))
 
     def computed(changed: Contenders, names: Sequence[str] = ()) -> int:
@@ -129,22 +129,22 @@ def test_what_rows_depend_on_is_in_their_name(contenders: Contenders, tmp_path: 
         rows_of([part for part in benchmark_parts(changed) if not names or part.names[0] in names])
         return len(files(contenders, tmp_path)) - before
 
-    assert computed(Contenders("own", material, small_backbone(), 2, 3)) == 0
+    assert computed(Contenders("own", dataset, small_backbone(), 2, 3)) == 0
     # Another backbone or other epochs change the localizer, and no baseline.
-    assert computed(Contenders("own", material, small_backbone(seed=1), 2, 3)) == count // 3
-    assert computed(Contenders("own", material, backbone, 1, 3)) == count // 3
-    assert computed(Contenders("own", material, backbone, 2, 4)) == count
-    others = Material(material.test.assign(seen=material.test["kind"] != "fr"), None, ())
+    assert computed(Contenders("own", dataset, small_backbone(seed=1), 2, 3)) == count // 3
+    assert computed(Contenders("own", dataset, backbone, 1, 3)) == count // 3
+    assert computed(Contenders("own", dataset, backbone, 2, 4)) == count
+    others = Dataset(dataset.test.assign(seen=dataset.test["kind"] != "fr"), None)
     assert computed(Contenders("own", others, backbone, 2, 3)) == count
 
 
 def test_a_dataset_more_leaves_the_rows_of_the_others(
     contenders: Contenders, tmp_path: Path
 ) -> None:
-    images = contenders.material.test
+    images = contenders.dataset.test
     training = read_manifest(tmp_path / "images/manifest.csv")
     few, many = (
-        Contenders("own", Material(test, training, ()), contenders.backbone, 1)
+        Contenders("own", Dataset(test, training), contenders.backbone, 1)
         for test in (images[2:].reset_index(drop=True), images)
     )
     first = rows_of(benchmark_parts(few))

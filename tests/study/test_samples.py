@@ -10,6 +10,7 @@ from small import SPEC, small_backbone, small_manifest
 
 from dinolizer.data.manifest import read_manifest, read_pair
 from dinolizer.errors import InputError
+from dinolizer.study.dataset import Dataset
 from dinolizer.study.heads import Windows, read_windows
 from dinolizer.study.maps import image_rows, maps_of_scales, own_maps
 from dinolizer.study.samples import (
@@ -24,7 +25,6 @@ from dinolizer.study.samples import (
     some_numbers,
     window_sample,
 )
-from dinolizer.study.setup import Material
 from dinolizer.training.stack import Stack
 
 
@@ -34,20 +34,20 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def crossfit(tmp_path: Path) -> Material:
+def crossfit(tmp_path: Path) -> Dataset:
     """Nine images of three photographs; the generator of every third one is held out."""
     frame = read_manifest(small_manifest(tmp_path / "a", 9, ("cross-fit",)))
     frame["group"] = [("x", "y", "z")[number // 3] for number in range(9)]
     frame["seen"] = frame["kind"] != "fr"
-    return Material(frame.assign(family=frame["generator"]), None, ())
+    return Dataset(frame.assign(family=frame["generator"]), None)
 
 
 @pytest.fixture
-def split(tmp_path: Path) -> Material:
+def split(tmp_path: Path) -> Dataset:
     """Twelve training images, six of them for validation, and six of a test."""
     training = read_manifest(small_manifest(tmp_path / "train", 12))
     tested = read_manifest(small_manifest(tmp_path / "test", 6, ("test",)))
-    return Material(tested.assign(family="other", seen=False), training, ())
+    return Dataset(tested.assign(family="other", seen=False), training)
 
 
 def numbered(folds: int, heads: int, dim: int) -> Stack:
@@ -57,19 +57,19 @@ def numbered(folds: int, heads: int, dim: int) -> Stack:
     return stack
 
 
-def test_no_photograph_is_tested_by_a_head_that_met_it(crossfit: Material) -> None:
+def test_no_photograph_is_tested_by_a_head_that_met_it(crossfit: Dataset) -> None:
     images, sample = crop_sample(crossfit, SPEC)
     assert (len(images), sample.train.shape, set(sample.fold)) == (9, (3, 9), {0, 1, 2})
     seen = crossfit.test["seen"].to_numpy()
     for fold, met in enumerate(sample.train.numpy()):
         assert not met[sample.fold == fold].any()
         assert np.array_equal(met, (sample.fold != fold) & seen)
-    alone = Material(crossfit.test.assign(group="x"), None, ())
+    alone = Dataset(crossfit.test.assign(group="x"), None)
     with pytest.raises(InputError, match="two photographs or more"):
         crop_sample(alone, SPEC)
 
 
-def test_with_a_training_set_its_crops_are_fitted_and_the_tests_are_tested(split: Material) -> None:
+def test_with_a_training_set_its_crops_are_fitted_and_the_tests_are_tested(split: Dataset) -> None:
     images, sample = crop_sample(split, SPEC)
     assert len(images) == 6 + 6  # six of the split ``train``, all of the test
     assert np.array_equal(sample.fold, np.repeat([-1, 0], 6))
@@ -79,10 +79,10 @@ def test_with_a_training_set_its_crops_are_fitted_and_the_tests_are_tested(split
     assert (len(images), sample.train.all().item()) == (2, True)
     unfit = split.train.assign(split="test") if split.train is not None else None
     with pytest.raises(InputError, match="no row of the split 'train'"):
-        crop_sample(Material(split.test, unfit, ()), SPEC)
+        crop_sample(Dataset(split.test, unfit), SPEC)
 
 
-def test_shares_are_those_of_the_crop_and_repeat_with_the_seed(crossfit: Material) -> None:
+def test_shares_are_those_of_the_crop_and_repeat_with_the_seed(crossfit: Dataset) -> None:
     images, sample = crop_sample(crossfit, SPEC, seed=3)
     again, _ = crop_sample(crossfit, SPEC, seed=3)
     assert all(np.array_equal(one, other) for one, other in zip(images, again, strict=True))
@@ -91,7 +91,7 @@ def test_shares_are_those_of_the_crop_and_repeat_with_the_seed(crossfit: Materia
     assert (sample.rows["area"] > 0).sum() == 6
 
 
-def test_enlarged_crops_show_less_of_the_image_and_labels_follow(crossfit: Material) -> None:
+def test_enlarged_crops_show_less_of_the_image_and_labels_follow(crossfit: Dataset) -> None:
     """The edit is darker: where the labels say so, the enlarged crop is dark as well."""
     images, sample = crop_sample(crossfit, SPEC, scales=(2.0,))
     bright = np.concatenate([image.reshape(4, 14, 4, 14, 3).mean((1, 3, 4)) for image in images])
@@ -124,7 +124,7 @@ def test_every_window_is_asked_of_its_own_heads() -> None:
     assert logits[2].isnan().all()
 
 
-def test_what_is_joined_is_fitted_on_and_not_tested(crossfit: Material) -> None:
+def test_what_is_joined_is_fitted_on_and_not_tested(crossfit: Dataset) -> None:
     _, sample = crop_sample(crossfit, SPEC)
     both = joined(sample, sample)
     assert np.array_equal(both.fold, [*sample.fold, *[-1] * 9])
@@ -132,7 +132,7 @@ def test_what_is_joined_is_fitted_on_and_not_tested(crossfit: Material) -> None:
     assert (len(both.rows), len(both.targets)) == (18, 18)
 
 
-def test_windows_and_localizer_draw_the_same_maps(crossfit: Material) -> None:
+def test_windows_and_localizer_draw_the_same_maps(crossfit: Dataset) -> None:
     """Cross-fit: with heads that differ from fold to fold, from both ways of making maps."""
     backbone = small_backbone()
     # Small images are continued by a reflection in the one way only: these are large enough.
@@ -156,7 +156,7 @@ def test_windows_and_localizer_draw_the_same_maps(crossfit: Material) -> None:
         assert not torch.allclose(scales[2:], expected, atol=1e-2)
 
 
-def test_image_rows_are_hand_counted(crossfit: Material) -> None:
+def test_image_rows_are_hand_counted(crossfit: Dataset) -> None:
     """The left 40 of 90 columns are edited. One head marks the left 60, another nothing."""
 
     def maps(image: object, row: object) -> torch.Tensor:
@@ -173,7 +173,7 @@ def test_image_rows_are_hand_counted(crossfit: Material) -> None:
     assert none["iou"].isna().tolist() == [True, False, False] * 3
 
 
-def test_a_study_reads_windows_or_crops(crossfit: Material, split: Material) -> None:
+def test_a_study_reads_windows_or_crops(crossfit: Dataset, split: Dataset) -> None:
     backbone = small_backbone()
     tokens, sample, windows = read_sample(crossfit, backbone)
     assert isinstance(windows, Windows)
@@ -183,7 +183,7 @@ def test_a_study_reads_windows_or_crops(crossfit: Material, split: Material) -> 
     assert len(tokens) == len(sample.rows) == 8
 
 
-def test_three_classes_come_with_the_share_of_the_edit_alone(crossfit: Material) -> None:
+def test_three_classes_come_with_the_share_of_the_edit_alone(crossfit: Dataset) -> None:
     _, plain = crop_sample(crossfit, SPEC)
     _, sorted_ = crop_sample(crossfit, SPEC, policy="three-class")
     assert sorted_.targets.shape == (len(plain.targets), 3, *plain.targets.shape[1:])

@@ -1,107 +1,105 @@
-"""Which images a study has, and which of them are tested."""
+"""One line opens a study, checked before anything is made, and says where its results come from."""
 
+import json
+import shlex
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
-from small import small_manifest
+import yaml
 
-from dinolizer.data.images import write_image
-from dinolizer.data.manifest import read_manifest, write_manifest
 from dinolizer.errors import InputError
-from dinolizer.study import setup as material
-from dinolizer.study.setup import gather, images_to_degrade
+from dinolizer.model.backbones import load_backbone
+from dinolizer.paths import PROFILES, ROOT, results_dir
+from dinolizer.study import setup
+from dinolizer.study.dataset import Dataset
+from dinolizer.study.parameters import read_defaults
+from dinolizer.study.setup import Study
+
+NOTEBOOK = "03-benchmark"
+CELL = read_defaults(ROOT / "notebooks" / f"{NOTEBOOK}.ipynb")
 
 
-def write(folder: Path, name: str, *splits: str, **columns: str) -> str:
-    """A manifest of 12 images, three of each split in turn: a photo and two edits by ``gan``."""
-    frame = read_manifest(small_manifest(folder / name, 12, splits))
-    frame["generator"] = ["none" if authentic else "gan" for authentic in frame["authentic"]]
-    path = folder / f"{name}.csv"
-    write_manifest(frame.assign(**columns), path)
-    return str(path)
+def opened(**changed: Any) -> Study:
+    return Study.open(NOTEBOOK, {"unrelated": object(), **CELL, **changed})
 
 
-def test_manifests_are_read_and_only_test_rows_tested(tmp_path: Path) -> None:
-    train = write(tmp_path, "train", "train", "valid")
-    test = [write(tmp_path, name, "test", "train", dataset=name) for name in ("one", "two")]
-    gathered = gather(56, train=[train], test=test)
-    assert gathered.train is not None
-    assert set(gathered.train["split"]) == {"train", "valid"}
-    assert set(gathered.test["split"]) == {"test"}
-    assert gathered.test["family"].value_counts().to_dict() == {
-        **{"one gan": 4, "one none": 2},
-        **{"two gan": 4, "two none": 2},
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Results go where they would without the variable, but below another root."""
+    monkeypatch.delenv("DINOLIZER_RESULTS")
+    monkeypatch.setattr("dinolizer.paths.ROOT", tmp_path)
+    monkeypatch.setattr(setup, "ROOT", tmp_path)
+    return tmp_path
+
+
+def test_only_the_parameters_of_a_profile_write_into_its_results(checkout: Path) -> None:
+    assert opened().results.folder == checkout / "results" / "pocket"
+    for changed in ({"backbone": "untrained-pocket"}, {"seed": 1}, {"profile": "mine"}):
+        other = opened(**changed)
+        assert other.results.folder == checkout / "data" / "out" / other.parameters["profile"]
+    laptop = Study.of_profile(NOTEBOOK, PROFILES / "laptop.yaml")
+    assert laptop.results.folder == checkout / "results" / "laptop"
+
+
+def test_all_parameters_and_hashes_are_recorded_by_themselves(monkeypatch) -> None:
+    images = pd.DataFrame({"image": [], "mask": []})
+    monkeypatch.setattr(setup, "load", lambda *_, **__: Dataset(images, None, {"images": "abc"}))
+    study = opened()
+    assert (study.model.spec.name, study.dataset.train) == ("pocket", None)
+    study.load_model("untrained-pocket")
+    study.results.save_table(pd.DataFrame({"a": [1]}), "03-benchmark", "A table")
+    record = json.loads((results_dir("pocket") / "tables" / "03-benchmark.json").read_text())
+    assert record["parameters"] == CELL  # as the notebook's file says, however many there are
+    assert record["sources"] == {
+        "backbone pocket": load_backbone("pocket").hash,
+        "images": "abc",
+        "backbone untrained-pocket": load_backbone("untrained-pocket").hash,
     }
-    assert gathered.test["seen"].all()
-    unseen = write(tmp_path, "unseen", "train", "valid", generator="vae")
-    assert not gather(56, train=[unseen], test=test).test["seen"].any()
-    assert gathered.inputs == (Path(train), *map(Path, test))
-    # With one dataset the generator is name enough.
-    alone = gather(56, train=[train], test=test[:1]).test
-    assert alone["family"].tolist() == alone["generator"].tolist()
 
 
-def test_a_generator_is_seen_if_its_family_is_trained_on(tmp_path: Path) -> None:
-    # B-Free calls Stable Diffusion 2 by its folders' names, TGIF by "sd2".
-    train = write(tmp_path, "bfree", "train", generator="SD2.1_inpainted_samecat")
-    test = [write(tmp_path, name, "test", dataset=name, generator=name) for name in ("sd2", "sdxl")]
-    seen = gather(56, train=[train], test=test).test.groupby("generator")["seen"].unique()
-    assert {name: list(values) for name, values in seen.items()} == {"sd2": [True], "sdxl": [False]}
+def test_the_recorded_command_makes_the_same_study_again() -> None:
+    command = shlex.split(opened().results.command)
+    assert command[0] == "snakemake"
+    assert command[-1] == NOTEBOOK
+    assert "profile=pocket" in command
+    changed = {"seed": 3, "peers": ["a b", "c"], "weights": "w.safetensors"}
+    command = shlex.split(opened(**changed).results.command)
+    assert command[:2] == ["papermill", f"notebooks/{NOTEBOOK}.ipynb"]
+    assert yaml.safe_load(command[command.index("-y") + 1]) == CELL | changed
 
 
-def test_a_limit_holds_for_each_family_and_kind_and_is_drawn_by_the_seed(tmp_path: Path) -> None:
-    train, test = (write(tmp_path, split, split) for split in ("train", "test"))
-    drawn = [gather(56, train=[train], test=[test], limit=2, seed=seed).test for seed in range(4)]
-    for frame in drawn:
-        assert frame.groupby(["family", "kind"]).size().max() == 2
-    assert drawn[0].equals(gather(56, train=[train], test=[test], limit=2, seed=0).test)
-    assert len({tuple(frame["image"]) for frame in drawn}) > 1
-
-
-def test_only_one_side_named_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path, "one", "test")
-    with pytest.raises(InputError, match="named for 'test' and none for 'train'"):
-        gather(56, test=[path])
-    with pytest.raises(InputError, match="no row of the split 'test'"):
-        gather(56, train=[path], test=[write(tmp_path, "other", "train")])
-
-
-def test_without_manifests_photographs_are_forged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"backbone": "dinov9"}, "dinov9"),
+        ({"seed": -1}, "-1"),
+        ({"epochs": 0}, "from 1 on"),
+        ({"limit": float("nan")}, "nan"),
+        ({"photos": None}, "None"),
+        ({"peers": "maps"}, "'maps'"),
+    ],
+)
+def test_a_wrong_value_is_refused_before_anything_is_forged(
+    changed: dict[str, Any], words: str, monkeypatch
 ) -> None:
-    for name in ("a", "b", "c"):
-        write_image(tmp_path / f"{name}.png", np.zeros((8, 8, 3), np.uint8))
-    asked = {}
-
-    def build(photos: dict[str, Path], window: int, seed: int, rounds: int) -> pd.DataFrame:
-        asked.update(photos=list(photos), window=window, seed=seed, rounds=rounds)
-        return read_manifest(small_manifest(tmp_path / "made", 3, ("cross-fit",)))
-
-    monkeypatch.setattr(material, "build", build)
-    gathered = gather(504, photos=str(tmp_path), photo_count=2, seed=3, rounds=4)
-    assert asked == {"photos": ["a", "b"], "window": 504, "seed": 3, "rounds": 4}
-    assert gathered.train is None
-    assert [path.name for path in gathered.inputs] == ["a.png", "b.png"]
+    monkeypatch.setattr(setup, "load", lambda *_, **__: pytest.fail("forged"))
+    with pytest.raises(InputError, match=words):
+        opened(**changed)
 
 
-def test_degraded_are_clean_spliced_edits_of_the_families() -> None:
-    frame = pd.DataFrame(
-        [
-            ("kept", False, "x", "sp", "clean", False),
-            ("other family", False, "y", "sp", "clean", False),
-            ("not spliced", False, "x", "fr", "clean", False),
-            ("compressed", False, "x", "sp", "jpeg", False),
-            ("grain", False, "x", "sp", "clean", True),
-            ("authentic", True, "none", "real", "clean", False),
-        ],
-        columns=["image", "authentic", "family", "kind", "condition", "grain"],
-    )
-    assert images_to_degrade(frame, ["x"])["image"].tolist() == ["kept"]
-    assert images_to_degrade(frame)["image"].tolist() == ["kept", "other family"]
-    assert len(images_to_degrade(frame, images=1)) == 1
-    only_regenerated = frame[frame["kind"] != "sp"]
-    assert images_to_degrade(only_regenerated)["image"].tolist() == ["not spliced"]
-    with pytest.raises(InputError, match=r"families \['z'\]"):
-        images_to_degrade(frame, ["z"])
+def test_an_unknown_family_is_refused_where_photographs_are_forged(tmp_path: Path) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_text("profile: small\nfamilies: [telea, sd2]\n")
+    with pytest.raises(InputError, match="families of 04-robustness is 'sd2'"):
+        Study.of_profile("04-robustness", path)
+    path.write_text("profile: small\nfamilies: [sd2]\ntrain: [a.csv]\ntest: [b.csv]\n")
+    assert Study.of_profile("04-robustness", path).parameters["families"] == ["sd2"]
+
+
+def test_a_study_without_its_parameters_says_what_is_missing() -> None:
+    with pytest.raises(InputError, match="no value of 'seed': run its parameters cell"):
+        Study.open(NOTEBOOK, {name: value for name, value in CELL.items() if name != "seed"})
+    with pytest.raises(InputError, match="No notebook"):
+        Study.open("99-none", CELL)

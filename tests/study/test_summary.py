@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from dinolizer.cli import app
 from dinolizer.errors import InputError
+from dinolizer.paths import results_dir
 from dinolizer.study.results import Results
 from dinolizer.study.summary import read_verdicts, summarise_results
 from dinolizer.study.verdicts import CLAIMS, judge
@@ -19,7 +20,7 @@ from dinolizer.study.verdicts import CLAIMS, judge
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Results with two tables of verdicts, a figure and an executed notebook."""
     monkeypatch.setenv("DINOLIZER_RESULTS", str(tmp_path))
-    results = Results("pocket", {})
+    results = Results("pocket", results_dir("pocket"))
     results.save_verdict("07", judge("labels", (-0.1, -0.2, 0.1), "the difference is over 0"))
     results.save_verdict(
         "04",

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from dinolizer.errors import InputError
+from dinolizer.paths import results_dir
 from dinolizer.study.results import Results
 from dinolizer.study.verdicts import (
     CLAIMS,
@@ -54,7 +55,7 @@ def test_the_table_is_saved_under_the_number_of_its_notebook(
 ) -> None:
     monkeypatch.setenv("DINOLIZER_RESULTS", str(tmp_path))
     lines = [judge("jpeg", (0.25, 0.1, 0.3), "a, b"), judge("noise", (0.2, NAN, NAN), "c")]
-    table = Results("pocket", {"seed": 1}).save_verdict("04", *lines)
+    table = Results("pocket", results_dir("pocket"), {"seed": 1}).save_verdict("04", *lines)
     assert tuple(table.columns) == COLUMNS
     saved = (tmp_path / "pocket" / "tables" / "04-verdict.csv").read_text().splitlines()
     assert saved == [

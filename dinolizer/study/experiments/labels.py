@@ -18,9 +18,9 @@ from dinolizer.data.manifest import POLICIES, read_pair, target
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.head import CLASSES, make_head, probabilities
 from dinolizer.model.windows import REDUCTIONS
+from dinolizer.study.dataset import Dataset
 from dinolizer.study.evaluation import Row
 from dinolizer.study.heads import EPOCHS, Windows, fit, logits_own, read_windows
-from dinolizer.study.setup import Material
 from dinolizer.training.heads import fit_heads
 
 Maps = Callable[[NDArray[np.uint8], Row], dict[str, NDArray[np.floating]]]
@@ -78,7 +78,7 @@ class Measured:
 
 
 def fit_policies(
-    material: Material, backbone: Backbone, seeds: Sequence[int], epochs: int = EPOCHS
+    dataset: Dataset, backbone: Backbone, seeds: Sequence[int], epochs: int = EPOCHS
 ) -> Heads:
     """Fit heads of all policies, for each seed.
 
@@ -86,20 +86,18 @@ def fit_policies(
     as it does, too, but for the seeds: so that all are fitted together, each draws a share of
     `KEPT` of the training images, the same for all policies.
     """
-    if material.train is not None:
+    if dataset.train is not None:
         apart = {
             policy: [
-                fit(material, backbone, epochs=epochs, seed=seed, policy=policy).heads(
-                    material.test
-                )
+                fit(dataset, backbone, epochs=epochs, seed=seed, policy=policy).heads(dataset.test)
                 for seed in seeds
             ]
             for policy in POLICIES
         }
         return Heads(apart, None)
-    windows = read_windows(backbone, material.test, THREE)
+    windows = read_windows(backbone, dataset.test, THREE)
     groups = list(dict.fromkeys(windows.group.tolist()))
-    drawn = [np.random.default_rng(seed).random(len(material.test)) < KEPT for seed in seeds]
+    drawn = [np.random.default_rng(seed).random(len(dataset.test)) < KEPT for seed in seeds]
     train = [
         (windows.group != group) & windows.seen & np.repeat(kept, len(windows.positions))
         for kept in drawn
@@ -135,17 +133,17 @@ def stack(heads: Sequence[nn.Conv2d]) -> nn.Conv2d:
     return stacked.requires_grad_(False)
 
 
-def measure(material: Material, backbone: Backbone, heads: Heads, seed: int = 0) -> Measured:
+def measure(dataset: Dataset, backbone: Backbone, heads: Heads, seed: int = 0) -> Measured:
     """Apply all heads to every test image; ``seed`` draws the pixels for calibration."""
     every = [of_group for some in heads.of.values() for of_group in some]
     stacked = {group: stack([of_group[group] for of_group in every]) for group in every[0]}
-    logits = logits_own(material, backbone, stacked, heads.windows)
+    logits = logits_own(dataset, backbone, stacked, heads.windows)
     sizes = [len(some) * CLASSES[policy] for policy, some in heads.of.items()]
     rng = np.random.default_rng(seed)
     rows: list[dict[str, object]] = []
     edited = []
     said: dict[tuple[str, str], list[NDArray[np.float32]]] = {}
-    for row in material.test.to_dict("records"):
+    for row in dataset.test.to_dict("records"):
         image, mask = read_pair(row)
         truth = torch.from_numpy(target(mask, row["kind"], row["background"], THREE))
         drawn = torch.from_numpy(rng.integers(truth.numel(), size=PIXELS))
@@ -165,16 +163,16 @@ def measure(material: Material, backbone: Backbone, heads: Heads, seed: int = 0)
                 said.setdefault((policy, reduce), []).append(pixels)
     return Measured(
         pd.DataFrame(rows),
-        np.repeat(material.test["group"].to_numpy(str), PIXELS),
+        np.repeat(dataset.test["group"].to_numpy(str), PIXELS),
         np.concatenate(edited),
         {key: np.concatenate(parts, axis=1) for key, parts in said.items()},
     )
 
 
-def first_maps(material: Material, backbone: Backbone, heads: Heads) -> Maps:
+def first_maps(dataset: Dataset, backbone: Backbone, heads: Heads) -> Maps:
     """Return what gives every policy's map of a test image, by the head of the first seed."""
     logits = {
-        policy: logits_own(material, backbone, some[0], heads.windows)
+        policy: logits_own(dataset, backbone, some[0], heads.windows)
         for policy, some in heads.of.items()
     }
     return lambda image, row: {

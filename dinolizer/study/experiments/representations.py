@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from dinolizer.data.degradations import Step, degrade
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import BACKBONES, Backbone
+from dinolizer.study.dataset import Dataset
 from dinolizer.study.experiments.labels import CLASS_NAMES
 from dinolizer.study.metrics import (
     bootstrap_draws,
@@ -27,7 +28,6 @@ from dinolizer.study.metrics import (
     percentile_interval,
 )
 from dinolizer.study.samples import Sample, crop_sample
-from dinolizer.study.setup import Material
 from dinolizer.training.tokens import extract_layers
 
 RESAMPLES = 500
@@ -56,7 +56,7 @@ def common_window(names: Sequence[str]) -> int:
 
 
 def common_crops(
-    material: Material, backbones: Mapping[str, Backbone], count: int = 0, seed: int = 0
+    dataset: Dataset, backbones: Mapping[str, Backbone], count: int = 0, seed: int = 0
 ) -> tuple[list[NDArray[np.uint8]], dict[str, Sample]]:
     """One random crop of each image, the same pixels for all backbones, with three-class labels.
 
@@ -83,7 +83,7 @@ def common_crops(
             f"for a window of {common_window(list(windows))}."
         )
     made = [
-        crop_sample(material, backbone.spec, count, seed, policy="three-class")
+        crop_sample(dataset, backbone.spec, count, seed, policy="three-class")
         for backbone in backbones.values()
     ]
     (images, _), *others = made

@@ -15,7 +15,7 @@ PHOTOS = 5
 EACH = 8
 
 
-def material() -> tuple[list[np.ndarray], Sample]:
+def dataset() -> tuple[list[np.ndarray], Sample]:
     """Noise, of which the left half is brighter where it is edited; every fourth is held out."""
     rng = np.random.default_rng(0)
     count = PHOTOS * EACH
@@ -42,7 +42,7 @@ def material() -> tuple[list[np.ndarray], Sample]:
 
 
 def test_no_draw_meets_the_photographs_that_it_tests_nor_the_held_out_generator() -> None:
-    _, sample = material()
+    _, sample = dataset()
     drawn = finetuning.draws(sample, range(5))
     tested = []
     for draw in drawn:
@@ -57,7 +57,7 @@ def test_no_draw_meets_the_photographs_that_it_tests_nor_the_held_out_generator(
 
 
 def test_with_a_training_set_all_that_is_tested_is_tested_by_every_draw() -> None:
-    _, sample = material()
+    _, sample = dataset()
     fold = np.repeat([-1, 0], [30, 10])
     split = Sample(sample.targets, sample.rows, fold, torch.from_numpy(fold < 0)[None])
     for draw in finetuning.draws(split, range(2)):
@@ -70,7 +70,7 @@ def test_training_end_to_end_starts_from_the_frozen_one_and_learns(
     tmp_path: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DINOLIZER_CACHE", str(tmp_path))
-    images, sample = material()
+    images, sample = dataset()
     backbone = small_backbone()
     tokens = extract(backbone, images)
     drawn = finetuning.draws(sample, range(2))

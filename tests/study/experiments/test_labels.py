@@ -14,6 +14,7 @@ from dinolizer.data.images import write_image
 from dinolizer.data.manifest import POLICIES, read_manifest, read_pair
 from dinolizer.model.head import CLASSES, card_for, probabilities
 from dinolizer.model.localizer import Localizer
+from dinolizer.study.dataset import Dataset
 from dinolizer.study.experiments import label_tables
 from dinolizer.study.experiments.labels import (
     CLASS_NAMES,
@@ -27,7 +28,6 @@ from dinolizer.study.experiments.labels import (
     targets_of,
 )
 from dinolizer.study.heads import read_windows
-from dinolizer.study.setup import Material
 from dinolizer.training.heads import fit_heads
 
 SIDE = 84
@@ -35,7 +35,7 @@ CASES = (("sp", "real", True), ("fr", "reencoded", True), ("reencoded", "reencod
 
 
 @pytest.fixture
-def material(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Material:
+def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
     """Of three photographs a spliced, a re-generated and a re-encoded image each."""
     monkeypatch.setenv("DINOLIZER_CACHE", str(tmp_path / "cache"))
     rng = np.random.default_rng(0)
@@ -61,25 +61,23 @@ def material(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Material:
                     "height": SIDE,
                 }
             )
-    return Material(pd.DataFrame(rows), None, ())
+    return Dataset(pd.DataFrame(rows), None)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_targets_of_the_shares_are_those_read_for_the_policy(
-    material: Material, policy: str
-) -> None:
-    shares = read_windows(small_backbone(), material.test, "three-class").targets
-    expected = read_windows(small_backbone(), material.test, policy).targets
+def test_targets_of_the_shares_are_those_read_for_the_policy(dataset: Dataset, policy: str) -> None:
+    shares = read_windows(small_backbone(), dataset.test, "three-class").targets
+    expected = read_windows(small_backbone(), dataset.test, policy).targets
     torch.testing.assert_close(targets_of(shares, policy), expected)
 
 
-def test_seeds_draw_their_images_and_no_head_meets_its_photograph(material: Material) -> None:
+def test_seeds_draw_their_images_and_no_head_meets_its_photograph(dataset: Dataset) -> None:
     backbone = small_backbone()
-    heads = fit_policies(material, backbone, range(2), epochs=2)
+    heads = fit_policies(dataset, backbone, range(2), epochs=2)
     assert list(heads.of) == list(POLICIES)
     windows = heads.windows
     assert windows is not None
-    kept = np.random.default_rng(1).random(len(material.test)) < KEPT
+    kept = np.random.default_rng(1).random(len(dataset.test)) < KEPT
     train = (windows.group != "b") & np.repeat(kept, len(windows.positions))
     for policy in POLICIES:
         found = heads.of[policy][1]["b"]
@@ -100,14 +98,14 @@ def test_with_a_training_set_every_policy_and_seed_is_trained_on_it(
         read_manifest(small_manifest(tmp_path / splits[0], 12, splits))
         for splits in (("train", "valid"), ("test",))
     )
-    material = Material(test.assign(family="x", seen=True), training, ())
+    dataset = Dataset(test.assign(family="x", seen=True), training)
     backbone = small_backbone()
-    heads = fit_policies(material, backbone, [0, 1], epochs=1)
+    heads = fit_policies(dataset, backbone, [0, 1], epochs=1)
     assert heads.windows is None
     for policy, some in heads.of.items():
         assert [head.out_channels for of in some for head in of.values()] == [CLASSES[policy]] * 24
         assert not torch.equal(some[0]["0"].weight, some[1]["0"].weight)
-    rows = measure(material, backbone, heads).rows
+    rows = measure(dataset, backbone, heads).rows
     assert len(rows) == len(test) * 3 * 2 * 2
     assert rows.loc[rows["kind"] == "fr", "marked re-encoded"].between(0, 1).all()
 
@@ -120,12 +118,12 @@ def test_a_stacked_head_gives_all_logits_and_a_one() -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_maps_and_scores_are_those_of_the_localizer(material: Material) -> None:
+def test_maps_and_scores_are_those_of_the_localizer(dataset: Dataset) -> None:
     backbone = small_backbone()
-    heads = fit_policies(material, backbone, [0], epochs=3)
-    measured = measure(material, backbone, heads)
-    maps = first_maps(material, backbone, heads)
-    row = material.test.iloc[4].to_dict()  # of photograph b, re-generated
+    heads = fit_policies(dataset, backbone, [0], epochs=3)
+    measured = measure(dataset, backbone, heads)
+    maps = first_maps(dataset, backbone, heads)
+    row = dataset.test.iloc[4].to_dict()  # of photograph b, re-generated
     image, mask = read_pair(row)
     rows = measured.rows[measured.rows["image"] == row["image"]].set_index(["method", "reduce"])
     for policy in POLICIES:

@@ -12,15 +12,15 @@ from sklearn.metrics import balanced_accuracy_score
 from dinolizer.data.images import write_image
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import load_backbone
+from dinolizer.study.dataset import Dataset
 from dinolizer.study.experiments import representations
 from dinolizer.study.experiments.labels import CLASS_NAMES
 from dinolizer.study.samples import Sample, crop_sample
-from dinolizer.study.setup import Material
 
 GROUPS = ["a", "b", "c", "a", "b", "c"]
 
 
-def large_images(folder: Path) -> Material:
+def large_images(folder: Path) -> Dataset:
     """Noise of 640 x 700 pixels of two photographs, larger than the window of any backbone."""
     rng = np.random.default_rng(0)
     mask = np.zeros((640, 700), np.uint8)
@@ -32,7 +32,7 @@ def large_images(folder: Path) -> Material:
         write_image(image, rng.integers(0, 256, (640, 700, 3), np.uint8))
         rows.append({"image": str(image), "mask": str(folder / "mask.png"), "group": group})
     frame = pd.DataFrame(rows).assign(kind="sp", background="real", family="x", seen=True)
-    return Material(frame.assign(generator="x", area=0.2), None, ())
+    return Dataset(frame.assign(generator="x", area=0.2), None)
 
 
 def test_backbones_of_other_patches_and_windows_are_compared_on_the_same_pixels(
@@ -43,18 +43,18 @@ def test_backbones_of_other_patches_and_windows_are_compared_on_the_same_pixels(
     window = representations.common_window(pair)
     assert window == 448  # 4 times 112, the least common multiple of 14 and 16
     assert representations.common_window(["pocket-learned", "pocket-rotary"]) == 112
-    material = large_images(tmp_path)
+    dataset = large_images(tmp_path)
     backbones = {name: load_backbone(name, window=window) for name in pair}
-    images, samples = representations.common_crops(material, backbones, seed=3)
+    images, samples = representations.common_crops(dataset, backbones, seed=3)
     for name, backbone in backbones.items():
-        crops, alone = crop_sample(material, backbone.spec, seed=3, policy="three-class")
+        crops, alone = crop_sample(dataset, backbone.spec, seed=3, policy="three-class")
         assert np.array_equal(images, crops)
         assert torch.equal(samples[name].targets, alone.targets)
         tokens = backbone(torch.rand(1, 3, window, window))
         assert tokens.shape[2:] == alone.targets.shape[2:]
     whole = {name: load_backbone(name) for name in pair}
     with pytest.raises(InputError, match="load them for a window of 448"):
-        representations.common_crops(material, whole)
+        representations.common_crops(dataset, whole)
 
 
 def random_tokens(seed: int, dim: int = 5, side: int = 4) -> torch.Tensor:

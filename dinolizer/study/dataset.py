@@ -1,0 +1,171 @@
+"""The images of a study: those it is tested on, and those that heads are trained on."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dinolizer.data.manifest import generator_family, read_manifest
+from dinolizer.errors import InputError
+from dinolizer.paths import ROOT
+from dinolizer.pocket.dataset import build
+from dinolizer.pocket.photos import photo_paths
+from dinolizer.study.results import file_hash
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The images of a study.
+
+    Attributes
+    ----------
+    test
+        A manifest (see `dinolizer.data.manifest`) with the further columns ``family`` (the
+        generator, after its dataset where there are several), ``seen`` (bool: whether a training
+        meets the generator's family), ``grain`` (bool) and ``condition``.
+    train
+        A manifest with the splits ``train`` and ``valid``; or None: every photograph of ``test`` is
+        tested by a head that is fitted on all the others (leave-one-photo-out).
+    sources
+        From what both come from, the files of manifests or forged images, to its SHA-256.
+    """
+
+    test: pd.DataFrame
+    train: pd.DataFrame | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+
+def load(
+    window: int,
+    *,
+    photos: str = "",
+    photo_count: int = 0,
+    train: Sequence[str] = (),
+    test: Sequence[str] = (),
+    limit: int = 0,
+    seed: int = 0,
+    rounds: int = 1,
+) -> Dataset:
+    """Read the manifests of a study, or forge its images.
+
+    Parameters
+    ----------
+    window
+        Side of the backbone's window, in pixels.
+    photos, photo_count
+        Where no manifests are named: the folder of the photographs that are forged, and how many of
+        them, as in `dinolizer.pocket.photos.photo_paths`.
+    train, test
+        Manifest files. Paths, here and for ``photos``, are relative to the checkout or absolute.
+    limit
+        At most so many test images of each family and kind, drawn by the seed; 0 for all.
+    seed, rounds
+        Of the forgeries, as in `dinolizer.pocket.dataset.build`.
+
+    Raises
+    ------
+    InputError
+        If only one of ``train`` and ``test`` is named, a file cannot be read, or one of ``test``
+        has no row of that split.
+    """
+    if bool(train) != bool(test):
+        named, other = ("train", "test") if train else ("test", "train")
+        raise InputError(
+            f"Manifests are named for {named!r} and none for {other!r}: name both, or neither to "
+            "forge photographs."
+        )
+    if not test:
+        paths = photo_paths(ROOT / photos if photos else "", photo_count)
+        forged = build(paths, window, seed, rounds)
+        sources = {f"{len(forged)} forged images": images_hash(forged)}
+        return Dataset(
+            _limited(forged.assign(family=forged["generator"]), limit, seed), None, sources
+        )
+    training = pd.concat([read_manifest(ROOT / path) for path in train], ignore_index=True)
+    tested = pd.concat([_test_rows(ROOT / path) for path in test], ignore_index=True)
+    families = set(training["generator"].map(generator_family))
+    several = tested["dataset"].nunique() > 1
+    tested = tested.assign(
+        family=tested["dataset"] + " " + tested["generator"] if several else tested["generator"],
+        seen=tested["generator"].map(generator_family).isin(families),
+        grain=False,
+        condition="clean",
+    )
+    sources = {_name(ROOT / path): file_hash(ROOT / path) for path in (*train, *test)}
+    return Dataset(_limited(tested, limit, seed), training, sources)
+
+
+def images_hash(manifest: pd.DataFrame) -> str:
+    """SHA-256 of the files of a manifest's images and masks, in the order of its rows."""
+    digest = hashlib.sha256()
+    for path in (*manifest["image"], *manifest["mask"]):
+        digest.update(file_hash(Path(path)).encode() if path else b"")
+    return digest.hexdigest()
+
+
+def images_to_degrade(
+    manifest: pd.DataFrame, families: Sequence[str] = (), images: int = 0, seed: int = 0
+) -> pd.DataFrame:
+    """Choose the edited images that a robustness study degrades: met as they were made.
+
+    Spliced ones, or where there are none the others; clean, and with no grain matched.
+
+    Parameters
+    ----------
+    manifest
+        As `Dataset.test`.
+    families
+        Only those; if empty all.
+    images
+        At most so many, drawn by the seed; 0 for all.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    clean = ~manifest["authentic"] & (manifest["condition"] == "clean") & ~manifest["grain"]
+    known = manifest["family"].isin(list(families)) if families else clean
+    chosen = manifest[clean & known]
+    chosen = chosen[chosen["kind"] == "sp"] if (chosen["kind"] == "sp").any() else chosen
+    if chosen.empty:
+        raise InputError(
+            f"There is no edited image of the families {list(families)} among the test images; "
+            f"choose some of {sorted(set(manifest['family']))}."
+        )
+    return some_rows(chosen, images, seed)
+
+
+def some_rows(frame: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    """At most so many rows of a manifest, drawn by the seed, in their order; 0 for all."""
+    kept = frame.sample(count, random_state=seed) if 0 < count < len(frame) else frame
+    return kept.sort_index().reset_index(drop=True)
+
+
+def _test_rows(path: Path) -> pd.DataFrame:
+    frame = read_manifest(path)
+    rows = frame[frame["split"] == "test"]
+    if rows.empty:
+        found = ", ".join(sorted(set(frame["split"])))
+        raise InputError(
+            f"The manifest {path} has no row of the split 'test', only of {found}; leave it out, "
+            "or write it with another split."
+        )
+    return rows
+
+
+def _limited(frame: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
+    if not limit:
+        return frame.reset_index(drop=True)
+    order = np.random.default_rng(seed).permutation(len(frame))
+    rank = frame.iloc[order].groupby(["family", "kind"]).cumcount().sort_index()
+    return frame[rank < limit].reset_index(drop=True)
+
+
+def _name(path: Path) -> str:
+    """Of a file: its path in the checkout, or elsewhere its name alone."""
+    path = path.resolve()
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
