@@ -23,8 +23,9 @@ from dinolizer.pocket.forging import CONDITIONS, FAMILIES, HELD_OUT, LEARNED, fo
 from dinolizer.pocket.generation import random_crops, train_generator
 from dinolizer.pocket.generators import GENERATORS
 from dinolizer.pocket.pretraining import MAKERS, PAIRS, build_pool, pretrain_backbone
+from dinolizer.training.crops import patch_shares
 from dinolizer.training.heads import fit_head
-from dinolizer.training.tokens import extract, patch_targets
+from dinolizer.training.tokens import extract
 
 LICENCE = "Apache-2.0"
 STEPS_PER_LOSS = 50
@@ -136,7 +137,9 @@ def fit_pocket_head(
     spec = BACKBONES["pocket"]
     images, masks = _forgeries(pictures, spec.window, seed, out)
     tokens = extract(backbone, images)
-    fit = fit_head(tokens, patch_targets(masks, spec.patch), seed=seed)
+    labels = torch.from_numpy(masks.astype(np.uint8))
+    targets = torch.stack([patch_shares(mask, "pristine", spec.patch) for mask in labels])
+    fit = fit_head(tokens, targets, seed=seed)
     save_head(out / "pocket-head.safetensors", fit.head, card_for(backbone, about))
 
 

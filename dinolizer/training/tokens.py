@@ -4,14 +4,15 @@ import hashlib
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import numpy as np
+import timm
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from dinolizer.errors import InputError
@@ -22,6 +23,7 @@ from dinolizer.training.crops import Crops, crop_batches
 
 PART = 64
 """Crops whose tokens share a file of the cache."""
+_fingerprints: WeakKeyDictionary[Backbone, str] = WeakKeyDictionary()
 
 
 def extract(backbone: Backbone, images: Sequence[NDArray[np.uint8]]) -> Tensor:
@@ -29,8 +31,6 @@ def extract(backbone: Backbone, images: Sequence[NDArray[np.uint8]]) -> Tensor:
 
     Parameters
     ----------
-    backbone
-        On any device.
     images
         uint8 ``(H, W, 3)`` RGB, all of one size, a multiple of the patch.
 
@@ -42,14 +42,13 @@ def extract(backbone: Backbone, images: Sequence[NDArray[np.uint8]]) -> Tensor:
     Notes
     -----
     The cache is one safetensors file under ``tokens`` in `dinolizer.paths.cache_dir`, named by a
-    SHA-256 of the backbone's weights and normalisation and of all images. It is written whole or
-    not at all, whoever else writes it; one whose checksum is not that of its values is computed
-    again.
+    SHA-256 of the weights, the pixels, the versions of torch and timm, and a `fingerprint` of the
+    code between them. A file whose checksum is not that of its values is computed again.
 
     Raises
     ------
     InputError
-        Without images, and where their sizes differ.
+        Without images, where their sizes differ, and for tokens that are not finite.
     """
     return extract_layers(backbone, images, [backbone.depth])[backbone.depth]
 
@@ -57,44 +56,52 @@ def extract(backbone: Backbone, images: Sequence[NDArray[np.uint8]]) -> Tensor:
 def extract_layers(
     backbone: Backbone, images: Sequence[NDArray[np.uint8]], layers: Sequence[int]
 ) -> dict[int, Tensor]:
-    """As `extract`, for several layers: those that are not in the cache come from one pass.
-
-    Parameters
-    ----------
-    layers
-        As in `dinolizer.model.backbones.Backbone.tokens_of_layers`.
-    """
+    """As `extract`, for several layers, numbered as in `Backbone.tokens_of_layers`: those that are
+    not in the cache come from one pass."""
     sizes = sorted({image.shape for image in images})
     if len(sizes) != 1:
         raise InputError(
             f"The images have the shapes {sizes}, but all of them must have one and the same: "
             "crop them first."
         )
-    key = _key(backbone, images)
+    key, folder = _key(backbone, images), cache_dir() / "tokens"
+    last = backbone.depth
     paths = {
-        layer: cache_dir()
-        / "tokens"
-        / f"{key}{'' if layer == backbone.depth else f'-{layer}'}.safetensors"
+        layer: folder / f"{key}{'' if layer == last else f'-{layer}'}.safetensors"
         for layer in layers
     }
-    cached = {layer: _load(path) for layer, path in paths.items()}
-    missing = [layer for layer, tokens in cached.items() if tokens is None]
-    found = {layer: tokens for layer, tokens in cached.items() if tokens is not None}
+    tokens = {layer: cached for layer in layers if (cached := _load(paths[layer])) is not None}
+    missing = [layer for layer in layers if layer not in tokens]
     if missing:
         computed = _compute(backbone, images, missing)
         for layer in missing:
             _save(computed[layer], paths[layer])
-        found |= computed
-    return {layer: found[layer] for layer in layers}
+        tokens |= computed
+    return {layer: tokens[layer] for layer in layers}
+
+
+def fingerprint(backbone: Backbone) -> str:
+    """SHA-256 of a few rounded numbers of the tokens of a fixed probe: it tells code that computes
+    other tokens from the same weights, be it by its stem, its normalisation or a library."""
+    if backbone not in _fingerprints:
+        side = backbone.spec.window
+        noise = np.random.default_rng(0).uniform(size=(side, side, 3))
+        probe = (255 * noise * np.linspace(0, 1, side)[:, None]).astype(np.uint8)
+        tokens = backbone(as_batch([probe], backbone.device))[0].double().flatten(1)
+        # Few and coarse, or the last bits, which differ between machines, would decide.
+        std, mean = torch.std_mean(tokens[:: max(1, backbone.dim // 8)].cpu(), dim=1)
+        summary = " ".join(f"{value:.2f}" for value in (*mean, *std))
+        _fingerprints[backbone] = hashlib.sha256(summary.encode()).hexdigest()
+    return _fingerprints[backbone]
 
 
 @torch.no_grad()
 def _compute(
     backbone: Backbone, images: Sequence[NDArray[np.uint8]], layers: Sequence[int]
 ) -> dict[int, Tensor]:
-    def tokens(some: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
-        batch = as_batch(some, backbone.device)
-        return [part.half().cpu() for part in backbone.tokens_of_layers(batch, layers)]
+    def tokens(batch: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
+        pixels = as_batch(batch, backbone.device)
+        return [part.half().cpu() for part in backbone.tokens_of_layers(pixels, layers)]
 
     size = batch_size(backbone.device, images[0].shape[0])
     starts = tqdm(
@@ -102,7 +109,14 @@ def _compute(
     )
     batches = Batches()
     parts = [part for at in starts for part in batches.run(tokens, images[at : at + size])]
-    return dict(zip(layers, map(torch.cat, zip(*parts, strict=True)), strict=True))
+    computed = dict(zip(layers, map(torch.cat, zip(*parts, strict=True)), strict=True))
+    for layer, values in computed.items():
+        if not values.isfinite().all():
+            raise InputError(
+                f"Tokens of layer {layer} of {backbone.spec.name!r} are not finite numbers in half "
+                "precision: its weights are damaged, or this layer cannot be used."
+            )
+    return computed
 
 
 def extract_crops(
@@ -112,8 +126,6 @@ def extract_crops(
 
     Parameters
     ----------
-    backbone
-        On any device.
     sets
         Of one window; taken as in their first epoch.
     workers
@@ -123,11 +135,8 @@ def extract_crops(
     -------
     tokens, targets
         float16 ``(N, D, h, w)`` and float32 ``(N, h, w)`` or ``(N, C, h, w)``, on the CPU; how
-        large they are together, `token_bytes` says beforehand.
-
-    Notes
-    -----
-    They pass through `extract` in parts, so that an interrupted extraction goes on.
+        large they are together, `token_bytes` says beforehand. They pass through `extract` in
+        parts, so that an interrupted extraction goes on.
     """
     count, patches = sum(map(len, sets)), sets[0].window // sets[0].patch
     # Filled in place: to collect the parts and join them would take twice the memory.
@@ -136,17 +145,12 @@ def extract_crops(
     first = 0
     for crops in sets:
         parts = [list(range(at, min(at + PART, len(crops)))) for at in range(0, len(crops), PART)]
-        for images, labels in tqdm(
-            crop_batches(crops, parts, workers),
-            total=len(parts),
-            desc="crops",
-            unit="part",
-            disable=None,
-        ):
-            place = slice(first, first + len(images))
-            tokens[place] = extract(backbone, list(images.permute(0, 2, 3, 1).numpy()))
-            targets[place] = labels
-            first = place.stop
+        batches = crop_batches(crops, parts, workers)
+        for images, labels in tqdm(batches, total=len(parts), desc="crops", disable=None):
+            filled = slice(first, first + len(images))
+            tokens[filled] = extract(backbone, list(images.permute(0, 2, 3, 1).numpy()))
+            targets[filled] = labels
+            first = filled.stop
     return tokens, targets
 
 
@@ -156,24 +160,9 @@ def token_bytes(backbone: Backbone, crops: int, classes: int) -> int:
     return crops * patches * (2 * backbone.dim + 4 * classes)
 
 
-def patch_targets(masks: NDArray[np.bool_], patch: int) -> Tensor:
-    """Share of each patch that is edited: bool ``(N, H, W)`` to float32 ``(N, h, w)`` in [0, 1].
-
-    Raises
-    ------
-    InputError
-        If a side is no multiple of the patch.
-    """
-    if masks.ndim != 3 or masks.shape[1] % patch or masks.shape[2] % patch:
-        raise InputError(
-            f"The masks have the shape {masks.shape}, but it must be (N, H, W) with H and W "
-            f"multiples of the patch of {patch} pixels: crop or pad them."
-        )
-    return F.avg_pool2d(torch.from_numpy(masks.astype(np.float32)), patch)
-
-
 def _key(backbone: Backbone, images: Sequence[NDArray[np.uint8]]) -> str:
-    digest = hashlib.sha256(f"{backbone.hash} {backbone.spec.mean} {backbone.spec.std}".encode())
+    code = f"{fingerprint(backbone)} torch {torch.__version__} timm {timm.__version__}"
+    digest = hashlib.sha256(f"{backbone.hash} {code}".encode())
     for image in images:
         digest.update(f"{image.shape} {image.dtype}".encode())
         digest.update(image.tobytes())

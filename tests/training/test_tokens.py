@@ -1,7 +1,7 @@
 """Tokens are computed once, kept under a key of all they depend on, and remade when damaged."""
 
-import subprocess
-import sys
+import multiprocessing
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 from small import small_backbone
+from timm.layers import PatchEmbed
 from torch import Tensor
 
 from dinolizer.errors import InputError
 from dinolizer.model import backbones
 from dinolizer.model.batches import as_batch
-from dinolizer.training.tokens import extract, extract_layers, patch_targets
+from dinolizer.training import tokens as tokens_module
+from dinolizer.training.tokens import extract, extract_layers
 
 IMAGES = [np.random.default_rng(k).integers(0, 256, (56, 56, 3), np.uint8) for k in range(5)]
 
@@ -28,7 +31,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Batch sizes the backbone is called with."""
+    """Batch sizes the backbone is called with, the probe of the key apart."""
+    monkeypatch.setattr(tokens_module, "fingerprint", lambda _backbone: "the same")
     sizes: list[int] = []
     asked = backbones.Backbone.tokens_of_layers
 
@@ -103,6 +107,29 @@ def test_what_tokens_depend_on_is_in_the_key(
     assert len(tokens) == len(images)
 
 
+def test_other_code_or_libraries_are_in_the_key(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = extract(small_backbone(), IMAGES)
+    with monkeypatch.context() as patch:
+        patch.setattr(tokens_module.timm, "__version__", "0.0")
+        extract(small_backbone(), IMAGES)
+    assert len(list(cache.iterdir())) == 2
+    embed = PatchEmbed.forward
+    monkeypatch.setattr(PatchEmbed, "forward", lambda self, image: 1.1 * embed(self, image))
+    changed = extract(small_backbone(), IMAGES)
+    assert len(list(cache.iterdir())) == 3
+    assert not torch.allclose(changed.float(), first.float(), atol=0.01)
+
+
+def test_tokens_that_are_no_numbers_are_refused_and_not_kept(cache: Path) -> None:
+    backbone = small_backbone()
+    backbone.model.norm.bias.data[3] = torch.inf
+    with pytest.raises(InputError, match="Tokens of layer 2 of 'small' are not finite"):
+        extract(backbone, IMAGES)
+    assert not cache.exists()
+
+
 @pytest.mark.parametrize("damage", ["cut", "garbage", "empty", "bit"])
 def test_a_damaged_cache_file_is_computed_again(
     damage: str, cache: Path, forwards: list[int]
@@ -120,54 +147,44 @@ def test_a_damaged_cache_file_is_computed_again(
     assert list(cache.iterdir()) == [file]
 
 
-ONE_OF_TWO = """
-import sys
-import time
-from pathlib import Path
-import numpy as np
-import torch
-from safetensors.torch import save_file
-from small import small_backbone
-from dinolizer.training import tokens as features
+def one_of_two(meeting: Path, name: str) -> None:
+    """Fill and read the cache in step with another process, on a slow disk."""
 
-def slowly(tensors, path, **options):
-    save_file(tensors, path, **options)
-    whole = path.read_bytes()
-    with path.open("wb") as file:  # a slow disk, on which the other one finds half a file
-        for first in range(0, len(whole), 100):
-            file.write(whole[first : first + 100])
-            file.flush()
-            time.sleep(0.002)
+    def slowly(tensors: dict[str, Tensor], path: Path, **options: object) -> None:
+        save_file(tensors, path, **options)
+        whole = path.read_bytes()
+        with path.open("wb") as file:  # on which the other one finds half a file
+            for first in range(0, len(whole), 100):
+                file.write(whole[first : first + 100])
+                file.flush()
+                time.sleep(0.001)
 
-features.save_file = slowly
-torch.set_num_threads(1)
-backbone, meeting = small_backbone(), Path(sys.argv[1])
-for part in range(8):
-    (meeting / f"{part} {sys.argv[2]}").touch()
-    end = time.monotonic() + 60  # where the other one has failed
-    while len(list(meeting.glob(f"{part} *"))) < 2 and time.monotonic() < end:
-        time.sleep(0.001)
-    images = [np.full((56, 56, 3), 16 * part + number, np.uint8) for number in range(5)]
-    stored = features.extract(backbone, images).float()
-    computed = features._compute(backbone, images, [backbone.depth])[backbone.depth].float()
-    torch.testing.assert_close(stored, computed, rtol=0, atol=0)
-"""
+    tokens_module.save_file = slowly  # in this process alone
+    torch.set_num_threads(1)
+    backbone = small_backbone()
+    for part in range(4):
+        (meeting / f"{part} {name}").touch()
+        end = time.monotonic() + 60  # where the other one has failed
+        while len(list(meeting.glob(f"{part} *"))) < 2 and time.monotonic() < end:
+            time.sleep(0.001)
+        images = [np.full((56, 56, 3), 16 * part + number, np.uint8) for number in range(5)]
+        stored = extract(backbone, images).float()
+        computed = tokens_module._compute(backbone, images, [backbone.depth])[backbone.depth]
+        torch.testing.assert_close(stored, computed.float(), rtol=0, atol=0)
 
 
 def test_two_processes_at_once_fill_and_read_one_cache(cache: Path, tmp_path: Path) -> None:
     (tmp_path / "meeting").mkdir()
+    fork = multiprocessing.get_context("fork")  # torch is not imported again
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", ONE_OF_TWO, tmp_path / "meeting", name],
-            cwd=Path(__file__).parent,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for name in ("one", "two")
+        fork.Process(target=one_of_two, args=(tmp_path / "meeting", name)) for name in "ab"
     ]
-    said = [process.communicate()[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
-    assert len(list(cache.glob("*.safetensors"))) == len(list(cache.iterdir())) == 8
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert len(list(cache.glob("*.safetensors"))) == len(list(cache.iterdir())) == 4
 
 
 def test_images_of_several_sizes_or_none_are_refused(cache: Path) -> None:
@@ -176,18 +193,3 @@ def test_images_of_several_sizes_or_none_are_refused(cache: Path) -> None:
     with pytest.raises(InputError, match="one and the same"):
         extract(small_backbone(), [])
     assert not cache.exists()
-
-
-def test_patch_targets_are_hand_counted_shares() -> None:
-    mask = np.zeros((1, 4, 6), bool)
-    mask[0, 0, 0] = mask[0, 2:, 2:4] = mask[0, 3, 4] = True
-    # Patches of 2x2 pixels: one pixel of the first, all of the middle one below, one of the last.
-    expected = torch.tensor([[[0.25, 0, 0], [0, 1, 0.25]]])
-    torch.testing.assert_close(patch_targets(mask, 2), expected)
-
-
-def test_masks_that_are_not_whole_patches_are_refused() -> None:
-    with pytest.raises(InputError, match="multiples of the patch of 2"):
-        patch_targets(np.zeros((1, 4, 5), bool), 2)
-    with pytest.raises(InputError, match="must be"):
-        patch_targets(np.zeros((4, 4), bool), 2)
