@@ -1,312 +1,178 @@
-"""What a map costs: time against pixels, the share of each stage, the limit, and every mode."""
+"""What a map costs: time against pixels, the backbone's share of it, and each mode's accuracy."""
 
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy import stats
 from torch import nn
+from torch.utils.benchmark import Timer
 
-from dinolizer.data.images import read_image, write_image
+from dinolizer.data.manifest import read_pair
 from dinolizer.model.backbones import Backbone
-from dinolizer.model.batches import as_batch
-from dinolizer.model.localization import Localization
 from dinolizer.model.localizer import Localizer
-from dinolizer.study.evaluation import ALL_FAMILIES, Method, Predict, evaluate_all, summarise
+from dinolizer.study.evaluation import edited_truth, score_image, summarise
 from dinolizer.study.heads import localizers
-from dinolizer.study.loops import cut
-from dinolizer.study.machine import Demand, seconds_of
 from dinolizer.study.pairing import compare
-from dinolizer.study.timing import interleaved_seconds
+from dinolizer.study.plots import canvas, line_look
+from dinolizer.study.setup import some_rows
 
 EXACT = "exact"
-FEWER, LOST = 4.0, 0.005
-"""The goal of a fast mode: so many times fewer passes, at so much macro IoU lost at most."""
-OVERHEAD = {"cpu": 0.03, "cuda": 0.10}
-"""The goal of the exact mode: its time over that of the backbone alone."""
-SIDE = 512
-"""Pixels of a side of the image that peers and stages are measured on: no window is larger."""
-ENDS = ("", "_low", "_high")
-
-Value = TypeVar("Value")
+LARGE = 1024
+"""Pixels of a side of the pictures that modes are compared on, at least: several windows."""
+MOSAIC_RULE = (
+    f"one picture for each photograph, at least {LARGE} pixels on a side; smaller images are put "
+    "side by side to a square mosaic"
+)
 
 
-def seconds_by_pixels(
-    localizer: Localizer, image: NDArray[np.uint8], sides: Sequence[int], repeats: int
-) -> pd.DataFrame:
-    """Time the localizer on squares of an image, which is repeated to fill them.
-
-    Parameters
-    ----------
-    localizer
-        In any mode.
-    image
-        uint8 ``(H, W, 3)`` RGB.
-    sides
-        Of the squares, in windows.
-    repeats
-        Rounds; in each the squares are met in turn.
-
-    Returns
-    -------
-    DataFrame
-        A row for each square and round: ``side`` in pixels, ``megapixels, passes, seconds``.
-    """
-    squares = {side: tiled(image, side) for side in (localizer.window * one for one in sides)}
-    found: dict[int, Localization] = {}
-
-    def run(side: int) -> None:
-        found[side] = localizer(squares[side])
-
-    def runs(side: int) -> Callable[[], None]:
-        return lambda: run(side)
-
-    rounds = interleaved_seconds({str(side): runs(side) for side in squares}, repeats)
-    return pd.DataFrame(
-        [
-            (side, side**2 / 1e6, found[side].passes, seconds)
-            for side in squares
-            for seconds in rounds[str(side)]
-        ],
-        columns=["side", "megapixels", "passes", "seconds"],
-    )
-
-
-def tiled(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Square of that side, of copies of an image."""
-    copies = (-(-side // length) for length in image.shape[:2])
-    return np.ascontiguousarray(np.tile(image, (*copies, 1))[:side, :side])
-
-
-def line_fit(points: pd.DataFrame) -> pd.DataFrame:
-    """Least squares of ``seconds`` on ``megapixels``, over all rounds.
-
-    Returns
-    -------
-    DataFrame
-        One row: ``seconds_per_megapixel`` with the ends ``low`` and ``high`` of its 95 % interval
-        (Student's t), ``seconds_at_zero``, ``r_squared`` and ``n``.
-    """
-    fitted = stats.linregress(points["megapixels"], points["seconds"])
-    reach = stats.t.ppf(0.975, len(points) - 2) * fitted.stderr
-    return pd.DataFrame(
-        [
-            {
-                "seconds_per_megapixel": fitted.slope,
-                "low": fitted.slope - reach,
-                "high": fitted.slope + reach,
-                "seconds_at_zero": fitted.intercept,
-                "r_squared": fitted.rvalue**2,
-                "n": len(points),
-            }
-        ]
-    )
-
-
-def stage_seconds(localizer: Localizer, image: NDArray[np.uint8], repeats: int) -> pd.DataFrame:
-    """Time each stage of an image's way from a PNG file to the files of its map, one by one.
-
-    Parameters
-    ----------
-    localizer
-        In the exact mode.
-    image
-        uint8 ``(H, W, 3)`` RGB, no side under the window.
-    repeats
-        Rounds, after one that is not counted.
-
-    Returns
-    -------
-    DataFrame
-        ``stage``, median ``seconds``, and ``share``, of the sum of all stages.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "image.png"
-        write_image(path, image)
-        rounds = [_stages(localizer, path) for _ in range(repeats + 1)]
-    median = pd.DataFrame(rounds[1:]).median()
-    return pd.DataFrame(
-        {"stage": median.index, "seconds": median.values, "share": (median / median.sum()).values}
-    )
+def median_seconds(run: Callable[[], object], min_seconds: float) -> float:
+    """Median wall-clock seconds of a run, repeated for at least so long after a warm-up."""
+    timer = Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
+    return timer.blocked_autorange(min_run_time=min_seconds).median
 
 
 @torch.inference_mode()
-def _stages(localizer: Localizer, path: Path) -> dict[str, float]:
-    """Seconds of each stage, once."""
-    seconds: dict[str, float] = {}
-
-    def timed(stage: str, run: Callable[[], Value]) -> Value:
-        made: list[Value] = []
-        seconds[stage] = seconds_of(lambda: made.append(run()))
-        return made[0]
-
-    backbone, head = localizer.backbone, localizer.head
-    image = timed("read", lambda: read_image(path))
-    batch = timed("prepare", lambda: as_batch(cut(localizer, image), backbone.device))
-    tokens = timed(
-        "backbone", lambda: torch.cat([backbone(part) for part in batch.split(localizer.batch)])
-    )
-    patch_logits = timed("head", lambda: head(tokens))
-    height, width = image.shape[:2]
-    layout = localizer.layout(height, width)
-    found = timed(
-        "assemble",
-        lambda: [
-            localizer.probability(strip)
-            for strip in localizer.strips([patch_logits], layout, (height, width))
-        ],
-    )
-    result = timed(
-        "mask and score", lambda: localizer.localization(image, found, layout, str(path))
-    )
-    timed("save", lambda: result.save(path.parent, "map"))
-    return seconds
-
-
-def limits(asked: Demand, peak: float, bandwidth: float, seconds: float) -> pd.DataFrame:
-    """The least time of a window that arithmetic and memory allow, beside the measured one.
-
-    Parameters
-    ----------
-    asked
-        By a window.
-    peak, bandwidth
-        Floating-point operations and bytes a second of the machine.
-    seconds
-        Of a window through the backbone alone.
-
-    Returns
-    -------
-    DataFrame
-        ``limit, amount, rate, milliseconds, share``: 10^9 operations or bytes of a window and a
-        second, the time that follows, and its share of the measured one.
-    """
-    bounds = (
-        ("arithmetic", asked.flops, peak),
-        ("memory, weights and pixels only", asked.least_bytes, bandwidth),
-        ("memory, each operation by itself", asked.most_bytes, bandwidth),
-    )
-    rows = [
-        (name, amount / 1e9, rate / 1e9, 1e3 * amount / rate, amount / rate / seconds)
-        for name, amount, rate in bounds
-    ]
-    rows.append(("measured, backbone alone", np.nan, np.nan, 1e3 * seconds, 1.0))
-    return pd.DataFrame(rows, columns=["limit", "amount", "rate", "milliseconds", "share"])
-
-
-def passes_by_size(
-    localizer: Localizer, sides: Sequence[int], modes: Sequence[str]
-) -> pd.DataFrame:
-    """Passes that each mode takes for squares, by where its windows lie; nothing is run.
+def seconds_by_size(localizer: Localizer, sides: Sequence[int], min_seconds: float) -> pd.DataFrame:
+    """Time the localizer, and its backbone alone on as many windows, on squares of noise.
 
     Parameters
     ----------
     localizer
-        Its backbone, head and card are those of every mode.
+        In a mode whose windows are all of the head's size.
     sides
         Of the squares, in windows.
-    modes
-        Keys of `dinolizer.model.modes.MODES`.
+    min_seconds
+        For which each is repeated at least.
 
     Returns
     -------
     DataFrame
-        ``mode, side`` (pixels), ``passes`` and ``tokens``, their patches; ``most_passes``, with
-        all windows that a mode may add where its map is undecided.
+        A row for each square: ``side`` in pixels, ``megapixels, passes``, median ``seconds`` and
+        ``backbone_seconds``, and ``backbone_share``, their ratio.
     """
-    lines = []
-    for mode in modes:
-        own = Localizer(localizer.backbone, localizer.head, localizer.card, mode=mode)
-        for side in (localizer.window * one for one in sides):
-            layout = own.layout(side, side)
-            most = layout.passes + len(layout.between)
-            lines.append((mode, side, layout.passes, layout.tokens, most))
-    return pd.DataFrame(lines, columns=["mode", "side", "passes", "tokens", "most_passes"])
+    rows = []
+    window = torch.zeros(1, 3, localizer.window, localizer.window, device=localizer.backbone.device)
+    for side in (localizer.window * count for count in sides):
+        square = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+        passes = localizer(square).passes
+        batches = window.expand(passes, -1, -1, -1).split(localizer.batch)
+        seconds = median_seconds(lambda: localizer(square), min_seconds)  # noqa: B023
+        alone = median_seconds(lambda: [*map(localizer.backbone, batches)], min_seconds)  # noqa: B023
+        rows.append((side, side**2 / 1e6, passes, seconds, alone, alone / seconds))
+    columns = ["side", "megapixels", "passes", "seconds", "backbone_seconds", "backbone_share"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def seconds_per_megapixel(points: pd.DataFrame) -> float:
+    """Slope of the least-squares line through a table of `seconds_by_size`."""
+    return float(np.polyfit(points["megapixels"], points["seconds"], 1)[0])
+
+
+def time_curve(points: pd.DataFrame, note: str) -> Figure:
+    """Draw a table of `seconds_by_size`: the map's time, and the backbone's, against pixels."""
+    figure, axes = canvas(2.9, note)
+    for number, (column, label) in enumerate(
+        {"seconds": "the whole map", "backbone_seconds": "the backbone alone"}.items()
+    ):
+        axes.plot(points["megapixels"], points[column], label=label, **line_look(number))
+    axes.set(xlabel="size of the picture [megapixels]", ylabel="time [s]")
+    axes.set(xlim=(0, None), ylim=(0, None))
+    axes.legend(loc="upper left")
+    return figure
+
+
+def large_pictures(
+    manifest: pd.DataFrame, count: int = 0, seed: int = 0
+) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.bool_]]]:
+    """Make one picture for each photograph of a manifest, see `MOSAIC_RULE`.
+
+    Parameters
+    ----------
+    manifest
+        Edited images; those of a mosaic are of one photograph and one size, drawn by the seed, and
+        drawn again where there are too few.
+    count
+        At most so many photographs, drawn by the seed; 0 for all.
+
+    Yields
+    ------
+    group, image, truth
+        The photograph's name, uint8 ``(H, W, 3)`` RGB, and bool ``(H, W)``: what is edited.
+    """
+    for first in some_rows(manifest.drop_duplicates("group"), count, seed).to_dict("records"):
+        same = ["group", "width", "height"]
+        alike = manifest[(manifest[same] == [first[name] for name in same]).all(axis=1)]
+        across = -(-LARGE // min(first["width"], first["height"]))
+        few = len(alike) < across**2
+        drawn = alike.sample(across**2, replace=few, random_state=seed).to_dict("records")
+        images, masks = zip(*map(read_pair, drawn), strict=True)
+        truths = [edited_truth(mask, row) for mask, row in zip(masks, drawn, strict=True)]
+        yield first["group"], _mosaic(images, across), _mosaic(truths, across)
 
 
 def mode_rows(
     backbone: Backbone,
     heads: Mapping[str, nn.Conv2d],
-    manifest: pd.DataFrame,
+    pictures: Iterable[tuple[str, NDArray[np.uint8], NDArray[np.bool_]]],
     modes: Sequence[str],
 ) -> pd.DataFrame:
-    """Map every image in every mode, in turn, by the head that never met its photograph.
+    """Map every picture in every mode, by the head that never met its photograph.
 
     Returns
     -------
     DataFrame
-        The rows of `dinolizer.study.evaluation.evaluate_all`, ``method`` being the mode, and the
-        ``passes`` and patch ``tokens`` of each map.
+        A row for each picture and mode (``method``): the scores of
+        `dinolizer.study.evaluation.score_image`, and ``passes, tokens, seconds`` of the map.
     """
-    spent: dict[tuple[str, str], tuple[int, int]] = {}
-
-    def of(mode: str) -> Predict:
-        own = localizers(backbone, heads, mode)
-
-        def predict(image: NDArray[np.uint8], row: Mapping[Any, Any]) -> NDArray[np.floating]:
-            found = own[row["group"]](image)
-            spent[mode, row["image"]] = (found.passes, found.tokens)
-            return found.probability
-
-        return predict
-
-    methods: dict[str, Method] = {mode: (of(mode), 0.5) for mode in modes}
-    rows = evaluate_all(methods, manifest, ranking=False)
-    costs = [spent[key] for key in zip(rows["method"], rows["image"], strict=True)]
-    return rows.assign(
-        passes=[passes for passes, _ in costs], tokens=[tokens for _, tokens in costs]
-    )
+    by_mode = {mode: localizers(backbone, heads, mode) for mode in modes}
+    rows = []
+    for group, image, truth in pictures:
+        about = {"image": group, "group": group, "family": "edited", "kind": "edited", "seen": True}
+        for mode, by_group in by_mode.items():
+            result = by_group[group](image)
+            scores = score_image(result.probability, result.threshold, truth, ranking=False)
+            spent = {name: getattr(result, name) for name in ("passes", "tokens", "seconds")}
+            rows.append({"method": mode, **about, **scores, **spent})
+    return pd.DataFrame(rows)
 
 
 def mode_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """What each mode costs and finds, and its difference to the exact mode on the same images.
-
-    Parameters
-    ----------
-    rows : of `mode_rows`, the exact mode among them.
-    seed : of the bootstrap.
+    """Cost and IoU of each mode, and the paired change of its IoU against the exact mode.
 
     Returns
     -------
-    A line a mode: ``mode, n_images``; ``passes`` and ``tokens``, means over the images;
-    ``fewer_passes`` and ``fewer_tokens``, how many times fewer than in the exact mode; ``iou`` and
-    ``f1``, means over the families, with ``_low`` and ``_high``; their ``_change`` against the
-    exact mode with ``_change_low`` and ``_change_high``, paired (`dinolizer.study.pairing`).
+    DataFrame
+        A row for each mode, of `mode_rows`: ``mode, n_images``, mean ``passes`` and ``tokens``,
+        ``tokens_ratio`` (to the exact mode's), ``iou`` and ``iou_change``, both with ``_low`` and
+        ``_high``.
     """
-    table = summarise(rows, seed)
-    table = table[table["family"] == ALL_FAMILIES].set_index("method")
+    scores = summarise(rows, seed).drop_duplicates("method").set_index("method")
     spent = rows.groupby("method", sort=False)[["passes", "tokens"]].mean()
-    lines = []
-    for mode in spent.index:
-        line = {"mode": mode, "n_images": table.loc[mode, "n_images"], **spent.loc[mode]}
-        for what in ("passes", "tokens"):
-            line[f"fewer_{what}"] = spent.loc[EXACT, what] / spent.loc[mode, what]
-        for score in ("iou", "f1"):
-            line |= {f"{score}{end}": table.loc[mode, f"{score}{end}"] for end in ENDS}
-            differences = compare(rows, mode, [EXACT], score=score, by=["kind"], seed=seed)
-            paired = differences.set_index("family").loc[ALL_FAMILIES]
-            line |= {f"{score}_change": paired["difference"]}
-            line |= {f"{score}_change_{end}": paired[end] for end in ("low", "high")}
-        lines.append(line)
-    return pd.DataFrame(lines)
+    table = scores[["n_images"]].join(spent)
+    table["tokens_ratio"] = table["tokens"] / float(table["tokens"][EXACT])
+    table = table.join(scores[["iou", "iou_low", "iou_high"]])
+    for mode in table.index:
+        change = compare(rows, mode, [EXACT], by=["kind"], seed=seed).iloc[0]
+        for name, value in (("", "difference"), ("_low", "low"), ("_high", "high")):
+            table.loc[mode, f"iou_change{name}"] = float(change[value])
+    return table.rename_axis("mode").reset_index()
 
 
-def mode_seconds(rows: pd.DataFrame) -> pd.DataFrame:
-    """Time of each mode on the same images: ``mode``, median ``seconds`` of an image, and
-    ``faster``, the median of how many times faster than the exact mode it was on an image."""
-    seconds = rows.pivot(index="image", columns="method", values="seconds")
-    seconds = seconds[list(rows["method"].unique())]
-    faster = seconds.rdiv(seconds[EXACT], axis=0).median()
-    return pd.DataFrame(
-        {"mode": seconds.columns, "seconds": seconds.median().values, "faster": faster.values}
+def modes_text(table: pd.DataFrame) -> str:
+    """The rows of `mode_table`, the exact mode's apart, in words."""
+    return "; ".join(
+        f"{mode['mode']} takes {mode['tokens_ratio']:.0%} of the patch tokens of {EXACT} and "
+        f"changes the IoU by {mode['iou_change']:+.3f} ({mode['iou_change_low']:+.3f} to "
+        f"{mode['iou_change_high']:+.3f})"
+        for mode in table[table["mode"] != EXACT].to_dict("records")
     )
 
 
-def reaches_goal(table: pd.DataFrame) -> pd.DataFrame:
-    """The lines of `mode_table` with `FEWER` times fewer passes and at most `LOST` IoU lost."""
-    return table[(table["fewer_passes"] >= FEWER) & (table["iou_change"] >= -LOST)]
+def _mosaic(tiles: Sequence[NDArray[Any]], across: int) -> NDArray[Any]:
+    """Square of tiles ``(H, W, ...)`` of one size, row by row."""
+    rows = [tiles[first : first + across] for first in range(0, len(tiles), across)]
+    return np.concatenate([np.concatenate(row, axis=1) for row in rows])
