@@ -1,8 +1,7 @@
 # make results   regenerate the pocket study into results/pocket (PROFILE=paper: another)
 # make test      run every check and test
 # make notebooks execute the notebooks in place, so that they carry their outputs
-# make bench     measure speed, side by side in one run, into results/bench
-# make scale     write the computed tables of docs/scale.md anew
+# make bench     measure speed in one run into results/bench/<machine and versions>.csv
 # make lock      pin the dependencies of pyproject.toml anew
 # make clean     remove what the others made, results/ apart
 #
@@ -23,7 +22,7 @@ export OMP_NUM_THREADS ?= 1
 # What the caller has set for another environment must not leak into this one.
 unexport PYTHONPATH PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
-.PHONY: results test notebooks bench scale lock clean
+.PHONY: results test notebooks bench lock clean
 .DELETE_ON_ERROR:
 
 results: .venv/installed
@@ -37,10 +36,7 @@ notebooks: .venv/installed
 	    --ExecutePreprocessor.record_timing=False --log-level=WARN $(NOTEBOOKS)
 
 bench: .venv/installed
-	env -u OMP_NUM_THREADS python -m dinolizer.study.bench
-
-scale: .venv/installed
-	python -m dinolizer.study.scale
+	env -u OMP_NUM_THREADS python benchmarks/speed.py
 
 lock: .venv/bin/uv
 	uv pip compile --no-config --quiet --upgrade --universal --fork-strategy fewest \

@@ -11,9 +11,9 @@ from pathlib import Path
 from dinolizer.paths import cache_dir, results_dir
 from dinolizer.study.parameters import find_profile, read_profile
 
-# What each notebook makes. A table is a CSV and a LaTeX file, a figure a PNG file, each
-# with a JSON of provenance. `prepared`: it reads images, tokens or heads from the cache; `evaluated`:
-# also the rows of its tables, which jobs of their own compute.
+# What each notebook makes. A table is a CSV and a LaTeX file, a figure a PNG file, each with a JSON
+# of provenance. `prepared`: it reads images, tokens or heads from the cache; `evaluated`: also the
+# rows of its tables, which jobs of their own compute; `alone`: it takes times, and so has all cores.
 NOTEBOOKS = {
     "00-quickstart": {"figures": ["00-quickstart"]},
     "01-data": {"tables": ["01-data"], "figures": ["01-gallery", "01-mask-sizes"], "prepared": True},
@@ -79,19 +79,10 @@ NOTEBOOKS = {
         "prepared": True,
     },
     "09-cost": {
-        "tables": [
-            "09-modes",
-            "09-passes",
-            "09-seconds-fit",
-            "09-seconds-limit",
-            "09-seconds-modes",
-            "09-seconds-peers",
-            "09-seconds-pixels",
-            "09-seconds-stages",
-            "09-window",
-        ],
-        "figures": ["09-limit", "09-modes", "09-peers", "09-pixels"],
+        "tables": ["09-modes", "09-seconds", "09-seconds-modes"],
+        "figures": ["09-modes", "09-seconds"],
         "prepared": True,
+        "alone": True,
     },
     "A1-pocket": {"figures": ["A1-generators", "A1-pretraining"], "only": "pocket"},
 }
@@ -188,10 +179,12 @@ for name, made in CHOSEN.items():
             # Snakemake removes the outputs of a failed rule; the draft is none, and so is kept.
             draft=f"{CACHE}/{name}.ipynb",
             parameters=f"{CACHE}/{name}.yaml",
+        threads: (workflow.cores or 1) if made.get("alone") else 1
         # Two kernels that start at the same time may ask for the same port.
         retries: 1
         shell:
             """
+            export OMP_NUM_THREADS={threads}
             dinolizer check-parameters {input.notebook} {input.profile} --out {params.parameters}
             papermill {input.notebook} {params.draft} --parameters_file {params.parameters} \
                 --kernel python3 --no-progress-bar ||

@@ -14,11 +14,11 @@ from torch.utils.benchmark import Timer
 from dinolizer.data.manifest import read_pair
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.localizer import Localizer
+from dinolizer.study.dataset import some_rows
 from dinolizer.study.evaluation import edited_truth, score_image, summarise
 from dinolizer.study.heads import localizers
 from dinolizer.study.pairing import compare
 from dinolizer.study.plots import canvas, line_look
-from dinolizer.study.setup import some_rows
 
 EXACT = "exact"
 LARGE = 1024
