@@ -155,8 +155,6 @@ def test_no_caption_calls_it_a_demonstration(checkout: Path) -> None:
     assert captions
     assert len(captions) == len([*paper.rglob("*.csv"), *paper.rglob("*.png")])
     assert all("Profile: paper." in caption for caption in captions)
-    figures = [path.read_text() for path in paper.rglob("*.svg")]
-    assert not any("demonstration" in figure for figure in figures)
 
 
 def test_jobs_compute_every_row_and_the_notebooks_none(checkout: Path) -> None:

@@ -67,8 +67,6 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     assert "make test" in (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize(
-    "target", ["results", "test", "notebooks", "bench", "scale", "lock", "clean"]
-)
+@pytest.mark.parametrize("target", ["results", "test", "notebooks", "bench", "lock", "clean"])
 def test_the_makefile_has_the_target(target: str) -> None:
     subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)

@@ -1,6 +1,7 @@
 """The summary page of a profile: every claim, its verdict and its number, from tables only."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import mistune
 import pandas as pd
 
 from dinolizer.errors import InputError
-from dinolizer.paths import atomic, results_dir
+from dinolizer.paths import PROFILES, atomic, results_dir
 from dinolizer.study.parameters import find_profile
 from dinolizer.study.verdicts import CLAIMS, COLUMNS, VERDICTS, number_text
 
@@ -147,9 +148,9 @@ def _notebook_section(folder: Path, number: str) -> str:
 
 
 def _notebook_link(folder: Path, number: str) -> str:
-    """Link to the executed notebook of that number, or the number where there is none yet."""
-    for path in sorted((folder / "notebooks").glob(f"{number}-*.ipynb")):
-        return f"[{path.stem}](notebooks/{path.name})"
+    """Link from a folder of results to the notebook of that number."""
+    for path in PROFILES.parent.glob(f"{number}-*.ipynb"):
+        return f"[{path.stem}]({os.path.relpath(path, folder)})"
     return number
 
 
