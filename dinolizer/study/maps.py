@@ -19,7 +19,7 @@ from dinolizer.study.evaluation import Row, edited_truth
 from dinolizer.study.heads import Windows
 from dinolizer.study.metrics import counts
 from dinolizer.study.samples import Sample, enlarged, own_logits
-from dinolizer.training.stack import Stack
+from dinolizer.training.heads import Heads
 
 Maps = Callable[[NDArray[np.uint8], Row], Tensor]
 """Takes an image, uint8 (H, W, 3), and its row of the manifest; gives logits (K, H, W)."""
@@ -56,20 +56,20 @@ def image_rows(
 
 
 class Together(nn.Module):
-    """Stacks behind one another: tokens ``(N, D, h, w)`` to the logits of all heads' channels."""
+    """Heads of several shapes: tokens ``(N, D, h, w)`` to the logits of all heads' channels."""
 
-    def __init__(self, stacks: Iterable[Stack]) -> None:
+    def __init__(self, shapes: Iterable[Heads]) -> None:
         super().__init__()
-        self.stacks = nn.ModuleList(stacks)
+        self.shapes = nn.ModuleList(shapes)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits ``(N, K, h, w)``."""
-        return torch.cat([stack(tokens).flatten(1, 2) for stack in self.stacks], dim=1)
+        return torch.cat([heads(tokens).flatten(1, 2) for heads in self.shapes], dim=1)
 
 
 def own_maps(
     backbone: Backbone,
-    stacks: Sequence[Stack],
+    shapes: Sequence[Heads],
     tokens: Tensor,
     sample: Sample,
     windows: Windows | None,
@@ -80,7 +80,7 @@ def own_maps(
 
     Parameters
     ----------
-    stacks
+    shapes
         As for `maps_of_scales`.
     tokens, sample, windows
         Of `dinolizer.study.samples.read_sample`.
@@ -88,8 +88,8 @@ def own_maps(
         The images that the windows are of.
     """
     if windows is None:
-        return maps_of_scales(backbone, stacks, sample)
-    logits = torch.cat([own_logits(stack, tokens, sample) for stack in stacks], dim=1)
+        return maps_of_scales(backbone, shapes, sample)
+    logits = torch.cat([own_logits(heads, tokens, sample) for heads in shapes], dim=1)
     return maps_of_windows(logits, windows, manifest)
 
 
@@ -108,14 +108,14 @@ def maps_of_windows(logits: Tensor, windows: Windows, manifest: pd.DataFrame) ->
 
 
 def maps_of_scales(
-    backbone: Backbone, stacks: Sequence[Stack], sample: Sample, scales: Sequence[float] = (1.0,)
+    backbone: Backbone, shapes: Sequence[Heads], sample: Sample, scales: Sequence[float] = (1.0,)
 ) -> Maps:
     """Maps by the localizer, of the image as it is and enlarged.
 
     Parameters
     ----------
-    stacks
-        With K heads in all; those of F folds in turn, see `dinolizer.study.samples.own_logits`.
+    shapes
+        With K heads in all, those of F folds among them, see `dinolizer.study.samples.own_logits`.
     sample
         Says which photograph is in which fold.
     scales
@@ -130,13 +130,10 @@ def maps_of_scales(
     fold_of = dict(zip(sample.rows["group"][tested], sample.fold[tested].tolist(), strict=True))
     card = replace(card_for(backbone), reduce="mean")
     cards = [card if scale == 1 else replace(card, stride=card.window) for scale in scales]
-    heads = [
-        Together(stack.take(range(fold, len(stack.bias), folds)) for stack in stacks)
-        for fold in range(folds)
-    ]
+    of_folds = [Together(heads.select(fold=fold) for heads in shapes) for fold in range(folds)]
 
     def maps(image: NDArray[np.uint8], row: Row) -> Tensor:
-        head = heads[fold_of[row["group"]] if folds > 1 else 0]
+        head = of_folds[fold_of[row["group"]] if folds > 1 else 0]
         of_scales = []
         for scale, settings in zip(scales, cards, strict=True):
             logits = Localizer(backbone, head, settings).logits(enlarged(image, scale))

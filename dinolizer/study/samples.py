@@ -16,7 +16,7 @@ from dinolizer.study.dataset import Dataset
 from dinolizer.study.dataset import some_rows as some_rows
 from dinolizer.study.heads import POLICY, Windows, read_windows
 from dinolizer.training.crops import TRAIN, Crops
-from dinolizer.training.stack import Stack
+from dinolizer.training.heads import Heads
 from dinolizer.training.tokens import extract
 
 
@@ -203,29 +203,30 @@ def half_edited(rows: pd.DataFrame) -> list[int]:
     return distance.groupby([edited["family"], edited["kind"]], sort=False).idxmin().tolist()
 
 
-def own_logits(stack: Stack, tokens: Tensor, sample: Sample) -> Tensor:
+def own_logits(heads: Heads, tokens: Tensor, sample: Sample) -> Tensor:
     """Logits of every tested window by the heads that never met its photograph.
 
     Parameters
     ----------
-    stack
-        Its heads go by F: those numbered ``f, f + F, f + 2 F, ...`` test fold f.
+    heads
+        One of their axes is ``fold``, with the F folds of the sample.
     tokens
         ``(N, D, h, w)``, those of the sample.
 
     Returns
     -------
     Tensor
-        float32 ``(N, K / F, h, w)`` on the CPU; nan for windows that none tests.
+        float32 ``(N, K / F, h, w)`` on the CPU, along the other axes; nan for windows that none
+        tests.
     """
-    folds, count = len(sample.train), len(stack.bias)
-    logits = torch.full((len(tokens), count // folds, *tokens.shape[2:]), torch.nan)
+    folds = heads.axes["fold"]
+    logits = torch.full((len(tokens), len(heads) // folds, *tokens.shape[2:]), torch.nan)
     for fold in range(folds):
-        heads = stack.take(range(fold, count, folds))
+        of_fold = heads.select(fold=fold)
         own = torch.from_numpy(np.flatnonzero(sample.fold == fold))
         for chosen in own.split(256):
             asked = tokens[chosen].to(heads.weight.device, torch.float32)
-            logits[chosen] = heads(asked).flatten(1, 2).cpu()
+            logits[chosen] = of_fold(asked).flatten(1, 2).cpu()
     return logits
 
 

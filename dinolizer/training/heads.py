@@ -1,21 +1,135 @@
-"""Fitting heads on tokens that are already there."""
+"""Heads on tokens that are already there: many at once, laid out along named axes."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dinolizer.errors import InputError
+from dinolizer.model.head import make_head
 from dinolizer.training.losses import LOSSES, Loss, dice_sums, loss_of_heads, soft_dice
-from dinolizer.training.stack import Stack
+
+
+class Heads(nn.Module):
+    """K heads of one shape on the same tokens; each standardises them in its own way.
+
+    The shape is a convolution from tokens to logits: 1x1 is the paper's linear head. With hidden
+    values it is followed by a ReLU and by a linear map of them. At the edge of the window the
+    outermost tokens are repeated.
+
+    Parameters
+    ----------
+    axes
+        What the heads differ in, with the length of each, say ``{"seed": 5, "fold": 7}``: K is
+        their product, and the last one varies fastest.
+    dim, classes
+        D and C.
+    kernel
+        Side of the convolution, in patches; odd.
+    hidden
+        Hidden values of a patch; 0 for none.
+    seed
+        Of the random start that hidden values need; all else starts at 0.
+
+    Attributes
+    ----------
+    mean, scale
+        ``(K, D)``: what is subtracted from the tokens, and what they are multiplied by then.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        axes: Mapping[str, int],
+        dim: int,
+        classes: int = 1,
+        *,
+        kernel: int = 1,
+        hidden: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.axes, self.kernel, self.hidden = dict(axes), kernel, hidden
+        count, width = len(self), hidden or classes
+        self.register_buffer("mean", torch.zeros(count, dim))
+        self.register_buffer("scale", torch.ones(count, dim))
+        self.weight = nn.Parameter(torch.zeros(count, width, dim, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(count, width))
+        if hidden:
+            generator = torch.Generator().manual_seed(seed)
+            nn.init.normal_(self.weight, std=(dim * kernel**2) ** -0.5, generator=generator)
+            self.last_weight = nn.Parameter(torch.zeros(count, classes, hidden))
+            self.last_bias = nn.Parameter(torch.zeros(count, classes))
+
+    def __len__(self) -> int:
+        return prod(self.axes.values())
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits of all heads: tokens ``(N, D, h, w)``, float32, to ``(N, K, C, h, w)``."""
+        weight, bias = self.folded()
+        border = self.kernel // 2
+        padded = F.pad(tokens, (border,) * 4, mode="replicate") if border else tokens
+        logits = F.conv2d(padded, weight.flatten(0, 1), bias.flatten())
+        if self.hidden:  # each head reads its own hidden values only
+            last = self.last_weight.flatten(0, 1)[..., None, None]
+            logits = F.conv2d(logits.relu(), last, self.last_bias.flatten(), groups=len(self))
+        return logits.unflatten(1, (len(self), -1))
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weights ``(K, F, D, k, k)`` and biases ``(K, F)`` for tokens as they are:
+        ``w . (x - mean) * scale + b = (w * scale) . x + b'``."""
+        weight = self.weight * self.scale[:, None, :, None, None]
+        return weight, self.bias - torch.einsum("kfdyx,kd->kf", weight, self.mean)
+
+    def select(self, **positions: int) -> "Heads":
+        """Copy the heads at positions along some axes, which the copy has no more; frozen.
+
+        ``heads.select(fold=2)`` are those of fold 2, along all other axes.
+        """
+        unknown = set(positions) - set(self.axes)
+        if unknown:
+            raise ValueError(f"The heads have the axes {list(self.axes)}, not {sorted(unknown)}.")
+        where = tuple(positions.get(name, slice(None)) for name in self.axes)
+        numbers = torch.arange(len(self)).view(*self.axes.values())[where].flatten()
+        chosen = copy.deepcopy(self).eval().requires_grad_(False)
+        chosen.axes = {name: n for name, n in self.axes.items() if name not in positions}
+        for values in (*chosen.parameters(), *chosen.buffers()):
+            values.data = values.data[numbers.to(values.device)]
+        return chosen
+
+    def linear(self, **positions: int) -> nn.Conv2d:
+        """One of the heads, where they are linear, as the plain 1x1 convolution that it is."""
+        weight, bias = (part.squeeze(0) for part in self.select(**positions).folded())
+        head = make_head(weight.shape[1], weight.shape[0]).to(weight.device)
+        head.load_state_dict({"weight": weight, "bias": bias})
+        return head.eval().requires_grad_(False)
+
+    def cut_at(self, logits: Tensor) -> "Heads":
+        """Copy the heads with as much taken off the logits of each, ``(K,)``; frozen.
+
+        What lies over 0 then, lay over that cut before.
+        """
+        moved = copy.deepcopy(self).requires_grad_(False)
+        (moved.last_bias if self.hidden else moved.bias).sub_(logits[:, None])
+        return moved
+
+    @property
+    def size(self) -> int:
+        """Parameters of one head, those of the standardisation being folded into them."""
+        return sum(parameter[0].numel() for parameter in self.parameters())
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted head and how the fit went.
+    """A trained head and how its training went.
 
     Attributes
     ----------
@@ -33,49 +147,22 @@ class Fit:
 def fit_head(
     tokens: Tensor, targets: Tensor, *, validation: Tensor | None = None, **settings: Any
 ) -> Fit:
-    """Fit one head.
-
-    Parameters
-    ----------
-    tokens, targets
-        As in `fit_heads`.
-    validation
-        bool ``(N,)``: the windows that are only measured.
-    **settings
-        ``epochs``, ``lr``, ``weight_decay``, ``seed``, ``batch_size``, as in `fit_heads`.
-    """
+    """Fit one linear head on all windows but those of ``validation``, bool ``(N,)``, which are only
+    measured; otherwise as `fit`."""
     measured = torch.zeros(len(tokens), dtype=torch.bool) if validation is None else validation
     return fit_heads(tokens, targets, ~measured[None], validation=measured[None], **settings)[0]
 
 
-def fit_heads(
-    tokens: Tensor,
-    targets: Tensor,
-    train: Tensor,
-    *,
-    validation: Tensor | None = None,
-    **settings: Any,
-) -> list[Fit]:
-    """Fit K linear heads together, with AdamW and soft Dice at patch resolution.
-
-    Parameters
-    ----------
-    tokens, targets, train, validation, **settings
-        As in `fit_stack`.
-
-    Raises
-    ------
-    InputError
-        See `fit_stack`.
-    """
+def fit_heads(tokens: Tensor, targets: Tensor, train: Tensor, **settings: Any) -> list[Fit]:
+    """Fit K linear heads together, one for each row of ``train``; otherwise as `fit`."""
     classes = targets.shape[1] if targets.ndim == 4 else 1
-    stack = Stack(len(train), tokens.shape[1], classes).to(tokens.device)
-    histories = fit_stack(stack, tokens, targets, train, validation=validation, **settings)
-    return [Fit(stack.linear(number), history) for number, history in enumerate(histories)]
+    heads = Heads({"head": len(train)}, tokens.shape[1], classes).to(tokens.device)
+    histories = fit(heads, tokens, targets, train, **settings)
+    return [Fit(heads.linear(head=number), history) for number, history in enumerate(histories)]
 
 
-def fit_stack(
-    stack: Stack,
+def fit(
+    heads: Heads,
     tokens: Tensor,
     targets: Tensor,
     train: Tensor,
@@ -88,7 +175,7 @@ def fit_stack(
     seed: int = 0,
     batch_size: int = 64,
 ) -> list[pd.DataFrame]:
-    """Fit a stack of K heads in place, with AdamW.
+    """Fit heads in place, with AdamW.
 
     They share the pass over the tokens and nothing else: each has its own windows, loss, weights
     and step sizes, so it comes out as if it had been fitted alone on the same batches.
@@ -101,19 +188,20 @@ def fit_stack(
 
     Parameters
     ----------
-    stack
+    heads
         On the device of the tokens.
     tokens
         ``(N, D, h, w)``, float16 or float32, on any device; cast batch by batch.
     targets
         In [0, 1]: ``(N, h, w)``, or ``(N, C, h, w)`` for C classes.
     train
-        ``(K, N)``, bool: the windows that each head is fitted on; or numbers from 0: how much each
-        window counts for it, 2 as if it were there twice.
+        ``(K, N)``, or with an axis for each of the heads' in place of K. Bool: the windows that
+        each head is fitted on; or numbers from 0: how much each window counts for it, 2 as if it
+        were there twice.
     validation
-        bool ``(K, N)``: the windows that are only measured for each head.
+        As ``train``, bool: the windows that are only measured for each head.
     losses
-        Of each head, see `dinolizer.training.losses.loss_of_heads`; without it all take soft Dice.
+        Of each of the K heads, see `dinolizer.training.losses.loss_of_heads`; by default soft Dice.
     epochs, batch_size
         Passes over the windows, and windows per step; windows in a batch that are not a head's own
         do not count for it.
@@ -130,52 +218,77 @@ def fit_stack(
     Raises
     ------
     InputError
-        If tokens, targets and windows do not belong together, a head has none to be fitted on, or
-        there is no such loss.
+        If tokens, targets and windows do not belong together, a head has none to be fitted on,
+        there is no such loss, or a loss or weight is no finite number any more.
     """
+    train = train.flatten(0, -2)
     _check(tokens, targets, train)
     targets = targets if targets.ndim == 4 else targets[:, None]
-    own, measured = (
-        members.to(tokens.device, torch.float32)
-        for members in (train, torch.zeros_like(train) if validation is None else validation)
-    )
+    held_out = torch.zeros_like(train) if validation is None else validation.reshape(train.shape)
+    weights, measured = (rows.to(tokens.device, torch.float32) for rows in (train, held_out))
     heads_of = _heads_of_losses(losses or ["dice"] * len(train))
-    stack.mean, stack.scale = standardisation(tokens, own, batch_size)
-    optimiser = torch.optim.AdamW(stack.parameters(), lr=lr, weight_decay=weight_decay)
-    windows, held = (members.any(0).nonzero().squeeze(1).cpu() for members in (own, measured))
+    heads.mean, heads.scale = standardisation(tokens, weights, batch_size)
+    optimiser = torch.optim.AdamW(heads.parameters(), lr=lr, weight_decay=weight_decay)
+    windows, held = (rows.any(0).nonzero().squeeze(1).cpu() for rows in (weights, measured))
     steps = epochs * -(-len(windows) // batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps)
     order = torch.Generator().manual_seed(seed)
 
     def ask(chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of all heads ``(n, K, C, h, w)`` and targets of the chosen windows."""
-        return stack(tokens[chosen].float()), targets[chosen].float()
+        return heads(tokens[chosen].float()), targets[chosen].float()
 
-    of_epochs, dices = [], []  # of every epoch, (K,)
+    of_epochs: list[Tensor] = []  # of every epoch, (K,)
+    dices: list[Tensor] = []
     for _ in range(epochs):
         of_steps = []
         for chosen in windows[torch.randperm(len(windows), generator=order)].split(batch_size):
             logits, wanted = ask(chosen)
-            loss = torch.zeros(len(own), device=tokens.device)
-            for name, heads in heads_of.items():
-                some = logits if len(heads_of) == 1 else logits[:, heads]
-                loss[heads] = loss_of_heads(name, some, wanted, own[heads][:, chosen])
+            loss = torch.zeros(len(weights), device=tokens.device)
+            for name, numbers in heads_of.items():
+                asked = logits if len(heads_of) == 1 else logits[:, numbers]
+                loss[numbers] = loss_of_heads(name, asked, wanted, weights[numbers][:, chosen])
             optimiser.zero_grad()
             torch.autograd.backward(loss.sum())
             optimiser.step()
             schedule.step()
             of_steps.append(loss.detach())
         of_epochs.append(torch.stack(of_steps).mean(0))
+        _check_finite(of_epochs[-1], *heads.parameters(), lr=lr)
         dices.append(torch.full_like(of_epochs[-1], torch.nan))
         if len(held):
-            sums = torch.zeros(2, len(own), targets.shape[1], device=tokens.device)
+            sums = torch.zeros(2, len(weights), targets.shape[1], device=tokens.device)
             with torch.no_grad():
                 for chosen in held.split(batch_size):
                     logits, wanted = ask(chosen)
                     of_windows = dice_sums(logits, wanted[:, None])
                     sums += torch.einsum("snkc,kn->skc", of_windows, measured[:, chosen])
             dices[-1] = torch.where(measured.any(1), soft_dice(sums), torch.nan)
-    return [_history(of_epochs, dices, number) for number in range(len(own))]
+    return [
+        pd.DataFrame({"epoch": range(1, epochs + 1), "loss": of_head, "validation_dice": dice})
+        for of_head, dice in zip(_by_head(of_epochs), _by_head(dices), strict=True)
+    ]
+
+
+def standardisation(tokens: Tensor, train: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+    """Mean of each channel over each head's windows, and one over its standard deviation: 0 for a
+    constant one, which says nothing. Both ``(K, D)``.
+
+    In two passes, as tokens may lie far from 0, and without a float copy of all of them.
+    """
+    patches = tokens.shape[2] * tokens.shape[3]
+    over = (2, 3)
+    centre = torch.cat([batch.double().mean(over) for batch in tokens.split(batch_size)]).mean(0)
+    sums, squares = [], []
+    for batch in tokens.split(batch_size):
+        centred = batch.double() - centre[:, None, None]
+        sums.append(centred.sum(over))
+        squares.append(centred.square().sum(over))
+    count = train.double().sum(1, keepdim=True) * patches
+    mean = train.double() @ torch.cat(sums) / count
+    variance = train.double() @ torch.cat(squares) / count - mean.square()
+    std = variance.clamp(min=0).sqrt()
+    return (centre + mean).float(), torch.where(std > 1e-6, 1 / std, 0).float()
 
 
 def _heads_of_losses(losses: Sequence[Loss]) -> dict[Loss, list[int]]:
@@ -190,47 +303,28 @@ def _heads_of_losses(losses: Sequence[Loss]) -> dict[Loss, list[int]]:
 
 
 def _check(tokens: Tensor, targets: Tensor, train: Tensor) -> None:
-    places = (len(tokens), *tokens.shape[2:])
-    if tokens.ndim != 4 or not len(tokens) or (len(targets), *targets.shape[-2:]) != places:
+    patches = (len(tokens), *tokens.shape[2:])
+    if tokens.ndim != 4 or not len(tokens) or (len(targets), *targets.shape[-2:]) != patches:
         raise InputError(
             f"The tokens have the shape {tuple(tokens.shape)} and the targets "
             f"{tuple(targets.shape)}, but (N, D, h, w) and (N, h, w) with the same N, h, w are "
             "expected."
         )
-    of_tokens = train.ndim == 2 and train.shape[1] == len(tokens)
-    if not of_tokens or not train.any(1).all() or (train < 0).any():
+    if train.shape[1] != len(tokens) or not train.any(1).all() or (train < 0).any():
         raise InputError(
             f"The windows to fit on are {tuple(train.shape)}, but a row of {len(tokens)} with at "
             "least one True, or one number over 0 and none below it, is expected for every head."
         )
 
 
-def standardisation(tokens: Tensor, train: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
-    """Mean of each channel over each head's windows, and one over its standard deviation: 0 for a
-    constant one, which says nothing. Both ``(K, D)``.
-
-    In two passes, as tokens may lie far from 0, and without a float copy of all of them.
-    """
-    places = tokens.shape[2] * tokens.shape[3]
-    over = (2, 3)
-    centre = torch.cat([batch.double().mean(over) for batch in tokens.split(batch_size)]).mean(0)
-    sums, squares = [], []
-    for batch in tokens.split(batch_size):
-        centred = batch.double() - centre[:, None, None]
-        sums.append(centred.sum(over))
-        squares.append(centred.square().sum(over))
-    count = train.double().sum(1, keepdim=True) * places
-    mean = train.double() @ torch.cat(sums) / count
-    variance = train.double() @ torch.cat(squares) / count - mean.square()
-    std = variance.clamp(min=0).sqrt()
-    return (centre + mean).float(), torch.where(std > 1e-6, 1 / std, 0).float()
+def _check_finite(*values: Tensor, lr: float) -> None:
+    if not all(value.isfinite().all() for value in values):
+        raise InputError(
+            f"A loss or a weight is not a finite number any more: check that the tokens are, and "
+            f"fit with a lower learning rate than {lr}."
+        )
 
 
-def _history(losses: Sequence[Tensor], dices: Sequence[Tensor], number: int) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "epoch": range(1, len(losses) + 1),
-            "loss": [loss[number].item() for loss in losses],
-            "validation_dice": [dice[number].item() for dice in dices],
-        }
-    )
+def _by_head(of_epochs: list[Tensor]) -> list[list[float]]:
+    """From values ``(K,)`` of every epoch to those of all epochs for every head."""
+    return torch.stack(of_epochs).T.tolist()

@@ -10,7 +10,7 @@ from dinolizer.model.backbones import Backbone
 from dinolizer.model.head import CLASSES, make_head
 from dinolizer.model.lora import Lora
 from dinolizer.training.augmentations import Augmentations
-from dinolizer.training.stack import Stack
+from dinolizer.training.heads import Heads
 
 PRECISIONS = ("no", "bf16", "fp16")
 
@@ -93,11 +93,11 @@ class Network(nn.Module):
         self.mean.copy_(mean[:, None, None])
         self.scale.copy_(torch.where(std > 1e-6, 1 / std, 0)[:, None, None])
 
-    def start_from(self, stack: Stack, number: int) -> None:
-        """Take over one of the linear heads of a stack, with its standardisation."""
-        self.mean.copy_(stack.mean[number, :, None, None])
-        self.scale.copy_(stack.scale[number, :, None, None])
-        self.head.load_state_dict({"weight": stack.weight[number], "bias": stack.bias[number]})
+    def start_from(self, head: Heads) -> None:
+        """Take over a single linear head, with its standardisation."""
+        self.mean.copy_(head.mean[0, :, None, None])
+        self.scale.copy_(head.scale[0, :, None, None])
+        self.head.load_state_dict({"weight": head.weight[0], "bias": head.bias[0]})
 
     def plain_head(self) -> nn.Conv2d:
         """The head for tokens as they are: ``w . (x - mean) * scale + b = (w scale) . x + b'``."""

@@ -25,7 +25,7 @@ from dinolizer.study.samples import (
     some_numbers,
     window_sample,
 )
-from dinolizer.training.stack import Stack
+from dinolizer.training.heads import Heads
 
 
 @pytest.fixture(autouse=True)
@@ -50,11 +50,11 @@ def split(tmp_path: Path) -> Dataset:
     return Dataset(tested.assign(family="other", seen=False), training)
 
 
-def numbered(folds: int, heads: int, dim: int) -> Stack:
+def numbered(folds: int, heads: int, dim: int) -> Heads:
     """Heads that say their own number, whatever they see."""
-    stack = Stack(folds * heads, dim)
-    stack.bias.data = torch.arange(float(folds * heads))[:, None]
-    return stack
+    made = Heads({"case": heads, "fold": folds}, dim)
+    made.bias.data = torch.arange(float(folds * heads))[:, None]
+    return made
 
 
 def test_no_photograph_is_tested_by_a_head_that_met_it(crossfit: Dataset) -> None:
@@ -138,13 +138,13 @@ def test_windows_and_localizer_draw_the_same_maps(crossfit: Dataset) -> None:
     # Small images are continued by a reflection in the one way only: these are large enough.
     windows = read_windows(backbone, crossfit.test)
     sample = window_sample(crossfit, windows)
-    stack = Stack(2 * 3, backbone.dim, kernel=3, hidden=2)
+    heads = Heads({"case": 2, "fold": 3}, backbone.dim, kernel=3, hidden=2)
     generator = torch.Generator().manual_seed(0)
-    for parameter in stack.parameters():
+    for parameter in heads.parameters():
         torch.nn.init.normal_(parameter, std=0.1, generator=generator)
-    cached = own_maps(backbone, [stack], windows.tokens, sample, windows, crossfit.test)
-    direct = own_maps(backbone, [stack], windows.tokens, sample, None, crossfit.test)
-    enlarging = maps_of_scales(backbone, [stack], sample, (1, 1.5))
+    cached = own_maps(backbone, [heads], windows.tokens, sample, windows, crossfit.test)
+    direct = own_maps(backbone, [heads], windows.tokens, sample, None, crossfit.test)
+    enlarging = maps_of_scales(backbone, [heads], sample, (1, 1.5))
     for row in crossfit.test.to_dict("records"):
         image, _ = read_pair(row)
         expected = direct(image, row)

@@ -1,13 +1,14 @@
-"""The head learns what a line separates, the same for one seed, and stays a plain linear one."""
+"""A head learns what a line separates and stays a plain one; many together are those alone."""
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dinolizer.errors import InputError
-from dinolizer.training.heads import fit_head, fit_heads
-from dinolizer.training.losses import dice_loss
+from dinolizer.training.heads import Heads, fit, fit_head, fit_heads
+from dinolizer.training.losses import LOSSES, dice_loss
 
 DIM = 12
 
@@ -32,23 +33,23 @@ def both_toys() -> tuple[tuple[Tensor, Tensor], Tensor]:
 
 def test_it_learns_a_linearly_separable_toy() -> None:
     (tokens, targets), second_half = both_toys()
-    fit = fit_head(tokens, targets, validation=second_half, epochs=40, batch_size=8)
+    made = fit_head(tokens, targets, validation=second_half, epochs=40, batch_size=8)
     for some_tokens, some_targets in (toy(0), toy(1)):
-        marked = fit.head(some_tokens)[:, 0] > 0
+        marked = made.head(some_tokens)[:, 0] > 0
         assert (marked == (some_targets > 0.5)).float().mean() > 0.97
-    assert fit.history["loss"].iloc[-1] < 0.4 * fit.history["loss"].iloc[0]
+    assert made.history["loss"].iloc[-1] < 0.4 * made.history["loss"].iloc[0]
     # A head of zeros has p = 0.5 everywhere, and a soft Dice of s / (0.5 + s) for a share s edited.
     share = toy(1)[1].mean().item()
     assert share / (0.5 + share) < 0.5
-    assert fit.history["validation_dice"].iloc[-1] > 0.8
+    assert made.history["validation_dice"].iloc[-1] > 0.8
 
 
 def test_the_head_stays_the_plain_linear_one() -> None:
-    fit = fit_head(*toy(0), epochs=1)
-    assert sum(parameter.numel() for parameter in fit.head.parameters()) == DIM + 1
-    assert isinstance(fit.head, torch.nn.Conv2d)
-    assert fit.head.kernel_size == (1, 1)
-    assert not fit.head.training and not fit.head.weight.requires_grad
+    made = fit_head(*toy(0), epochs=1)
+    assert sum(parameter.numel() for parameter in made.head.parameters()) == DIM + 1
+    assert isinstance(made.head, torch.nn.Conv2d)
+    assert made.head.kernel_size == (1, 1)
+    assert not made.head.training and not made.head.weight.requires_grad
 
 
 def test_folded_weights_do_not_depend_on_scale_and_shift_of_the_tokens() -> None:
@@ -62,12 +63,12 @@ def test_folded_weights_do_not_depend_on_scale_and_shift_of_the_tokens() -> None
 
 def test_the_history_is_of_the_epochs_and_its_dice_that_of_the_final_head() -> None:
     together, second_half = both_toys()
-    fit = fit_head(*together, epochs=3, validation=second_half)
+    made = fit_head(*together, epochs=3, validation=second_half)
     validation = toy(1)
-    assert list(fit.history.columns) == ["epoch", "loss", "validation_dice"]
-    assert fit.history["epoch"].tolist() == [1, 2, 3]
-    expected = 1 - dice_loss(fit.head(validation[0]), validation[1]).item()
-    assert fit.history["validation_dice"].iloc[-1] == pytest.approx(expected, abs=1e-4)
+    assert list(made.history.columns) == ["epoch", "loss", "validation_dice"]
+    assert made.history["epoch"].tolist() == [1, 2, 3]
+    expected = 1 - dice_loss(made.head(validation[0]), validation[1]).item()
+    assert made.history["validation_dice"].iloc[-1] == pytest.approx(expected, abs=1e-4)
     assert fit_head(*toy(0), epochs=1).history["validation_dice"].isna().all()
 
 
@@ -100,18 +101,18 @@ def test_half_precision_tokens_give_nearly_the_same_head() -> None:
 def test_a_constant_channel_changes_nothing() -> None:
     tokens, targets = toy(0)
     tokens[:, 3] = 5.0
-    fit = fit_head(tokens, targets, epochs=2)
-    assert torch.isfinite(fit.head(tokens)).all()
-    assert fit.head.weight[0, 3] == 0
+    made = fit_head(tokens, targets, epochs=2)
+    assert torch.isfinite(made.head(tokens)).all()
+    assert made.head.weight[0, 3] == 0
 
 
 def test_three_classes_are_learned_from_one_hot_targets() -> None:
     tokens, edited = toy(0)
     label = edited.long() + (edited.bool() & (tokens[:, 0] > tokens[:, 0].median())).long()
     targets = torch.nn.functional.one_hot(label, 3).permute(0, 3, 1, 2).float()
-    fit = fit_head(tokens, targets, epochs=40, batch_size=8)
-    assert fit.head.out_channels == 3
-    assert (fit.head(tokens).argmax(1) == label).float().mean() > 0.9
+    made = fit_head(tokens, targets, epochs=40, batch_size=8)
+    assert made.head.out_channels == 3
+    assert (made.head(tokens).argmax(1) == label).float().mean() > 0.9
 
 
 def test_heads_fitted_together_are_those_fitted_alone_on_the_same_batches() -> None:
@@ -135,7 +136,7 @@ def test_a_head_does_not_depend_on_windows_that_are_not_its_own() -> None:
     spoiled[second_half] = 100 * spoiled[second_half].flip(1)
     train = torch.stack([~second_half, second_half])
     plain, other = (fit_heads(some, targets, train, epochs=3) for some in (tokens, spoiled))
-    first = [fit.head(tokens[~second_half]) for fit in (plain[0], other[0])]
+    first = [made.head(tokens[~second_half]) for made in (plain[0], other[0])]
     torch.testing.assert_close(first[1], first[0], atol=1e-2, rtol=1e-3)
     assert not torch.allclose(plain[1].head.weight, other[1].head.weight)
 
@@ -160,3 +161,129 @@ def test_a_head_without_windows_is_refused() -> None:
     tokens, targets = toy(0)
     with pytest.raises(InputError, match="at least one True"):
         fit_heads(tokens, targets, torch.zeros(2, len(tokens), dtype=torch.bool))
+
+
+SHAPES = [(1, 0, 1), (1, 0, 3), (3, 0, 1), (1, 5, 1), (3, 5, 3)]
+
+
+def filled(count: int, dim: int, classes: int, kernel: int, hidden: int) -> Heads:
+    """Heads of random numbers, its standardisation too."""
+    heads = Heads({"case": count}, dim, classes, kernel=kernel, hidden=hidden)
+    generator = torch.Generator().manual_seed(1)
+    for values in heads.state_dict().values():
+        values.copy_(torch.randn(values.shape, generator=generator))
+    return heads
+
+
+def data(count: int = 24, dim: int = 6) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(count, dim, 4, 4, generator=generator)
+    return tokens, (tokens[:, :2].sum(1) > 1).float()
+
+
+@pytest.mark.parametrize(("kernel", "hidden", "classes"), SHAPES)
+def test_logits_are_those_of_torchs_own_layers(kernel: int, hidden: int, classes: int) -> None:
+    heads = filled(3, 6, classes, kernel, hidden)
+    tokens, _ = data()
+    logits = heads(tokens)
+    assert logits.shape == (24, 3, classes, 4, 4)
+    for number in range(3):
+        first = nn.Conv2d(
+            6, hidden or classes, kernel, padding=kernel // 2, padding_mode="replicate"
+        )
+        first.load_state_dict({"weight": heads.weight[number], "bias": heads.bias[number]})
+        mean, scale = (part[number, :, None, None] for part in (heads.mean, heads.scale))
+        expected = first((tokens - mean) * scale)
+        if hidden:
+            weight = heads.last_weight[number, ..., None, None]
+            expected = F.conv2d(expected.relu(), weight, heads.last_bias[number])
+        torch.testing.assert_close(logits[:, number], expected, rtol=1e-4, atol=1e-4)
+    assert heads.size == 6 * (hidden or classes) * kernel**2 + (hidden or classes) + (
+        classes * (hidden + 1) if hidden else 0
+    )
+
+
+@pytest.mark.parametrize(("kernel", "hidden", "classes"), SHAPES)
+def test_selected_heads_are_those_at_the_positions_along_the_named_axes(
+    kernel: int, hidden: int, classes: int
+) -> None:
+    heads = filled(12, 6, classes, kernel, hidden)
+    heads.axes = {"case": 2, "seed": 2, "fold": 3}
+    tokens, _ = data()
+    every = heads(tokens).unflatten(1, (2, 2, 3))
+    of_fold = heads.select(fold=2)
+    assert of_fold.axes == {"case": 2, "seed": 2}
+    expected = every[:, :, :, 2].flatten(1, 2)
+    torch.testing.assert_close(of_fold(tokens), expected, rtol=1e-5, atol=1e-5)
+    one = heads.select(seed=1, case=0, fold=1)
+    torch.testing.assert_close(one(tokens)[:, 0], every[:, 0, 1, 1], rtol=1e-5, atol=1e-5)
+    assert len(one) == 1 and not any(value.requires_grad for value in one.parameters())
+    with pytest.raises(ValueError, match=r"axes \['case', 'seed', 'fold'\], not \['photo'\]"):
+        heads.select(photo=1)
+
+
+@pytest.mark.parametrize(("kernel", "hidden"), [(1, 0), (3, 0), (1, 5)])
+def test_every_loss_fitted_together_is_the_one_fitted_alone(kernel: int, hidden: int) -> None:
+    tokens, targets = data()
+    train = torch.arange(24).expand(len(LOSSES), 24) % 3 != 0
+    settings = {"epochs": 2, "batch_size": 8, "lr": 0.02}
+
+    def start(count: int) -> Heads:
+        """All heads with the same start."""
+        heads = Heads({"case": count}, 6, kernel=kernel, hidden=hidden)
+        one = Heads({"case": 1}, 6, kernel=kernel, hidden=hidden, seed=4)
+        heads.weight.data = one.weight.data.repeat(count, 1, 1, 1, 1)
+        return heads
+
+    together = start(len(LOSSES))
+    fit(together, tokens, targets, train, losses=LOSSES, **settings)
+    for number, loss in enumerate(LOSSES):
+        alone = start(1)
+        fit(alone, tokens, targets, train[:1], losses=[loss], **settings)
+        torch.testing.assert_close(
+            alone(tokens)[:, 0], together(tokens)[:, number], rtol=1e-3, atol=1e-3
+        )
+
+
+def test_a_window_that_counts_twice_is_as_if_it_were_there_twice() -> None:
+    """All windows in one batch: their order changes nothing."""
+    tokens, targets = data()
+    twice = torch.arange(24) % 4 == 0
+    doubled = torch.cat([tokens, tokens[twice]]), torch.cat([targets, targets[twice]])
+    settings = {"epochs": 6, "batch_size": 64, "losses": ["dice+bce"]}
+    weighted, repeated = Heads({"case": 1}, 6), Heads({"case": 1}, 6)
+    fit(weighted, tokens, targets, 1 + twice[None].float(), **settings)
+    every = torch.ones(1, len(doubled[0]), dtype=torch.bool)
+    fit(repeated, *doubled, every, **settings)
+    torch.testing.assert_close(weighted(tokens), repeated(tokens), rtol=1e-4, atol=1e-4)
+
+
+def test_hidden_values_learn_what_no_line_separates() -> None:
+    tokens, _ = data(64)
+    targets = (tokens[:, 0] * tokens[:, 1] > 0).float()  # exclusive or
+    every = torch.ones(1, 64, dtype=torch.bool)
+    losses = {}
+    for hidden in (0, 16):
+        heads = Heads({"case": 1}, 6, hidden=hidden)
+        fit(heads, tokens, targets, every, epochs=60, batch_size=16)
+        losses[hidden] = dice_loss(heads(tokens)[:, 0], targets).item()
+    # Half of the patches are edited: to mark all or none of them has a Dice loss of 1/3 or more.
+    assert losses[16] < 0.25 < 0.3 < losses[0]
+
+
+def test_a_loss_that_is_no_number_is_one_sentence() -> None:
+    tokens, targets = data()
+    with pytest.raises(InputError, match="fit with a lower learning rate than inf"):
+        fit_head(tokens, targets, lr=torch.inf)
+    tokens[3, 2, 1, 1] = torch.nan
+    with pytest.raises(InputError, match="not a finite number any more: check that the tokens are"):
+        fit_head(tokens, targets, epochs=1)
+
+
+def test_what_cannot_be_fitted_is_refused() -> None:
+    tokens, targets = data()
+    train = torch.ones(1, 24)
+    with pytest.raises(InputError, match="The loss is 'hinge'"):
+        fit(Heads({"case": 1}, 6), tokens, targets, train, losses=["hinge"])  # type: ignore[list-item]
+    with pytest.raises(InputError, match="none below it"):
+        fit(Heads({"case": 1}, 6), tokens, targets, train - 2 * torch.eye(1, 24))

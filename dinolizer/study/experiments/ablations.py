@@ -10,14 +10,13 @@ from torch import Tensor
 
 from dinolizer.study.metrics import macro_mean
 from dinolizer.study.samples import Sample
-from dinolizer.training.heads import fit_stack
+from dinolizer.training.heads import Heads, fit
 from dinolizer.training.losses import Loss
-from dinolizer.training.stack import Stack
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A head's shape, see `dinolizer.training.stack.Stack`, and how it is fitted.
+    """A head's shape, see `dinolizer.training.heads.Heads`, and how it is fitted.
 
     Attributes
     ----------
@@ -54,7 +53,7 @@ def pretraining(backbone: str) -> str:
 class Fitted:
     """Heads of one shape: ``names`` says of each, folds apart, what it is (loss and seed)."""
 
-    stack: Stack
+    heads: Heads
     names: list[dict[str, object]]
     seconds: float
 
@@ -81,21 +80,21 @@ def fit_shape(
         Of the linear head.
     """
     shape = SHAPES[name]
-    drawn = sample.drawn(seeds).flatten(0, 1)  # (S F, N)
-    stack = Stack(
-        len(losses) * len(drawn),
+    drawn = sample.drawn(seeds)  # (S, F, N)
+    heads = Heads(
+        {"loss": len(losses), "seed": len(seeds), "fold": drawn.shape[1]},
         tokens.shape[1],
         kernel=shape.kernel,
         hidden=shape.hidden,
         seed=seeds[0],
     ).to(tokens.device)
     start = time.perf_counter()
-    fit_stack(
-        stack,
+    fit(
+        heads,
         tokens,
         sample.targets.to(tokens.device),
-        drawn.repeat(len(losses), 1),
-        losses=[loss for loss in losses for _ in drawn],
+        drawn.expand(len(losses), *drawn.shape),
+        losses=[loss for loss in losses for _ in range(drawn.shape[0] * drawn.shape[1])],
         epochs=max(1, epochs // shape.pace),
         batch_size=BATCH // shape.pace,
         lr=shape.lr,
@@ -105,7 +104,7 @@ def fit_shape(
     names: list[dict[str, object]] = [
         {"head": name, "loss": loss, "seed": seed} for loss in losses for seed in seeds
     ]
-    return Fitted(stack.requires_grad_(False), names, seconds)
+    return Fitted(heads.requires_grad_(False), names, seconds)
 
 
 def compare(

@@ -15,10 +15,9 @@ from dinolizer.model.lora import Lora, adapted
 from dinolizer.study.experiments.ablations import compare
 from dinolizer.study.experiments.sizes import window_rows
 from dinolizer.study.samples import Sample
-from dinolizer.training.heads import fit_stack
+from dinolizer.training.heads import Heads, fit
 from dinolizer.training.losses import dice_loss
 from dinolizer.training.network import Network
-from dinolizer.training.stack import Stack
 
 FROZEN, LORA, FULL = TRAININGS = ("frozen", "LoRA", "full")
 LEARNING_RATES = {LORA: 1e-3, FULL: 3e-5}
@@ -117,18 +116,18 @@ def train_and_test(
     weights = torch.zeros(len(drawn), len(pixels))
     for number, draw in enumerate(drawn):
         weights[number] = torch.from_numpy(np.bincount(draw.train, minlength=len(pixels)))
-    stack = Stack(len(drawn), tokens.shape[1])
-    fit_stack(stack, tokens, sample.targets, weights, epochs=epochs, seed=drawn[0].seed)
+    heads = Heads({"draw": len(drawn)}, tokens.shape[1])
+    fit(heads, tokens, sample.targets, weights, epochs=epochs, seed=drawn[0].seed)
     rows = []
     for number, draw in enumerate(drawn):
         tested = torch.from_numpy(draw.test)
         for training in trainings:
             if training == FROZEN:
-                head = stack.linear(number).cpu()
+                head = heads.linear(draw=number).cpu()
                 logits = head(tokens[tested].float())
             else:
                 network = _network(backbone, training, draw.seed)
-                network.start_from(stack, number)
+                network.start_from(heads.select(draw=number))
                 _train(network, pixels, sample.targets, draw, LEARNING_RATES[training], steps)
                 logits = _logits(network, pixels[tested])
             name = {"backbone": backbone.spec.name, "training": training, "seed": draw.seed}

@@ -19,8 +19,7 @@ from dinolizer.study.experiments.halfway import (
 )
 from dinolizer.study.metrics import bootstrap_interval
 from dinolizer.study.samples import Sample
-from dinolizer.training.heads import fit_stack
-from dinolizer.training.stack import Stack
+from dinolizer.training.heads import Heads, fit
 
 BINS = 8
 SMALL, LARGE = 0.1, 0.2
@@ -56,8 +55,8 @@ def training_weights(sample: Sample, extra: Sample, drawn: Tensor) -> dict[str, 
 
 def fit_ways(
     tokens: Tensor, sample: Sample, weights: Mapping[str, Tensor], *, epochs: int, seed: int
-) -> Stack:
-    """Fit the linear heads of all ways, seeds and folds, in this order, in one pass.
+) -> Heads:
+    """Fit the linear heads of all ways, seeds and folds in one pass; so their axes are named.
 
     Parameters
     ----------
@@ -68,14 +67,15 @@ def fit_ways(
     seed
         Of the order of the windows.
     """
-    train = torch.cat([of_way.flatten(0, 1) for of_way in weights.values()])
-    stack = Stack(len(train), tokens.shape[1])
-    fit_stack(stack, tokens, sample.targets, train, epochs=epochs, seed=seed)
-    return stack.requires_grad_(False)
+    train = torch.stack(list(weights.values()))  # (W, S, F, N)
+    axes = dict(zip(("way", "seed", "fold"), train.shape[:3], strict=True))
+    heads = Heads(axes, tokens.shape[1])
+    fit(heads, tokens, sample.targets, train, epochs=epochs, seed=seed)
+    return heads.requires_grad_(False)
 
 
 def alike_cuts(
-    stack: Stack, tokens: Tensor, sample: Sample, weights: Mapping[str, Tensor]
+    heads: Heads, tokens: Tensor, sample: Sample, weights: Mapping[str, Tensor]
 ) -> Tensor:
     """Logit of each head over which it raises as many false alarms as one of the first way at 0.
 
@@ -84,7 +84,7 @@ def alike_cuts(
 
     Parameters
     ----------
-    stack, tokens, sample, weights
+    heads, tokens, sample, weights
         As `fit_ways` gives and takes them.
 
     Returns
@@ -98,8 +98,8 @@ def alike_cuts(
     if not len(clean):
         return cuts
     with torch.no_grad():
-        asked = (tokens[some].to(stack.bias.device, torch.float32) for some in clean.split(64))
-        logits = torch.cat([stack(some)[:, :, 0].cpu() for some in asked])  # (n, K, h, w)
+        asked = (tokens[some].to(heads.bias.device, torch.float32) for some in clean.split(64))
+        logits = torch.cat([heads(some)[:, :, 0].cpu() for some in asked])  # (n, K, h, w)
     for head, used in enumerate(own[:, clean] > 0):
         if head >= reference and used.any():
             rate = (logits[used, head % reference] > 0).float().mean().item()

@@ -71,7 +71,7 @@ def test_every_shape_learns_and_names_its_heads(shape: str) -> None:
         ("bce", 3),
         ("bce", 4),
     ]
-    assert len(fitted.stack.bias) == 2 * 2 * 2
+    assert len(fitted.heads) == 2 * 2 * 2
     with torch.no_grad():
-        right = ((fitted.stack(tokens)[:, :, 0] > 0) == (targets[:, None] > 0.5)).float()
+        right = ((fitted.heads(tokens)[:, :, 0] > 0) == (targets[:, None] > 0.5)).float()
     assert right.mean((0, 2, 3)).min() > 0.85
