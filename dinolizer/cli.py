@@ -150,7 +150,7 @@ def _localize_files(localizer: "Localizer", paths: Sequence[Path], out: Path) ->
     """Write three files an image, and a line; what cannot be read makes the exit code 1."""
     from tqdm.auto import tqdm
 
-    from dinolizer.data.images import find_images
+    from dinolizer.data.files import find_images
 
     images, failed = find_images(paths), 0
     for path, stem in tqdm(
@@ -407,8 +407,8 @@ def manifest(
     ] = None,
 ) -> None:
     """Write the manifest of a dataset on disk, or check one; say what was found and left out."""
+    from dinolizer.data.checks import check_files
     from dinolizer.data.datasets import make_manifest
-    from dinolizer.data.inspection import check_files
     from dinolizer.data.manifest import read_manifest
 
     with _one_sentence():
@@ -416,17 +416,17 @@ def manifest(
             if dataset is not None or out is not None:
                 raise InputError("--check was given with a dataset; check a manifest, or make one.")
             frame = read_manifest(check)
-            resized = check_files(frame)
+            notes = check_files(frame)
             typer.echo(f"{check}: {len(frame)} images and their files are as the manifest says")
-            if resized:
-                typer.echo(f"  {resized} masks have another size than their image: read resized")
+            for note in notes:
+                typer.echo(f"  {note}")
             return
         if dataset is None or root is None or out is None:
             raise InputError("Give a dataset, its folder and --out FILE, or --check FILE.")
-        choices: dict[str, object] = {"incomplete": incomplete}
+        choices: dict[str, object] = {}
         for text in choice or []:
             name, equals, value = text.partition("=")
             if not equals:
                 raise InputError(f"The choice is {text!r}, but it must be NAME=VALUE.")
             choices[name] = value
-        typer.echo(str(make_manifest(dataset, root, out, choices)))
+        typer.echo(str(make_manifest(dataset, root, out, choices, incomplete=incomplete)))

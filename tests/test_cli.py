@@ -278,8 +278,8 @@ def test_weights_of_the_users_own_are_used(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "line", "says"),
     [
-        (["prepare"], "train: [nowhere.csv]\ntest: [nowhere.csv]", "There is no manifest"),
-        (["evaluate"], "train: [nowhere.csv]\ntest: [nowhere.csv]", "There is no manifest"),
+        (["prepare"], "train: [nowhere.csv]\ntest: [nowhere.csv]", "There is no file"),
+        (["evaluate"], "train: [nowhere.csv]\ntest: [nowhere.csv]", "There is no file"),
         (["evaluate"], "weights: nowhere.safetensors", "nowhere.safetensors"),
         (["evaluate", "--shard", "3/2"], "seed: 0", "The shard is '3/2'"),
         (["evaluate"], "images: many", "sets images to the text 'many'"),

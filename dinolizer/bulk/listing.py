@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import pandas as pd
-
-from dinolizer.data.images import find_images
+from dinolizer.data.files import find_images, read_csv
 from dinolizer.errors import InputError
 
 
@@ -118,21 +116,11 @@ def read_listing(source: Path) -> Listing:
 def _column(path: Path) -> list[str]:
     if not path.is_file():
         raise InputError(f"There is no manifest {path}; give a CSV file, or a folder of images.")
-    try:
-        frame = pd.read_csv(
-            path, usecols=["image"], dtype=str, keep_default_na=False, encoding="utf-8-sig"
-        )
-    except ValueError as error:  # also what pandas says of damage, and of bytes that are no text
-        raise InputError(
-            f"{path} cannot be read as a list of images ({error}); give a CSV file with a column "
-            "'image'."
-        ) from None
+    frame = read_csv(path, ["image"], usecols=["image"], dtype=str)
     names = list(frame["image"])
     if not all(names):
         raise InputError(
             f"{path} lists {names.count('')} images without a path and {len(names)} in all; give "
             "every image its path."
         )
-    if not names:
-        raise InputError(f"{path} lists no images; it must have at least one row.")
     return names

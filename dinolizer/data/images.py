@@ -1,39 +1,40 @@
 """Safe reading and writing of images: whatever comes in, uint8 RGB comes out, or one sentence."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from dinolizer.data.formats import bare_png, check_tiff, has_16_bit_colour, other_file
 from dinolizer.errors import InputError
 from dinolizer.paths import atomic
+
+Pixel = TypeVar("Pixel", bound=np.generic)
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM")
 """The Pillow formats that are read; a file's content decides, not its name."""
 SUFFIXES = (
-    *(".jpg", ".jpeg", ".png", ".webp", ".avif", ".tif", ".tiff"),
-    *(".bmp", ".gif", ".ppm", ".pgm", ".pbm"),
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".avifs"),
+    *(".tif", ".tiff", ".bmp", ".dib", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
-"""Names by which `find_images` knows the images of a folder."""
+"""Names by which the images of a folder are known."""
 MAX_PIXELS = 120_000_000
 """Pixels an image may have: those of a camera of 100 megapixels and some more. Pillow's own limit
 (179 million) stays in force."""
 
-# EXIF orientation to what sets it upright (EXIF 2.3, tag 0x0112).
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+
+class Header(NamedTuple):
+    """Size of an image as `read_image` gives it, and the EXIF orientation that was applied."""
+
+    width: int
+    height: int
+    orientation: int
 
 
 def read_image(source: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -62,36 +63,51 @@ def read_image(source: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[
     ------
     InputError
         For what is missing, empty, damaged, larger than `MAX_PIXELS` or not an image of one of
-        `FORMATS`, and for arrays and PIL images of another type or shape.
+        `FORMATS`, for TIFF files of several pages, and for arrays and PIL images of another type
+        or shape.
     """
     if isinstance(source, np.ndarray):
-        return _from_array(source)
+        _check_array(source, channels=(3, 4))
+        return _rgb(source)
     if not isinstance(source, str | Path | Image.Image):
         raise InputError(
             f"The image is a {type(source).__name__}, but it must be a path, a PIL image "
             "or a uint8 array (H, W, 3)."
         )
+    return _rgb(read_samples(source)[0])
+
+
+def read_samples(source: str | Path | Image.Image) -> tuple[NDArray[Any], int]:
+    """Read an image's values as they are, with alpha, and the orientation that was applied.
+
+    Returns
+    -------
+    uint8 or uint16, upright: ``(H, W)`` grey, or ``(H, W, C)`` with C of 2 (grey and alpha), 3
+    (RGB) or 4 (RGB and alpha). And the EXIF orientation, 1 to 8.
+
+    Raises
+    ------
+    InputError
+        As `read_image`.
+    """
     name = "The PIL image" if isinstance(source, Image.Image) else str(source)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if isinstance(source, Image.Image):
                 return _decode(source, name, None)
-            path = Path(source)
-            _check_file(path)
-            # Pillow gets a handle, not the name: mapped from its name, an uncompressed grey TIFF
-            # with an orientation comes out wrongly turned (Pillow 13.0).
-            with path.open("rb") as handle, Image.open(handle, formats=FORMATS) as image:
-                return _decode(image, name, path)
+            with _opened(Path(source)) as image:
+                return _decode(image, name, Path(source))
     except UnidentifiedImageError:
         raise InputError(
-            f"{name} is not an image that can be read; it must be an undamaged file of one of the "
-            f"formats {', '.join(FORMATS)}."
+            f"{name} is {other_file(Path(name))} (formats that are read: {', '.join(FORMATS)})."
         ) from None
     except Image.DecompressionBombError:
         raise _too_large(name) from None
     except InputError:
         raise
+    except PermissionError:
+        raise InputError(f"{name} may not be read by this user; change its permissions.") from None
     except Exception as error:  # decoders meet damage with almost any exception
         reason = str(error).rstrip(".") or type(error).__name__
         raise InputError(
@@ -99,37 +115,46 @@ def read_image(source: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[
         ) from error
 
 
-def read_mask(path: str | Path) -> NDArray[np.bool_]:
-    """Read a mask file: bool ``(H, W)``, True (edited) where the grey value is over 127.
+def read_header(path: str | Path) -> Header:
+    """Read an image's size and orientation without decoding it, a hundred thousand a minute.
 
     Raises
     ------
     InputError
-        As `read_image`, and for a file whose values are only 0 and 1: as an image it is black.
+        As `read_image`, but what is damaged behind its header is not noticed.
     """
-    grey = cv2.cvtColor(read_image(path), cv2.COLOR_RGB2GRAY)
-    if grey.max() == 1:
-        raise InputError(
-            f"The mask {path} holds only the values 0 and 1, but edited pixels must be 255 "
-            "(over 127); multiply it by 255."
-        )
-    return np.asarray(grey > 127)
+    try:
+        with warnings.catch_warnings(), _opened(Path(path), pixels=False) as image:
+            warnings.simplefilter("ignore")
+            width, height = image.size
+            orientation = _orientation(image)
+            turned = orientation >= 5 and image.format != "TIFF"  # whose size Pillow gives turned
+            if 0 < width * height <= MAX_PIXELS:
+                return Header(*((height, width) if turned else (width, height)), orientation)
+    except Exception:  # whatever it is, read_samples has the sentence for it, or can read it
+        pass
+    pixels, orientation = read_samples(path)
+    return Header(pixels.shape[1], pixels.shape[0], orientation)
+
+
+def turn(pixels: NDArray[Pixel], orientation: int) -> NDArray[Pixel]:
+    """Set an array (H, W, ...) upright that has an EXIF orientation (EXIF 2.3, tag 0x0112)."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
 
 
 def write_image(path: str | Path, image: NDArray[np.uint8]) -> None:
-    """Write a PNG, whole or not at all.
-
-    Parameters
-    ----------
-    path
-        Its name must end in ``.png``: masks and forgeries must not be compressed with loss.
-    image
-        uint8, ``(H, W)`` grey or ``(H, W, 3)`` RGB.
+    """Write a uint8 array, ``(H, W)`` grey or ``(H, W, 3)`` RGB, as PNG, whole or not at all.
 
     Raises
     ------
     InputError
-        For another suffix, type or shape.
+        For another suffix than ``.png`` (nothing may be compressed with loss), type or shape.
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
@@ -139,40 +164,15 @@ def write_image(path: str | Path, image: NDArray[np.uint8]) -> None:
         Image.fromarray(image).save(draft, format="PNG")
 
 
-def find_images(paths: Iterable[str | Path]) -> list[Path]:
-    """List image files: a folder stands for the images in and below it, sorted; a file for itself.
-
-    Hidden files are left out of folders, and no file comes twice.
-
-    Raises
-    ------
-    InputError
-        If a folder holds no image.
-    """
-    found: dict[Path, None] = {}
-    for path in map(Path, paths):
-        if not path.is_dir():
-            found[path] = None
-            continue
-        inside = sorted(
-            file
-            for file in path.rglob("*")
-            if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
-        )
-        if not inside:
-            raise InputError(
-                f"The folder {path} holds no image; it must hold files ending in one of "
-                f"{', '.join(SUFFIXES)}."
-            )
-        found.update(dict.fromkeys(inside))
-    return list(found)
-
-
-def _from_array(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    _check_array(array, channels=(3, 4))
-    if array.ndim == 2:
-        return np.stack([array] * 3, axis=-1)
-    return np.ascontiguousarray(array[..., :3])
+def _rgb(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """The colours of uint8 or uint16 values, as uint8 (H, W, 3)."""
+    if pixels.dtype == np.uint16:
+        pixels = _eight_bits(pixels)
+    if pixels.ndim == 3 and pixels.shape[2] == 2:
+        pixels = pixels[..., 0]
+    if pixels.ndim == 2:
+        return np.stack([pixels] * 3, axis=-1)
+    return np.ascontiguousarray(pixels[..., :3])
 
 
 def _check_array(array: NDArray[np.uint8], channels: tuple[int, ...]) -> None:
@@ -197,17 +197,25 @@ def _check_array(array: NDArray[np.uint8], channels: tuple[int, ...]) -> None:
         raise _too_large("The image array")
 
 
-def _check_file(path: Path) -> None:
+@contextmanager
+def _opened(path: Path, *, pixels: bool = True) -> Iterator[Image.Image]:
     if path.is_dir():
         raise InputError(f"{path} is a folder, but one image file is expected here.")
     if not path.is_file():
         raise InputError(f"There is no file {path}; check its name and folder.")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); get a whole copy of the file.")
+    # Pillow gets a handle, not the name: mapped from its name, an uncompressed grey TIFF
+    # with an orientation comes out wrongly turned (Pillow 13.0).
+    with path.open("rb") as file:
+        png = file.read(8) == b"\x89PNG\r\n\x1a\n"
+        file.seek(0)
+        with Image.open(bare_png(file, pixels) if png else file, formats=FORMATS) as image:
+            yield image
 
 
-def _decode(image: Image.Image, name: str, path: Path | None) -> NDArray[np.uint8]:
-    """Pixels of an opened image, upright and RGB; ``path`` is None for one made in memory."""
+def _decode(image: Image.Image, name: str, path: Path | None) -> tuple[NDArray[Any], int]:
+    """Values and orientation of an opened image; ``path`` is None for one made in memory."""
     if not image.width or not image.height:
         raise InputError(
             f"{name} has {image.width}x{image.height} pixels; it must hold at least 1."
@@ -219,38 +227,31 @@ def _decode(image: Image.Image, name: str, path: Path | None) -> NDArray[np.uint
             f"{name} holds {'floating-point' if image.mode == 'F' else '32-bit'} values of unknown "
             "range; convert it to 8 or 16 bits."
         )
-    deep_colour = path is not None and _has_16_bit_colour(image)
-    turned_by_opencv = deep_colour and image.format == "TIFF"
+    if path is not None and image.format == "TIFF":
+        check_tiff(image, name)
+    deep_colour = path is not None and has_16_bit_colour(image)
+    # Before load(): Pillow turns TIFFs itself while loading, and then forgets their orientation.
+    orientation = _orientation(image)
     image.load()  # raises where the file is cut short, which OpenCV only warns of
-    # After load(): Pillow turns TIFFs itself while loading, and then forgets their orientation.
-    orientation = 1 if turned_by_opencv else _orientation(image)
     if path is not None and deep_colour:
-        rgb = Image.fromarray(_deep_colour(path))
+        pixels = _deep_colour(path)
     elif image.mode.startswith("I"):
-        rgb = Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
+        pixels = np.asarray(image).astype(np.uint16)
     else:
-        rgb = image.convert("RGB")
-    if orientation in _UPRIGHT:
-        rgb = rgb.transpose(_UPRIGHT[orientation])
-    return np.array(rgb)
+        alpha = "A" if "transparency" in image.info or image.mode[-1] in "Aa" else ""
+        mode = ("L" if image.mode in ("1", "L", "LA", "La") else "RGB") + alpha
+        pixels = np.array(image if image.mode == mode else image.convert(mode))
+    return pixels if image.format == "TIFF" else turn(pixels, orientation), orientation
 
 
-def _deep_colour(path: Path) -> NDArray[np.uint8]:
+def _deep_colour(path: Path) -> NDArray[np.uint16]:
     # Pillow keeps the high byte only. IMREAD_COLOR would be simpler, but with 16-bit TIFFs it
     # returned uninitialised memory (OpenCV 5.0).
     bgr = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if bgr is None or bgr.dtype != np.uint16:
         raise InputError(f"{path} cannot be read at its 16 bits; convert it to 8-bit PNG.")
-    return _eight_bits(bgr[..., 2::-1])
-
-
-def _has_16_bit_colour(image: Image.Image) -> bool:
-    """Whether Pillow is about to reduce 16-bit RGB, RGBA or grey with alpha to 8 bits."""
-    if image.format not in ("PNG", "TIFF") or not image.tile:  # type: ignore[attr-defined]
-        return False
-    arguments = image.tile[0].args  # type: ignore[attr-defined]
-    raw_mode = arguments if isinstance(arguments, str) else arguments[0]
-    return str(raw_mode).startswith(("RGB;16", "RGBA;16", "LA;16"))
+    order = [2, 1, 0, 3][: bgr.shape[2]]
+    return np.asarray(bgr[..., order], np.uint16)
 
 
 def _eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
@@ -263,9 +264,10 @@ def _eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _orientation(image: Image.Image) -> int:
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        found = int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # a photograph with damaged EXIF is still a photograph
         return 1
+    return found if 1 <= found <= 8 else 1
 
 
 def _too_large(name: str) -> InputError:

@@ -26,12 +26,13 @@ from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dinolizer.data.images import read_image, read_mask
+from dinolizer.data.files import read_csv
+from dinolizer.data.images import read_header, read_image
+from dinolizer.data.masks import fit_mask, read_mask
 from dinolizer.errors import InputError
 from dinolizer.paths import atomic
 
@@ -142,19 +143,8 @@ def generator_family(generator: str) -> str:
 def read_manifest(path: str | Path) -> pd.DataFrame:
     """Read a manifest from CSV and validate it; its paths become absolute."""
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"There is no manifest {path}; give the path of a CSV file.")
-    try:
-        frame = pd.read_csv(
-            path,
-            dtype=cast("dict[str, type]", dict.fromkeys(TEXT_COLUMNS, str)),
-            keep_default_na=False,
-            encoding="utf-8-sig",  # spreadsheets begin a file with a byte-order mark
-        )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path} cannot be read as CSV ({error}); a manifest is a CSV file with a header line."
-        ) from error
+    text = cast("dict[str, type]", dict.fromkeys(TEXT_COLUMNS, str))
+    frame = read_csv(path, COLUMNS, dtype=text)
     folder = str(path.parent.absolute())
     for column in {"image", "mask"} & set(frame):
         # os.path: pathlib takes ten times as long, which counts with a hundred thousand rows.
@@ -184,18 +174,17 @@ def read_pair(row: Mapping[Hashable, Any]) -> tuple[NDArray[np.uint8], NDArray[n
 
     A mask of another size is resized to the image's, by nearest neighbour; without one, nothing is
     marked.
+
+    Raises
+    ------
+    InputError
+        As `read_image` and `read_mask`, and for a mask that has another shape than the image.
     """
     image = read_image(row["image"])
-    height, width = image.shape[:2]
     if not row["mask"]:
-        return image, np.zeros((height, width), dtype=bool)
-    mask = read_mask(row["mask"])
-    if mask.shape != (height, width):
-        grey = cv2.resize(
-            mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT
-        )
-        mask = grey.astype(bool)
-    return image, mask
+        return image, np.zeros(image.shape[:2], dtype=bool)
+    mask = read_mask(row["mask"], read_header(row["image"]).orientation)
+    return image, fit_mask(mask, row["mask"], image, row["image"])
 
 
 def target(mask: NDArray[np.bool_], kind: str, background: str, policy: str) -> NDArray[np.uint8]:

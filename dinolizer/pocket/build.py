@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dinolizer.data.images import find_images, read_image
+from dinolizer.data.files import find_images
+from dinolizer.data.images import read_image
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import BACKBONES, load_backbone, pick_device
 from dinolizer.model.head import card_for, save_head

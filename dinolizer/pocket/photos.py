@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinolizer.data.fetch import download, extract
-from dinolizer.data.images import find_images, read_image
+from dinolizer.data.files import find_images
+from dinolizer.data.images import read_image
 from dinolizer.errors import InputError
 
 PHOTOS = {

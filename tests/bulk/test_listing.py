@@ -83,10 +83,11 @@ def test_a_manifest_is_a_list(tmp_path: Path) -> None:
     [
         (None, "There is no manifest"),
         ("mask\na.png\n", "column 'image'"),
-        ("", "column 'image'"),
-        ("image\n", "lists no images"),
+        ("", "cannot be read as CSV"),
+        ("image\n", "has no rows"),
+        ("image,mask\na.png,b.png,\n", "Line 2 of .* has 3 cells"),
         ('image,mask\na.png,\n"",b.png\n', "1 images without a path"),
-        (b"image\n\xff\xfe.png\n", "column 'image'"),
+        (b"image\n\xff\xfe.png\n", "is not in UTF-8"),
     ],
 )
 def test_what_is_no_list_is_one_sentence(

@@ -18,10 +18,10 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from dinolizer.cli import app
-from dinolizer.data.datasets import ADAPTERS, make_manifest
-from dinolizer.data.datasets.bfree import bfree
-from dinolizer.data.images import read_image, read_mask
+from dinolizer.data.datasets import DATASETS, make_manifest, read_dataset
+from dinolizer.data.images import read_image
 from dinolizer.data.manifest import POLICIES, read_manifest, read_pair, target
+from dinolizer.data.masks import read_mask
 from dinolizer.errors import InputError
 from dinolizer.paths import ROOT
 
@@ -80,7 +80,7 @@ def run(*words: object) -> Result:
 
 
 def test_every_adapter_has_a_miniature() -> None:
-    assert set(trees.MAKERS) == set(ADAPTERS) == set(FOUND)
+    assert set(trees.MAKERS) == set(DATASETS) == set(FOUND)
 
 
 def test_the_command_writes_checks_and_reports(miniature: tuple[str, Path], tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ BFREE_LABELS = {
 
 def test_the_label_policies_of_bfree(copy: Callable[[str], Path]) -> None:
     root = copy("bfree")
-    frame = bfree(root)
+    frame = read_dataset("bfree", root)
     assert set(frame["generator"]) == set(BFREE_LABELS)
     for row in frame.to_dict("records"):
         _, mask = read_pair(row)
@@ -346,7 +346,7 @@ def test_sagid_refuses_a_table_of_another_kind(tmp_path: Path) -> None:
     table.drop(columns="mask_path").to_csv(root / "sagid.csv", index=False)
     assert "lacks the column 'mask_path'" in refused("sagid", root, tmp_path / "out.csv")
     table.assign(type="splice").to_csv(root / "sagid.csv", index=False)
-    assert "Line 2 of" in refused("sagid", root, tmp_path / "out.csv")
+    assert "Row 1 of" in refused("sagid", root, tmp_path / "out.csv")
 
 
 def test_btb_finds_the_columns_whose_paths_exist(tmp_path: Path) -> None:
@@ -480,7 +480,7 @@ def test_what_the_command_was_given_wrong_is_one_sentence(tmp_path: Path) -> Non
         (("cocoglide", root, "-o", out, "--choice", "quality"), "must be NAME=VALUE"),
         (("cocoglide", root, "-o", root / "table.csv" / "out.csv"), "cannot be made"),
         (("cocoglide", "--check", out), "--check was given with a dataset"),
-        (("--check", out), "There is no manifest"),
+        (("--check", out), "There is no file"),
     ):
         result = run(*words)
         assert result.exit_code == 1, words
@@ -498,8 +498,8 @@ def test_two_names_that_differ_only_in_case_are_refused(tmp_path: Path) -> None:
 
 def test_the_readme_of_the_data_has_every_dataset_and_its_terms() -> None:
     text = (ROOT / "data" / "README.md").read_text()
-    assert re.findall(r"^### (\w+)$", text, re.M) == list(ADAPTERS)
-    for name, dataset in ADAPTERS.items():
+    assert re.findall(r"^### (\w+)$", text, re.M) == list(DATASETS)
+    for name, dataset in DATASETS.items():
         section = text.partition(f"### {name}\n")[2].partition("\n### ")[0]
         assert f"dinolizer manifest {name} " in section
         assert re.search(rf"^\| \[{name}\]\(#{name}\) \| {dataset.title} \|", text, re.M)

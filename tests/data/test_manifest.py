@@ -8,12 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dinolizer.data.images import write_image
 from dinolizer.data.manifest import (
     COLUMNS,
     generator_family,
     read_manifest,
-    read_pair,
     target,
     validate,
     write_manifest,
@@ -161,9 +159,9 @@ def test_an_empty_manifest_is_refused(frame: pd.DataFrame) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda path: None, "There is no manifest"),
+        (lambda path: None, "There is no file"),
         (lambda path: path.write_bytes(b""), "cannot be read as CSV"),
-        (lambda path: path.write_bytes(b"\xff\xfe\x00\x89PNG"), "cannot be read as CSV"),
+        (lambda path: path.write_bytes(b"\xff\xfe\x00\x89PNG"), "is not in UTF-8"),
         (lambda path: path.write_text("image,mask\na,b\n"), "lacks the column 'authentic'"),
     ],
 )
@@ -225,20 +223,6 @@ def test_labels_refuse_what_they_do_not_know() -> None:
         target(mask, "splice", "real", "fake")
     with pytest.raises(InputError, match="mask that is not empty"):
         target(mask, "real", "real", "fake")
-
-
-def test_a_mask_of_another_size_is_resized_by_nearest_neighbour(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (40, 60, 3), np.uint8)
-    small = rng.integers(0, 256, (10, 15), np.uint8)  # soft: cut at 127, and only then resized
-    write_image(tmp_path / "image.png", image)
-    write_image(tmp_path / "mask.png", small)
-    paths = {"image": tmp_path / "image.png", "mask": tmp_path / "mask.png"}
-    read, mask = read_pair(paths)
-    np.testing.assert_array_equal(read, image)
-    # Four times the size: each value becomes a block of 4 x 4.
-    np.testing.assert_array_equal(mask, np.kron(small > 127, np.ones((4, 4), bool)))
-    assert not read_pair(paths | {"mask": ""})[1].any()
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dinolizer.data.images import read_image, read_mask
+from dinolizer.data.images import read_image
 from dinolizer.data.manifest import validate
+from dinolizer.data.masks import read_mask
 from dinolizer.errors import InputError
 from dinolizer.pocket import dataset as forgeries
 from dinolizer.pocket import forging

@@ -305,7 +305,7 @@ def test_the_command_trains_a_head_that_localize_takes(path: Path, tmp_path: Pat
 
 def test_the_command_says_in_a_sentence_what_is_wrong(path: Path, tmp_path: Path) -> None:
     for words, says in (
-        ([str(tmp_path / "no.csv")], "There is no manifest"),
+        ([str(tmp_path / "no.csv")], "There is no file"),
         ([str(path), str(path), "--model", "dino"], "The model is 'dino'"),
         ([str(path), "--variant", "v3"], "The variant is 'v3'"),
     ):

@@ -1,71 +1,72 @@
 """Datasets whose images lie inside parquet files: extracted, as a manifest lists paths."""
 
 import io
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from dinolizer.data.assembly import Report, Row, assemble, real_row
-from dinolizer.data.images import FORMATS, read_image, write_image
-from dinolizer.data.tree import SPLITS, Tree, open_tree
+from dinolizer.data.datasets.rows import Report, Row, real_row
+from dinolizer.data.datasets.tree import SPLITS, Tree
+from dinolizer.data.images import FORMATS, read_header, write_image
 from dinolizer.errors import InputError
 from dinolizer.paths import atomic
 
 BATCH = 16
 """Rows of a parquet file that are in memory at a time."""
+UNREADABLE = "rows whose cells cannot be read"
 
 
-def opensdi(root: Path, *, images: Path, incomplete: bool = False) -> pd.DataFrame:
-    """Make the manifest of OpenSDI from its parquet files, in or below the folder.
+def opensdi(tree: Tree, report: Report, images: Path) -> Iterator[Row]:
+    """Give the rows of OpenSDI, of the parquet files in or below the folder.
 
-    Expects the columns ``key``, ``image``, ``mask``, ``label`` (1 = fake) and files named
-    ``<generator>-<number>...parquet``, below a folder whose name has ``train`` or ``test`` in it. A
-    fake without a mask is generated as a whole: its mask is all white. The kind ``fr`` of all fakes
-    is our reading. Each image is its own group.
+    The generator is the start of a file's name. A fake without a mask is generated as a whole: its
+    mask is all white. The kind ``fr`` of all fakes is our reading. Each image is its own group.
 
     Parameters
     ----------
     images
         Folder for the images, as the files hold them, and the masks, as 1-channel PNG.
     """
-    tree = open_tree(root, "OpenSDI", ())
-    report = Report("opensdi")
-    rows: list[Row] = []
     for file, number, record in _records(tree, ["key", "image", "mask", "label"]):
-        generator = Path(file).name.partition("-")[0]
-        folders = [part.casefold() for part in Path(file).relative_to(root.parent).parts[::-1]]
+        relative = Path(file).relative_to(tree.root)
+        folders = [part.casefold() for part in (tree.root.name, *relative.parts)][::-1]
         split = next((s for part in folders for s in ("train", "test") if s in part), "test")
-        name = str(Path(file).relative_to(root).with_suffix("") / str(number))
-        path = _save(record["image"], images / name, f"{file}, row {number}")
-        group = f"{split}/{record['key']}"
-        if not int(record["label"]):
-            rows.append(real_row(path, split, group))
+        name, group = f"{relative.with_suffix('')}/{number}", f"{split}/{record['key']}"
+        at = f"{file}, row {number}"
+        try:
+            is_fake = bool(int(record["label"]))
+            path = _save(_bytes(record["image"]), images / name, at)
+            if not is_fake:
+                yield real_row(path, split, group)
+                continue
+            if data := _bytes(record["mask"]):
+                rgb = np.asarray(_open(data, at).convert("RGB"))
+                marked = rgb.mean(axis=2) > 127.5
+            else:
+                width, height, _ = read_header(path)
+                marked = np.ones((height, width), bool)
+        except InputError as error:
+            report.fault(UNREADABLE, str(error))
             continue
-        if record["mask"] is None or not record["mask"]["bytes"]:
-            height, width = read_image(path).shape[:2]
-            mask = np.full((height, width), 255, np.uint8)
-        else:
-            rgb = _open(record["mask"]["bytes"], f"{file}, row {number}").convert("RGB")
-            mask = np.uint8(255) * (np.asarray(rgb).mean(axis=2) > 127.5).astype(np.uint8)
-        where_mask = images / f"{name}-mask.png"
-        write_image(where_mask, mask)
-        rows.append(Row(path, str(where_mask), generator, "fr", "reencoded", split, group))
-    return assemble(rows, report, incomplete=incomplete)
+        except (ValueError, TypeError):
+            report.fault(UNREADABLE, f"{at} has the label {record['label']!r}, but 0 or 1 is due.")
+            continue
+        mask = _write_mask(images / f"{name}-mask.png", marked)
+        yield Row(path, mask, relative.name.partition("-")[0], "fr", "reencoded", split, group)
 
 
-def magicbrush(root: Path, *, images: Path, incomplete: bool = False) -> pd.DataFrame:
-    """Make the manifest of MagicBrush, of the first turn of each session.
+def magicbrush(tree: Tree, report: Report, images: Path) -> Iterator[Row]:
+    """Give the rows of MagicBrush, of the first turn of each session.
 
-    Expects parquet files with the columns ``img_id``, ``turn_index``, ``source_img``, ``mask_img``
-    and ``target_img``, or folders, one a session, with ``<id>-input.png``, ``<id>-mask1.png`` and
+    They come in parquet files, or in folders with ``<id>-input.png``, ``<id>-mask1.png`` and
     ``<id>-output1.png``. A mask's alpha is 0 where the image was to be edited; without alpha, white
     is. Whether the editor kept the rest is not known: the kind ``fr`` is our reading.
 
@@ -74,47 +75,59 @@ def magicbrush(root: Path, *, images: Path, incomplete: bool = False) -> pd.Data
     images
         Folder for the masks, as 1-channel PNG, and the images that come in parquet files.
     """
-    tree = open_tree(root, "MagicBrush", ())
-    report = Report("magicbrush")
-    sessions: list[tuple[str, str, str, str, NDArray[np.uint8]]] = []
-    columns = ["img_id", "turn_index", "source_img", "mask_img", "target_img"]
-    parquet = any(key.endswith(".parquet") for key in tree.files)
-    for file, number, record in _records(tree, columns) if parquet else ():
-        if int(record["turn_index"]) != 1:
+    is_parquet = any(key.endswith(".parquet") for key in tree.files)
+    count = 0
+    for at, split, group, turn, *cells in (_in_parquet if is_parquet else _in_folders)(tree):
+        count += 1
+        if turn != 1:
             report.left_out["later turns"] += 1
             continue
-        group, split, place = str(record["img_id"]), _split(file), f"{file}, row {number}"
-        name = images / split / group
-        source = _save(record["source_img"], name.with_name(f"{group}-input"), place)
-        target = _save(record["target_img"], name.with_name(f"{group}-output1"), place)
-        mask = _transparent(_open(record["mask_img"]["bytes"], place))
-        sessions.append((split, group, source, target, mask))
-    for key, path in {} if parquet else tree.files.items():
-        named = re.fullmatch(r"(.*/)?(.+)-output(\d+)\.png", key)
-        if named is None:
+        folder = images / split
+        try:
+            marked = _transparent(_open(cells[0], at))
+            source, target = (
+                _save(cell, folder / f"{group}-{name}", at) if isinstance(cell, bytes) else cell
+                for name, cell in zip(("input", "output1"), cells[1:], strict=True)
+            )
+        except InputError as error:
+            report.fault(UNREADABLE, str(error))
             continue
-        if named[3] != "1":
-            report.left_out["later turns"] += 1
-            continue
-        folder, group = named[1] or "", named[2]
-        place = tree.path(f"{folder}{group}-mask1.png")
-        if not Path(place).is_file():
-            raise InputError(f"{path} has no mask: there is no file {place}; complete the dataset.")
-        mask = _transparent(_open(Path(place).read_bytes(), place))
-        sessions.append((_split(key), group, tree.get(f"{folder}{group}-input.png"), path, mask))
-    if not sessions:
-        raise InputError(
-            f"{root} holds no session of MagicBrush; it must hold parquet files, or folders with "
-            "<id>-input.png, <id>-mask1.png and <id>-output1.png."
-        )
-    rows: list[Row] = []
-    for split, group, source, target, mask in sessions:
-        where = images / split / f"{group}-mask1.png"
-        write_image(where, mask)
+        mask = _write_mask(folder / f"{group}-mask1.png", marked)
         if source:
-            rows.append(real_row(source, split, group))
-        rows.append(Row(target, str(where), "dall-e-2", "fr", "reencoded", split, group, source))
-    return assemble(rows, report, incomplete=incomplete)
+            yield real_row(source, split, group)
+        yield Row(target, mask, "dall-e-2", "fr", "reencoded", split, group, source)
+    if not count:
+        raise InputError(
+            f"{tree.root} holds no session of MagicBrush; it must hold parquet files, or folders "
+            "with <id>-input.png, <id>-mask1.png and <id>-output1.png."
+        )
+
+
+def _in_parquet(tree: Tree) -> Iterator[tuple[Any, ...]]:
+    """Name, split, group and turn of each session; the bytes of mask, source and target."""
+    columns = ["img_id", "turn_index", "mask_img", "source_img", "target_img"]
+    for file, number, record in _records(tree, columns):
+        cells = (_bytes(record[column]) for column in columns[2:])
+        group, turn = str(record["img_id"]), record["turn_index"]
+        yield f"{file}, row {number}", _split(file), group, turn, *cells
+
+
+def _in_folders(tree: Tree) -> Iterator[tuple[Any, ...]]:
+    """As `_in_parquet`, with the paths of source and target."""
+    for key, path in tree.files.items():
+        if named := re.fullmatch(r"(?:(.*)/)?(.+)-output(\d+)\.png", key):
+            stem = f"{named[1]}/{named[2]}" if named[1] else named[2]
+            mask = Path(tree.path(f"{stem}-mask1.png"))
+            data = mask.read_bytes() if mask.is_file() else b""
+            yield (
+                mask,
+                _split(key),
+                named[2],
+                int(named[3]),
+                data,
+                tree.get(f"{stem}-input.png"),
+                path,
+            )
 
 
 def _records(tree: Tree, columns: list[str]) -> Iterator[tuple[str, int, dict[str, Any]]]:
@@ -125,17 +138,14 @@ def _records(tree: Tree, columns: list[str]) -> Iterator[tuple[str, int, dict[st
     for path in files:
         try:
             file = pq.ParquetFile(path)
-            absent = [column for column in columns if column not in file.schema_arrow.names]
-            if absent:
+            names = file.schema_arrow.names
+            if absent := [column for column in columns if column not in names]:
                 raise InputError(
-                    f"{path} lacks the column {absent[0]!r}; it has "
-                    f"{', '.join(map(repr, file.schema_arrow.names))}."
+                    f"{path} lacks the column {absent[0]!r}; it has {', '.join(map(repr, names))}."
                 )
-            number = 0
-            for batch in file.iter_batches(BATCH, columns=columns):
-                for record in batch.to_pylist():
-                    yield path, number, record
-                    number += 1
+            batches = (batch.to_pylist() for batch in file.iter_batches(BATCH, columns=columns))
+            for number, record in enumerate(itertools.chain.from_iterable(batches)):
+                yield path, number, record
         except (pa.ArrowException, OSError) as error:
             raise InputError(
                 f"{path} cannot be read as parquet ({str(error).splitlines()[0]}); get a whole "
@@ -143,30 +153,40 @@ def _records(tree: Tree, columns: list[str]) -> Iterator[tuple[str, int, dict[st
             ) from error
 
 
-def _save(cell: dict[str, Any], path: Path, place: str) -> str:
+def _bytes(cell: Any) -> bytes:
+    """An image's bytes, which lie in the cell or in its field ``bytes``; none if it is empty."""
+    data = cell.get("bytes") if isinstance(cell, dict) else cell
+    return data if isinstance(data, bytes) else b""
+
+
+def _save(data: bytes, path: Path, at: str) -> str:
     """Write an image's own bytes, with the suffix of its format, and return where."""
-    suffix = (_open(cell["bytes"], place).format or "png").lower()
-    path = path.with_name(f"{path.name}.{'jpg' if suffix == 'jpeg' else suffix}")
+    suffix = (_open(data, at).format or "png").lower().replace("jpeg", "jpg")
+    path = path.with_name(f"{path.name}.{suffix}")
     with atomic(path) as draft:
-        draft.write_bytes(cell["bytes"])
+        draft.write_bytes(data)
     return str(path)
 
 
-def _open(data: bytes, place: str) -> Image.Image:
+def _open(data: bytes, at: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         image.load()
     except Exception as error:  # decoders meet damage with almost any exception
-        raise InputError(f"{place} holds no image that can be read; get a whole copy.") from error
+        raise InputError(f"{at} holds no image that can be read; get a whole copy.") from error
     return image
 
 
-def _transparent(image: Image.Image) -> NDArray[np.uint8]:
-    """255 where a mask is transparent; of a mask without transparency, where it is white."""
+def _transparent(image: Image.Image) -> NDArray[np.bool_]:
+    """Where a mask is transparent; of a mask without transparency, where it is white."""
     if "A" in image.getbands():
-        alpha = np.asarray(image.getchannel("A"))
-        return np.uint8(255) * (alpha <= 127).astype(np.uint8)
-    return np.uint8(255) * (np.asarray(image.convert("L")) > 127).astype(np.uint8)
+        return np.asarray(image.getchannel("A")) <= 127
+    return np.asarray(image.convert("L")) > 127
+
+
+def _write_mask(path: Path, marked: NDArray[np.bool_]) -> str:
+    write_image(path, np.uint8(255) * marked.astype(np.uint8))
+    return str(path)
 
 
 def _split(path: str) -> str:

@@ -1,129 +1,107 @@
-"""Datasets whose tables say which image, mask and authentic photograph belong together."""
+"""Datasets whose tables say what belongs together, and lists of one's own images."""
 
+import json
+import os
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from dinolizer.data.assembly import Report, Row, assemble, real_row
-from dinolizer.data.tree import SPLITS, Tree, open_tree, read_table
+from dinolizer.data.datasets.rows import Report, Row, real_row
+from dinolizer.data.datasets.tree import SPLITS, Tree
+from dinolizer.data.files import read_table
+from dinolizer.data.manifest import AUTHENTIC_KINDS, COLUMNS
 from dinolizer.errors import InputError
 
 COCO_ID = re.compile(r"(\d+)(?=(?:_up|_mask)?\.png$)")
 BTB_SOURCES = ("flickr30k", "floreview", "vision")
+SAGID_COLUMNS = ["img_path", "mask_path", "src_path", "split", "type", "inpainting_model"]
+NO_MASK = ("", "negative", "none")
+"""What a list writes for the mask of an authentic image, in any case."""
 
 
-def cocoglide(root: Path, *, incomplete: bool = False) -> pd.DataFrame:
-    """Make the manifest of CocoGlide, which is for testing only.
-
-    Expects ``real/<class>_<id>.png``, ``fake/glide_inpainting_val2017_<id>_up.png``,
-    ``mask/<class>_<id>_mask.png`` and, if there is one, ``table.csv`` with the columns ``real``,
-    ``fake`` and ``mask``, which pairs them; without it the COCO id does.
-    """
-    tree = open_tree(root, "CocoGlide", ("real", "fake", "mask"))
-    report = Report("cocoglide")
-    parts = ("real", "fake", "mask")
+def cocoglide(tree: Tree, report: Report) -> Iterator[Row]:
+    """Give the rows of CocoGlide, paired by its table, or by the COCO id if that is absent."""
+    folders = ("real", "fake", "mask")
     if listed := tree.get("table.csv"):
-        table = read_table(listed, parts)
-        triples = [[tree.find(value, part) for value in table[part]] for part in parts]
-        real, fake, mask = triples
+        table = read_table(listed, folders)
+        real, fake, mask = ([tree.find(name, part) for name in table[part]] for part in folders)
     else:
-        by_id = [
-            {found[1]: path for name, path in tree.under(part) if (found := COCO_ID.search(name))}
-            for part in parts
-        ]
         report.notes.append("there is no table.csv: paired by the COCO id")
-        real, fake, mask = ([found.get(key, "") for key in by_id[1]] for found in by_id)
-    rows: dict[str, Row] = {}
-    for authentic, forged, where in zip(real, fake, mask, strict=True):
+        by_id = [
+            {named[1]: path for name, path in tree.under(part) if (named := COCO_ID.search(name))}
+            for part in folders
+        ]
+        real, fake, mask = ([paths.get(key, "") for key in by_id[1]] for paths in by_id)
+    seen = set()
+    for authentic, forged, marked in zip(real, fake, mask, strict=True):
         if not forged or not authentic:
             report.left_out["pairs of which an image is not there"] += 1
             continue
-        match = COCO_ID.search(forged.lower())
-        group = match[1] if match else Path(forged).stem
-        missing = str(root / "mask" / f"{Path(authentic).stem}_mask.png")
-        rows[authentic] = real_row(authentic, "test", group)
-        rows[forged] = Row(
-            forged, where or missing, "glide", "sp", "real", "test", group, authentic
-        )
-    return assemble(list(rows.values()), report, incomplete=incomplete)
+        named = COCO_ID.search(forged.lower())
+        group = named[1] if named else Path(forged).stem
+        if authentic not in seen:
+            seen.add(authentic)
+            yield real_row(authentic, "test", group)
+        marked = marked or tree.path("mask", f"{Path(authentic).stem}_mask.png")
+        yield Row(forged, marked, "glide", "sp", "real", "test", group, authentic)
 
 
-def sagid(root: Path, *, incomplete: bool = False) -> pd.DataFrame:
-    """Make the manifest of SAGI-D.
-
-    Expects ``sagid.csv`` with ``img_path``, ``mask_path``, ``src_path``, ``split``, ``type`` and
-    ``inpainting_model``, and the files it lists; the paths may be Windows ones, with ``sagid`` in
-    front or without. Images that are listed but not there are left out. Several models in a row
-    become one generator, joined by ``+``.
-    """
-    tree = open_tree(root, "SAGI-D", ("sagid.csv",))
-    report = Report("sagid")
-    columns = ["img_path", "mask_path", "src_path", "split", "type", "inpainting_model"]
-    table = read_table(tree.path("sagid.csv"), columns)
-    rows: dict[str, Row] = {}
+def sagid(tree: Tree, report: Report) -> Iterator[Row]:
+    """Give the rows of SAGI-D. Several models in a row become one generator, joined by ``+``."""
+    table = read_table(tree.path("sagid.csv"), SAGID_COLUMNS)
+    seen = set()
     for number, (image, mask, source, split, kind, model) in enumerate(
-        table[columns].itertuples(index=False), start=2
+        table[SAGID_COLUMNS].itertuples(index=False), start=1
     ):
         kind, split = kind.casefold(), split.casefold()
         if kind not in ("sp", "fr") or split not in SPLITS:
             raise InputError(
-                f"Line {number} of {tree.path('sagid.csv')} has the type {kind!r} and the split "
+                f"Row {number} of {tree.path('sagid.csv')} has the type {kind!r} and the split "
                 f"{split!r}, but they must be sp or fr, and train, val or test."
             )
-        group = source.replace("\\", "/").casefold().removeprefix("sagid/")
+        group = (source or image).replace("\\", "/").casefold().removeprefix("sagid/")
         authentic, forged = tree.find(source, "sagid"), tree.find(image, "sagid")
         if not forged:
             report.left_out["images that are listed but not there"] += 1
             continue
-        if authentic:
-            rows[authentic] = real_row(authentic, SPLITS[split], group)
-        rows[forged] = Row(
-            forged,
-            tree.find(mask, "sagid") or str(root / mask.replace("\\", "/")),
-            "+".join(part.strip() for part in model.split(",")),
-            kind,
-            "real" if kind == "sp" else "reencoded",
-            SPLITS[split],
-            group,
-            authentic,
-        )
-    return assemble(list(rows.values()), report, incomplete=incomplete)
+        if authentic and authentic not in seen:
+            seen.add(authentic)
+            yield real_row(authentic, SPLITS[split], group)
+        marked = tree.find(mask, "sagid") or (mask and tree.path(mask.replace("\\", "/")))
+        generator = "+".join(part.strip() for part in model.split(","))
+        background = "real" if kind == "sp" else "reencoded"
+        yield Row(forged, marked, generator, kind, background, SPLITS[split], group, authentic)
 
 
-def btb(root: Path, *, incomplete: bool = False) -> pd.DataFrame:
-    """Make the manifest of Beyond the Brush.
+def btb(tree: Tree, report: Report) -> Iterator[Row]:
+    """Give the rows of Beyond the Brush; that its edits are spliced is our reading.
 
-    Expects ``{flickr30k,floreview,vision}/{images,masks}`` and ``btb-<source>-<split>.csv``. What
-    the tables' columns are called is not published: those are taken whose paths exist. Without a
-    column of masks, the mask is the file of ``masks`` with the image's name. There are no authentic
-    images, so the masks' polarity cannot be checked; that the edit is spliced is our reading.
+    What the tables' columns are called is not published: those are taken whose paths exist. Without
+    a column of masks, the mask is the file of ``masks`` with the image's name.
     """
-    tree = open_tree(root, "Beyond the Brush", ("|".join(BTB_SOURCES), "btb-*.csv"))
-    report = Report("btb")
-    rows: list[Row] = []
     for key, listed in tree.files.items():
         named = re.fullmatch(r"btb-(\w+)-(\w+)\.csv", key)
         if named is None or named[2] not in SPLITS:
             continue
         source, split = named[1], SPLITS[named[2]]
-        masks = {Path(name).stem: path for name, path in tree.under(f"{source}/masks")}
+        by_stem = {Path(name).stem: path for name, path in tree.under(f"{source}/masks")}
         table = read_table(listed, [])
-        found = {part: _column_of(table, tree, source, part) for part in ("images", "masks")}
-        if not found["images"]:
+        images, masks = (_column_of(table, tree, source, part) for part in ("images", "masks"))
+        if not images:
             raise InputError(
                 f"No column of {listed} lists files of {source}/images; it has "
                 f"{', '.join(map(repr, table.columns))}, and one must hold their paths."
             )
-        for number, image in enumerate(found["images"]):
+        for number, image in enumerate(images):
             if not image:
                 report.left_out["images that are listed but not there"] += 1
                 continue
             stem = Path(image).stem
-            mask = found["masks"][number] if found["masks"] else masks.get(stem.casefold())
-            missing = str(root / source / "masks" / f"{stem}.png")
-            rows.append(Row(image, mask or missing, "fooocus", "sp", "real", split, stem))
-    return assemble(rows, report, incomplete=incomplete)
+            mask = (masks[number] if masks else "") or by_stem.get(stem.casefold(), "")
+            mask = mask or tree.path(source, "masks", f"{stem}.png")
+            yield Row(image, mask, "fooocus", "sp", "real", split, stem)
 
 
 def _column_of(table: pd.DataFrame, tree: Tree, source: str, part: str) -> list[str]:
@@ -135,3 +113,62 @@ def _column_of(table: pd.DataFrame, tree: Tree, source: str, part: str) -> list[
         if sum(map(bool, inside)) > sum(map(bool, best)):
             best = inside
     return best
+
+
+def imdl(path: Path, report: Report, split: str = "test") -> Iterator[Row]:
+    """Give the rows of a JSON file ``[[image, mask or "Negative"], ...]``; edits count as spliced.
+
+    Paths are relative to the file, or absolute. Each image is its own group.
+    """
+    if not path.is_file():
+        raise InputError(f"There is no file {path}; give a JSON file of pairs of image and mask.")
+    try:
+        pairs = json.loads(path.read_text("utf-8-sig"))
+        if not isinstance(pairs, list):
+            raise ValueError("it is no list")
+        for pair in pairs:
+            if not (
+                isinstance(pair, list) and len(pair) == 2 and all(isinstance(p, str) for p in pair)
+            ):
+                raise ValueError(f"{pair!r} is no pair of paths")
+            if pair[0] in ("ManiDataset", "JsonDataset"):
+                raise ValueError("it is a protocol that names datasets; give a list that it names")
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path} cannot be used ({str(error).rstrip('.')}); it must be a JSON list of pairs "
+            '[image, mask], or [image, "Negative"] for an authentic one.'
+        ) from error
+    for image, mask in pairs:
+        yield _listed_row({"image": image, "mask": mask}, path.parent, split)
+
+
+def own_csv(path: Path, report: Report, dataset: str = "", split: str = "test") -> Iterator[Row]:
+    """Give the rows of a CSV file with the columns ``image`` and ``mask``.
+
+    Paths are relative to the file, or absolute; an authentic image's mask is empty, ``Negative`` or
+    ``none``. Of the manifest's columns ``generator, kind, background, split, group`` those that
+    the file has are used, and the others filled: edits are taken to be spliced into real
+    backgrounds, each image is its own group. Further columns are kept.
+    """
+    report.dataset = dataset or path.stem
+    for record in read_table(path, ["image", "mask"]).to_dict("records"):
+        cells = {str(column): value for column, value in record.items()}
+        further = {column: value for column, value in cells.items() if column not in COLUMNS}
+        yield _listed_row(cells, path.parent, split)._replace(further=further)
+
+
+def _listed_row(cells: Mapping[str, str], folder: Path, split: str) -> Row:
+    given = {column: value for column, value in cells.items() if value}
+    image, mask = _listed_path(given.get("image", ""), folder), given.get("mask", "")
+    mask = "" if mask.casefold() in NO_MASK else _listed_path(mask, folder)
+    kind = given.get("kind", "sp" if mask else "real")
+    background = given.get("background", "reencoded" if kind in ("fr", "reencoded") else "real")
+    generator = given.get("generator", "none" if kind in AUTHENTIC_KINDS else "unknown")
+    group = given.get("group", image)
+    return Row(image, mask, generator, kind, background, given.get("split", split), group)
+
+
+def _listed_path(listed: str, folder: Path) -> str:
+    """Path relative to a folder, with the separators of this system if need be."""
+    path = folder / listed
+    return os.path.normpath(path if path.exists() else folder / listed.replace("\\", "/"))

@@ -1,4 +1,4 @@
-"""The polarity check on pairs made by hand."""
+"""A manifest against its files, and the polarity check on pairs made by hand."""
 
 from pathlib import Path
 
@@ -7,14 +7,86 @@ import pandas as pd
 import pytest
 import trees
 
-from dinolizer.data.polarity import check_polarity
+from dinolizer.data.checks import check_files, check_polarity, measure
+from dinolizer.data.datasets import read_dataset
+from dinolizer.data.images import read_header
 from dinolizer.errors import InputError
 
 SIDE = 64
 
 
+@pytest.fixture
+def frame(tmp_path: Path) -> pd.DataFrame:
+    return read_dataset("sagid", trees.make_sagid(tmp_path))
+
+
+def test_a_manifest_that_is_right_says_how_its_masks_are_read(frame: pd.DataFrame) -> None:
+    resized, polarity = check_files(frame)
+    assert resized == "6 masks have another size than their image: read resized"
+    assert polarity == "polarity as expected in the 6 pairs compared"
+
+
+def test_what_cannot_be_read_is_kept_as_the_readers_sentence(tmp_path: Path) -> None:
+    good = trees.save(tmp_path / "good.png", np.zeros((4, 6), np.uint8))
+    paths = [str(tmp_path / "none.png"), str(good)]
+    results = measure(read_header, [*paths, *paths])
+    assert list(results) == paths
+    assert "There is no file" in str(results[paths[0]])
+    assert results[paths[1]] == (6, 4, 1)
+
+
+def damage(frame: pd.DataFrame, what: str) -> None:
+    row = frame[~frame["authentic"]].index[0]
+    image, mask = Path(frame.loc[row, "image"]), Path(frame.loc[row, "mask"])
+    if what == "no image":
+        image.unlink()
+    elif what == "no mask":
+        mask.unlink()
+    elif what == "black":
+        trees.save(mask, np.zeros((32, 32), np.uint8))
+    elif what == "cut":
+        mask.write_bytes(mask.read_bytes()[:60])
+    elif what == "size":
+        trees.save(image, np.zeros((128, 128, 3), np.uint8))
+    elif what == "shape":
+        trees.save(mask, np.full((32, 24), 255, np.uint8))
+    elif what == "inverted":
+        for path in set(frame["mask"]) - {""}:
+            trees.save(Path(path), 255 - np.asarray(trees.Image.open(path)))
+        frame["area"] = (1 - frame["area"]).where(~frame["authentic"], 0.0)
+    else:
+        trees.save(mask, np.full((32, 32), 255, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        ("no image", "There is no file"),
+        ("no mask", "there is no file"),
+        ("black", "is all black"),
+        ("cut", "cannot be read"),
+        ("size", "says 64x64 pixels, but .* has 128x128"),
+        ("shape", "has 24x32 pixels, but its image .* has 64x64, which is another shape"),
+        ("another mask", "is edited, but its mask says 1.0000"),
+    ],
+)
+def test_what_no_longer_fits_a_manifest_is_one_sentence(
+    what: str, says: str, frame: pd.DataFrame
+) -> None:
+    damage(frame, what)
+    with pytest.raises(InputError, match=rf"Row \d+ of the manifest.*{says}"):
+        check_files(frame)
+
+
+def test_inverted_masks_of_ones_own_list_are_refused(frame: pd.DataFrame) -> None:
+    """Without a column that names the authentic image: it is the real one of the group."""
+    damage(frame, "inverted")
+    with pytest.raises(InputError, match="looks inverted"):
+        check_files(frame)
+
+
 def pair(folder: Path, image: np.ndarray, source: np.ndarray, mask: np.ndarray, **row: str):
-    """A row of files; `number` of them are alike."""
+    """A row of files, which are written."""
     number = len(list(folder.glob("*-image*")))
     suffix = row.pop("suffix", "png")
     paths = {
@@ -25,7 +97,7 @@ def pair(folder: Path, image: np.ndarray, source: np.ndarray, mask: np.ndarray, 
             ("mask", mask, "png"),
         )
     }
-    return {"generator": "g", "kind": "sp", "background": "real", **paths, **row}
+    return {"generator": "g", "kind": "sp", "background": "real", "group": "", **paths, **row}
 
 
 @pytest.fixture

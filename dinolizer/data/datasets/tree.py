@@ -1,4 +1,4 @@
-"""A dataset's folder: its files by name, whatever their case, and the tables that list them."""
+"""A dataset's folder: its files by name, whatever their case."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-import pandas as pd
-
+from dinolizer.data.files import walk
+from dinolizer.data.images import SUFFIXES
 from dinolizer.errors import InputError
 
 SPLITS = {
@@ -20,7 +20,7 @@ SPLITS = {
 
 @dataclass(frozen=True)
 class Tree:
-    """The files in and below a folder.
+    """The images, tables and parquet files in and below a folder.
 
     Attributes
     ----------
@@ -28,10 +28,13 @@ class Tree:
         The folder.
     files
         Path relative to ``root``, with ``/`` and in lower case (`str.casefold`), to the path.
+    unreadable
+        What in the folder cannot be read.
     """
 
     root: Path
     files: dict[str, str]
+    unreadable: list[str]
 
     def get(self, *names: str) -> str:
         """Path of a file, by its folders and name in any case; empty if it is absent."""
@@ -61,7 +64,7 @@ class Tree:
                 yield key.removeprefix(prefix), path
 
 
-def open_tree(root: str | Path, dataset: str, needed: Sequence[str]) -> Tree:
+def open_tree(root: Path, dataset: str, needed: Sequence[str]) -> Tree:
     """List a dataset's files.
 
     Parameters
@@ -80,10 +83,9 @@ def open_tree(root: str | Path, dataset: str, needed: Sequence[str]) -> Tree:
         If the folder is absent or lacks something that is needed; where its parent or a folder
         in it would do, the sentence says so. Also if two names differ only in case.
     """
-    root = Path(root)
     wanted = ", ".join(name.replace("|", " or ") for name in needed)
-    holding = f", which holds {wanted}" if needed else ""
     if not root.is_dir():
+        holding = f", which holds {wanted}" if needed else ""
         raise InputError(f"There is no folder {root}; give that of {dataset}{holding}.")
     if missing := _missing(root, needed):
         inside = sorted(path for path in root.iterdir() if path.is_dir())
@@ -97,21 +99,15 @@ def open_tree(root: str | Path, dataset: str, needed: Sequence[str]) -> Tree:
             f"{root} holds {found}, but the folder of {dataset} must hold {wanted} "
             f"({missing[0].replace('|', ' or ')} is missing); give that folder."
         )
-    files: dict[str, str] = {}
-    # Folders are often links to where there is space.
-    for folder, folders, names in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        prefix = os.path.relpath(folder, root).replace(os.sep, "/") + "/"
-        prefix = "" if prefix == "./" else prefix.casefold()
-        for name in sorted(names):
-            if name.startswith("."):
-                continue
-            key = prefix + name.casefold()
-            path = os.path.join(folder, name)  # noqa: PTH118 (speed)
-            if key in files:
-                raise InputError(f"{files[key]} and {path} differ only in case; rename one.")
-            files[key] = path
-    return Tree(root, files)
+    tree = Tree(root, {}, [])
+    for path in walk(root, tree.unreadable):
+        key = path[len(str(root)) + 1 :].replace(os.sep, "/").casefold()
+        if not key.endswith((*SUFFIXES, ".csv", ".parquet")):
+            continue
+        if key in tree.files:
+            raise InputError(f"{tree.files[key]} and {path} differ only in case; rename one.")
+        tree.files[key] = path
+    return tree
 
 
 def _missing(folder: Path, needed: Sequence[str]) -> list[str]:
@@ -125,32 +121,3 @@ def _missing(folder: Path, needed: Sequence[str]) -> list[str]:
         for patterns in needed
         if not any(fnmatchcase(n, p.casefold()) for p in patterns.split("|") for n in names)
     ]
-
-
-def read_table(path: str | Path, needed: Sequence[str]) -> pd.DataFrame:
-    """Read a CSV file of text, with or without a byte-order mark; blanks around cells are dropped.
-
-    Raises
-    ------
-    InputError
-        If it is absent, is no CSV file in UTF-8, has no rows or lacks a column of ``needed``.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"There is no file {path}; give a CSV file.")
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path} cannot be read as CSV ({str(error).strip()}); it must be a CSV file in UTF-8 "
-            "with a header line."
-        ) from error
-    table = table.rename(columns=str.strip)
-    for column in needed:
-        if column not in table:
-            raise InputError(
-                f"{path} lacks the column {column!r}; it has {', '.join(map(repr, table.columns))}."
-            )
-    if table.empty:
-        raise InputError(f"{path} has no rows; it must list at least one image.")
-    return table.apply(lambda column: column.str.strip())

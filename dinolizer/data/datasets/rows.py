@@ -1,0 +1,115 @@
+"""From the rows that an adapter pairs to a manifest: measured, checked, and with a report."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
+
+import pandas as pd
+
+from dinolizer.data.checks import Facts, Fault, check_polarity, inspect_rows, reading_notes
+from dinolizer.data.manifest import AUTHENTIC_KINDS, COLUMNS, validate
+from dinolizer.errors import InputError
+
+
+class Row(NamedTuple):
+    """What an adapter knows of an image before any file is opened."""
+
+    image: str
+    mask: str
+    generator: str
+    kind: str
+    background: str
+    split: str
+    group: str
+    source: str = ""
+    """Path of the authentic image that it was made of, if that is at hand."""
+    further: Mapping[str, str] = MappingProxyType({})
+    """Further columns and their values."""
+
+
+def real_row(image: str, split: str, group: str) -> Row:
+    """Return the row of an authentic image."""
+    return Row(image, "", "none", "real", "real", split, group)
+
+
+@dataclass
+class Report:
+    """What an adapter found.
+
+    Attributes
+    ----------
+    dataset
+        Name of the dataset.
+    incomplete
+        Whether images that cannot be used are left out; otherwise the first of them is refused.
+    images, masks, pairs
+        Images in the manifest; mask files; images with a mask.
+    left_out
+        Reason to number of files that are not in the manifest.
+    notes
+        What else is worth knowing.
+    """
+
+    dataset: str
+    incomplete: bool = False
+    images: int = 0
+    masks: int = 0
+    pairs: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+
+    def fault(self, reason: str, sentence: str) -> None:
+        """Count an image that cannot be used, or refuse it."""
+        if not self.incomplete:
+            raise InputError(f"{sentence[:-1]} (or choose to leave incomplete images out).")
+        self.left_out[reason] += 1
+
+    def __str__(self) -> str:
+        found = f"{self.images} images, {self.masks} masks, {self.pairs} pairs of image and mask"
+        out = [f"{number} left out: {reason}" for reason, number in self.left_out.items() if number]
+        return "\n".join([f"{self.dataset}: {found}", *(f"  {line}" for line in out + self.notes)])
+
+
+def assemble(rows: Iterable[Row], report: Report) -> pd.DataFrame:
+    """Measure the files of the rows and make the manifest, in the order of the image paths.
+
+    The adapter's report is completed, and kept as ``frame.attrs["report"]``.
+
+    Raises
+    ------
+    InputError
+        If there are no rows, if a file is refused or listed twice, if the masks look inverted or
+        if a group is in two splits.
+    """
+    frame = pd.DataFrame(rows, columns=pd.Index(Row._fields)).sort_values("image", kind="stable")
+    twice = frame.loc[frame["image"].duplicated(), "image"]
+    if len(twice):
+        raise InputError(f"{report.dataset} lists {twice.iloc[0]} twice; list each image once.")
+    facts = inspect_rows(frame)
+    for fact in facts:
+        if isinstance(fact, Fault):
+            report.fault(*fact)
+    usable = [fact for fact in facts if isinstance(fact, Facts)]
+    if not usable:
+        reasons = [f"{number} {reason}" for reason, number in report.left_out.items() if number]
+        raise InputError(
+            f"No image of {report.dataset} can be used ({', '.join(reasons) or 'there are none'}); "
+            "complete the dataset."
+        )
+    frame = frame[[isinstance(fact, Facts) for fact in facts]].reset_index(drop=True)
+    frame["authentic"] = frame["kind"].isin(AUTHENTIC_KINDS)
+    frame["width"] = [fact.width for fact in usable]
+    frame["height"] = [fact.height for fact in usable]
+    frame["area"] = [fact.area for fact in usable]
+    frame.loc[frame["authentic"], "area"] = 0.0  # where a mask says what was re-encoded
+    frame["dataset"] = report.dataset
+    validate(frame)
+    report.images, report.pairs = len(frame), int((frame["mask"] != "").sum())
+    report.masks = len(set(frame["mask"]) - {""})
+    report.notes += [*reading_notes(usable), check_polarity(frame)]
+    further = pd.DataFrame(list(map(dict, frame["further"])), index=frame.index)
+    frame = pd.concat([frame[list(COLUMNS)], further], axis=1)
+    frame.attrs["report"] = report
+    return frame

@@ -1,0 +1,165 @@
+"""Folders of files, and tables in CSV files: nothing is left out or shifted in silence."""
+
+import csv
+import logging
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dinolizer.data.images import SUFFIXES
+from dinolizer.errors import InputError
+
+SYSTEM_FOLDERS = ("__MACOSX", "@eaDir")
+"""Folders that macOS and network drives put beside images, with small copies of them."""
+MAX_CELL = 10_000_000
+"""Characters a cell of a table may have."""
+
+log = logging.getLogger(__name__)
+
+
+def walk(root: str | Path, unreadable: list[str]) -> Iterator[str]:
+    """The regular files in and below a folder, sorted by folders and names.
+
+    Links are followed, but not in a circle; hidden files and folders are left out.
+
+    Parameters
+    ----------
+    root
+        The folder.
+    unreadable
+        Takes the folders, links and other things that cannot be read.
+    """
+    pending = [(str(root), frozenset[tuple[int, int]]())]
+    while pending:
+        path, above = pending.pop()
+        try:
+            # os and not pathlib, which takes several times as long: it counts with a million files.
+            status = os.stat(path)  # noqa: PTH116
+            if stat.S_ISREG(status.st_mode):
+                yield path
+                continue
+            identity = status.st_dev, status.st_ino
+            names = [] if identity in above else os.listdir(path)  # noqa: PTH208
+        except OSError:
+            unreadable.append(path)
+            continue
+        inside = above | {identity}
+        for name in sorted(names, reverse=True):
+            if not name.startswith(".") and name not in SYSTEM_FOLDERS:
+                pending.append((os.path.join(path, name), inside))  # noqa: PTH118
+
+
+def find_images(paths: Iterable[str | Path]) -> list[Path]:
+    """List image files: a folder stands for those in and below it, as `walk` finds them.
+
+    A file stands for itself, and none comes twice. How many files of a folder are left out, as
+    they cannot be read or have other suffixes than images, is logged as a warning.
+
+    Raises
+    ------
+    InputError
+        If a folder holds no image.
+    """
+    images: dict[Path, None] = {}
+    for path in map(Path, paths):
+        if not path.is_dir():
+            images[path] = None
+            continue
+        unreadable: list[str] = []
+        others: Counter[str] = Counter()
+        inside = []
+        for name in walk(path, unreadable):
+            suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
+            if suffix in SUFFIXES:
+                inside.append(Path(name))
+            else:
+                others[suffix or "no suffix"] += 1
+        if unreadable:
+            log.warning(
+                "%d files or folders in %s cannot be read and are left out, such as %s.",
+                *(len(unreadable), path, unreadable[0]),
+            )
+        if others:
+            kinds = ", ".join(f"{number} of {suffix}" for suffix, number in others.most_common(5))
+            log.warning("Files in %s are left out as no images: %s.", path, kinds)
+        if not inside:
+            raise InputError(
+                f"The folder {path} holds no image; it must hold files ending in one of "
+                f"{', '.join(SUFFIXES)}."
+            )
+        images.update(dict.fromkeys(inside))
+    return list(images)
+
+
+def read_csv(path: str | Path, needed: Sequence[str], **options: Any) -> pd.DataFrame:
+    """Read a CSV file, with or without a byte-order mark.
+
+    Parameters
+    ----------
+    path
+        In UTF-8, with a header line; every further line has as many cells, or none.
+    needed
+        Columns it must have.
+    options
+        Of `pandas.read_csv`.
+
+    Raises
+    ------
+    InputError
+        If it is absent, is not such a file, has no rows or lacks a column.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"There is no file {path}; give a CSV file.")
+    try:
+        header = _check_lines(path)
+        table = pd.read_csv(
+            path, names=header, header=0, keep_default_na=False, encoding="utf-8-sig", **options
+        )
+    except UnicodeDecodeError:
+        raise InputError(
+            f"{path} is not in UTF-8, perhaps in the code page of a spreadsheet; save it as "
+            "'CSV UTF-8'."
+        ) from None
+    except (csv.Error, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise InputError(
+            f"{path} cannot be read as CSV ({str(error).strip()}); it must be a CSV file in UTF-8 "
+            "with a header line."
+        ) from None
+    for column in needed:
+        if column not in header:
+            raise InputError(
+                f"{path} lacks the column {column!r}; it has {', '.join(map(repr, header))}, and "
+                "names must be spelled exactly."
+            )
+    if table.empty:
+        raise InputError(f"{path} has no rows; it must list at least one image.")
+    return table
+
+
+def read_table(path: str | Path, needed: Sequence[str]) -> pd.DataFrame:
+    """Read a CSV file of text as `read_csv`, without blanks around cells and without empty rows."""
+    table = read_csv(path, needed, dtype=str).apply(lambda cells: cells.str.strip())
+    return table[(table != "").any(axis=1)].reset_index(drop=True)
+
+
+def _check_lines(path: Path) -> list[str]:
+    """The header of a CSV file of which every line has as many cells."""
+    csv.field_size_limit(MAX_CELL)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = csv.reader(file)
+        header = [name.strip() for name in next(lines, [])]
+        if len(set(header)) != len(header) or not header:
+            raise csv.Error("it has no header, or one with a column twice")
+        for line in lines:
+            if line and len(line) != len(header):
+                raise InputError(
+                    f"Line {lines.line_num} of {path} has {len(line)} cells, but the header has "
+                    f"{len(header)}; put names with a comma into quotes, and end no line with one."
+                )
+    return header

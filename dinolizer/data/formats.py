@@ -1,0 +1,96 @@
+"""What the files that are given as images may be, and what Pillow must be told of them."""
+
+import io
+import re
+import struct
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from PIL import Image
+from PIL.ExifTags import Base as Tag
+
+from dinolizer.errors import InputError
+
+OTHER_FILES = {
+    rb"version https://git-lfs": "a Git LFS pointer; fetch the file itself with 'git lfs pull'",
+    rb"\s*<(!doctype html|html)": "an HTML page; download the image itself",
+    rb"\s*<(\?xml|svg)": "an XML or SVG document; save it as PNG",
+    rb".{4}ftyp(hei|hev|mif1|msf1)": "a HEIC photograph; convert it to JPEG or PNG",
+    rb".{4}ftypcrx |FUJIFILMCCD": "a camera's raw file; develop it to TIFF or PNG",
+    rb".{4}ftyp(?!avi[fs])": "a video; save the frame as PNG",
+    rb".{4}jP  |\xff\x4f\xff\x51": "a JPEG 2000 image; convert it to PNG",
+    rb".{4}JXL |\xff\x0a": "a JPEG XL image; convert it to PNG",
+    rb"8BPS": "a Photoshop document; save it as PNG",
+    rb"%PDF": "a PDF document; save the image as PNG",
+    rb"PK\x03\x04": "a ZIP archive; unpack it",
+    rb"[\t\r\n\x20-\x7e\x80-\xff]+\Z": "a text file; give an image",
+}
+PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND")
+
+
+def other_file(path: Path) -> str:
+    """What a file that is no image is, and what to do."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(256)
+    except OSError:
+        start = b""
+    for pattern, what in OTHER_FILES.items():
+        if re.match(pattern, start, re.DOTALL | re.IGNORECASE):
+            return what
+    return "not an image that can be read, or damaged; get a whole copy in a common format"
+
+
+def bare_png(file: BinaryIO, pixels: bool) -> BinaryIO:
+    """A PNG file without its texts and profiles: Pillow refuses long ones, as AI tools write them.
+
+    The orientation comes before the pixels, which may be left out.
+    """
+    parts = [file.read(8)]
+    while len(start := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", start)
+        if kind not in PNG_CHUNKS or (kind == b"IDAT" and not pixels):
+            file.seek(length + 4, io.SEEK_CUR)
+            continue
+        chunk = start + file.read(length + 4)
+        parts.insert(2 if kind == b"eXIf" else len(parts), chunk)  # behind IHDR
+        if kind == b"IEND":
+            break
+    if not pixels:
+        parts.insert(-1, struct.pack(">I4sI", 0, b"IDAT", 0x35AF061E))  # an empty one, with its CRC
+    return io.BytesIO(b"".join(parts))
+
+
+def check_tiff(image: Any, name: str) -> None:
+    """Refuse what Pillow reads wrongly, and files of which another page may be the picture."""
+    tags = image.tag_v2
+    if Tag.DNGVersion in tags:
+        raise InputError(f"{name} is a camera's raw file (DNG); develop it to TIFF or PNG.")
+    is_deep = max(tags.get(Tag.BitsPerSample, (1,))) > 8
+    is_common = tags.get(Tag.PlanarConfiguration, 1) == 1 and (
+        tags.get(Tag.PhotometricInterpretation) in (1, 2)  # black is zero, RGB
+    )
+    if set(tags.get(Tag.SampleFormat, (1,))) != {1} or (is_deep and not is_common):
+        raise InputError(
+            f"{name} stores its values in a rare layout (signed, in planes or inverted); convert "
+            "it to PNG."
+        )
+    for page in range(image.n_frames):
+        image.seek(page)
+        # Bits: 1 for a reduced copy, 4 for a transparency mask of the picture (TIFF 6.0, p. 36).
+        is_picture = not image.tag_v2.get(Tag.NewSubfileType, 0) & 5
+        if is_picture != (page == 0):
+            raise InputError(
+                f"{name} holds {image.n_frames} pages, of which the first is not the only picture; "
+                "save the one that is meant as a file of its own."
+            )
+    image.seek(0)
+
+
+def has_16_bit_colour(image: Image.Image) -> bool:
+    """Whether Pillow is about to reduce 16-bit RGB, RGBA or grey with alpha to 8 bits."""
+    if image.format not in ("PNG", "TIFF") or not image.tile:  # type: ignore[attr-defined]
+        return False
+    arguments = image.tile[0].args  # type: ignore[attr-defined]
+    raw_mode = arguments if isinstance(arguments, str) else arguments[0]
+    return str(raw_mode).startswith(("RGB;16", "RGBA;16", "LA;16"))

@@ -1,0 +1,109 @@
+"""Masks: one rule for which pixels a file marks as edited, and where they lie on the image."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dinolizer.data.images import read_samples, turn
+from dinolizer.errors import InputError
+
+TINT = 1 / 32
+"""How far apart the channels of a grey mask may be, as a share of the range: JPEG leaves a tint."""
+
+
+def read_mask(path: str | Path, orientation: int = 1) -> NDArray[np.bool_]:
+    """Read which pixels a mask file marks: bool ``(H, W)``, True (edited).
+
+    If it has two values, one of them 0 (black), the other marks, be it 1, 255 or a colour.
+    Otherwise the upper half of the range marks, over 127 of 255.
+
+    Parameters
+    ----------
+    path
+        An image file in black and white, or in grey where most is nearly black or white.
+    orientation
+        The EXIF orientation of the mask's image. A mask without one of its own lies on the pixels
+        as they are stored and is turned with them.
+
+    Raises
+    ------
+    InputError
+        As `dinolizer.data.images.read_image`, and for a mask whose marks cannot be told: in the
+        alpha channel, in other colours, or in values that are neither.
+    """
+    samples, turned = read_samples(path)
+    grey = _grey(samples, path)
+    mask = grey > _threshold(grey, path)
+    return mask if turned > 1 else turn(mask, orientation)
+
+
+def fit_mask(
+    mask: NDArray[np.bool_], path: str | Path, image: NDArray[np.uint8], image_path: str | Path
+) -> NDArray[np.bool_]:
+    """Resize a mask to its image by nearest neighbour, or refuse it; see `check_shape`."""
+    height, width = image.shape[:2]
+    if mask.shape == (height, width):
+        return mask
+    check_shape((mask.shape[1], mask.shape[0]), path, (width, height), image_path)
+    grey = mask.astype(np.uint8)
+    resized = cv2.resize(grey, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    return np.asarray(resized, dtype=bool)
+
+
+def check_shape(
+    mask: tuple[int, int], path: str | Path, image: tuple[int, int], image_path: str | Path
+) -> None:
+    """Refuse a mask, of (width, height), that is not its image in another resolution."""
+    (width, height), (wide, high) = mask, image
+    if abs(width * high - height * wide) > wide + high:  # sides are rounded to whole pixels
+        raise InputError(
+            f"The mask {path} has {width}x{height} pixels, but its image {image_path} has "
+            f"{wide}x{high}, which is another shape: give the mask of the whole image, turned as "
+            "the image's pixels are stored."
+        )
+
+
+def _grey(samples: NDArray[Any], path: str | Path) -> NDArray[Any]:
+    """The one channel in which a mask's marks are."""
+    if samples.ndim == 2:
+        return samples
+    if samples.shape[2] in (2, 4):
+        alpha, samples = samples[..., -1], samples[..., :-1]
+        if alpha.min() != alpha.max():
+            raise InputError(
+                f"The mask {path} is transparent in places, and whether that marks the edit is not "
+                "known; save it without an alpha channel, white where the image was edited."
+            )
+    if np.ptp(samples, axis=2).max() <= TINT * np.iinfo(samples.dtype).max:
+        return samples[..., 0]
+    rows = np.pad(samples, ((0, 0), (0, 0), (0, 1))).view(f"u{4 * samples.itemsize}")
+    _, first, counts = np.unique(rows, return_index=True, return_counts=True)
+    colours = samples.reshape(-1, samples.shape[2])[first[np.argsort(-counts)]]
+    if len(colours) == 2 and not colours.any(axis=1).all():
+        return np.asarray(samples.any(axis=2), np.uint8)
+    named = ", ".join(str(tuple(colour.tolist())) for colour in colours[:3])
+    raise InputError(
+        f"The mask {path} has {len(colours)} colours, such as {named}, and which marks the edit is "
+        "not known; save it in black and white, white where the image was edited."
+    )
+
+
+def _threshold(grey: NDArray[Any], path: str | Path) -> int:
+    """The value above which pixels are marked."""
+    top = int(np.iinfo(grey.dtype).max)
+    counts = cv2.calcHist([grey], [0], None, [top + 1], [0, top + 1]).ravel()
+    values = np.flatnonzero(counts)
+    low, high = int(values[0]), int(values[-1])
+    if len(values) <= 2 and low == 0:
+        return 0
+    margin, half = top // 8, top // 2
+    soft = counts[: margin + 1].sum() + counts[top - margin :].sum() >= counts.sum() / 2
+    if ((len(values) == 2 or soft) and low <= half < high) or low == top:
+        return half
+    raise InputError(
+        f"The mask {path} has {len(values)} grey values from {low} to {high} of {top}, but it must "
+        "have two, or be nearly black or white in most places; give the mask, in black and white."
+    )

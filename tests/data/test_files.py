@@ -1,0 +1,117 @@
+"""Folders and tables: what is found, what is left out and said, what is refused."""
+
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dinolizer.data.datasets.tree import open_tree
+from dinolizer.data.files import find_images, read_csv, read_table
+from dinolizer.data.images import SUFFIXES, read_image, write_image
+from dinolizer.errors import InputError
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def found(folder: Path) -> list[str]:
+    return [str(path.relative_to(folder)) for path in find_images([folder])]
+
+
+def test_a_folder_stands_for_its_images_sorted(tmp_path: Path) -> None:
+    touch(tmp_path, "b/2.PNG", "b/1.jpg", "a.tif", "notes.txt", "c/deep/3.webp", "b.jfif")
+    (tmp_path / "folder.png").mkdir()
+    names = ["a.tif", "b/1.jpg", "b/2.PNG", "b.jfif", "c/deep/3.webp"]
+    assert found(tmp_path) == names
+    expected = [tmp_path / name for name in names]
+    extra = [tmp_path / "notes.txt", tmp_path / "b/1.jpg", tmp_path / "missing.png"]
+    assert find_images([*extra[:2], tmp_path, extra[2]]) == [
+        *extra[:2],
+        *(path for path in expected if path != extra[1]),
+        extra[2],
+    ]
+
+
+def test_hidden_files_and_folders_are_left_out_of_folders_and_datasets(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", ".b.png", ".Trash-0/c.png", "@eaDir/d.png", "__MACOSX/e.png")
+    assert found(tmp_path) == ["a.png"]
+    assert list(open_tree(tmp_path, "x", ()).files) == ["a.png"]
+
+
+def test_linked_folders_are_followed_and_never_twice_through_a_circle(tmp_path: Path) -> None:
+    touch(tmp_path, "far/1.png", "in/2.png", "in/deep/3.png")
+    (tmp_path / "in/more").symlink_to(tmp_path / "far")
+    (tmp_path / "in/deep/up").symlink_to(tmp_path / "in")
+    (tmp_path / "far/back").symlink_to(tmp_path / "in")
+    assert found(tmp_path / "in") == ["2.png", "deep/3.png", "more/1.png"]
+    assert list(open_tree(tmp_path / "in", "x", ()).files) == ["2.png", "deep/3.png", "more/1.png"]
+
+
+def test_what_is_left_out_is_counted_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path, "a.png", "b.heic", "c.heic", "noext")
+    (tmp_path / "broken.png").symlink_to(tmp_path / "none.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    with caplog.at_level(logging.WARNING):
+        assert found(tmp_path) == ["a.png"]
+    unreadable, others = caplog.messages
+    assert "2 files or folders" in unreadable and str(tmp_path / "broken.png") in unreadable
+    assert "2 of .heic, 1 of no suffix" in others
+    assert len(open_tree(tmp_path, "x", ()).unreadable) == 2
+
+
+def test_a_folder_without_images_is_one_sentence(tmp_path: Path) -> None:
+    touch(tmp_path, "notes.txt")
+    with pytest.raises(InputError, match=str(tmp_path)):
+        find_images([tmp_path])
+
+
+def test_a_folder_with_every_suffix_is_found_and_read(tmp_path: Path) -> None:
+    write_image(tmp_path / "first.png", np.zeros((2, 3), np.uint8))
+    for suffix in SUFFIXES:
+        (tmp_path / f"copy{suffix}").write_bytes((tmp_path / "first.png").read_bytes())
+    paths = find_images([tmp_path])
+    assert len(paths) == len(SUFFIXES) + 1
+    for path in paths:
+        assert read_image(path).shape == (2, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        # A trailing comma, and a comma in a name, shift the columns of a lenient reader.
+        (
+            "image,mask\na.png,b.png\na.png,b.png,\n",
+            "Line 3 of .* has 3 cells, but the header has 2",
+        ),
+        ("image,mask\na, b.png,c.png\n", "Line 2 of .* has 3 cells"),
+        ("image,mask\na.png\n", "Line 2 of .* has 1 cells"),
+        ("Image,mask\na.png,b.png\n", "lacks the column 'image'; it has 'Image', 'mask'"),
+        ("image,image\na.png,b.png\n", "a column twice"),
+        ("", "cannot be read as CSV"),
+        ("image,mask\n", "has no rows"),
+        ("image,mask\nStraße.png,\n".encode("cp1252"), "is not in UTF-8, perhaps in the code page"),
+    ],
+)
+def test_a_table_that_may_be_read_wrongly_is_refused(
+    text: str | bytes, says: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "list.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    for read in (read_table, read_csv):
+        with pytest.raises(InputError, match=says):
+            read(path, ["image", "mask"])
+
+
+def test_what_spreadsheets_write_is_read(tmp_path: Path) -> None:
+    text = 'image , mask\r\n"a, b.png", c.png\r\n,\r\n\r\n'
+    (tmp_path / "list.csv").write_text(text, encoding="utf-8-sig", newline="")
+    table = read_table(tmp_path / "list.csv", ["image", "mask"])
+    pd.testing.assert_frame_equal(table, pd.DataFrame({"image": ["a, b.png"], "mask": ["c.png"]}))
