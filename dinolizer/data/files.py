@@ -117,7 +117,7 @@ def read_csv(path: str | Path, needed: Sequence[str], **options: Any) -> pd.Data
     if not path.is_file():
         raise InputError(f"There is no file {path}; give a CSV file.")
     try:
-        header = _check_lines(path)
+        header = _check_lines(path, needed)
         table = pd.read_csv(
             path, names=header, header=0, keep_default_na=False, encoding="utf-8-sig", **options
         )
@@ -131,12 +131,6 @@ def read_csv(path: str | Path, needed: Sequence[str], **options: Any) -> pd.Data
             f"{path} cannot be read as CSV ({str(error).strip()}); it must be a CSV file in UTF-8 "
             "with a header line."
         ) from None
-    for column in needed:
-        if column not in header:
-            raise InputError(
-                f"{path} lacks the column {column!r}; it has {', '.join(map(repr, header))}, and "
-                "names must be spelled exactly."
-            )
     if table.empty:
         raise InputError(f"{path} has no rows; it must list at least one image.")
     return table
@@ -148,14 +142,20 @@ def read_table(path: str | Path, needed: Sequence[str]) -> pd.DataFrame:
     return table[(table != "").any(axis=1)].reset_index(drop=True)
 
 
-def _check_lines(path: Path) -> list[str]:
-    """The header of a CSV file of which every line has as many cells."""
+def _check_lines(path: Path, needed: Sequence[str]) -> list[str]:
+    """The header of a CSV file of which every line has as many cells, with the columns needed."""
     csv.field_size_limit(MAX_CELL)
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = csv.reader(file)
         header = [name.strip() for name in next(lines, [])]
         if len(set(header)) != len(header) or not header:
             raise csv.Error("it has no header, or one with a column twice")
+        for column in needed:
+            if column not in header:
+                raise InputError(
+                    f"{path} lacks the column {column!r}; it has {', '.join(map(repr, header))}, and "
+                    "names must be spelled exactly."
+                )
         for line in lines:
             if line and len(line) != len(header):
                 raise InputError(
