@@ -152,9 +152,10 @@ def _check_lines(path: Path, needed: Sequence[str]) -> list[str]:
             raise csv.Error("it has no header, or one with a column twice")
         for column in needed:
             if column not in header:
+                names = ", ".join(map(repr, header))
                 raise InputError(
-                    f"{path} lacks the column {column!r}; it has {', '.join(map(repr, header))}, and "
-                    "names must be spelled exactly."
+                    f"{path} lacks the column {column!r}; it has {names}, and names must be "
+                    "spelled exactly."
                 )
         for line in lines:
             if line and len(line) != len(header):
