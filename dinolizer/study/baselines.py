@@ -3,7 +3,7 @@
 All work on one image alone: they look for the part that was made differently from the rest. A
 baseline takes a uint8 (H, W, 3) RGB image of any size and returns a float32 (H, W) suspicion map,
 higher = more suspicious, in a unit of its own: its threshold is chosen on training photographs by
-`dinolizer.study.thresholds`. Settings were chosen on photographs outside of every test set.
+`dinolizer.study.metrics.choose_threshold`. Settings were chosen on photographs that are in no test.
 """
 
 from collections.abc import Callable, Sequence

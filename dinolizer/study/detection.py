@@ -1,26 +1,31 @@
-"""Was anything edited at all? One score an image, its decision and its probability.
+"""Was anything edited at all? One score per image, its decision and its probability.
 
-The score is the 99th percentile of the map (see `dinolizer.study.evaluation`). Thresholds and
-calibrations are fitted on other photographs than those they are used on.
+The score is a percentile of the map (see `dinolizer.study.metrics.score_image`). Thresholds and
+calibrations are fitted on other photographs than those they are used on. Intervals are 95 %
+percentile intervals of a bootstrap over photographs.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from sklearn.calibration import calibration_curve
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score, roc_curve
+from sklearn.model_selection import GroupKFold
 
 from dinolizer.data.manifest import AUTHENTIC_KINDS
-from dinolizer.study.calibration import CALIBRATIONS, Error, calibrate, calibration_error, folds
-from dinolizer.study.metrics import bootstrap_draws, percentile_interval
+from dinolizer.study.statistics import bootstrap_draws, bootstrap_interval, percentile_interval
 
 UNEDITED = {"real": ("real",), "reencoded": ("reencoded",), "both": AUTHENTIC_KINDS}
 """The kinds of images without an edit that edited ones are told from."""
-COLUMNS = (
-    *("method", "unedited", "n_edited", "n_unedited", "auc", "auc_low", "auc_high"),
-    *("balanced_accuracy", "ece", "ece_low", "ece_high", "ece_platt", "ece_isotonic"),
-)
+CALIBRATIONS = ("platt", "isotonic")
+BINS = 10
+"""Bins of equal width between 0 and 1: the usual number."""
+FOLDS = 10
+"""At most so many folds of photographs."""
 DETECTION_RULE = (
     "Score: 99th percentile of the map. Balanced accuracy at the threshold that is best on other "
     "photographs; ece: expected calibration error of the score as it is, where the map is a "
@@ -29,65 +34,71 @@ DETECTION_RULE = (
 )
 
 
-def summarise_detection(
-    rows: pd.DataFrame, probabilities: Sequence[str], seed: int = 0, resamples: int = 2000
+def detection_table(
+    rows: pd.DataFrame, probabilities: Sequence[str], seed: int = 0
 ) -> pd.DataFrame:
-    """Make the table of image-level detection.
+    """Table of image-level detection.
 
     Parameters
     ----------
-    rows : of `dinolizer.study.evaluation.evaluate`, of one or more methods.
-    probabilities : the methods whose maps are probabilities; only they have an ``ece`` of their
-        score as it is.
-    seed, resamples : of the bootstrap over photographs; intervals are 95 %.
+    rows
+        Of `dinolizer.study.evaluation.evaluate`, of one or more methods.
+    probabilities
+        The methods whose maps are probabilities: only they have an ``ece`` of their score as it is.
 
     Returns
     -------
-    The columns `COLUMNS`: a line for each method and each of `UNEDITED` that there are images of.
+    DataFrame
+        A line for each method and each of `UNEDITED` that there are images of: ``method, unedited,
+        n_edited, n_unedited, auc, auc_low, auc_high, balanced_accuracy, ece, ece_low, ece_high,
+        ece_platt, ece_isotonic``.
     """
+    ends = ("", "_low", "_high")
     lines = []
     for method in rows["method"].unique():
         for unedited in UNEDITED:
-            images = images_to_tell(rows, method, unedited)
+            images = edited_or_not(rows, method, unedited)
             edited, groups = images["edited"].to_numpy(bool), images["group"]
             if edited.all() or not edited.any():
                 continue
             scores = images["score"].to_numpy(float)
-            low, high = auc_interval(scores, edited, groups, seed=seed, resamples=resamples)
-            line = {
-                "method": method,
-                "unedited": unedited,
-                "n_edited": int(edited.sum()),
-                "n_unedited": int((~edited).sum()),
-                "auc": roc_auc_score(edited, scores),
-                "auc_low": low,
-                "auc_high": high,
-                "balanced_accuracy": cross_fit_accuracy(scores, edited, groups),
-            }
+            auc = (roc_auc_score(edited, scores), *auc_interval(scores, edited, groups, seed=seed))
+            errors = (np.nan,) * 3
             if method in probabilities:
-                error = calibration_error(edited, scores, groups, seed=seed)
-                line |= {"ece": error.value, "ece_low": error.low, "ece_high": error.high}
+                errors = calibration_error(edited, scores, groups, seed=seed)
+            lines.append(
+                {
+                    "method": method,
+                    "unedited": unedited,
+                    "n_edited": int(edited.sum()),
+                    "n_unedited": int((~edited).sum()),
+                    **{f"auc{end}": number for end, number in zip(ends, auc, strict=True)},
+                    "balanced_accuracy": left_out_accuracy(scores, edited, groups),
+                    **{f"ece{end}": number for end, number in zip(ends, errors, strict=True)},
+                }
+            )
             for how in CALIBRATIONS:
                 said = calibrate(scores, edited, groups, how)
-                line[f"ece_{how}"] = _known_error(said, edited, groups).value
-            lines.append(line)
-    return pd.DataFrame(lines, columns=COLUMNS)
+                known = ~np.isnan(said)
+                error = calibration_error(edited[known], said[known], groups[known], resamples=1)
+                lines[-1][f"ece_{how}"] = error[0]
+    return pd.DataFrame(lines)
 
 
-def images_to_tell(rows: pd.DataFrame, method: str, unedited: str = "both") -> pd.DataFrame:
+def edited_or_not(rows: pd.DataFrame, method: str, unedited: str = "both") -> pd.DataFrame:
     """Rows of a method's edited images and of one of `UNEDITED`, with the column ``edited``."""
-    own = rows[rows["method"] == method]
-    edited = ~own["kind"].isin(AUTHENTIC_KINDS)
-    return own.assign(edited=edited)[edited | own["kind"].isin(UNEDITED[unedited])]
+    of_method = rows[rows["method"] == method]
+    edited = ~of_method["kind"].isin(AUTHENTIC_KINDS)
+    return of_method.assign(edited=edited)[edited | of_method["kind"].isin(UNEDITED[unedited])]
 
 
-def cross_fit_accuracy(
-    scores: NDArray[np.floating], edited: NDArray[np.bool_], groups: "pd.Series[str]"
+def left_out_accuracy(
+    scores: NDArray[np.floating], edited: NDArray[np.bool_], groups: ArrayLike
 ) -> float:
     """Balanced accuracy, each photograph decided by the threshold that is best on others.
 
-    Best is where the true positive rate is furthest over the false positive rate. Photographs whose
-    others hold but one of both sorts are left out; nan where none is left.
+    Best is where the true positive rate is furthest over the false positive rate (Youden's index).
+    Photographs whose others hold but one of both sorts are left out; nan where none is left.
     """
     called = np.full(len(scores), np.nan)
     for others, own in folds(groups):
@@ -103,15 +114,15 @@ def cross_fit_accuracy(
 def auc_interval(
     scores: NDArray[np.floating],
     edited: NDArray[np.bool_],
-    groups: "pd.Series[str]",
+    groups: ArrayLike,
     *,
     seed: int = 0,
     resamples: int = 2000,
 ) -> tuple[float, float]:
     """95 % percentile interval of the area under the ROC curve, over photographs.
 
-    A photograph that is drawn twice counts twice: a draw is a weight of each image. Draws without
-    images of both sorts are left out; nan for fewer than two photographs.
+    A draw is a weight of each image. Draws without images of both sorts are left out; nan for fewer
+    than two photographs.
     """
     photos, photo = np.unique(np.asarray(groups), return_inverse=True)
     if len(photos) < 2:
@@ -131,10 +142,115 @@ def auc_interval(
     return percentile_interval(np.array(areas))
 
 
-def _known_error(
-    probability: NDArray[np.floating], edited: NDArray[np.bool_], groups: "pd.Series[str]"
-) -> Error:
-    known = ~np.isnan(probability)
-    if not known.any():
-        return Error(float("nan"), float("nan"), float("nan"))
-    return calibration_error(edited[known], probability[known], groups[known], resamples=1)
+def reliability(truth: ArrayLike, probability: ArrayLike, groups: ArrayLike) -> pd.DataFrame:
+    """The points of a reliability curve, one for each bin that holds anything.
+
+    Parameters
+    ----------
+    truth, probability, groups
+        ``(N,)``: bool, what happened; float in [0, 1], what was said; the photograph of each.
+
+    Returns
+    -------
+    DataFrame
+        ``predicted`` (mean probability in the bin), ``observed`` (share that happened), ``low,
+        high`` (its interval) and ``n``.
+    """
+    happened, said = np.asarray(truth, dtype=bool), np.asarray(probability, dtype=float)
+    photos, number = np.asarray(groups), bin_numbers(said)
+    observed, predicted = calibration_curve(happened, said, n_bins=BINS)
+    lines = []
+    for point, bin_ in enumerate(np.unique(number)):
+        inside = number == bin_
+        low, high = bootstrap_interval(happened[inside], photos[inside])
+        lines.append((predicted[point], observed[point], low, high, int(inside.sum())))
+    return pd.DataFrame(lines, columns=["predicted", "observed", "low", "high", "n"])
+
+
+def calibration_error(
+    truth: ArrayLike,
+    probability: ArrayLike,
+    groups: ArrayLike,
+    *,
+    seed: int = 0,
+    resamples: int = 2000,
+) -> tuple[float, float, float]:
+    """Expected calibration error, 0 to 1, and its interval (nan for fewer than two photographs).
+
+    It is ``sum over bins of (n_b / N) |observed_b - predicted_b|`` (Naeini, Cooper and Hauskrecht,
+    "Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015; Guo et al., "On
+    calibration of modern neural networks", ICML 2017). A mean of absolute values, it is over 0
+    also by chance; resampling adds to it, so that the interval lies rather high.
+
+    Parameters
+    ----------
+    truth, probability, groups
+        As for `reliability`; without any, all is nan.
+    """
+    said = np.asarray(probability, dtype=float)
+    photos, photo = np.unique(np.asarray(groups), return_inverse=True)
+    # n_b (observed_b - predicted_b) is a sum over members, and so over photographs.
+    gaps = np.zeros((len(photos), BINS))
+    np.add.at(gaps, (photo, bin_numbers(said)), np.asarray(truth, dtype=float) - said)
+    sizes = np.bincount(photo, minlength=len(photos))
+    if not len(said):
+        return float("nan"), float("nan"), float("nan")
+    value = float(np.abs(gaps.sum(axis=0)).sum() / sizes.sum())
+    if len(photos) < 2:
+        return value, float("nan"), float("nan")
+    errors = [
+        np.abs(draws @ gaps).sum(axis=1) / (draws @ sizes)
+        for draws in bootstrap_draws(len(photos), seed, resamples)
+    ]
+    return value, *percentile_interval(np.concatenate(errors))
+
+
+def calibrate(
+    scores: ArrayLike, truth: ArrayLike, groups: ArrayLike, how: str
+) -> NDArray[np.float64]:
+    """Turn scores into probabilities that are fitted on other photographs than they are given to.
+
+    Parameters
+    ----------
+    scores, truth, groups
+        ``(N,)``: float in any unit, higher = more likely; bool; the photograph of each.
+    how
+        ``"platt"``: a logistic curve (Platt 1999); ``"isotonic"``: steps that never fall (Zadrozny
+        and Elkan 2002).
+
+    Returns
+    -------
+    ndarray
+        float ``(N,)`` in [0, 1]; nan where the other photographs hold but one of both sorts.
+    """
+    values, happened = np.asarray(scores, dtype=float), np.asarray(truth, dtype=bool)
+    found = np.full(len(values), np.nan)
+    for others, own in folds(groups):
+        if len(np.unique(happened[others])) < 2:
+            continue
+        if how == "isotonic":
+            steps = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
+            found[own] = steps.fit(values[others], happened[others]).predict(values[own])
+        else:
+            centre, scale = values[others].mean(), values[others].std() or 1.0
+            standard = ((values - centre) / scale)[:, None]
+            # No penalty to speak of: the curve is to be that of the scores.
+            curve = LogisticRegression(C=1e6).fit(standard[others], happened[others])
+            found[own] = curve.predict_proba(standard[own])[:, 1]
+    return found
+
+
+def folds(groups: ArrayLike) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Numbers of the images of the other photographs and of its own, for each fold.
+
+    Each photograph is a fold where there are no more than `FOLDS`; a single one has no others, and
+    so there is no fold.
+    """
+    photos = np.asarray(groups)
+    count = min(FOLDS, len(np.unique(photos)))
+    return list(GroupKFold(count).split(photos, groups=photos)) if count > 1 else []
+
+
+def bin_numbers(probability: NDArray[np.floating]) -> NDArray[np.int64]:
+    """From 0 to `BINS` - 1; a bin has its upper edge, the first one both, as in scikit-learn."""
+    return np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], probability)

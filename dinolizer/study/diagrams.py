@@ -21,7 +21,7 @@ def difference_intervals(table: pd.DataFrame, note: str) -> Figure:
 
     Parameters
     ----------
-    table : of `dinolizer.study.pairing.compare`.
+    table : of `dinolizer.study.statistics.compare`.
     note : the footer.
     """
     names = (table["family"] + ", " + table["kind"]).str.removesuffix(", all")
@@ -37,15 +37,17 @@ def difference_intervals(table: pd.DataFrame, note: str) -> Figure:
         lines = lines.reindex(sorts)
         places = np.arange(len(sorts))
         panel.axvline(0, color="0.4", linewidth=0.8)
-        panel.hlines(places, lines["low_all"], lines["high_all"], color="0.6", linewidth=0.8)
+        panel.hlines(
+            places, lines["low_corrected"], lines["high_corrected"], color="0.6", linewidth=0.8
+        )
         panel.hlines(places, lines["low"], lines["high"], color="0.15", linewidth=2)
-        clear = lines["holds_all"].astype(bool).to_numpy()
+        clear = lines["significant_corrected"].astype(bool).to_numpy()
         panel.plot(
             lines["difference"][clear],
             places[clear],
             "o",
             color="0.15",
-            label="holds for all together",
+            label="significant after correction",
         )
         panel.plot(
             lines["difference"][~clear],
@@ -136,7 +138,7 @@ def reliability_curves(curves: Mapping[str, pd.DataFrame], note: str, *, what: s
 
     Parameters
     ----------
-    curves : from a name to the points of `dinolizer.study.calibration.reliability`.
+    curves : from a name to the points of `dinolizer.study.detection.reliability`.
     note : the footer.
     what : whose share it is, such as ``"pixels"``.
     """

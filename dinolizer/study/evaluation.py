@@ -5,7 +5,7 @@ be made again, or cut another way, without running a method again.
 """
 
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,60 +15,14 @@ from numpy.typing import NDArray
 from dinolizer.data.degradations import Step, degrade, degrade_mask
 from dinolizer.data.manifest import AUTHENTIC_KINDS, read_pair, target
 from dinolizer.errors import InputError
-from dinolizer.study.metrics import (
-    Counts,
-    bootstrap_interval,
-    counts,
-    image_scores,
-    macro_mean,
-    ranking_scores,
-)
+from dinolizer.study.metrics import score_image
+from dinolizer.study.statistics import ALL_FAMILIES, macro_table
 
 Row = Mapping[Hashable, Any]
 Predict = Callable[[NDArray[np.uint8], Row], NDArray[np.floating]]
 """Takes an image, uint8 (H, W, 3), and its row of the manifest; gives a map, float (H, W)."""
 Method = tuple[Predict, float | Mapping[str, float]]
 """What gives the maps, and the threshold: one for all images, or one for each group."""
-
-ALL_FAMILIES = "all families"
-AUTHENTIC_COLUMNS = (
-    *("method", "kind", "n_images", "marked", "marked_low", "marked_high"),
-    *("auc", "balanced_accuracy"),
-)
-SCORE_PERCENTILE = 99  # an image's score: forged, by it, when over 1 % of the pixels are marked
-
-
-def score_image(
-    values: NDArray[np.floating],
-    threshold: float,
-    truth: NDArray[np.bool_],
-    *,
-    ranking: bool = True,
-) -> dict[str, float]:
-    """Score one map.
-
-    Parameters
-    ----------
-    values : float (H, W), higher = more suspicious.
-    threshold : a pixel is marked when its value is ``>`` the threshold.
-    truth : bool (H, W); empty for an authentic image.
-    ranking : whether to compute ``best_iou`` and ``ap`` too, which sort all pixels; else nan.
-
-    Returns
-    -------
-    ``tp, fp, fn, tn, iou, f1, best_iou, ap, marked, score``; see `dinolizer.study.metrics`.
-    """
-    found = counts(values > threshold, truth)
-    ap, best_iou = ranking_scores(values, truth) if ranking else (float("nan"), float("nan"))
-    return {
-        **vars(found),
-        "iou": found.iou,
-        "f1": found.f1,
-        "best_iou": best_iou,
-        "ap": ap,
-        "marked": found.marked,
-        "score": float(np.percentile(values, SCORE_PERCENTILE)),
-    }
 
 
 def evaluate(
@@ -159,100 +113,60 @@ def edited_truth(mask: NDArray[np.bool_], row: Row) -> NDArray[np.bool_]:
     return target(mask, row["kind"], row["background"], "pristine").astype(bool)
 
 
-def summarise(rows: pd.DataFrame, seed: int = 0, resamples: int = 2000) -> pd.DataFrame:
-    """Make the benchmark's table: a line per method, family and kind, and one over all families.
-
-    Over all families the mean is over the families of the mean over each one's images, and the
-    interval is of that statistic; ``micro_iou`` pools the pixels.
-
-    Parameters
-    ----------
-    rows : of `evaluate`, of one or more methods; authentic images are left out.
-    seed, resamples : of the bootstrap over photographs; intervals are 95 %.
+def benchmark_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Table of the benchmark: a line per method, family and kind, and one over all families.
 
     Returns
     -------
-    Columns ``method, family, kind, seen, n_images, iou, iou_low, iou_high, f1, f1_low, f1_high,
-    micro_iou, best_iou, ap``. In the lines over all families kind and seen are ``"all"``.
+    DataFrame
+        As `score_table`, with ``method, family, kind, seen``; over all families the latter are
+        `ALL_FAMILIES` and ``"all"``.
     """
-    families = _table(rows, ["method", "family", "kind", "seen"], seed, resamples)
-    overall = _table(rows, ["method"], seed, resamples)
+    families = score_table(rows, ["method", "family", "kind", "seen"], seed)
+    overall = score_table(rows, ["method"], seed)
     overall = overall.assign(family=ALL_FAMILIES, kind="all", seen="all")
     table = pd.concat([families.astype({"seen": object}), overall])[families.columns]
-    order = {method: place for place, method in enumerate(rows["method"].unique())}
+    order = {method: number for number, method in enumerate(rows["method"].unique())}
     return table.iloc[np.argsort(table["method"].map(order), kind="stable")].reset_index(drop=True)
 
 
-def summarise_conditions(rows: pd.DataFrame, seed: int = 0, resamples: int = 2000) -> pd.DataFrame:
-    """As the lines over all families of `summarise`, per condition and matched grain or not."""
-    return _table(rows, ["method", "condition", "grain"], seed, resamples)
+def score_table(rows: pd.DataFrame, by: Sequence[str], seed: int = 0) -> pd.DataFrame:
+    """IoU, F1, AP and best IoU of edited images, a line per kind of row.
 
-
-def summarise_robustness(rows: pd.DataFrame, seed: int = 0, resamples: int = 2000) -> pd.DataFrame:
-    """As the lines over all families of `summarise`, per degradation, level and steps before."""
-    return _table(rows, ["method", "before", "degradation", "level"], seed, resamples)
-
-
-def summarise_authentic(rows: pd.DataFrame, seed: int = 0, resamples: int = 2000) -> pd.DataFrame:
-    """Make the table of what happens where nothing was edited.
+    Parameters
+    ----------
+    rows
+        Of `evaluate`; authentic images are left out.
+    by
+        As for `dinolizer.study.statistics.macro_table`, such as ``["method", "condition"]``.
 
     Returns
     -------
-    A line per method and authentic kind, none without such images: ``n_images``; ``marked``, the
-    mean share of pixels marked, with ``marked_low, marked_high``; and ``auc, balanced_accuracy`` of
-    telling these images from the method's forged ones by their scores, at the method's own
-    threshold.
+    DataFrame
+        As `macro_table`, and ``micro_iou``, of the pooled pixels.
     """
-    lines = []
-    authentic_kind = rows["kind"].isin(AUTHENTIC_KINDS)
-    for (method, kind), authentic in rows[authentic_kind].groupby(["method", "kind"], sort=False):
-        both = pd.concat([authentic, rows[~authentic_kind & (rows["method"] == method)]])
-        low, high = bootstrap_interval(
-            authentic["marked"], authentic["group"], seed=seed, resamples=resamples
-        )
-        auc, accuracy = image_scores(
-            both["score"], ~both["kind"].isin(AUTHENTIC_KINDS), both["score"] > both["threshold"]
-        )
-        lines.append(
-            {
-                "method": method,
-                "kind": kind,
-                "n_images": len(authentic),
-                "marked": authentic["marked"].mean(),
-                "marked_low": low,
-                "marked_high": high,
-                "auc": auc,
-                "balanced_accuracy": accuracy,
-            }
-        )
-    return pd.DataFrame(lines, columns=AUTHENTIC_COLUMNS)
-
-
-def _table(rows: pd.DataFrame, by: list[str], seed: int, resamples: int) -> pd.DataFrame:
-    """Summarise the forged rows, a line for each value of the named columns, in their order."""
     forged = rows[~rows["kind"].isin(AUTHENTIC_KINDS)]
-    if forged.empty:
-        raise InputError("There are no rows of forged images to summarise; evaluate some first.")
-    groups: Iterable[tuple[Any, pd.DataFrame]] = forged.groupby(by, sort=False, dropna=False)
-    return pd.DataFrame(
-        [
-            {**dict(zip(by, key, strict=True)), **_summary(group, seed, resamples)}
-            for key, group in groups
-        ]
-    )
+    table = macro_table(forged, by, ["iou", "f1", "best_iou", "ap"], seed=seed)
+    pixels = forged.groupby(list(by), sort=False, dropna=False)[["tp", "fp", "fn"]].sum()
+    return table.assign(micro_iou=(pixels["tp"] / pixels.sum(axis=1)).to_numpy())
 
 
-def _summary(rows: pd.DataFrame, seed: int, resamples: int) -> dict[str, float]:
-    """Means over families first, with intervals for the two scores at the fixed threshold."""
-    means = rows.groupby("family")[["best_iou", "ap"]].mean().mean()
-    line: dict[str, float] = {"n_images": len(rows)}
-    for score in ("iou", "f1"):
-        mean, low, high = macro_mean(
-            rows[score], rows["family"], rows["group"], seed=seed, resamples=resamples
-        )
-        line |= {score: mean, f"{score}_low": low, f"{score}_high": high}
-    pooled = Counts(*(int(rows[name].sum()) for name in ("tp", "fp", "fn", "tn")))
-    return line | {"micro_iou": pooled.iou, "best_iou": means["best_iou"], "ap": means["ap"]}
+def authentic_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """False-positive rate of the pixels of images without an edit, by method and kind.
+
+    Returns
+    -------
+    DataFrame
+        ``method, kind, n_images, n_photos, false_positive_rate`` with ``_low`` and ``_high``; no
+        line where there is no such image.
+    """
+    authentic = rows[rows["kind"].isin(AUTHENTIC_KINDS)]
+    rate = "false_positive_rate"
+    columns = ["method", "kind", "n_images", "n_photos", rate, f"{rate}_low", f"{rate}_high"]
+    if authentic.empty:
+        return pd.DataFrame(columns=columns)
+    authentic = authentic.rename(columns={"marked": rate})
+    return macro_table(authentic, ["method", "kind"], rate, seed=seed)
 
 
 def _of_group(thresholds: Mapping[str, float], row: Row) -> float:

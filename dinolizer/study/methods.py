@@ -15,8 +15,8 @@ from dinolizer.study.cache import source_hash, stored
 from dinolizer.study.dataset import Dataset
 from dinolizer.study.evaluation import Method, Predict, edited_truth
 from dinolizer.study.heads import EPOCHS, Fits, fit, predict_own, predict_with
-from dinolizer.study.metrics import macro_mean
-from dinolizer.study.thresholds import choose_threshold, cross_fit_thresholds
+from dinolizer.study.metrics import choose_threshold, leave_one_out_thresholds
+from dinolizer.study.statistics import macro_mean
 
 Map = NDArray[np.floating]
 
@@ -127,7 +127,7 @@ def baseline_thresholds(dataset: Dataset, predict: Predict, seed: int) -> dict[s
         threshold = choose_threshold(*_maps(chosen, predict))
         return dict.fromkeys(dataset.test["group"], threshold)
     edited = dataset.test[~dataset.test["authentic"] & dataset.test["seen"]]
-    return cross_fit_thresholds(*_maps(edited, predict), list(edited["group"]))
+    return leave_one_out_thresholds(*_maps(edited, predict), list(edited["group"]))
 
 
 def _maps(manifest: pd.DataFrame, predict: Predict) -> tuple[list[Map], list[NDArray[np.bool_]]]:

@@ -1,4 +1,4 @@
-"""Counts first, scores from counts, intervals over photographs.
+"""Scores of one map: counts first, scores from counts.
 
 The rule of every table: IoU and F1 are of forged images, whose truth is not empty, at one fixed
 threshold; macro is the mean over images, micro is the score of the pooled counts. An image with
@@ -6,13 +6,12 @@ nothing edited has no IoU and no F1 (nan, neither 0 nor 1): authentic images are
 the share of their pixels that is marked and by image-level scores.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
-from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import balanced_accuracy_score, precision_recall_curve, roc_auc_score
+from numpy.typing import NDArray
+from sklearn.metrics import precision_recall_curve
 
 from dinolizer.errors import InputError
 
@@ -21,8 +20,8 @@ METRIC_RULE = (
     "(micro); authentic images are reported apart, as the share of pixels marked"
 )
 
-BLOCK = 10_000_000
-"""Numbers drawn at once by a bootstrap: 80 MB."""
+SCORE_PERCENTILE = 99
+"""An image is called forged, by its score, where over 1 % of its pixels are marked."""
 
 
 @dataclass(frozen=True)
@@ -102,134 +101,111 @@ def ranking_scores(values: NDArray[np.floating], truth: NDArray[np.bool_]) -> tu
     return float(average_precision), float(best_iou)
 
 
-def image_scores(
-    scores: ArrayLike, forged: ArrayLike, called_forged: ArrayLike
-) -> tuple[float, float]:
-    """Image-level area under the ROC curve, and balanced accuracy.
+def score_image(
+    values: NDArray[np.floating],
+    threshold: float,
+    truth: NDArray[np.bool_],
+    *,
+    ranking: bool = True,
+) -> dict[str, float]:
+    """Score one map.
 
     Parameters
     ----------
-    scores : float (N,), one per image, higher = more suspicious.
-    forged : bool (N,), the truth.
-    called_forged : bool (N,), the decision.
+    values
+        float ``(H, W)``, higher = more suspicious.
+    threshold
+        A pixel is marked where its value is over it (strictly).
+    truth
+        bool ``(H, W)``; empty for an authentic image.
+    ranking
+        Whether to compute ``best_iou`` and ``ap`` too, which sort all pixels; else nan.
 
     Returns
     -------
-    auc, balanced accuracy : each 0 to 1; both nan unless there are images of both sorts.
+    dict
+        ``tp, fp, fn, tn, iou, f1, best_iou, ap, marked`` and ``score``, that of the image: the
+        `SCORE_PERCENTILE` of the map.
     """
-    if len(np.unique(forged)) < 2:
-        return float("nan"), float("nan")
-    auc = roc_auc_score(forged, scores)
-    return float(auc), float(balanced_accuracy_score(forged, called_forged))
+    counted = counts(values > threshold, truth)
+    ap, best_iou = ranking_scores(values, truth) if ranking else (float("nan"), float("nan"))
+    return {
+        **vars(counted),
+        "iou": counted.iou,
+        "f1": counted.f1,
+        "best_iou": best_iou,
+        "ap": ap,
+        "marked": counted.marked,
+        "score": float(np.percentile(values, SCORE_PERCENTILE)),
+    }
 
 
-def bootstrap_interval(
-    values: ArrayLike,
-    groups: ArrayLike,
-    *,
-    strata: ArrayLike | None = None,
-    seed: int = 0,
-    resamples: int = 2000,
-    level: float = 0.95,
-) -> tuple[float, float]:
-    """Percentile interval of a mean, by a bootstrap over clusters (see `bootstrap_means`).
+def choose_threshold(
+    maps: Sequence[NDArray[np.floating]], truths: Sequence[NDArray[np.bool_]], candidates: int = 512
+) -> float:
+    """Choose the one threshold that maximises the macro IoU of forged training images.
+
+    For maps in a unit of their own; which thresholds are tried are quantiles of the maps.
 
     Parameters
     ----------
-    values, groups, strata, seed, resamples : as in `bootstrap_means`.
-    level : coverage, between 0 and 1.
+    maps, truths
+        ``(H, W)`` each, float and bool; no truth is empty.
 
-    Returns
-    -------
-    low, high : both nan when there are fewer than two photographs, which tell nothing of others.
+    Raises
+    ------
+    InputError
+        If there are no images, or a truth is empty: authentic images have no IoU.
     """
-    means = bootstrap_means(values, groups, strata=strata, seed=seed, resamples=resamples)
-    return percentile_interval(means, level)
+    thresholds, curves = _iou_curves(maps, truths, candidates)
+    return float(thresholds[curves.mean(axis=0).argmax()])
 
 
-def macro_mean(
-    values: ArrayLike,
-    families: ArrayLike,
-    groups: ArrayLike,
-    *,
-    seed: int = 0,
-    resamples: int = 2000,
-) -> tuple[float, float, float]:
-    """Mean over the families of the mean over each one's images, and its 95 % interval.
+def leave_one_out_thresholds(
+    maps: Sequence[NDArray[np.floating]],
+    truths: Sequence[NDArray[np.bool_]],
+    groups: Sequence[str],
+    candidates: int = 512,
+) -> dict[str, float]:
+    """For each photograph, the threshold that `choose_threshold` finds on all the others.
+
+    Which thresholds are tried follows all maps together; which is taken, the other photographs'.
 
     Parameters
     ----------
-    values : float (N,), one per image; nan is left out.
-    families, groups : (N,), the family and the photograph of each image.
-    seed, resamples : as in `bootstrap_means`.
+    groups
+        The photograph of each image, at least two different ones.
     """
-    mean = pd.Series(np.asarray(values)).groupby(np.asarray(families)).mean().mean()
-    ends = bootstrap_interval(values, groups, strata=families, seed=seed, resamples=resamples)
-    return float(mean), *ends
+    thresholds, curves = _iou_curves(maps, truths, candidates)
+    photos = np.asarray(groups)
+    names = list(dict.fromkeys(groups))
+    if len(names) < 2:
+        raise InputError(
+            f"Leaving one photo out needs images of two or more, but all are of {names[0]!r}."
+        )
+    return {name: float(thresholds[curves[photos != name].mean(axis=0).argmax()]) for name in names}
 
 
-def bootstrap_means(
-    values: ArrayLike,
-    groups: ArrayLike,
-    *,
-    strata: ArrayLike | None = None,
-    seed: int = 0,
-    resamples: int = 2000,
-) -> NDArray[np.float64]:
-    """Means of resamples, by a bootstrap over clusters (Davison & Hinkley 1997, 3.8).
-
-    Images made from one photograph are not independent, so whole photographs are drawn with
-    replacement, and all images of the drawn photographs are averaged. With strata the statistic
-    is the mean over the strata of the mean in each (a stratum that a draw misses is left out).
-    The same photographs and seed give the same draws, so that two statistics can be compared.
-
-    Parameters
-    ----------
-    values : float (N,), one per image; nan is left out.
-    groups : (N,), the photograph of each image.
-    strata : (N,), for instance the generator of each image; one stratum without it.
-    seed : of the draws.
-    resamples : number of draws.
-
-    Returns
-    -------
-    float (resamples,); all nan when there are fewer than two photographs.
-    """
-    values = np.asarray(values, dtype=float)
-    known = ~np.isnan(values)
-    photos, photo = np.unique(np.asarray(groups)[known], return_inverse=True)
-    if len(photos) < 2:
-        return np.full(resamples, np.nan)
-    labels = np.zeros(len(values)) if strata is None else np.asarray(strata)
-    families, family = np.unique(labels[known], return_inverse=True)
-    sums = np.zeros((len(photos), len(families)))
-    sizes = np.zeros_like(sums)
-    np.add.at(sums, (photo, family), values[known])
-    np.add.at(sizes, (photo, family), 1)
-    means = []
-    for draws in bootstrap_draws(len(photos), seed, resamples):
-        drawn = draws @ sizes  # (resamples of the block, families)
-        empty = np.full(drawn.shape, np.nan)
-        means.append(np.nanmean(np.divide(draws @ sums, drawn, out=empty, where=drawn > 0), axis=1))
-    return np.concatenate(means)
-
-
-def bootstrap_draws(photos: int, seed: int, resamples: int) -> Iterator[NDArray[np.int64]]:
-    """How often each photograph is drawn in each resample, in blocks: (some resamples, photos).
-
-    All that a resample's sums and means depend on; every row adds up to ``photos``.
-    """
-    rng, share = np.random.default_rng(seed), np.full(photos, 1 / photos)
-    block = max(1, BLOCK // photos)
-    for first in range(0, resamples, block):
-        yield rng.multinomial(photos, share, size=min(block, resamples - first))
-
-
-def percentile_interval(means: NDArray[np.floating], level: float = 0.95) -> tuple[float, float]:
-    """The ends that leave out ``(1 - level) / 2`` of the resamples on each side; nan for nan."""
-    tail = (1 - level) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return float(low), float(high)
+def _iou_curves(
+    maps: Sequence[NDArray[np.floating]], truths: Sequence[NDArray[np.bool_]], candidates: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Thresholds (T,), and the IoU of each image at each of them (N, T)."""
+    if not maps or not all(truth.any() for truth in truths):
+        raise InputError(
+            "A threshold is chosen on forged images, but there are none or one has an empty "
+            "truth; leave authentic images out."
+        )
+    levels = np.linspace(0, 1, candidates)
+    # Sorted first: five times faster than to let `quantile` search so many levels.
+    ranked = (np.sort(values, axis=None) for values in maps)
+    thresholds = np.unique(np.quantile([np.quantile(values, levels) for values in ranked], levels))
+    curves = []
+    for values, truth in zip(maps, truths, strict=True):
+        edited, rest = np.sort(values[truth]), np.sort(values[~truth])
+        tp = len(edited) - np.searchsorted(edited, thresholds, side="right")
+        fp = len(rest) - np.searchsorted(rest, thresholds, side="right")
+        curves.append(tp / (len(edited) + fp))
+    return thresholds, np.stack(curves)
 
 
 def _size(array: NDArray[np.generic]) -> str:

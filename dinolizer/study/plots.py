@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from dinolizer.study.evaluation import ALL_FAMILIES
+from dinolizer.study.statistics import ALL_FAMILIES
 
 WIDTH = 7.0  # inches: a text width
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -170,7 +170,7 @@ def benchmark_bars(table: pd.DataFrame, note: str) -> Figure:
 
     Parameters
     ----------
-    table : of `dinolizer.study.evaluation.summarise`; families that were not seen in training
+    table : of `dinolizer.study.evaluation.benchmark_table`; families that were not seen in training
         are marked with an asterisk.
     note : the footer.
     """

@@ -19,7 +19,7 @@ def robustness_curves(table: pd.DataFrame, note: str) -> Figure:
 
     Parameters
     ----------
-    table : of `dinolizer.study.evaluation.summarise_robustness`; its lines without degradation
+    table : of `dinolizer.study.evaluation.score_table`; its lines without degradation
         (``"none"``) become the point ``none`` of every curve.
     note : the footer.
     """

@@ -1,12 +1,24 @@
-"""Image-level detection by hand and against scikit-learn."""
+"""Image-level detection, reliability and its repair by hand and against scikit-learn."""
 
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_auc_score
 
-from dinolizer.study.detection import auc_interval, cross_fit_accuracy, summarise_detection
-from dinolizer.study.metrics import bootstrap_draws
+from dinolizer.study.detection import (
+    BINS,
+    CALIBRATIONS,
+    auc_interval,
+    bin_numbers,
+    calibrate,
+    calibration_error,
+    detection_table,
+    folds,
+    left_out_accuracy,
+    reliability,
+)
+from dinolizer.study.statistics import bootstrap_draws
 
 # Of three photographs an edited image and the photograph; of the first a re-encoded one, too.
 KINDS = ["sp", "real", "fr", "real", "sp", "real", "reencoded"]
@@ -20,7 +32,7 @@ def rows() -> pd.DataFrame:
 
 
 def test_a_line_for_each_sort_of_images_without_an_edit(rows: pd.DataFrame) -> None:
-    table = summarise_detection(rows, ["m"]).set_index("unedited")
+    table = detection_table(rows, ["m"]).set_index("unedited")
     assert table["n_edited"].tolist() == [3, 3, 3]
     assert table["n_unedited"].to_dict() == {"real": 3, "reencoded": 1, "both": 4}
     # Edited 0.9, 0.8, 0.25 over real 0.2, 0.3, 0.1: 8 of 9 pairs; over 0.85: 1 of 3.
@@ -28,7 +40,7 @@ def test_a_line_for_each_sort_of_images_without_an_edit(rows: pd.DataFrame) -> N
         {"real": 8 / 9, "reencoded": 1 / 3, "both": 9 / 12}
     )
     assert table["ece"].notna().all()
-    assert summarise_detection(rows, [])["ece"].isna().all()
+    assert detection_table(rows, [])["ece"].isna().all()
 
 
 def test_the_threshold_of_a_photograph_is_best_on_the_others() -> None:
@@ -38,12 +50,12 @@ def test_the_threshold_of_a_photograph_is_best_on_the_others() -> None:
     # and 0.2, 0.1, it is 0.25: 0.3 is over it. For c, on 0.9, 0.8 and 0.2, 0.3, it is 0.8: 0.25 is
     # missed.
     groups = pd.Series(["a", "a", "b", "b", "c", "c"])
-    assert cross_fit_accuracy(scores, edited, groups) == pytest.approx((2 / 3 + 2 / 3) / 2)
+    assert left_out_accuracy(scores, edited, groups) == pytest.approx((2 / 3 + 2 / 3) / 2)
 
 
 def test_without_other_photographs_there_is_no_accuracy() -> None:
     scores, edited = np.array([0.9, 0.1]), np.array([True, False])
-    assert np.isnan(cross_fit_accuracy(scores, edited, pd.Series(["a", "a"])))
+    assert np.isnan(left_out_accuracy(scores, edited, pd.Series(["a", "a"])))
     assert np.isnan(auc_interval(scores, edited, pd.Series(["a", "a"]))).all()
 
 
@@ -58,4 +70,71 @@ def test_the_interval_is_that_of_weighted_areas() -> None:
 
 
 def test_nothing_without_an_edit_gives_no_line(rows: pd.DataFrame) -> None:
-    assert summarise_detection(rows[rows["kind"].isin(["sp", "fr"])], []).empty
+    assert detection_table(rows[rows["kind"].isin(["sp", "fr"])], []).empty
+
+
+def drawn(count: int = 600) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    said = rng.random(count) ** 2
+    return rng.random(count) < said**0.5, said, rng.integers(6, size=count).astype(str)
+
+
+def test_the_curve_is_that_of_scikit_learn() -> None:
+    happened, said, groups = drawn()
+    points = reliability(happened, said, groups)
+    observed, predicted = calibration_curve(happened, said, n_bins=BINS)
+    np.testing.assert_allclose(points[["observed", "predicted"]], np.stack([observed, predicted]).T)
+    edges = np.linspace(0, 1, BINS + 1)
+    assert points["n"].tolist() == np.histogram(said, edges)[0].tolist()
+    assert (points["low"] <= points["observed"]).all()
+    assert (points["observed"] <= points["high"]).all()
+
+
+def test_the_error_by_hand() -> None:
+    # Bins 0.1 (one of two happened: gap 0.4) and 0.9 (one of one: gap 0.1).
+    error = calibration_error([False, True, True], [0.1, 0.1, 0.9], ["a", "b", "b"])
+    assert error[0] == pytest.approx(2 / 3 * 0.4 + 1 / 3 * 0.1)
+    # Photo a alone: |0 - 0.1|; b alone: (|1 - 0.1| + |1 - 0.9|) / 2.
+    assert error[1:] == pytest.approx((0.1, 0.5))
+
+
+def test_the_error_is_the_weighted_distance_of_the_curve_from_the_diagonal() -> None:
+    happened, said, groups = drawn()
+    observed, predicted = calibration_curve(happened, said, n_bins=BINS)
+    sizes = np.bincount(bin_numbers(said), minlength=BINS)
+    expected = np.average(np.abs(observed - predicted), weights=sizes[sizes > 0])
+    error = calibration_error(happened, said, groups)
+    assert error[0] == pytest.approx(expected)
+    assert error[1] < error[0] < error[2]
+
+
+def test_of_one_photograph_there_is_an_error_but_no_interval() -> None:
+    error = calibration_error([True], [0.75], ["a"])
+    assert error[0] == 0.25
+    assert np.isnan(error[1:]).all()
+
+
+@pytest.mark.parametrize("how", CALIBRATIONS)
+def test_calibration_repairs_scores_in_any_unit(how: str) -> None:
+    happened, said, groups = drawn(3000)
+    scores = 40 * said - 7
+    found = calibrate(scores, happened, groups, how)
+    assert ((found >= 0) & (found <= 1)).all()
+    error = calibration_error(happened, found, groups)[0]
+    assert error < 0.5 * calibration_error(happened, said, groups)[0]
+
+
+@pytest.mark.parametrize("how", CALIBRATIONS)
+def test_a_photograph_has_no_part_in_its_own_calibration(how: str) -> None:
+    happened, said, groups = drawn()
+    own = groups == "3"
+    first = calibrate(said, happened, groups, how)
+    other = calibrate(said, np.where(own, ~happened, happened), groups, how)
+    np.testing.assert_array_equal(first[own], other[own])
+    assert not np.allclose(first[~own], other[~own])
+
+
+def test_without_both_sorts_among_the_others_there_is_no_probability() -> None:
+    found = calibrate([0.1, 0.9, 0.5], [False, True, True], ["a", "b", "b"], "platt")
+    assert np.isnan(found).all()  # to a the others are all true, to b all false
+    assert folds(["a", "a"]) == []

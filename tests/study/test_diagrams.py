@@ -29,8 +29,8 @@ def test_differences_have_a_panel_for_each_other_method_and_a_dot_for_each_line(
     table = pd.DataFrame(
         [
             {"other": other, "family": family, "kind": kind, "difference": number / 10}
-            | {"low": number / 10 - 0.1, "high": 0.9, "low_all": -0.2, "high_all": 1}
-            | {"holds_all": number > 1}
+            | {"low": number / 10 - 0.1, "high": 0.9, "low_corrected": -0.2, "high_corrected": 1}
+            | {"significant_corrected": number > 1}
             for other in ("one", "two", "three", "four", "five")
             for number, (family, kind) in enumerate([("x", "sp"), ("y", "fr"), ("all", "all")])
         ]

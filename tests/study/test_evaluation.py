@@ -1,6 +1,5 @@
 """Rows from a manifest on disk, and tables against what is counted by hand."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,12 @@ from dinolizer.data.degradations import degrade
 from dinolizer.data.images import write_image
 from dinolizer.errors import InputError
 from dinolizer.study.evaluation import (
-    ALL_FAMILIES,
+    authentic_table,
+    benchmark_table,
     evaluate,
-    score_image,
-    summarise,
-    summarise_authentic,
-    summarise_conditions,
-    summarise_robustness,
+    score_table,
 )
+from dinolizer.study.statistics import ALL_FAMILIES
 
 HEIGHT, WIDTH = 10, 20  # 200 pixels; every edit is the top row (20) or the top two rows (40)
 
@@ -159,9 +156,9 @@ def test_a_map_of_another_size_is_refused(manifest: pd.DataFrame) -> None:
 
 
 def test_the_table_by_hand(manifest: pd.DataFrame) -> None:
-    table = summarise(evaluate("red", red, manifest, 0.5))
-    assert list(table.columns)[:9] == [
-        *("method", "family", "kind", "seen", "n_images", "iou", "iou_low", "iou_high", "f1")
+    table = benchmark_table(evaluate("red", red, manifest, 0.5))
+    assert list(table.columns)[:8] == [
+        *("method", "family", "kind", "seen", "n_images", "n_photos", "iou", "iou_low")
     ]
     spliced, regenerated, overall = table.to_dict("records")
     # Family x: IoU 1 and 1/2; two photos drawn twice give 1/2, 3/4 or 1.
@@ -183,7 +180,7 @@ def test_families_count_equally_however_many_images_they_have(manifest: pd.DataF
     rows = evaluate("red", red, manifest, 0.5)
     many = pd.concat([rows, *[rows[rows["family"] == "x"]] * 3])
     first, second = (
-        summarise(table).query("family == @ALL_FAMILIES").drop(columns=["n_images", "micro_iou"])
+        benchmark_table(table).query("family == @ALL_FAMILIES").drop(columns="micro_iou")
         for table in (rows, many)
     )
     pd.testing.assert_frame_equal(first, second)
@@ -196,53 +193,35 @@ def test_methods_keep_their_order_and_have_their_own_lines(manifest: pd.DataFram
     rows = pd.concat(
         [evaluate("red", red, manifest, 0.5), evaluate("nothing", nothing, manifest, 0.5)]
     )
-    table = summarise(rows)
+    table = benchmark_table(rows)
     assert table["method"].tolist() == ["red"] * 3 + ["nothing"] * 3
     assert table["family"].tolist() == ["x", "y", ALL_FAMILIES] * 2
     assert table.query("method == 'nothing'")["iou"].tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize(
-    ("make", "columns"),
-    [
-        (summarise_conditions, ["method", "condition", "grain"]),
-        (summarise_robustness, ["method", "before", "degradation"]),
-    ],
-)
-def test_other_cuts_of_the_rows(
-    manifest: pd.DataFrame, make: Callable[[pd.DataFrame], pd.DataFrame], columns: list[str]
-) -> None:
+@pytest.mark.parametrize("columns", [["condition", "grain"], ["before", "degradation", "level"]])
+def test_other_cuts_of_the_rows(manifest: pd.DataFrame, columns: list[str]) -> None:
     clean = evaluate("red", red, manifest, 0.5)
     noisy = evaluate("red", red, manifest, 0.5, steps=[("jpeg", 100)])
-    table = make(pd.concat([clean, noisy]))
-    assert list(table.columns)[:3] == columns
+    rows = clean if "grain" in columns else pd.concat([clean, noisy])
+    table = score_table(rows, ["method", *columns])
+    assert list(table.columns)[: len(columns) + 1] == ["method", *columns]
     # By photo's grain: a has IoU 1 and 1/2, b has 1/2 and 1/4. Undegraded: all four of them.
     expected = [0.75, 0.375] if "grain" in columns else [0.5625, 0.5625]
     assert table["iou"].tolist() == pytest.approx(expected, abs=0.02)
-    assert table["n_images"].tolist() == [4, 4]
+    assert table["n_images"].tolist() == [2, 2] if "grain" in columns else [4, 4]
 
 
 def test_authentic_images_are_reported_apart(manifest: pd.DataFrame) -> None:
     rows = evaluate("red", red, manifest, 0.5)
-    rows["score"] = [0.9, 0.8, 0.3, 0.7, 0.2, 0.6]  # per photo: x, y, authentic
-    (line,) = summarise_authentic(rows).to_dict("records")
+    (line,) = authentic_table(rows).to_dict("records")
     assert (line["method"], line["kind"], line["n_images"]) == ("red", "real", 2)
-    assert line["marked"] == pytest.approx(0.075)
-    assert (line["marked_low"], line["marked_high"]) == pytest.approx((0.05, 0.1))
-    # Forged 0.9, 0.8, 0.7, 0.2 against authentic 0.3, 0.6: 6 of 8 pairs are in order; over 0.5
-    # are 3 of 4 forged and 1 of 2 authentic images.
-    assert line["auc"] == 6 / 8
-    assert line["balanced_accuracy"] == (3 / 4 + 1 / 2) / 2
+    rate = [line[f"false_positive_rate{end}"] for end in ("", "_low", "_high")]
+    assert rate == pytest.approx([0.075, 0.05, 0.1])
+    assert authentic_table(rows[rows["kind"] != "real"]).empty
 
 
 def test_there_must_be_forged_images(manifest: pd.DataFrame) -> None:
     rows = evaluate("red", red, manifest[manifest["authentic"]], 0.5)
-    with pytest.raises(InputError, match="no rows of forged images"):
-        summarise(rows)
-
-
-def test_the_score_of_an_image_is_the_99th_percentile() -> None:
-    values = np.arange(10_000, dtype=np.float32).reshape(100, 100)
-    scores = score_image(values, 9899.5, np.zeros((100, 100), dtype=bool))
-    assert scores["score"] == pytest.approx(9899.01)
-    assert scores["marked"] == 0.01
+    with pytest.raises(InputError, match="no row with iou"):
+        benchmark_table(rows)

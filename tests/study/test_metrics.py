@@ -1,4 +1,4 @@
-"""Scores against hand-counted cases and scikit-learn, intervals against scipy and known cases."""
+"""Scores and thresholds against hand-counted cases, scikit-learn and exhaustive searches."""
 
 import numpy as np
 import pytest
@@ -6,16 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
-from scipy.stats import bootstrap
 from sklearn.metrics import average_precision_score, f1_score, jaccard_score
 
 from dinolizer.errors import InputError
 from dinolizer.study.metrics import (
     Counts,
-    bootstrap_interval,
+    choose_threshold,
     counts,
-    image_scores,
+    leave_one_out_thresholds,
     ranking_scores,
+    score_image,
 )
 
 MASKS = arrays(bool, (5, 7))
@@ -84,67 +84,40 @@ def test_threshold_free_scores_of_an_authentic_image_are_undefined() -> None:
     assert np.isnan(ranking_scores(values, truth)).all()
 
 
-def test_image_scores_by_hand() -> None:
-    # Of the 2 x 3 pairs (authentic, forged), 5 are in order; 2 of 3 forged and 1 of 2 authentic
-    # images are called right.
-    scores, forged = [0.1, 0.6, 0.5, 0.7, 0.9], [False, False, True, True, True]
-    auc, accuracy = image_scores(scores, forged, np.array(scores) > 0.55)
-    assert auc == pytest.approx(5 / 6)
-    assert accuracy == pytest.approx((2 / 3 + 1 / 2) / 2)
-    assert np.isnan(image_scores([0.1, 0.2], [True, True], [True, False])).all()
+def test_the_score_of_an_image_is_the_99th_percentile() -> None:
+    values = np.arange(10_000, dtype=np.float32).reshape(100, 100)
+    scores = score_image(values, 9899.5, np.zeros((100, 100), dtype=bool))
+    assert scores["score"] == pytest.approx(9899.01)
+    assert scores["marked"] == 0.01
 
 
-def test_with_an_image_per_photo_the_interval_is_scipys() -> None:
-    values = np.random.default_rng(1).gamma(2, size=40)
-    found = bootstrap_interval(values, np.arange(40), resamples=20_000)
-    expected = bootstrap((values,), np.mean, method="percentile", n_resamples=20_000, rng=0)
-    # Two independent draws: the ends wander by about 1 % of the interval's width.
-    width = np.ptp(expected.confidence_interval)
-    assert found == pytest.approx(tuple(expected.confidence_interval), abs=0.04 * width)
+def test_the_threshold_is_the_best_of_an_exhaustive_search() -> None:
+    rng = np.random.default_rng(0)
+    truths = list(rng.random((4, 8, 9)) > 0.7)
+    maps = [rng.random((8, 9)) + 0.4 * truth for truth in truths]
+
+    def macro_iou(threshold: float) -> float:
+        pairs = zip(maps, truths, strict=True)
+        return float(np.mean([counts(values > threshold, truth).iou for values, truth in pairs]))
+
+    best = max(macro_iou(threshold) for threshold in np.ravel(maps))
+    # As many candidates as there are values: the quantiles come close to every one of them.
+    assert macro_iou(choose_threshold(maps, truths, candidates=4000)) == pytest.approx(best)
 
 
-def test_the_draws_are_photos_and_weigh_by_their_images() -> None:
-    # Photo a has three images of value 0, photo b one of value 1. Of two draws, aa (1/4) gives 0,
-    # ab (1/2) gives 1/4, bb (1/4) gives 1: the middle half of the resamples is at 1/4.
-    values, groups = [0, 0, 0, 1], ["a", "a", "a", "b"]
-    assert bootstrap_interval(values, groups, level=0.4) == (0.25, 0.25)
-    assert bootstrap_interval(values, groups, level=0.6) == (0, 1)
+def test_a_left_out_threshold_never_saw_its_photo() -> None:
+    # Photo a asks for a low threshold and photo b for a high one: each gets the other's.
+    truth = np.arange(100).reshape(10, 10) >= 80
+    low, high = np.where(truth, 0.2, 0.1), np.where(truth, 0.9, 0.6)
+    found = leave_one_out_thresholds([low, low, high], [truth] * 3, ["a", "a", "b"])
+    assert 0.1 <= found["b"] < 0.2
+    assert 0.6 <= found["a"] < 0.9
+    with pytest.raises(InputError, match="two or more, but all are of 'a'"):
+        leave_one_out_thresholds([low, low], [truth] * 2, ["a", "a"])
 
 
-def test_copies_of_an_image_do_not_narrow_the_interval() -> None:
-    values = np.random.default_rng(2).random(12)
-    once = bootstrap_interval(values, np.arange(12))
-    copied = bootstrap_interval(np.repeat(values, 9), np.repeat(np.arange(12), 9))
-    assert copied == pytest.approx(once)
-
-
-def test_strata_count_equally_whatever_their_size() -> None:
-    # Both photos have nine images of family x with value 0 and one of family y with value 1:
-    # every resample's mean over families is 1/2, its mean over images 1/10.
-    values = np.tile([0.0] * 9 + [1.0], 2)
-    groups, families = np.repeat(["a", "b"], 10), np.tile(["x"] * 9 + ["y"], 2)
-    assert bootstrap_interval(values, groups, strata=families) == (0.5, 0.5)
-    assert bootstrap_interval(values, groups) == pytest.approx((0.1, 0.1))
-
-
-def test_a_stratum_that_a_draw_misses_is_left_out() -> None:
-    # Family y comes from photo b alone: aa gives 0, ab gives (0 + 1) / 2, bb gives (0 + 1) / 2.
-    found = bootstrap_interval([0, 0, 1], ["a", "b", "b"], strata=["x", "x", "y"])
-    assert found == (0, 0.5)
-
-
-def test_unknown_values_are_left_out_of_the_interval() -> None:
-    values, groups = np.random.default_rng(3).random(10), np.arange(10)
-    with_unknown = np.append(values, [np.nan, np.nan])
-    found = bootstrap_interval(with_unknown, np.append(groups, [3, 11]))
-    assert found == bootstrap_interval(values, groups)
-
-
-def test_the_interval_is_seeded() -> None:
-    values, groups = np.random.default_rng(4).random(9), np.arange(9)
-    assert bootstrap_interval(values, groups, seed=1) == bootstrap_interval(values, groups, seed=1)
-    assert bootstrap_interval(values, groups, seed=1) != bootstrap_interval(values, groups, seed=2)
-
-
-def test_one_photo_tells_nothing_of_others() -> None:
-    assert np.isnan(bootstrap_interval([0.1, 0.9], ["a", "a"])).all()
+def test_a_threshold_needs_forged_images() -> None:
+    empty = np.zeros((3, 3), dtype=bool)
+    for maps, truths in (([], []), ([np.ones((3, 3))], [empty])):
+        with pytest.raises(InputError, match="chosen on forged images"):
+            choose_threshold(maps, truths)

@@ -6,7 +6,6 @@ import pytest
 from figures import overlapping, with_interval
 from matplotlib import pyplot as plt
 
-from dinolizer.study.evaluation import ALL_FAMILIES
 from dinolizer.study.plots import (
     WIDTH,
     benchmark_bars,
@@ -16,6 +15,7 @@ from dinolizer.study.plots import (
     style,
     training_curve,
 )
+from dinolizer.study.statistics import ALL_FAMILIES
 
 METHODS = ["localizer", "noise inconsistency", "error level analysis", "residual features"]
 NOTE = "profile: pocket; n = 84 images, 7 photos; 95 % bootstrap intervals over photos"

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from dinolizer.study.metrics import macro_mean
 from dinolizer.study.samples import Sample
+from dinolizer.study.statistics import macro_mean
 from dinolizer.training.heads import Heads, fit
 from dinolizer.training.losses import Loss
 

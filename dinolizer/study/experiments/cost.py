@@ -15,10 +15,11 @@ from dinolizer.data.manifest import read_pair
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.localizer import Localizer
 from dinolizer.study.dataset import some_rows
-from dinolizer.study.evaluation import edited_truth, score_image, summarise
+from dinolizer.study.evaluation import benchmark_table, edited_truth
 from dinolizer.study.heads import localizers
-from dinolizer.study.pairing import compare
+from dinolizer.study.metrics import score_image
 from dinolizer.study.plots import canvas, line_look
+from dinolizer.study.statistics import compare
 
 EXACT = "exact"
 LARGE = 1024
@@ -126,7 +127,7 @@ def mode_rows(
     -------
     DataFrame
         A row for each picture and mode (``method``): the scores of
-        `dinolizer.study.evaluation.score_image`, and ``passes, tokens, seconds`` of the map.
+        `dinolizer.study.metrics.score_image`, and ``passes, tokens, seconds`` of the map.
     """
     by_mode = {mode: localizers(backbone, heads, mode) for mode in modes}
     rows = []
@@ -150,7 +151,7 @@ def mode_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         ``tokens_ratio`` (to the exact mode's), ``iou`` and ``iou_change``, both with ``_low`` and
         ``_high``.
     """
-    scores = summarise(rows, seed).drop_duplicates("method").set_index("method")
+    scores = benchmark_table(rows, seed).drop_duplicates("method").set_index("method")
     spent = rows.groupby("method", sort=False)[["passes", "tokens"]].mean()
     table = scores[["n_images"]].join(spent)
     table["tokens_ratio"] = table["tokens"] / float(table["tokens"][EXACT])

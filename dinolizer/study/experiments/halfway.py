@@ -5,7 +5,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from dinolizer.study.metrics import bootstrap_draws, percentile_interval
+from dinolizer.study.statistics import bootstrap_draws, percentile_interval
 
 SMALLEST, LARGEST = 0.005, 0.6
 DETECTED = 0.5

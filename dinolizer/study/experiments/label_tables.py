@@ -10,9 +10,9 @@ import pandas as pd
 from sklearn.metrics import brier_score_loss
 
 from dinolizer.data.manifest import AUTHENTIC_KINDS
-from dinolizer.study.calibration import calibration_error
+from dinolizer.study.detection import calibration_error
 from dinolizer.study.experiments.labels import CLASS_NAMES, THREE, Measured
-from dinolizer.study.metrics import bootstrap_interval
+from dinolizer.study.statistics import bootstrap_interval
 
 
 def over_seeds(rows: pd.DataFrame, reduce: str = "sum") -> pd.DataFrame:
@@ -143,7 +143,7 @@ def calibration(measured: Measured) -> pd.DataFrame:
     lines = []
     for (method, reduce), said in measured.probability.items():
         truth, groups = (np.tile(each, len(said)) for each in (measured.edited, measured.group))
-        error = calibration_error(truth, said.ravel(), groups)
+        ece, low, high = calibration_error(truth, said.ravel(), groups)
         rows = measured.rows
         own = rows[(rows["method"] == method) & (rows["reduce"] == reduce)]
         lines.append(
@@ -152,9 +152,9 @@ def calibration(measured: Measured) -> pd.DataFrame:
                 "reduce": reduce,
                 "iou": own.groupby("family")["iou"].mean().mean(),
                 "changed": own["changed"].mean(),
-                "ece": error.value,
-                "ece_low": error.low,
-                "ece_high": error.high,
+                "ece": ece,
+                "ece_low": low,
+                "ece_high": high,
                 "brier": brier_score_loss(truth, said.ravel()),
             }
         )

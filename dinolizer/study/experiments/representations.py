@@ -1,7 +1,7 @@
 """What tokens hold: how alike two backbones are, how far tokens agree, what tells patches apart.
 
 Tokens are ``(N, D, h, w)`` of N crops, on the CPU. Every number has a 95 % interval by a bootstrap
-over photographs (see `dinolizer.study.metrics.bootstrap_means`).
+over photographs (see `dinolizer.study.statistics.bootstrap_means`).
 """
 
 import math
@@ -21,13 +21,13 @@ from dinolizer.errors import InputError
 from dinolizer.model.backbones import BACKBONES, Backbone
 from dinolizer.study.dataset import Dataset
 from dinolizer.study.experiments.labels import CLASS_NAMES
-from dinolizer.study.metrics import (
+from dinolizer.study.samples import Sample, crop_sample
+from dinolizer.study.statistics import (
     bootstrap_draws,
     bootstrap_means,
     macro_mean,
     percentile_interval,
 )
-from dinolizer.study.samples import Sample, crop_sample
 from dinolizer.training.tokens import extract_layers
 
 RESAMPLES = 500

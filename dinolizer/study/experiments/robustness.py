@@ -6,9 +6,9 @@ A case is a sequence of steps, applied in that order; without any, the image as 
 import pandas as pd
 
 from dinolizer.data.degradations import DEGRADATIONS, Step
-from dinolizer.study.evaluation import step_columns, summarise_robustness
+from dinolizer.study.evaluation import score_table, step_columns
 from dinolizer.study.methods import leads, mean_lead
-from dinolizer.study.metrics import bootstrap_means, percentile_interval
+from dinolizer.study.statistics import bootstrap_means, percentile_interval
 
 Case = tuple[Step, ...]
 
@@ -63,7 +63,7 @@ def share_kept(
     """Share of the IoU that is left after a case, with its 95 % interval.
 
     Both IoUs are means over families of the same images; the interval is of their ratio, by a
-    bootstrap over photographs (see `dinolizer.study.metrics.bootstrap_means`).
+    bootstrap over photographs (see `dinolizer.study.statistics.bootstrap_means`).
 
     Parameters
     ----------
@@ -133,6 +133,6 @@ def quality_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         & rows["before"].isin(firsts)
         & rows["level"].isin(QUALITIES)
     ]
-    table = summarise_robustness(chosen, seed)
+    table = score_table(chosen, ["before", "degradation", "level"], seed)
     table = table.assign(first=table["before"].map(firsts), second=table["level"].astype(int))
     return table[["first", "second", "n_images", "iou", "iou_low", "iou_high"]]

@@ -17,8 +17,8 @@ from dinolizer.study.experiments.halfway import (
     interval,
     thresholds,
 )
-from dinolizer.study.metrics import bootstrap_interval
 from dinolizer.study.samples import Sample
+from dinolizer.study.statistics import bootstrap_interval
 from dinolizer.training.heads import Heads, fit
 
 BINS = 8
