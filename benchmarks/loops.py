@@ -7,7 +7,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dinolizer import Localizer
-from dinolizer.model.windows import grid
 
 BATCH = 50
 """Windows in a batch of the later public release of the paper's authors."""
@@ -15,12 +14,9 @@ BATCH = 50
 
 def windows(localizer: Localizer, image: NDArray[np.uint8]) -> Tensor:
     """All windows of an image, float32 ``(N, 3, h, w)`` in [0, 1], on the device."""
-    side = localizer.window
-    cut = [
-        image[top : top + side, left : left + side]
-        for top, left in grid(*image.shape[:2], side, localizer.stride)
-    ]
-    stacked = torch.from_numpy(np.stack(cut)).to(localizer.backbone.device)
+    plan = localizer.plan(*image.shape[:2])
+    cut = np.stack([plan.cut(image, position) for position in plan.positions])
+    stacked = torch.from_numpy(cut).to(localizer.backbone.device)
     return stacked.permute(0, 3, 1, 2).float() / 255
 
 
@@ -48,7 +44,7 @@ def published_loop(localizer: Localizer, image: NDArray[np.uint8]) -> NDArray[np
         for part in windows(localizer, image).split(BATCH)
         for logits in _full_logits(localizer, part)
     )
-    for (top, left), of_window in zip(grid(*size, side, localizer.stride), logits, strict=True):
+    for (top, left), of_window in zip(localizer.plan(*size).positions, logits, strict=True):
         covered = (slice(top, top + side), slice(left, left + side))
         total[:, *covered] += of_window.cpu().numpy()
         count[covered] += 1

@@ -64,7 +64,7 @@ def localize(
         str,
         typer.Option(
             metavar="NAME",
-            help="'exact', or faster and less exact: 'half', 'refine', 'tiles', 'whole'.",
+            help="'exact', or faster and less exact: 'half', 'tiles', 'whole'.",
         ),
     ] = "exact",
     small: Annotated[
@@ -128,7 +128,7 @@ def localize(
             weights,
             mode=mode,
             precision=precision,
-            **({} if small is None else {"small": small}),
+            small=small,  # type: ignore[arg-type]  # others are refused with a sentence
         )
         if listing is None:
             _localize_files(localizer, paths, out)

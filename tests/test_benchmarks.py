@@ -7,7 +7,7 @@ import speed
 from loops import BATCH, monai_sliding_window, published_loop, windows
 from small import random_image, small_localizer
 
-from dinolizer.model.windows import Reduce, grid
+from dinolizer.model.windows import Reduce
 
 
 @pytest.mark.parametrize("size", [(56, 56), (57, 90), (252, 252)])  # 1, 6 and 64 windows
@@ -18,7 +18,7 @@ def test_the_published_loop_gives_the_localizers_logits(
     localizer, passed = small_localizer(reduce=reduce)
     image = random_image(*size)
     logits = published_loop(localizer, image)
-    count = len(grid(*size, 56, 28))
+    count = localizer.plan(*size).passes
     assert passed == [min(BATCH, count - first) for first in range(0, count, BATCH)]
     np.testing.assert_allclose(logits, localizer.logits(image).cpu(), atol=1e-4)
 
@@ -30,7 +30,7 @@ def test_monai_gives_the_mean_of_the_same_windows(size: tuple[int, int], stride:
     localizer, passed = small_localizer(stride=stride, reduce="mean", classes=3)
     image = random_image(*size)
     logits = monai_sliding_window(localizer, image)
-    assert sum(passed) == len(grid(*size, 56, stride))
+    assert sum(passed) == localizer.plan(*size).passes
     np.testing.assert_allclose(logits, localizer.logits(image).cpu(), atol=1e-4)
 
 

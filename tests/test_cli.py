@@ -16,8 +16,8 @@ from typer.testing import CliRunner, Result
 from dinolizer.cli import app
 from dinolizer.model.backbones import BACKBONES, Backbone, load_backbone
 from dinolizer.model.head import HeadCard, save_head
-from dinolizer.model.modes import MODES
 from dinolizer.model.specs import build
+from dinolizer.model.windows import MODES
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from small import SPEC, build_small_vit
 from torch.utils.flop_counter import FlopCounterMode
 
 from dinolizer.model.specs import BACKBONES, build
-from dinolizer.model.windows import grid
+from dinolizer.model.windows import make_plan
 from dinolizer.paths import ROOT
 
 TEXT = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
@@ -36,9 +36,11 @@ def test_windows_are_those_that_the_package_lays() -> None:
     assert len(table) == 6
     for image, *counts in table:
         width, height = map(int, SIDES.findall(image)[-1])
-        assert [len(grid(height, width, 504, stride)) for stride in (128, 252, 504)] == [
-            int(count) for count in counts
+        plans = [
+            make_plan((height, width), window=504, stride=stride, patch=14)
+            for stride in (128, 252, 504)
         ]
+        assert [plan.passes for plan in plans] == [int(count) for count in counts]
 
 
 @pytest.mark.parametrize("full", [False, True])

@@ -17,7 +17,7 @@ from dinolizer.errors import InputError
 from dinolizer.model.batches import Pixels, placed
 from dinolizer.model.localization import Localization
 from dinolizer.model.localizer import Localizer
-from dinolizer.model.modes import Layout
+from dinolizer.model.windows import Plan
 
 THREADS = 4
 """That read images ahead, and again as many that finish results behind."""
@@ -34,13 +34,13 @@ class _Open:
     image: NDArray[np.uint8]
     pixels: Pixels
     source: str
-    layout: Layout
+    plan: Plan
     logits: list[Tensor] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
     def done(self) -> bool:
-        return len(self.logits) == self.layout.passes
+        return len(self.logits) == self.plan.passes
 
 
 def localize_many(
@@ -83,23 +83,22 @@ def localize_many(
     def load(source: Source) -> _Open | InputError:
         try:
             image = read_image(source)
-            fitted = localizer.fit(image)
+            plan = localizer.plan(*image.shape[:2])
         except InputError as error:
             return error
-        pixels = placed(fitted, localizer.backbone.device)
+        pixels = placed(plan.fit(image), localizer.backbone.device)
         name = "" if isinstance(source, np.ndarray) else str(source)
-        return _Open(image, pixels, name, localizer.layout(*image.shape[:2]))
+        return _Open(image, pixels, name, plan)
 
     def finish(done: _Open | InputError) -> Out | InputError:
         if isinstance(done, InputError):
             return done
-        strips = localizer.strips(done.logits, done.layout, done.image.shape[:2])
-        found = map(localizer.probability, strips)
-        result = localizer.localization(done.image, found, done.layout, done.source, done.seconds)
-        return then(result)
+        return then(
+            localizer.localization(done.image, done.plan, done.logits, done.source, done.seconds)
+        )
 
     loaded = in_threads(load, sources, threads)
-    size = 1 if localizer.mode.tokens else batch or localizer.batch
+    size = 1 if localizer.mode == "whole" else batch or localizer.batch
     yield from in_threads(finish, _through(localizer, loaded, size), threads)
 
 
@@ -120,10 +119,6 @@ def _through(
         for (opened, _), patch_logits in zip(batch, logits[: len(batch)].split(1), strict=True):
             opened.logits.append(patch_logits)
             opened.seconds += (now - clock) / len(batch)
-            if opened.done:
-                done = opened.layout.passes
-                opened.layout = localizer.refined(opened.layout, opened.logits)
-                waiting.extend((opened, position) for position in opened.layout.positions[done:])
         clock = now
 
     def ready() -> Iterator[_Open | InputError]:
@@ -133,7 +128,7 @@ def _through(
     for item in images:
         queue.append(item)
         if isinstance(item, _Open):
-            for position in item.layout.positions:
+            for position in item.plan.positions:
                 waiting.append((item, position))
                 while len(waiting) >= size:
                     run()
@@ -147,7 +142,7 @@ def _through(
 
 
 def _cut(batch: Sequence[tuple[_Open, tuple[int, int]]], size: int) -> list[Pixels]:
-    windows = [opened.layout.cut(opened.pixels, position) for opened, position in batch]
+    windows = [opened.plan.cut(opened.pixels, position) for opened, position in batch]
     return windows + windows[-1:] * (size - len(windows))
 
 

@@ -6,11 +6,10 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,6 +18,9 @@ from dinolizer.errors import InputError
 from dinolizer.model.specs import Small
 from dinolizer.model.windows import Reduce
 from dinolizer.paths import atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DRAWN_SIDE = 1000
 """Pixels a side is drawn with at most in a notebook."""
@@ -47,7 +49,7 @@ class Localization:
     model, backbone_hash, head_hash
         Name of the backbone, and SHA-256 of its weights and of the head's.
     mode
-        Key in `dinolizer.model.modes.MODES`.
+        Key in `dinolizer.model.windows.MODES`.
     precision
         Of the backbone's products.
     window, stride, threshold, reduce, small
@@ -122,8 +124,10 @@ class Localization:
         self.figure().savefig(buffer, format="png")
         return buffer.getvalue()
 
-    def figure(self) -> Figure:
+    def figure(self) -> "Figure":
         """Draw the photograph, the map, and the outline of the mask, side by side."""
+        from matplotlib.figure import Figure  # here: most maps are never drawn
+
         step = -(-max(self.mask.shape) // DRAWN_SIDE)
         image, probability, mask = (
             array[::step, ::step] for array in (self.image, self.probability, self.mask)

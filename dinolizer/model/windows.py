@@ -1,19 +1,146 @@
-"""Sliding windows: where they lie, and how their logits become one map of the image."""
+"""One image's plan: where its windows lie, and how their logits become those of its pixels."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
-from itertools import groupby, islice
-from operator import itemgetter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice, pairwise, product
+from math import ceil, prod
 from typing import Literal, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from dinolizer.data.images import MAX_PIXELS
 from dinolizer.errors import InputError
+from dinolizer.model.batches import Pixels
+from dinolizer.model.specs import Small
 
 Reduce = Literal["sum", "mean"]
 REDUCTIONS: tuple[Reduce, ...] = get_args(Reduce)
+MODES = {
+    "exact": "Windows at the head's stride.",
+    "half": "Windows that overlap by one half.",
+    "tiles": "Windows side by side.",
+    "whole": "The whole image in one window, or in a few if it is large.",
+}
+"""How the windows are laid, the last ones always flush with the edges."""
+WHOLE_PATCHES = 2048
+"""Of a window that is as large as the image allows: some 630 x 630 pixels. More were not tried."""
+SMALL_AREA, SMALL_AREA_WINDOW = 1016 * 1016, 504
+"""Area that small images are resized to for windows of 504 pixels, as the official code is reported
+to do; for another window it is scaled with the window's own area."""
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done to an image of a size, decided by that size and the settings alone.
+
+    Attributes
+    ----------
+    size
+        ``(H, W)`` of the image, in pixels.
+    fitted
+        ``(H, W)`` that the windows are laid on: the image's own unless it is small.
+    resized
+        Whether the image is resized to it; else it is continued below and to the right.
+    window
+        ``(height, width)`` of every window, in pixels.
+    tops, lefts
+        First row and column of the windows, in pixels, ascending: every pair is a window.
+    patch
+        Side of a patch, in pixels.
+    reduce
+        What overlapping windows' logits become: their ``"sum"`` or ``"mean"``.
+    """
+
+    size: Pair
+    fitted: Pair
+    resized: bool
+    window: Pair
+    tops: tuple[int, ...]
+    lefts: tuple[int, ...]
+    patch: int
+    reduce: Reduce
+
+    @property
+    def positions(self) -> list[Pair]:
+        """``(top, left)`` of every window, row by row."""
+        return list(product(self.tops, self.lefts))
+
+    @property
+    def passes(self) -> int:
+        """Number of windows."""
+        return len(self.tops) * len(self.lefts)
+
+    @property
+    def tokens(self) -> int:
+        """Number of patches in all windows."""
+        return self.passes * prod(self.window) // self.patch**2
+
+    def fit(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Bring an image ``(H, W, 3)`` to the fitted size; it is returned as it is if it has it."""
+        if self.fitted == self.size:
+            return image
+        if self.resized:
+            shape = self.fitted[::-1]
+            return np.asarray(Image.fromarray(image).resize(shape, Image.Resampling.BICUBIC))
+        below, right = self.fitted[0] - self.size[0], self.fitted[1] - self.size[1]
+        # NumPy reflects again and again where the image is smaller than what is added.
+        return np.pad(image, ((0, below), (0, right), (0, 0)), mode="reflect")
+
+    def cut(self, fitted: Pixels, position: Pair) -> Pixels:
+        """The window at a position of a fitted image."""
+        (top, left), (height, width) = position, self.window
+        return fitted[top : top + height, left : left + width]
+
+
+def make_plan(
+    size: Pair,
+    *,
+    window: int,
+    stride: int,
+    patch: int,
+    small: Small = "pad",
+    reduce: Reduce = "sum",
+    mode: str = "exact",
+) -> Plan:
+    """Plan the way of an image of ``size``, ``(H, W)`` in pixels.
+
+    Parameters
+    ----------
+    window, stride, patch
+        Sides and step, in pixels.
+    small
+        What is done to an image with a side under the window. ``"pad"``: it is continued to the
+        window by reflection. ``"resize"``: both sides are scaled alike, bicubically, to
+        `SMALL_AREA`, and further up if the short side is still under the window.
+    reduce
+        As in `Plan`.
+    mode
+        A key of `MODES`. In ``"whole"`` the sides are rounded up to whole patches.
+
+    Raises
+    ------
+    InputError
+        For another mode, and if a long and thin image would have to be made too large.
+    """
+    if mode not in MODES:
+        raise InputError(f"The mode is {mode!r}, but it must be one of {list(MODES)}.")
+    resized = small == "resize" and min(size) < window
+    fitted = _enlarged(size, window) if resized else (max(size[0], window), max(size[1], window))
+    sides, step = (window, window), {"exact": stride, "half": window // 2}.get(mode, window)
+    steps = (step, step)
+    if mode == "whole":
+        fitted = (ceil(fitted[0] / patch) * patch, ceil(fitted[1] / patch) * patch)
+        steps = sides = _equal_parts(fitted, patch)
+    tops, lefts = (tuple(origins(*axis)) for axis in zip(fitted, sides, steps, strict=True))
+    return Plan(size, fitted, resized, sides, tops, lefts, patch, reduce)
 
 
 def origins(length: int, window: int, stride: int) -> list[int]:
@@ -29,127 +156,114 @@ def origins(length: int, window: int, stride: int) -> list[int]:
     InputError
         Where that does not hold.
     """
-    if not 0 < stride <= window:
+    if not 0 < stride <= window <= length:
         raise InputError(
-            f"The stride is {stride}, but it must be from 1 to the window's {window} pixels: "
-            "choose a smaller one."
-        )
-    if length < window:
-        raise InputError(
-            f"A side has {length} pixels, but a window needs {window}: resize or pad the image."
+            f"The stride is {stride}, the window {window} and the side {length} pixels, but each "
+            "must be from 1 to the next."
         )
     return [*range(0, length - window, stride), length - window]
 
 
-def grid(height: int, width: int, window: int, stride: int) -> list[tuple[int, int]]:
-    """``(top, left)`` of every window of an image, row by row; see `origins`."""
-    return [
-        (top, left)
-        for top in origins(height, window, stride)
-        for left in origins(width, window, stride)
-    ]
+def assemble(plan: Plan, logits: Iterable[Tensor]) -> Tensor:
+    """Logits of the image, float32 ``(C, H, W)``, from those of its windows: all `strips`."""
+    return torch.cat([*strips(plan, logits)], dim=1)
 
 
-def strips(
-    logits: Iterable[Tensor],
-    positions: Sequence[tuple[int, int]],
-    size: tuple[int, int],
-    window: int,
-    reduce: Reduce = "sum",
-) -> Iterator[Tensor]:
-    """Bring the logits of all windows to the pixels of the image and add them up, top to bottom.
+def strips(plan: Plan, logits: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Logits of the image from those of its windows, from top to bottom.
 
     Each window is upsampled bicubically with ``align_corners=False``. That is linear and separable,
-    ``U L U^T`` with one small matrix: windows of one row are put together at the height of their
+    ``U L V^T`` with two small matrices: windows of one row are put together at the height of their
     patches, and only the row is brought to full height. So no window ever has a copy at full
     resolution, and of the image there are never more rows than those of a window and a stride.
 
     Parameters
     ----------
     logits
-        ``(n, C, h, w)`` at patch resolution, any number at a time: those of N windows in all.
-    positions
-        ``(top, left)`` of the N windows, in pixels, row by row as `grid` gives them.
-    size
-        ``(H, W)`` of the image.
-    window
-        Side of a window, in pixels.
-    reduce
-        ``"sum"``, or ``"mean"``: the sum divided by the number of windows over the pixel.
+        ``(n, C, h, w)`` at patch resolution, any number at a time: of all windows, row by row.
 
     Yields
     ------
     Tensor
-        ``(C, n, W)`` float32, on the device of the logits: the next n rows, H in all; 0 where no
-        window lies.
+        ``(C, n, W)`` float32, on the device of the logits: the next n rows, H in all; those of an
+        image that was resized all at once.
     """
-    if reduce not in REDUCTIONS:
-        raise InputError(f"The reduction is {reduce!r}, but it must be one of {list(REDUCTIONS)}.")
-    height, width = size
-    counted = reduce == "mean"
-    first, pending = 0, None  # (C, window, W) from that row on; if counted, C + 1
-    for top, row in _rows(logits, positions, width, window, counted):
-        pending = torch.zeros_like(row) if pending is None else pending
-        if top > first:
-            done, pending = _split(pending, top - first)
-            yield _reduced(done, counted)
-            first = top
-        pending += row
-    if pending is not None:
-        yield _reduced(_split(pending, height - first)[0], counted)
+    added = _added(plan, logits)
+    if plan.resized:
+        whole = torch.cat([*added], dim=1)[None]
+        yield F.interpolate(whole, size=plan.size, mode="bilinear", antialias=True)[0]
+        return
+    left = plan.size[0]
+    for strip in added:
+        yield strip[:, :left, : plan.size[1]]
+        left = max(left - strip.shape[1], 0)
 
 
-def accumulate(
-    logits: Tensor,
-    positions: Sequence[tuple[int, int]],
-    size: tuple[int, int],
-    window: int,
-    reduce: Reduce = "sum",
-) -> Tensor:
-    """The whole of what `strips` yields, ``(C, H, W)``, of the logits of all windows together."""
-    return torch.cat(list(strips([logits], positions, size, window, reduce)), dim=1)
+def _added(plan: Plan, logits: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Strips of the fitted image."""
+    each = (of_window for batch in logits for of_window in batch)  # (C, h, w)
+    down, across = (
+        _windows_over(*axis)
+        for axis in zip(plan.fitted, plan.window, (plan.tops, plan.lefts), strict=True)
+    )
+    pending = torch.zeros(())  # then (C, window, W), from the next row on
+    for top, following in pairwise([*plan.tops, plan.fitted[0]]):
+        pending = pending + _row(plan, torch.stack([*islice(each, len(plan.lefts))]).float())
+        step = following - top
+        done = pending[:, :step]
+        if plan.reduce == "mean":
+            yield done / (down[top:following, None] * across).to(done.device)
+        else:
+            yield done.clone()  # which does not hold on to the rows that follow
+        pending = F.pad(pending[:, step:], (0, 0, 0, step))
 
 
-def _rows(
-    logits: Iterable[Tensor],
-    positions: Sequence[tuple[int, int]],
-    width: int,
-    window: int,
-    counted: bool,
-) -> Iterator[tuple[int, Tensor]]:
-    """Top and sum, ``(C, window, W)``, of each row of windows; if counted, a last channel says how
-    many there are."""
-    each = (of_one for some in logits for of_one in some)  # (C, h, w)
-    for top, members in groupby(positions, key=itemgetter(0)):
-        lefts = [left for _, left in members]
-        of_row = torch.stack(list(islice(each, len(lefts)))).float()
-        upsample_rows, upsample_columns = (
-            _upsampling(patches, window, of_row.device) for patches in of_row.shape[2:]
-        )
-        row = of_row.new_zeros(*of_row.shape[1:3], width)  # (C, h, W)
-        count = of_row.new_zeros(width)
-        for left, wide in zip(lefts, of_row @ upsample_columns.T, strict=True):
-            row[..., left : left + window] += wide  # (C, h, window)
-            if counted:
-                count[left : left + window] += 1
-        total = upsample_rows @ row
-        yield top, torch.cat([total, count.expand(1, window, -1)]) if counted else total
+def _row(plan: Plan, logits: Tensor) -> Tensor:
+    """The sum of a row of windows, ``(C, window, W)``, of logits ``(n, C, h, w)``."""
+    upsample_rows, upsample_columns = (
+        _upsampling(*sides, logits.device)
+        for sides in zip(logits.shape[2:], plan.window, strict=True)
+    )
+    row = logits.new_zeros(*logits.shape[1:3], plan.fitted[1])  # (C, h, W)
+    for left, wide in zip(plan.lefts, logits @ upsample_columns.T, strict=True):
+        row[..., left : left + plan.window[1]] += wide
+    return upsample_rows @ row
 
 
-def _split(pending: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """The first rows, and as many as there were from there on, of which the new ones are 0."""
-    longer = F.pad(pending, (0, 0, 0, rows))
-    return longer[:, :rows], longer[:, rows:]
+def _windows_over(length: int, window: int, starts: tuple[int, ...]) -> Tensor:
+    """How many windows lie over each pixel of an axis."""
+    count = torch.zeros(length)
+    for start in starts:
+        count[start : start + window] += 1
+    return count
 
 
-def _reduced(sums: Tensor, counted: bool) -> Tensor:
-    if counted:
-        return sums[:-1] / sums[-1].clamp(min=1)
-    return sums.clone()  # which does not hold on to the rows that follow
-
-
-@cache
+@lru_cache(maxsize=16)
 def _upsampling(patches: int, window: int, device: torch.device) -> Tensor:
     """Matrix ``(window, patches)`` of torch's own bicubic upsampling of one axis."""
     identity = torch.eye(patches, device=device)[None, None]
     return F.interpolate(identity, size=(window, patches), mode="bicubic")[0, 0]
+
+
+def _enlarged(size: Pair, window: int) -> Pair:
+    """The size that a small image is resized to."""
+    area = SMALL_AREA * (window / SMALL_AREA_WINDOW) ** 2
+    scale = max((area / prod(size)) ** 0.5, window / min(size))
+    height, width = (max(round(side * scale), window) for side in size)
+    if height * width > MAX_PIXELS:
+        raise InputError(
+            f"The image of {size[0]}x{size[1]} pixels is too thin to be resized to windows of "
+            f"{window}; choose small='pad' for it."
+        )
+    return height, width
+
+
+def _equal_parts(size: Pair, patch: int) -> Pair:
+    """Sides of the equal parts of an image, at most `WHOLE_PATCHES` each: the longer side is parted
+    until they fit."""
+    lengths = [side // patch for side in size]
+    sides, counts = lengths, [1, 1]
+    while prod(sides) > WHOLE_PATCHES:
+        counts[sides.index(max(sides))] += 1
+        sides = [ceil(length / count) for length, count in zip(lengths, counts, strict=True)]
+    return sides[0] * patch, sides[1] * patch

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dinolizer.data.manifest import read_pair, target
+from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.head import card_for, load_head, make_head
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.weights import weights_hash
-from dinolizer.model.windows import Reduce, accumulate, grid
+from dinolizer.model.windows import Pair, Plan, Reduce, assemble, make_plan
 from dinolizer.paths import cache_dir
 from dinolizer.study.cache import source_hash, stored
 from dinolizer.study.dataset import Dataset
@@ -47,17 +48,20 @@ class Windows:
         each patch that is edited, or ``(N * P, 3, h, w)``, its shares of three classes.
     group, seen
         ``(N * P,)``: the photograph, and whether a training may meet the generator.
-    positions, size, window
-        ``(top, left)`` of the P windows, ``(H, W)`` of the images and the window's side, in pixels.
+    plan
+        Of every image.
     """
 
     tokens: Tensor
     targets: Tensor
     group: NDArray[np.str_]
     seen: NDArray[np.bool_]
-    positions: list[tuple[int, int]]
-    size: tuple[int, int]
-    window: int
+    plan: Plan
+
+    @property
+    def positions(self) -> list[Pair]:
+        """``(top, left)`` of the P windows, in pixels."""
+        return self.plan.positions
 
     def places(self, manifest: pd.DataFrame) -> dict[str, slice]:
         """From each image of the manifest that these windows are of to its own."""
@@ -69,7 +73,7 @@ class Windows:
 
     def assemble(self, logits: Tensor, reduce: Reduce) -> Tensor:
         """Logits ``(C, H, W)`` of an image from those of its windows, ``(P, C, h, w)``."""
-        return accumulate(logits, self.positions, self.size, self.window, reduce)
+        return assemble(replace(self.plan, reduce=reduce), [logits])
 
 
 @dataclass(frozen=True)
@@ -104,23 +108,26 @@ def read_windows(backbone: Backbone, manifest: pd.DataFrame, policy: str = POLIC
     """Cut a manifest's images into windows, label them, and compute their tokens or find them."""
     spec = backbone.spec
     size = (int(manifest["height"].iloc[0]), int(manifest["width"].iloc[0]))
-    positions = grid(*size, spec.window, spec.stride)
+    plan = make_plan(size, window=spec.window, stride=spec.stride, patch=spec.patch)
+    if plan.fitted != size:
+        raise InputError(
+            f"The images are {size[0]}x{size[1]} pixels, but heads are fitted on images of at "
+            f"least a window of {spec.window}; name larger ones."
+        )
     images, shares = [], []
     for row in manifest.to_dict("records"):
         image, mask = read_pair(row)
         labels = target(mask, row["kind"], row["background"], policy)
-        for top, left in positions:
-            place = (slice(top, top + spec.window), slice(left, left + spec.window))
-            images.append(image[place])
-            shares.append(patch_shares(torch.from_numpy(labels[place]), policy, spec.patch))
+        for position in plan.positions:
+            images.append(np.asarray(plan.cut(image, position)))
+            window = torch.from_numpy(np.asarray(plan.cut(labels, position)))
+            shares.append(patch_shares(window, policy, spec.patch))
     return Windows(
         tokens=extract(backbone, images),
         targets=torch.stack(shares),
-        group=np.repeat(manifest["group"].to_numpy(str), len(positions)),
-        seen=np.repeat(manifest["seen"].to_numpy(bool), len(positions)),
-        positions=positions,
-        size=size,
-        window=spec.window,
+        group=np.repeat(manifest["group"].to_numpy(str), plan.passes),
+        seen=np.repeat(manifest["seen"].to_numpy(bool), plan.passes),
+        plan=plan,
     )
 
 

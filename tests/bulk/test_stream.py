@@ -57,6 +57,22 @@ def test_a_stream_gives_what_each_image_gives_alone(
                 assert getattr(result, field.name) == getattr(alone, field.name)
 
 
+@pytest.mark.parametrize("mode", ["tiles", "whole"])
+def test_a_stream_in_a_faster_mode_passes_the_windows_of_each_image_once(mode: str) -> None:
+    loc = localizer(small="resize").with_settings(mode=mode)
+    photos = [photo(*size, seed) for seed, size in enumerate(SIZES)]
+    alone = [loc(image) for image in photos]
+    passed: list[int] = []
+    loc.backbone.register_forward_hook(lambda _module, inputs, _out: passed.append(len(inputs[0])))
+    for one, result in zip(alone, localize_many(loc, photos, itself, batch=3), strict=True):
+        assert isinstance(result, Localization)
+        np.testing.assert_allclose(result.probability, one.probability, atol=1e-4)
+        assert (result.passes, result.tokens) == (one.passes, one.tokens)
+    # The last batch of three is filled up; so are those that run because images pile up.
+    passes = sum(one.passes for one in alone)
+    assert passes <= sum(passed) <= passes + 2 * len(photos)
+
+
 def test_what_an_image_gives_does_not_depend_on_its_neighbours() -> None:
     loc = localizer(small="pad")
     photos = [photo(*size, seed) for seed, size in enumerate(SIZES)]

@@ -11,13 +11,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from small import random_head, small_backbone
+from torch import nn
 from torch.nn import functional as F
 
-import dinolizer
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import load_backbone, weights_hash
 from dinolizer.model.head import HeadCard, make_head, save_head
-from dinolizer.model.localizer import Localization, Localizer
+from dinolizer.model.localization import Localization
+from dinolizer.model.localizer import Localizer
+from dinolizer.model.windows import MODES
 
 WINDOW, STRIDE = 56, 28
 
@@ -88,14 +90,43 @@ def test_the_map_of_any_size_equals_a_plain_loop(seed: int) -> None:
     np.testing.assert_allclose(loc.logits(image).numpy(), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("mode", ["half", "tiles"])
+def test_a_faster_mode_is_another_stride(mode: str) -> None:
+    exact, image = localizer(), photo(70, 131)
+    other = exact.with_settings(stride={"half": 28, "tiles": 56}[mode])
+    expected, result = other(image), exact.with_settings(mode=mode)(image)
+    np.testing.assert_array_equal(result.probability, expected.probability)
+    assert (result.passes, result.mode, expected.mode) == (expected.passes, mode, "exact")
+
+
+def test_a_whole_image_is_one_window_over_all_its_patches() -> None:
+    """It is continued by reflection to 10 x 6 patches: at 131 comes row 129, at 75 column 73."""
+    loc, image = localizer().with_settings(mode="whole"), photo(131, 75)
+    rows, columns = [*range(131), *range(129, 120, -1)], [*range(75), *range(73, 64, -1)]
+    batch = torch.tensor(image[rows][:, columns] / np.float32(255)).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        logits = F.interpolate(loc.head(loc.backbone(batch)), (140, 84), mode="bicubic")[0]
+    np.testing.assert_allclose(loc.logits(image).numpy(), logits[:, :131, :75], atol=1e-4)
+    result = loc(image)
+    assert (result.passes, result.tokens, result.working_size) == (1, 10 * 6, (140, 84))
+
+
+def test_a_backbone_of_one_grid_of_positions_does_not_take_whole_images() -> None:
+    loc = localizer()
+    loc.backbone.model.dynamic_img_size = False
+    for mode in MODES:
+        if mode != "whole":
+            loc.with_settings(mode=mode)
+    with pytest.raises(InputError, match=r"position embedding of 'small' .* choose another mode"):
+        loc.with_settings(mode="whole")
+
+
 def test_the_public_contract_in_the_shapes_it_promises() -> None:
     loc = localizer()
     tokens = loc.backbone(torch.rand(2, 3, loc.window, loc.window))
     assert tokens.shape == (2, 32, 4, 4)
     assert loc.head(tokens).shape == (2, 1, 4, 4)
     assert (loc.window, loc.stride) == (56, 28)
-    assert dinolizer.Localizer is Localizer
-    assert dinolizer.Localization is Localization
 
 
 def test_sum_and_mean_give_one_mask_for_one_class() -> None:
@@ -112,37 +143,21 @@ def test_the_mask_is_strictly_over_the_threshold() -> None:
     result = Localizer(loc.backbone, zero, loc.card)(photo(60, 60))
     assert (result.probability == 0.5).all()
     assert not result.mask.any()
-    lower = Localizer(loc.backbone, zero, replace(loc.card, threshold=0.49))
+    lower = Localizer(loc.backbone, zero, loc.card).with_settings(threshold=0.49)
     assert lower(photo(60, 60)).mask.all()
 
 
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("small", ["resize", "pad"])
-@pytest.mark.parametrize("size", [(1, 1), (55, 55), (20, 30), (3, 200), (200, 40)])
+@pytest.mark.parametrize("size", [(1, 1), (55, 55), (3, 200), (200, 40)])
 def test_a_photograph_under_a_window_gets_a_map_of_its_own_size(
-    small: str, size: tuple[int, int]
+    mode: str, small: str, size: tuple[int, int]
 ) -> None:
-    result = localizer(small=small)(photo(*size))
+    result = localizer(small=small).with_settings(mode=mode)(photo(*size))
     assert result.probability.shape == result.mask.shape == size
     assert np.isfinite(result.probability).all()
     assert min(result.working_size) >= WINDOW
     assert result.small == small
-
-
-def test_small_photographs_are_resized_to_the_published_area_scaled_with_the_window() -> None:
-    # 1016 x 1016 at a window of 504; for 56 the side is 1016 / 9 = 112.9.
-    assert localizer().working_size(50, 50) == (113, 113)
-    # 1:4 in an area of 112.9^2 = 12743: sqrt(12743 / 4) = 56.4 high, 225.8 wide.
-    assert localizer().working_size(25, 100) == (56, 226)
-    # 1:16 would be 28.2 high: up until the short side is the window.
-    assert localizer().working_size(10, 160) == (56, 896)
-    assert localizer().working_size(56, 56) == (56, 56)
-    assert localizer(small="pad").working_size(10, 160) == (56, 160)
-
-
-def test_the_published_sizes_at_the_papers_window() -> None:
-    paper = localizer(window=504, stride=128)
-    assert paper.working_size(256, 256) == (1016, 1016)
-    assert paper.working_size(504, 504) == (504, 504)
 
 
 def test_a_resized_photograph_gets_the_map_of_its_bicubic_enlargement() -> None:
@@ -163,13 +178,6 @@ def test_a_padded_photograph_gets_the_map_of_its_reflections() -> None:
     assert len(rows) == 56
     expected = plain_logits(loc, image[rows])[:, :20]
     np.testing.assert_allclose(loc.logits(image).numpy(), expected, atol=1e-4)
-
-
-def test_a_thread_of_an_image_is_one_sentence_and_can_be_padded() -> None:
-    image = photo(1, 60_000)
-    with pytest.raises(InputError, match="choose small='pad'"):
-        localizer()(image)
-    assert localizer(small="pad", stride=56).working_size(1, 60_000) == (56, 60_000)
 
 
 def test_path_pil_image_and_array_give_the_same_map(tmp_path: Path) -> None:
@@ -249,6 +257,70 @@ def test_an_empty_and_a_full_mask_are_drawn_without_outline(value: float) -> Non
     assert not replace(result, mask=mask).figure().axes[2].collections
 
 
+def test_a_copy_with_other_settings_leaves_the_first_as_it_is() -> None:
+    loc = localizer()
+    copy = loc.with_settings(
+        stride=14, threshold=0.4, reduce="mean", small="pad", mode="tiles", precision="bfloat16"
+    )
+    assert copy.settings == loc.settings | {
+        "stride": 14,
+        "threshold": 0.4,
+        "reduce": "mean",
+        "small": "pad",
+        "mode": "tiles",
+        "precision": "bfloat16",
+    }
+    assert copy.backbone is loc.backbone and copy.head is loc.head
+    assert loc.settings == localizer().settings
+    assert loc.with_settings().settings == loc.settings
+    for shown in ("model='small'", "stride=14", "mode='tiles'", "device='cpu'"):
+        assert shown in repr(copy)
+
+
+def test_settings_are_those_of_the_card_at_the_time() -> None:
+    loc = localizer()
+    assert loc.settings["threshold"] == 0.5
+    loc.card = replace(loc.card, threshold=0.3)
+    assert loc.settings["threshold"] == 0.3
+    assert loc(photo(60, 60)).threshold == 0.3
+
+
+def test_many_photographs_come_in_order_and_an_error_takes_its_turn(tmp_path: Path) -> None:
+    loc, image = localizer(), photo(60, 70)
+    results = loc.map(iter([image, tmp_path / "missing.png", image]))
+    first = next(results)
+    assert isinstance(first, Localization)
+    error, last = results
+    assert isinstance(error, InputError) and "missing.png" in str(error)
+    assert isinstance(last, Localization)
+    np.testing.assert_array_equal(last.probability, first.probability)
+    assert loc.to("cpu") is loc
+
+
+class Broken(nn.Module):
+    """A head of which some logits are not finite."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.tensor(value))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        logits = tokens[:, :1].clone()
+        logits[-1, 0, 0, 0] = self.bias
+        return logits
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_stops_and_never_is_a_map_without_an_edit(value: float) -> None:
+    loc, image = localizer(), photo(60, 170)
+    with pytest.raises(InputError, match="logits of the head of 'small' are not all finite"):
+        Localizer(loc.backbone, Broken(value), loc.card)(image)
+    with torch.no_grad():
+        loc.backbone.model.norm.bias[3] = value
+    with pytest.raises(InputError, match="tokens of 'small' are not all finite in float32"):
+        loc(image)
+
+
 @pytest.fixture
 def pocket_head(tmp_path: Path) -> Path:
     backbone = load_backbone("untrained-pocket", device="cpu")
@@ -266,12 +338,11 @@ def test_a_model_is_loaded_by_name_with_a_head_of_ones_own(pocket_head: Path) ->
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"colour": 1}, "setting is 'colour', but it must be one of"),
         ({"small": "crop"}, "small is 'crop'"),
         ({"stride": 500}, "stride is 500"),
     ],
 )
-def test_unknown_settings_are_one_sentence(
+def test_impossible_settings_are_one_sentence(
     settings: dict[str, object], says: str, pocket_head: Path
 ) -> None:
     with pytest.raises(InputError, match=says):
@@ -292,11 +363,11 @@ def test_a_window_that_is_not_whole_patches_is_refused() -> None:
 
 def test_half_precision_is_near_and_never_exact() -> None:
     exact, image = localizer(reduce="mean"), photo(70, 131)
-    half = Localizer(exact.backbone, exact.head, exact.card, precision="bfloat16")
+    half = exact.with_settings(precision="bfloat16")
     difference = (half.logits(image) - exact.logits(image)).abs()
     # Eight bits of a number, through a few layers: some hundredths of the tokens' own size, 1.
     assert 1e-4 < difference.max() < 0.1
     assert half.logits(image).dtype == torch.float32
     assert half(image).summary()["precision"] == "bfloat16"
     with pytest.raises(InputError, match="precision is 'int8', but it must be one of"):
-        Localizer(exact.backbone, exact.head, exact.card, precision="int8")
+        exact.with_settings(precision="int8")

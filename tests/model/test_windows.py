@@ -5,10 +5,36 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from dinolizer.errors import InputError
-from dinolizer.model.windows import accumulate, grid, origins, strips
+from dinolizer.model.windows import MODES, Plan, Reduce, assemble, make_plan, origins, strips
+
+
+def plan(size: tuple[int, int], **changes: object) -> Plan:
+    return make_plan(size, **({"window": 56, "stride": 28, "patch": 14} | changes))  # type: ignore[arg-type]
+
+
+def paper(size: tuple[int, int], mode: str = "exact") -> Plan:
+    return make_plan(size, window=504, stride=128, patch=14, small="resize", mode=mode)
+
+
+def added(plan: Plan, logits: torch.Tensor, reduce: Reduce) -> NDArray[np.float64]:
+    """A plain loop over windows, each upsampled by itself."""
+    total = np.zeros((logits.shape[1], *plan.fitted))
+    count = np.zeros(plan.fitted)
+    number = 0
+    height, width = plan.window
+    for top in plan.tops:
+        for left in plan.lefts:
+            full = F.interpolate(logits[number : number + 1], plan.window, mode="bicubic")
+            total[:, top : top + height, left : left + width] += full[0].numpy()
+            count[top : top + height, left : left + width] += 1
+            number += 1
+    assert number == len(logits)
+    assert count.min() >= 1
+    return total if reduce == "sum" else total / count
 
 
 @pytest.mark.parametrize(
@@ -44,83 +70,112 @@ def test_origins_cover_every_pixel_end_flush_and_keep_the_stride(
     assert starts == [*expected, length - window]
 
 
-@settings(deadline=None, max_examples=25)
+@pytest.mark.parametrize(("length", "window", "stride"), [(10, 8, 9), (10, 8, 0), (7, 8, 4)])
+def test_windows_that_would_leave_gaps_are_refused(length: int, window: int, stride: int) -> None:
+    with pytest.raises(InputError, match=f"stride is {stride}, the window {window} and the side"):
+        origins(length, window, stride)
+
+
+@pytest.mark.parametrize(
+    ("mode", "size", "passes", "tokens"),
+    [
+        # The paper's windows on the area that it resizes small images to.
+        ("exact", (1016, 1016), 25, 25 * 36**2),
+        ("half", (1016, 1016), 16, 16 * 36**2),  # at 0, 252, 504 and 512
+        ("tiles", (1016, 1016), 9, 9 * 36**2),  # at 0, 504 and 512
+        ("tiles", (1008, 504), 2, 2 * 36**2),
+        # 1022 pixels of 73 patches: 73 x 73 and 73 x 37 are over 2048 patches, 37 x 37 are not.
+        ("whole", (1016, 1016), 4, 4 * 37**2),
+        ("whole", (504, 517), 1, 36 * 37),  # 36.9 patches, rounded up
+        # 50 x 100 patches, then 50 x 50 = 2500, then 25 x 50.
+        ("whole", (700, 1400), 4, 50 * 100),
+    ],
+)
+def test_hand_counted_passes_of_the_papers_windows(
+    mode: str, size: tuple[int, int], passes: int, tokens: int
+) -> None:
+    assert (paper(size, mode).passes, paper(size, mode).tokens) == (passes, tokens)
+
+
+def test_small_photographs_are_resized_to_the_published_area_scaled_with_the_window() -> None:
+    assert paper((256, 256)).fitted == (1016, 1016)
+    assert paper((504, 504)).fitted == (504, 504)
+    # For a window of 56 the side is 1016 / 9 = 112.9.
+    assert plan((50, 50), small="resize").fitted == (113, 113)
+    # 1:4 in an area of 112.9^2 = 12743: sqrt(12743 / 4) = 56.4 high, 225.8 wide.
+    assert plan((25, 100), small="resize").fitted == (56, 226)
+    # 1:16 would be 28.2 high: up until the short side is the window.
+    assert plan((10, 160), small="resize").fitted == (56, 896)
+    assert plan((10, 160), small="pad").fitted == (56, 160)
+    assert plan((50, 50), small="resize", mode="whole").fitted == (126, 126)  # of 9 patches
+
+
+def test_a_thread_of_an_image_is_one_sentence_and_can_be_padded() -> None:
+    with pytest.raises(InputError, match="choose small='pad'"):
+        plan((1, 60_000), small="resize")
+    assert plan((1, 60_000), small="pad").fitted == (56, 60_000)
+
+
+def test_an_unknown_mode_is_one_sentence() -> None:
+    with pytest.raises(InputError, match=r"mode is 'quick', but it must be one of \['exact', "):
+        plan((60, 60), mode="quick")
+
+
+@settings(deadline=None, max_examples=40)
 @given(
-    st.integers(8, 30),
-    st.integers(8, 30),
+    st.integers(1, 60),
+    st.integers(1, 60),
     st.integers(1, 8),
     st.sampled_from(["sum", "mean"]),
     st.sampled_from([1, 3]),
+    st.sampled_from(list(MODES)),
 )
-def test_accumulate_equals_a_double_loop(
-    height: int, width: int, stride: int, reduce: str, classes: int
+def test_assembled_logits_equal_a_double_loop(
+    height: int, width: int, stride: int, reduce: Reduce, classes: int, mode: str
 ) -> None:
-    window = 8
-    positions = grid(height, width, window, stride)
-    logits = torch.randn(len(positions), classes, 2, 2, generator=torch.Generator().manual_seed(0))
-    upsampled = F.interpolate(logits, (window, window), mode="bicubic", align_corners=False)
-    total = np.zeros((classes, height, width))
-    count = np.zeros((height, width))
-    number = 0
-    tops = [*range(0, height - window, stride), height - window]
-    lefts = [*range(0, width - window, stride), width - window]
-    for top in tops:
-        for left in lefts:
-            total[:, top : top + window, left : left + window] += upsampled[number].numpy()
-            count[top : top + window, left : left + window] += 1
-            number += 1
-    assert number == len(positions)
-    assert count.min() >= 1
-    expected = total if reduce == "sum" else total / count
-    result = accumulate(logits, positions, (height, width), window, reduce)  # type: ignore[arg-type]
+    """Of padded images, too; windows may be of any shape."""
+    made = make_plan((height, width), window=8, stride=stride, patch=4, reduce=reduce, mode=mode)
+    shape = made.passes, classes, made.window[0] // 4, made.window[1] // 4
+    logits = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    expected = added(made, logits, reduce)[:, :height, :width]
+    result = assemble(made, logits.split(3))
     assert result.dtype == torch.float32
     np.testing.assert_allclose(result.numpy(), expected, atol=1e-4)
+    rows = [strip.shape[1] for strip in strips(made, [logits])]
+    assert max(rows) <= made.window[0] and sum(rows) == height
 
 
-@pytest.mark.parametrize("chosen", [[4], [0, 11], [1, 2, 9], [3, 5, 6, 8]])
-@pytest.mark.parametrize("reduce", ["sum", "mean"])
-def test_where_no_window_lies_there_is_0(chosen: list[int], reduce: str) -> None:
-    window, size = 4, (26, 13)
-    every = grid(*size, window, 4)  # 7 rows of 4 that do not overlap, but for the last of each
-    positions = [every[number] for number in chosen]
-    logits = torch.arange(1.0, len(chosen) + 1).view(-1, 1, 1, 1)
-    total, count = np.zeros(size), np.zeros(size)
-    for (top, left), value in zip(positions, range(1, len(chosen) + 1), strict=True):
-        total[top : top + window, left : left + window] += value
-        count[top : top + window, left : left + window] += 1
-    expected = total / np.maximum(count, 1) if reduce == "mean" else total
-    parts = list(strips(logits.split(1), positions, size, window, reduce))  # type: ignore[arg-type]
-    np.testing.assert_allclose(torch.cat(parts, dim=1)[0], expected, atol=1e-6)
-    assert all(part.shape[2] == size[1] for part in parts)
+@pytest.mark.parametrize("mode", MODES)
+def test_windows_cover_the_fitted_image_and_are_cut_from_it(mode: str) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (131, 75, 3), np.uint8)
+    made = plan((131, 75), mode=mode)
+    fitted = made.fit(image)
+    assert fitted.shape[:2] == made.fitted
+    np.testing.assert_array_equal(fitted[:131, :75], image)
+    covered = np.zeros(made.fitted, bool)
+    for top, left in made.positions:
+        window = np.asarray(made.cut(fitted, (top, left)))
+        assert window.shape[:2] == made.window
+        assert made.window[0] % 14 == made.window[1] % 14 == 0
+        np.testing.assert_array_equal(window[0, 0], fitted[top, left])
+        covered[top : top + made.window[0], left : left + made.window[1]] = True
+    assert covered.all()
 
 
 def test_hand_counted_sum_and_mean_of_constant_windows() -> None:
     # Two windows of 4 pixels, at 0 and 2: the columns 2 and 3 lie under both.
     logits = torch.tensor([1.0, 10.0]).view(2, 1, 1, 1)
-    summed = accumulate(logits, [(0, 0), (0, 2)], (4, 6), 4, "sum")
-    mean = accumulate(logits, [(0, 0), (0, 2)], (4, 6), 4, "mean")
+    summed, mean = (
+        assemble(make_plan((4, 6), window=4, stride=2, patch=4, reduce=reduce), [logits])
+        for reduce in ("sum", "mean")
+    )
     assert summed[0, 0].tolist() == [1, 1, 11, 11, 10, 10]
     assert mean[0, 3].tolist() == [1, 1, 5.5, 5.5, 10, 10]
 
 
 def test_half_precision_logits_are_added_in_single_precision() -> None:
     logits = torch.full((3, 1, 1, 1), 0.1, dtype=torch.float16)
-    total = accumulate(logits, [(0, 0)] * 3, (2, 2), 2)
+    total = assemble(make_plan((2, 4), window=2, stride=1, patch=2), [logits])
     assert total.dtype == torch.float32
-    assert total[0, 0, 0].item() == pytest.approx(3 * logits[0].item(), abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("length", "window", "stride", "says"),
-    [(10, 8, 9, "stride is 9"), (10, 8, 0, "stride is 0"), (7, 8, 4, "has 7 pixels")],
-)
-def test_windows_that_would_leave_gaps_are_refused(
-    length: int, window: int, stride: int, says: str
-) -> None:
-    with pytest.raises(InputError, match=says):
-        origins(length, window, stride)
-
-
-def test_an_unknown_reduction_is_refused() -> None:
-    with pytest.raises(InputError, match="max"):
-        accumulate(torch.zeros(1, 1, 1, 1), [(0, 0)], (2, 2), 2, "max")  # type: ignore[arg-type]
+    assert total[0, 0].tolist() == pytest.approx([0.1, 0.2, 0.2, 0.1], abs=1e-4)
+    assert total[0, 0, 1].item() == 2 * logits[0].float().item()

@@ -82,9 +82,9 @@ def test_every_mode_maps_every_picture_of_several_windows(
     pictures = list(cost.large_pictures(edited, count=2))
     rows = cost.mode_rows(backbone, heads, pictures, ["exact", "tiles"])
     assert rows["method"].tolist() == ["exact", "tiles"] * 2
-    # Every 28 pixels: 0 to 84 down, 0 to 112 and 124 across. Side by side, of 10 x 12
-    # patches, windows of 4: at 0, 4 and 6 down, at 0, 4 and 8 across.
-    assert rows["passes"].tolist() == [4 * 6, 3 * 3] * 2
+    # Every 28 pixels: 0 to 84 down, 0 to 112 and 124 across. Side by side: at 0, 56 and 84 down, at
+    # 0, 56, 112 and 124 across.
+    assert rows["passes"].tolist() == [4 * 6, 3 * 4] * 2
     assert rows["tokens"].tolist() == [16 * passes for passes in rows["passes"]]
     assert rows["iou"].between(0, 1).all()
 
