@@ -15,11 +15,11 @@ from dinolizer.data.manifest import read_pair
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.localizer import Localizer
 from dinolizer.study.dataset import some_rows
-from dinolizer.study.evaluation import benchmark_table, edited_truth
+from dinolizer.study.evaluation import edited_truth
 from dinolizer.study.heads import localizers
 from dinolizer.study.metrics import score_image
 from dinolizer.study.plots import canvas, line_look
-from dinolizer.study.statistics import compare
+from dinolizer.study.statistics import macro_table
 
 EXACT = "exact"
 LARGE = 1024
@@ -132,12 +132,11 @@ def mode_rows(
     by_mode = {mode: localizers(backbone, heads, mode) for mode in modes}
     rows = []
     for group, image, truth in pictures:
-        about = {"image": group, "group": group, "family": "edited", "kind": "edited", "seen": True}
         for mode, by_group in by_mode.items():
             result = by_group[group](image)
             scores = score_image(result.probability, result.threshold, truth, ranking=False)
             spent = {name: getattr(result, name) for name in ("passes", "tokens", "seconds")}
-            rows.append({"method": mode, **about, **scores, **spent})
+            rows.append({"method": mode, "group": group, **scores, **spent})
     return pd.DataFrame(rows)
 
 
@@ -147,29 +146,22 @@ def mode_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row for each mode, of `mode_rows`: ``mode, n_images``, mean ``passes`` and ``tokens``,
-        ``tokens_ratio`` (to the exact mode's), ``iou`` and ``iou_change``, both with ``_low`` and
-        ``_high``.
+        As `macro_table`, a row for each ``method`` of `mode_rows`; and means of ``passes`` and
+        ``tokens``, and ``tokens_ratio``, to the exact mode's.
     """
-    scores = benchmark_table(rows, seed).drop_duplicates("method").set_index("method")
-    spent = rows.groupby("method", sort=False)[["passes", "tokens"]].mean()
-    table = scores[["n_images"]].join(spent)
-    table["tokens_ratio"] = table["tokens"] / float(table["tokens"][EXACT])
-    table = table.join(scores[["iou", "iou_low", "iou_high"]])
-    for mode in table.index:
-        change = compare(rows, mode, [EXACT], by=["kind"], seed=seed).iloc[0]
-        for name, value in (("", "difference"), ("_low", "low"), ("_high", "high")):
-            table.loc[mode, f"iou_change{name}"] = float(change[value])
-    return table.rename_axis("mode").reset_index()
+    table = macro_table(rows, ["method"], "iou", {"method": EXACT}, seed=seed)
+    spent = rows.groupby("method")[["passes", "tokens"]].mean()
+    spent["tokens_ratio"] = spent["tokens"] / float(spent["tokens"][EXACT])
+    return table.merge(spent, on="method")
 
 
 def modes_text(table: pd.DataFrame) -> str:
     """The rows of `mode_table`, the exact mode's apart, in words."""
     return "; ".join(
-        f"{mode['mode']} takes {mode['tokens_ratio']:.0%} of the patch tokens of {EXACT} and "
+        f"{mode['method']} takes {mode['tokens_ratio']:.0%} of the patch tokens of {EXACT} and "
         f"changes the IoU by {mode['iou_change']:+.3f} ({mode['iou_change_low']:+.3f} to "
         f"{mode['iou_change_high']:+.3f})"
-        for mode in table[table["mode"] != EXACT].to_dict("records")
+        for mode in table[table["method"] != EXACT].to_dict("records")
     )
 
 
