@@ -52,7 +52,14 @@ NOTEBOOKS = {
             "05-training",
             "05-verdict",
         ],
-        "figures": ["05-pictures", "05-similarity", "05-tokens", "05-training"],
+        "figures": [
+            "05-correlation",
+            "05-linear-probe",
+            "05-pictures",
+            "05-sensitivity",
+            "05-similarity",
+            "05-training",
+        ],
         "prepared": True,
     },
     "06-mask-size": {
@@ -70,7 +77,7 @@ NOTEBOOKS = {
             "07-marked",
             "07-verdict",
         ],
-        "figures": ["07-calibration", "07-confusion", "07-examples", "07-labels"],
+        "figures": ["07-calibration", "07-confusion", "07-examples", "07-labels", "07-marked"],
         "prepared": True,
     },
     "08-backbone": {

@@ -16,9 +16,9 @@ from dinolizer.model.backbones import Backbone
 from dinolizer.model.localizer import Localizer
 from dinolizer.study.dataset import some_rows
 from dinolizer.study.evaluation import edited_truth
+from dinolizer.study.figures import curves
 from dinolizer.study.heads import localizers
 from dinolizer.study.metrics import score_image
-from dinolizer.study.plots import canvas, line_look
 from dinolizer.study.statistics import macro_table
 
 EXACT = "exact"
@@ -75,15 +75,10 @@ def seconds_per_megapixel(points: pd.DataFrame) -> float:
 
 def time_curve(points: pd.DataFrame, note: str) -> Figure:
     """Draw a table of `seconds_by_size`: the map's time, and the backbone's, against pixels."""
-    figure, axes = canvas(2.9, note)
-    for number, (column, label) in enumerate(
-        {"seconds": "the whole map", "backbone_seconds": "the backbone alone"}.items()
-    ):
-        axes.plot(points["megapixels"], points[column], label=label, **line_look(number))
-    axes.set(xlabel="size of the picture [megapixels]", ylabel="time [s]")
-    axes.set(xlim=(0, None), ylim=(0, None))
-    axes.legend(loc="upper left")
-    return figure
+    names = {"seconds": "the whole map", "backbone_seconds": "the backbone alone"}
+    times = points.rename(columns=names).melt("megapixels", list(names.values()), "what", "time")
+    tables = {"size of the picture [megapixels]": times}
+    return curves(tables, "megapixels", "time", "what", note, label="time [s]")
 
 
 def large_pictures(

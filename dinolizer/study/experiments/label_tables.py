@@ -22,6 +22,15 @@ def over_seeds(rows: pd.DataFrame, reduce: str = "sum") -> pd.DataFrame:
     return kept.groupby(about, sort=False).mean().reset_index()
 
 
+def starred(table: pd.DataFrame) -> list[str]:
+    """What the lines of a table are of; an asterisk marks generators that no training has met."""
+    names = {"real": "photograph", "reencoded": "re-encoded"}
+    return [
+        names.get(kind, kind) + ("" if seen else "*")
+        for kind, seen in zip(table["kind"], table["seen"], strict=True)
+    ]
+
+
 def localization(rows: pd.DataFrame) -> pd.DataFrame:
     """IoU of the edit by policy, kind and whether the generator was trained on, and over all.
 
@@ -59,8 +68,8 @@ def marked_shares(rows: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    Columns ``method, kind, seen, pixels`` (of `CLASS_NAMES`), ``n_images, share, low, high``. Of
-    inpainted pixels it is the recall, of all others the false-positive rate.
+    Columns ``method, kind, seen, pixels`` (of `CLASS_NAMES`), ``n_images, share, share_low,
+    share_high``. Of inpainted pixels it is the recall, of all others the false-positive rate.
     """
     mean = over_seeds(rows)
     columns = {name: f"marked {name}" for name in CLASS_NAMES}
@@ -116,8 +125,8 @@ def confusion(rows: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    Columns ``seen, truth, called, n_images, share, low, high``: mean over the images that have
-    pixels of the true class; the shares of one of them add up to 1.
+    Columns ``seen, truth, called, n_images, share, share_low, share_high``: mean over the images
+    that have pixels of the true class; the shares of one of them add up to 1.
     """
     mean = over_seeds(rows[rows["method"] == THREE])
     return pd.DataFrame(
@@ -164,4 +173,5 @@ def calibration(measured: Measured) -> pd.DataFrame:
 def _share(part: pd.DataFrame, column: str) -> dict[str, float]:
     known = part[part[column].notna()]
     low, high = bootstrap_interval(known[column], known["group"])
-    return {"n_images": len(known), "share": known[column].mean(), "low": low, "high": high}
+    mean = known[column].mean()
+    return {"n_images": len(known), "share": mean, "share_low": low, "share_high": high}

@@ -6,6 +6,7 @@ over photographs (see `dinolizer.study.statistics.bootstrap_means`).
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -152,6 +153,23 @@ def cka_table(
         lines.append((*first, *second, value, *ends))
     columns = ["first", "first_layer", "second", "second_layer", "cka", "low", "high"]
     return pd.DataFrame(lines, columns=columns)
+
+
+def similarity_panels(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Both halves of every square of a `cka_table`, by the names of its two backbones: ``layer``
+    (of the first), ``other layer`` and ``cka``."""
+    sides = ["first", "first_layer", "second", "second_layer"]
+    swapped = table.rename(columns=dict(zip(sides, sides[2:] + sides[:2], strict=True)))
+    both = pd.concat([table, swapped]).drop_duplicates(sides).sort_values(sides[1::2])
+    both = both.rename(columns={"first_layer": "layer", "second_layer": "other layer"})
+    names = list(dict.fromkeys([*table["first"], *table["second"]]))
+    pairs = [(name, name) for name in names] + list(combinations(names, 2))
+    return {
+        f"{one}\nand {other}": both.loc[
+            (both["first"] == one) & (both["second"] == other), ["layer", "other layer", "cka"]
+        ]
+        for one, other in pairs
+    }
 
 
 def autocorrelation(

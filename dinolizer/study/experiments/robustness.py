@@ -3,6 +3,7 @@
 A case is a sequence of steps, applied in that order; without any, the image as it was.
 """
 
+import numpy as np
 import pandas as pd
 
 from dinolizer.data.degradations import DEGRADATIONS, Step
@@ -35,6 +36,8 @@ CLAIMED: dict[str, Case] = {
     "double-jpeg": (("jpeg", 80), ("jpeg", 90)),
 }
 """Where the paper's claims of robustness are decided: moderate levels, a choice of ours."""
+UNDEGRADED = {"jpeg": np.inf, "webp": np.inf, "noise": 0, "blur": 1, "resize": 1, "rescale": 1}
+"""Where the images as they were stand among the levels."""
 KEPT = 0.8
 """Share of the IoU that must be left there for a claim to be supported, a choice of ours."""
 
@@ -55,6 +58,46 @@ def rows_of(rows: pd.DataFrame, case: Case) -> pd.DataFrame:
     for name, value in step_columns(case).items():
         chosen = chosen[chosen[name].isna() if value != value else chosen[name] == value]
     return chosen
+
+
+def single_curves(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Lines of a robustness table by single degradation, named by its label.
+
+    In each the images as they were are the level ``none``; levels are text, in ascending order.
+    """
+    single = table[table["before"] == "none"]
+    return {
+        curve.label: _levels(single[single["degradation"].isin([name, "none"])], name, "none")
+        for name, curve in DEGRADATIONS.items()
+        if (single["degradation"] == name).any()
+    }
+
+
+def chain_curves(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Lines of a robustness table by the step before JPEG, as `single_curves`.
+
+    The first step alone is the level ``no JPEG``; JPEG alone is one more method.
+    """
+    alone = table["before"] == "none"
+    steps = table["degradation"] + table["level"].map(" {:g}".format)
+    method = table["method"].iloc[0]
+    jpeg = table[alone & (table["method"] == method) & table["degradation"].isin(["jpeg", "none"])]
+    found = {}
+    for first, chain in table[~alone].groupby("before", sort=False):
+        end = table[alone & (steps == first)].assign(level=np.nan)
+        same = jpeg[jpeg["level"].isna() | jpeg["level"].isin(chain["level"])]
+        lines = pd.concat([chain, end, same.assign(method=f"{method}, JPEG alone")])
+        found[f"JPEG quality after {first}"] = _levels(lines, "jpeg", "no JPEG")
+    return found
+
+
+def _levels(lines: pd.DataFrame, name: str, undegraded: str) -> pd.DataFrame:
+    ordered = lines.assign(at=lines["level"].fillna(UNDEGRADED[name])).sort_values(
+        "at", kind="stable"
+    )
+    return ordered.assign(
+        level=ordered["level"].map("{:g}".format, na_action="ignore").fillna(undegraded)
+    )
 
 
 def share_kept(
