@@ -37,7 +37,7 @@ def test_map_and_backbone_are_timed_on_the_same_number_of_windows(
     assert points["backbone_share"].tolist() == [0.75, 0.75]
     assert cost.seconds_per_megapixel(points) == pytest.approx((8 - 2) / (0.012544 - 0.003136))
     lines = cost.time_curve(points, "").axes[0].lines
-    assert [line.get_ydata().tolist() for line in lines] == [[2, 8], [1.5, 6]]
+    assert [list(line.get_ydata()) for line in lines[:2]] == [[2, 8], [1.5, 6]]
 
 
 def test_a_run_is_repeated_for_the_time_asked() -> None:
