@@ -1,4 +1,4 @@
-"""The B-Free checkpoint: fetched, converted once to safetensors, and checked at every load.
+"""The B-Free checkpoint: fetched, and converted once to safetensors.
 
 What is known of it was read in its authors' public repository (grip-unina/B-Free) and in public
 code that uses it. The archive holds ``BFREE_dino2reg4/config.yaml`` and ``model_epoch_best.pth``, a
@@ -8,27 +8,22 @@ begin with ``patch_embed.`` and the others. Neither group carries a prefix of th
 together are the state dict of one timm model at 504 pixels with one logit, > 0 meaning generated.
 """
 
-import json
-import pickle
 import tempfile
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pooch
 import torch
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
 
 from dinolizer.data.fetch import download, extract
 from dinolizer.errors import InputError
 from dinolizer.model.specs import BACKBONES, build
-from dinolizer.model.weights import check_fit
-from dinolizer.paths import atomic, weights_dir
+from dinolizer.model.weights import check_fit, checked_weights, read_checkpoint, save_converted
+from dinolizer.paths import weights_dir
 
+NAME = "bfree"
 URL = "https://www.grip.unina.it/download/prog/B-Free/weights/BFREE_dino2reg4.zip"
 MD5 = "f3f53fa647848b16cf81c913f148a198"
 """Of the archive, as its authors publish it; they publish no SHA-256."""
@@ -43,11 +38,6 @@ CONFIGURATION = {
 """What the configuration says of the model, where it says it."""
 
 
-def weights_path() -> Path:
-    """Where the converted weights are, once they are fetched; their record is the JSON beside."""
-    return weights_dir() / "bfree.safetensors"
-
-
 def fetch(file: Path | None = None) -> Path:
     """Bring the B-Free weights into the user's cache, converted to safetensors.
 
@@ -60,7 +50,7 @@ def fetch(file: Path | None = None) -> Path:
     Returns
     -------
     Path
-        `weights_path`.
+        `dinolizer.model.weights.fetched_path`.
 
     Raises
     ------
@@ -70,23 +60,23 @@ def fetch(file: Path | None = None) -> Path:
     """
     if file is None:
         with suppress(InputError):
-            return checked_weights()
+            return checked_weights(NAME)
+    elif not file.is_file():
+        raise InputError(
+            f"There is no file {file}; give B-Free's archive {Path(URL).name}, or {CHECKPOINT} "
+            "out of it."
+        )
     folder = weights_dir()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if file is not None and not file.is_file():
-            raise InputError(
-                f"There is no file {file}; give B-Free's archive {Path(URL).name}, or {CHECKPOINT} "
-                "out of it."
-            )
         if file is not None and file.suffix.lower() != ".zip":
             return _convert(file, {"source": file.name})
         archive = file or folder / Path(URL).name
         if file is None:
             download(URL, archive, f"md5:{MD5}")
-        elif (found := pooch.file_hash(str(file), "md5")) != MD5:
+        elif (md5 := pooch.file_hash(str(file), "md5")) != MD5:
             raise InputError(
-                f"The archive {file} has the MD5 {found}, but the published one has {MD5}; "
+                f"The archive {file} has the MD5 {md5}, but the published one has {MD5}; "
                 "download it again."
             )
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
@@ -103,32 +93,12 @@ def fetch(file: Path | None = None) -> Path:
         ) from None
 
 
-def checked_weights() -> Path:
-    """Path of the converted weights, after their SHA-256 was compared with the recorded one.
-
-    Raises
-    ------
-    InputError
-        If they are missing, or not what was converted.
-    """
-    path = weights_path()
-    if not path.is_file():
-        raise InputError(
-            f"The weights of 'bfree' are not here ({path}); run 'dinolizer fetch bfree' to "
-            "download them (nonprofit use only), or 'dinolizer fetch bfree --from-file FILE' "
-            "where you have them."
-        )
-    try:
-        expected = json.loads(path.with_suffix(".json").read_text())["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        expected = "not recorded"
-    found = pooch.file_hash(str(path), "sha256")
-    if found != expected:
-        raise InputError(
-            f"The SHA-256 of the weights {path} is {found[:12]}, but that of the conversion is "
-            f"{expected[:12]}: they are damaged or were changed; run 'dinolizer fetch bfree' again."
-        )
-    return path
+def _convert(checkpoint: Path, record: dict[str, str]) -> Path:
+    spec = BACKBONES[NAME]
+    state = read_checkpoint(checkpoint, "model", f"B-Free's own {CHECKPOINT}")
+    with torch.device("meta"):  # names and shapes only
+        check_fit(build(spec), state, checkpoint, NAME)
+    return save_converted(spec, state, checkpoint, record)
 
 
 def _check_config(path: Path) -> None:
@@ -148,53 +118,3 @@ def _check_config(path: Path) -> None:
                 f"{CONFIG} in B-Free's archive says {key}: {config[key]!r}, but {expected!r} is "
                 "expected; give the published archive."
             )
-
-
-def _convert(checkpoint: Path, record: dict[str, Any]) -> Path:
-    """Write a checkpoint's tensors as safetensors with a record of where they come from."""
-    state = _read_checkpoint(checkpoint)
-    spec = BACKBONES["bfree"]
-    with torch.device("meta"):  # names and shapes only
-        check_fit(build(spec), state, checkpoint, spec.name)
-    path = weights_path()
-    with atomic(path) as draft:
-        # Each tensor gets memory of its own, whatever the pickle shared: safetensors needs that.
-        plain = torch.contiguous_format
-        save_file({k: v.float().clone(memory_format=plain) for k, v in state.items()}, draft)
-        sha256 = pooch.file_hash(str(draft), "sha256")
-    record |= {
-        "sha256": sha256,
-        "checkpoint_sha256": pooch.file_hash(str(checkpoint), "sha256"),
-        "licence": spec.licence,
-        "citation": spec.citation,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    with atomic(path.with_suffix(".json")) as draft:
-        draft.write_text(json.dumps(record, indent=2) + "\n")
-    return path
-
-
-def _read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Read the state dict of a checkpoint; nothing but tensors is ever unpickled."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise InputError(
-            f"The checkpoint {path} holds more than tensors, perhaps code, or is damaged; it was "
-            f"not run: give B-Free's own {CHECKPOINT}."
-        ) from None
-    except Exception as error:  # what a damaged file does to the reader is open
-        raise InputError(
-            f"The checkpoint {path} cannot be read ({type(error).__name__}), but a whole file that "
-            f"torch.save wrote is expected; give B-Free's own {CHECKPOINT}."
-        ) from None
-    state = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, Tensor) and tensor.layout == torch.strided
-        for name, tensor in state.items()
-    ):
-        raise InputError(
-            f"The checkpoint {path} has no state dict under the key 'model', as B-Free's has; give "
-            f"B-Free's own {CHECKPOINT}."
-        )
-    return state

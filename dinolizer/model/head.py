@@ -18,6 +18,7 @@ from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.lora import Lora, merged
 from dinolizer.model.specs import Small
+from dinolizer.model.weights import check_finite
 from dinolizer.model.windows import REDUCTIONS, Reduce
 from dinolizer.paths import atomic
 
@@ -162,6 +163,7 @@ def load_head(path: Path, backbone: Backbone) -> tuple[Backbone, nn.Conv2d, Head
             "file, as dinolizer.model.head.save_head writes it."
         ) from None
     card = _card(metadata, path)
+    check_finite(tensors, path)
     if (card.backbone, card.backbone_hash) != (backbone.spec.name, backbone.hash):
         raise InputError(
             f"The head {path} was trained on {card.backbone!r} (weights "

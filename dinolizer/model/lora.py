@@ -1,18 +1,14 @@
 """Low-rank adapters (LoRA) inside a backbone: added, taken out as tensors, merged."""
 
 import copy
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone
-
-# peft takes seconds to import, and most heads have no adapter: it is imported where it is used.
-if TYPE_CHECKING:
-    from peft import LoraConfig
 
 ATTENTION = r".*\.attn\.(qkv|proj)"
 """The attention projections by their names in timm: input (queries, keys, values) and output."""
@@ -39,34 +35,29 @@ class Lora:
 def adapted(backbone: Backbone, lora: Lora, seed: int = 0) -> Backbone:
     """Copy a backbone and put a trainable adapter inside, which at first changes nothing.
 
-    Only the adapter has gradients: ``rank * (in + out)`` parameters for each layer. ``hash`` stays
-    that of the weights it was put on.
-
-    Parameters
-    ----------
-    backbone
-        Stays as it is.
-    lora
-        Settings.
-    seed
-        Of the random half (A) of the adapter; the other (B) is zero.
+    Only the adapter has gradients: ``rank * (in + out)`` parameters for each layer. Its random half
+    (A) is drawn by the seed, the other (B) is zero. ``hash`` stays that of the weights it was put
+    on.
     """
-    from peft import LoraModel
+    from peft import LoraConfig, LoraModel  # here: it takes seconds, and only training needs it
 
     twin = copy.deepcopy(backbone)
+    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=lora.targets)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        LoraModel(twin.model, _config(lora), "default")  # in place
+        LoraModel(twin.model, config, "default")  # in place
     return twin.eval()
 
 
 def adapter_tensors(backbone: Backbone) -> dict[str, Tensor]:
-    """Tensors of the adapter inside a backbone, by name; on its device."""
+    """Tensors of the adapter inside a backbone: ``<layer>.lora_A.weight`` ``(rank, in)`` and
+    ``<layer>.lora_B.weight`` ``(out, rank)``, on its device."""
     from peft import get_peft_model_state_dict
 
     return dict(get_peft_model_state_dict(backbone.model))
 
 
+@torch.no_grad()
 def merged(backbone: Backbone, lora: Lora, tensors: dict[str, Tensor]) -> Backbone:
     """Copy a backbone and add an adapter to its weights: the same tokens at no further cost.
 
@@ -87,23 +78,23 @@ def merged(backbone: Backbone, lora: Lora, tensors: dict[str, Tensor]) -> Backbo
     InputError
         If the tensors are not those of such an adapter of this backbone.
     """
-    from peft import LoraModel, get_peft_model_state_dict, set_peft_model_state_dict
-
     twin = copy.deepcopy(backbone.model)
-    tuner = LoraModel(twin, _config(lora), "default")
-    expected = {name: value.shape for name, value in get_peft_model_state_dict(twin).items()}
-    if {name: tensor.shape for name, tensor in tensors.items()} != expected:
+    layers = {
+        name: layer
+        for name, layer in twin.named_modules()
+        if isinstance(layer, nn.Linear) and re.fullmatch(lora.targets, name)
+    }
+    expected = {}
+    for name, layer in layers.items():
+        expected[f"{name}.lora_A.weight"] = (lora.rank, layer.in_features)
+        expected[f"{name}.lora_B.weight"] = (layer.out_features, lora.rank)
+    if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != expected:
         raise InputError(
             f"The adapter does not fit the backbone {backbone.spec.name!r}: {len(expected)} "
             f"tensors of rank {lora.rank} are expected and {len(tensors)} were found, or their "
             "shapes differ; train it again."
         )
-    set_peft_model_state_dict(twin, tensors)
-    tuner.merge_and_unload()  # in place
+    for name, layer in layers.items():
+        a, b = (tensors[f"{name}.lora_{half}.weight"].to(layer.weight) for half in "AB")
+        layer.weight += lora.alpha / lora.rank * (b @ a)
     return Backbone(backbone.spec, twin).to(backbone.device)
-
-
-def _config(lora: Lora) -> "LoraConfig":
-    from peft import LoraConfig
-
-    return LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=lora.targets)

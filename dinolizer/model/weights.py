@@ -1,41 +1,52 @@
-"""Weights files: found on the hub or named by the user, read and fitted strictly into a model."""
+"""Weights files: of the hub, converted from a fetched checkpoint or named by the user; all are read
+and fitted strictly."""
 
 import hashlib
+import json
+import pickle
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pooch
+import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from timm.models import eva, vision_transformer
 from torch import Tensor, nn
 
 from dinolizer.errors import InputError
-from dinolizer.model.specs import Transformer
+from dinolizer.model.specs import BackboneSpec, Transformer
+from dinolizer.paths import ASSETS, atomic, weights_dir
 
 HUB_FILE = "model.safetensors"
 PATCH_WEIGHT = "patch_embed.proj.weight"
 
 
-def hub_file(repository: str, name: str) -> Path:
-    """Get the weights file of a hub repository, from the hub's own cache or the network.
-
-    Cache and network are huggingface_hub's: ``HF_HOME``, ``HF_HUB_OFFLINE`` and so on hold.
-
-    Parameters
-    ----------
-    repository
-        For example ``timm/vit_base_patch14_reg4_dinov2.lvd142m``.
-    name
-        Of the model, for the message.
+def weights_file(spec: BackboneSpec) -> Path | None:
+    """The file that a spec's ``weights`` names, downloaded or checked; None for random weights.
 
     Raises
     ------
     InputError
-        If it is neither in the cache nor can be downloaded.
+        Where it is not here and cannot be had, or is not what was converted.
     """
+    source, _, rest = (spec.weights or "").partition(":")
+    match source:
+        case "package":
+            return ASSETS / rest
+        case "hub":
+            return _hub_file(rest, spec.name)
+        case "fetch":
+            return checked_weights(rest)
+    return None
+
+
+def _hub_file(repository: str, name: str) -> Path:
+    """From the hub's own cache or the network, as ``HF_HOME``, ``HF_HUB_OFFLINE`` and so on say."""
     try:
         # The cache first: asking the hub whether it has newer ones takes half a minute offline.
         with suppress(LocalEntryNotFoundError):
@@ -45,8 +56,108 @@ def hub_file(repository: str, name: str) -> Path:
         raise InputError(
             f"The weights of {name!r} ({HUB_FILE} of {repository}) are neither in the hub's cache "
             f"nor could they be downloaded ({type(error).__name__}); connect to the network once, "
-            "let HF_HOME name a cache that holds them, or give the file with --weights FILE."
+            "let HF_HOME name a cache that holds them, or name the file itself as the weights."
         ) from None
+
+
+def fetched_path(name: str) -> Path:
+    """Where the weights that ``dinolizer fetch NAME`` converts are; their record is the JSON
+    beside."""
+    return weights_dir() / f"{name}.safetensors"
+
+
+def checked_weights(name: str) -> Path:
+    """Path of converted weights, after their SHA-256 was compared with the recorded one.
+
+    Raises
+    ------
+    InputError
+        If they are missing, or not what was converted.
+    """
+    path = fetched_path(name)
+    if not path.is_file():
+        raise InputError(
+            f"The weights of {name!r} are not here ({path}); run 'dinolizer fetch {name}' to "
+            "download them."
+        )
+    try:
+        expected = json.loads(path.with_suffix(".json").read_text())["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        expected = "not recorded"
+    sha256 = pooch.file_hash(str(path), "sha256")
+    if sha256 != expected:
+        raise InputError(
+            f"The SHA-256 of the weights {path} is {sha256[:12]}, but that of the conversion is "
+            f"{expected[:12]}: they are damaged or were changed; run 'dinolizer fetch {name}' "
+            "again."
+        )
+    return path
+
+
+def save_converted(
+    spec: BackboneSpec, state: Mapping[str, Tensor], checkpoint: Path, record: Mapping[str, str]
+) -> Path:
+    """Write a checkpoint's tensors to `fetched_path` in float32, with a record of their source.
+
+    Parameters
+    ----------
+    state
+        Has exactly the names and shapes of the spec's model.
+    checkpoint
+        The file that they were read from.
+    record
+        What is known of it; hashes, licence, citation and date are added.
+    """
+    path = fetched_path(spec.name)
+    with atomic(path) as draft:
+        # Each tensor gets memory of its own, whatever the pickle shared: safetensors needs that.
+        plain = torch.contiguous_format
+        save_file({k: v.float().clone(memory_format=plain) for k, v in state.items()}, draft)
+        sha256 = pooch.file_hash(str(draft), "sha256")
+    whole = dict(record) | {
+        "sha256": sha256,
+        "checkpoint_sha256": pooch.file_hash(str(checkpoint), "sha256"),
+        "licence": spec.licence,
+        "citation": spec.citation,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    with atomic(path.with_suffix(".json")) as draft:
+        draft.write_text(json.dumps(whole, indent=2) + "\n")
+    return path
+
+
+def read_checkpoint(path: Path, key: str, wanted: str) -> dict[str, Tensor]:
+    """Read the state dict under a key of a file of ``torch.save``; only tensors are unpickled.
+
+    ``wanted`` says for the message which file is to be given.
+
+    Raises
+    ------
+    InputError
+        For a file that is damaged, holds anything but tensors, or has no state dict there.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"The checkpoint {path} holds more than tensors, perhaps code, or is damaged; it was "
+            f"not run: give {wanted}."
+        ) from None
+    except Exception as error:  # what a damaged file does to the reader is open
+        raise InputError(
+            f"The checkpoint {path} cannot be read ({type(error).__name__}), but a whole file that "
+            f"torch.save wrote is expected; give {wanted}."
+        ) from None
+    state = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) and tensor.layout == torch.strided
+        for name, tensor in state.items()
+    ):
+        raise InputError(
+            f"The checkpoint {path} has no state dict under the key {key!r}, as the published one "
+            f"has; give {wanted}."
+        )
+    return state
 
 
 def read_weights(path: Path, name: str) -> dict[str, Tensor]:
@@ -90,7 +201,7 @@ def fit_weights(model: Transformer, state: Mapping[str, Tensor], path: Path, nam
 
 
 def check_fit(model: nn.Module, state: Mapping[str, Tensor], path: Path, name: str) -> None:
-    """Check that a state dict has exactly a model's names and shapes.
+    """Check that a state dict has exactly a model's names and shapes, and only finite values.
 
     Raises
     ------
@@ -103,16 +214,33 @@ def check_fit(model: nn.Module, state: Mapping[str, Tensor], path: Path, name: s
             f"The weights {path} do not fit the model {name!r} ({difference}); give a file made "
             "for it."
         )
+    check_finite(state, path)
 
 
-def _difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
+def check_finite(state: Mapping[str, Tensor], path: Path) -> None:
+    """Check that tensors read from a file hold neither NaN nor infinity.
+
+    Raises
+    ------
+    InputError
+        With the first that does.
+    """
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise InputError(
+                f"The tensor {name} in {path} is not finite: it holds NaN or infinity; make or get "
+                "that file again."
+            )
+
+
+def _difference(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str | None:
     for name, tensor in expected.items():
-        if name not in found:
+        if name not in state:
             return f"{name} is missing"
-        shape, wanted = tuple(found[name].shape), tuple(tensor.shape)
+        shape, wanted = tuple(state[name].shape), tuple(tensor.shape)
         if shape != wanted:
             return f"{name} is {shape} and not {wanted}"
-    extra = next((name for name in found if name not in expected), None)
+    extra = next((name for name in state if name not in expected), None)
     return f"{extra} is not part of it" if extra else None
 
 

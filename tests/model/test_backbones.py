@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dinolizer.errors import InputError
+from dinolizer.model import pocket_vit
 from dinolizer.model.backbones import BACKBONES, Backbone, load_backbone, weights_hash
 from dinolizer.model.pocket_vit import ResidualStem
 from dinolizer.model.specs import build
@@ -121,6 +122,34 @@ def test_learned_positions_are_resampled_to_another_window(tmp_path: Path) -> No
     backbone.model.set_input_size(448)
     assert smaller.spec.window == 448
     assert torch.equal(smaller.model.pos_embed, backbone.model.pos_embed)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_one_sentence_with_the_tensor(
+    value: float, tmp_path: Path
+) -> None:
+    state = build(BACKBONES["untrained-pocket"]).state_dict()
+    state["norm.weight"][5] = value
+    save_file(state, tmp_path / "weights.safetensors")
+    with pytest.raises(InputError, match=r"tensor norm.weight in .*weights.safetensors is not fin"):
+        load_backbone("untrained-pocket", tmp_path / "weights.safetensors", "cpu")
+
+
+def test_the_fingerprint_is_of_what_the_code_makes_and_not_of_the_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = load_backbone("untrained-pocket", device="cpu")
+    threads = torch.get_num_threads()
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            assert load_backbone("untrained-pocket", device="cpu").fingerprint == first.fingerprint
+    finally:
+        torch.set_num_threads(threads)
+    monkeypatch.setattr(pocket_vit, "RESIDUAL_GAIN", 7.0)
+    changed = load_backbone("untrained-pocket", device="cpu")
+    assert changed.hash == first.hash
+    assert changed.fingerprint != first.fingerprint
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ from dinolizer.model import bfree
 from dinolizer.model.backbones import BACKBONES, Backbone, load_backbone
 from dinolizer.model.head import HeadCard, make_head, save_head
 from dinolizer.model.specs import build
+from dinolizer.model.weights import fetched_path
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +104,7 @@ def test_what_is_converted_gives_the_logit_of_the_original(
     before = file.read_bytes()
     result = run("fetch", "bfree", "--from-file", file)
     assert result.exit_code == 0, result.output
-    assert result.stdout.startswith(str(bfree.weights_path())) and "nonprofit" in result.stdout
+    assert result.stdout.startswith(str(fetched_path("bfree"))) and "nonprofit" in result.stdout
     backbone = load_backbone("bfree", device="cpu")
     batch = torch.rand(3, 3, 56, 56)
     with torch.no_grad():
@@ -148,7 +149,7 @@ def test_it_is_downloaded_once_and_again_only_where_it_is_damaged(
     assert sorted(trusted(cache)) == ["bfree.json", "bfree.safetensors"]
     assert run("fetch", "bfree").exit_code == 0
     assert len(asked) == 1
-    bfree.weights_path().write_bytes(b"damaged")
+    fetched_path("bfree").write_bytes(b"damaged")
     assert run("fetch", "bfree").exit_code == 0
     assert len(asked) == 2
     load_backbone("bfree", device="cpu")
@@ -171,6 +172,10 @@ CHECKPOINTS: dict[str, tuple[Callable[[VisionTransformer], object], str]] = {
     "other grid": (
         lambda _: {"model": bfree_state(build_small_bfree(70))},
         "pos_embed is (1, 25, 32) and not (1, 16, 32)",
+    ),
+    "not a number": (
+        lambda m: {"model": {**bfree_state(m), "head.bias": torch.tensor([torch.nan])}},
+        "tensor head.bias in",
     ),
     "part missing": (
         lambda m: {"model": {k: v for k, v in bfree_state(m).items() if k != "head.bias"}},
@@ -329,8 +334,8 @@ def test_localize_says_what_to_run(tmp_path: Path, model: VisionTransformer) -> 
     words = ("localize", tmp_path / "photo.png", "--model", "bfree", "--out", tmp_path / "out")
     refused(run(*words), "run 'dinolizer fetch bfree'")
     bfree.fetch(save_bfree(tmp_path / "model.pth", model))
-    refused(run(*words), "train one")
-    assert "--head FILE" in run(*words).stderr
+    refused(run(*words), "that was trained on it")
+    assert "--" not in run(*words).stderr
     assert not (tmp_path / "out").exists()
     backbone = load_backbone("bfree", device="cpu")
     card = HeadCard("bfree", backbone.hash, "pristine", 56, 28)

@@ -81,6 +81,14 @@ def test_tensors_that_belie_the_card_are_one_sentence(tmp_path: Path) -> None:
         load_head(path, small_backbone())
 
 
+def test_a_head_that_is_not_finite_is_one_sentence(tmp_path: Path) -> None:
+    path, head = tmp_path / "head.safetensors", make_head(32)
+    head.bias.data.fill_(torch.nan)
+    save_head(path, head, card())
+    with pytest.raises(InputError, match=r"tensor bias in .*head.safetensors is not finite"):
+        load_head(path, small_backbone())
+
+
 def test_a_damaged_card_is_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "head.safetensors"
     save_head(path, make_head(32), card())
