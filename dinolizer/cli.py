@@ -344,10 +344,11 @@ def evaluate(
     on, and any number of shards may run at the same time.
     """
     from dinolizer.bulk.listing import Shard
-    from dinolizer.study.jobs import evaluate as run
+    from dinolizer.study.jobs import compute_rows
 
     with _one_sentence():
-        run(profile, Shard.parse(shard))
+        part = Shard.parse(shard)
+        compute_rows(profile, part.number, part.count)
 
 
 @app.command()

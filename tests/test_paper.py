@@ -54,7 +54,7 @@ import os, signal, sys
 from pathlib import Path
 from dinolizer.cli import app
 if sys.argv[1:2] == ["evaluate"] and "1/2" in sys.argv and not Path("killed").exists():
-    from dinolizer.study.parts import Part
+    from dinolizer.study.jobs import Part
     compute, left = Part._compute, iter(range(3))
     def compute_or_die(part):
         if next(left, None) is None:

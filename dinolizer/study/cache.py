@@ -1,20 +1,61 @@
-"""Tables in the cache, named by all that they depend on, the code that makes them included."""
+"""Tables in the cache, named by all that they depend on.
 
-import ast
+A key holds weights, settings, pixels, the versions of the libraries, and of the code what it makes
+of a small fixed probe: a changed constant shows there, a changed docstring does not.
+"""
+
 import hashlib
 import io
 from collections.abc import Callable
-from functools import cache
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import ArrayLike
 
 from dinolizer.errors import unwritable
-from dinolizer.paths import PACKAGE, atomic, cache_dir
+from dinolizer.paths import atomic, cache_dir
+
+LIBRARIES = (
+    *("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn"),
+    *("opencv-python-headless", "pillow"),
+)
 
 
-def stored(kind: str, depends: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+def cache_key(**depends: object) -> str:
+    """Name of what depends on all of that, each by its text, and on the `LIBRARIES`."""
+    lines = [f"{name}: {value}" for name, value in sorted(depends.items())]
+    lines += [f"{library}: {version(library)}" for library in LIBRARIES]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+
+
+def probe_hash(*made: ArrayLike, decimals: int = 3) -> str:
+    """SHA-256 of what some code makes of a probe, rounded: machines differ in the last digits."""
+    digest = hashlib.sha256()
+    for values in made:
+        array = np.asarray(values, dtype=np.float64)
+        digest.update(f"{array.shape}".encode() + (array.round(decimals) + 0.0).tobytes())
+    return digest.hexdigest()
+
+
+def images_hash(manifest: pd.DataFrame) -> str:
+    """SHA-256 of a manifest's rows and of the files of its images and masks."""
+    paths = [Path(path) for path in (*manifest["image"], *manifest["mask"]) if path]
+    with ThreadPoolExecutor() as pool:
+        hashes = list(pool.map(file_hash, paths))
+    return hashlib.sha256("\n".join([manifest.to_csv(), *hashes]).encode()).hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cached(kind: str, key: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     """A table out of the cache; where it is not there, or damaged, it is computed and put there.
 
     Two processes that want the same one at the same time both compute it; each writes it whole.
@@ -23,10 +64,8 @@ def stored(kind: str, depends: str, compute: Callable[[], pd.DataFrame]) -> pd.D
     ----------
     kind
         Folder of the cache.
-    depends
-        All that the table depends on, in words.
-    compute
-        Makes it.
+    key
+        See `cache_key`.
 
     Returns
     -------
@@ -38,7 +77,7 @@ def stored(kind: str, depends: str, compute: Callable[[], pd.DataFrame]) -> pd.D
     InputError
         Where it cannot be written, as on a full disk.
     """
-    path = cache_dir() / kind / f"{hashlib.sha256(depends.encode()).hexdigest()[:32]}.parquet"
+    path = cache_dir() / kind / f"{key}.parquet"
     try:
         return _read(path)
     except (OSError, ValueError, pa.ArrowException):
@@ -54,23 +93,3 @@ def stored(kind: str, depends: str, compute: Callable[[], pd.DataFrame]) -> pd.D
 def _read(path: Path) -> pd.DataFrame:
     # At once: opened twice, as by its name, it may have become another process's in between.
     return pd.read_parquet(io.BytesIO(path.read_bytes()), page_checksum_verification=True)
-
-
-@cache
-def source_hash(module: str) -> str:
-    """SHA-256 of the source of a module and of all of this package that it imports, however deep.
-
-    So what is stored outlives a change of a plot, and not one of what it is computed by.
-    """
-    sources: dict[str, bytes] = {}
-    names = [module]
-    while names:
-        name = names.pop()
-        path = (PACKAGE.parent / name.replace(".", "/")).with_suffix(".py")
-        if name in sources or not path.is_file():
-            continue
-        sources[name] = path.read_bytes()
-        for node in ast.walk(ast.parse(sources[name])):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dinolizer"):
-                names += [f"{node.module}", *(f"{node.module}.{one.name}" for one in node.names)]
-    return hashlib.sha256(b"".join(sources[name] for name in sorted(sources))).hexdigest()

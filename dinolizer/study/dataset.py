@@ -1,6 +1,5 @@
 """The images of a study: those it is tested on, and those that heads are trained on."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from dinolizer.errors import InputError
 from dinolizer.paths import ROOT
 from dinolizer.pocket.dataset import build
 from dinolizer.pocket.photos import photo_paths
-from dinolizer.study.results import file_hash
+from dinolizer.study.cache import file_hash, images_hash
 
 
 @dataclass(frozen=True)
@@ -96,14 +95,6 @@ def load(
     )
     sources = {_name(ROOT / path): file_hash(ROOT / path) for path in (*train, *test)}
     return Dataset(_limited(tested, limit, seed), training, sources)
-
-
-def images_hash(manifest: pd.DataFrame) -> str:
-    """SHA-256 of the files of a manifest's images and masks, in the order of its rows."""
-    digest = hashlib.sha256()
-    for path in (*manifest["image"], *manifest["mask"]):
-        digest.update(file_hash(Path(path)).encode() if path else b"")
-    return digest.hexdigest()
 
 
 def images_to_degrade(

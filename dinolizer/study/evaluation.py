@@ -1,4 +1,4 @@
-"""From a manifest and a method to rows, one per image, and from rows to tables with intervals.
+"""From a manifest and methods to rows, one per image, and from rows to tables with intervals.
 
 Rows hold counts and scores of single images; every table is made from rows, so that a table can
 be made again, or cut another way, without running a method again.
@@ -6,6 +6,7 @@ be made again, or cut another way, without running a method again.
 
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,89 +16,132 @@ from numpy.typing import NDArray
 from dinolizer.data.degradations import Step, degrade, degrade_mask
 from dinolizer.data.manifest import AUTHENTIC_KINDS, read_pair, target
 from dinolizer.errors import InputError
+from dinolizer.study.cache import probe_hash
 from dinolizer.study.metrics import score_image
 from dinolizer.study.statistics import ALL_FAMILIES, macro_table
 
 Row = Mapping[Hashable, Any]
 Predict = Callable[[NDArray[np.uint8], Row], NDArray[np.floating]]
-"""Takes an image, uint8 (H, W, 3), and its row of the manifest; gives a map, float (H, W)."""
-Method = tuple[Predict, float | Mapping[str, float]]
-"""What gives the maps, and the threshold: one for all images, or one for each group."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """What gives maps: the localizer, a baseline or a peer; ``method(image, row)`` is a map.
+
+    Attributes
+    ----------
+    name
+        In the tables.
+    predict
+        From an image, uint8 ``(H, W, 3)``, and its row of the manifest to a map, float ``(H, W)``,
+        higher = more suspicious.
+    threshold
+        Over which a pixel is marked: one for all images, or one for each photograph.
+    key
+        All that the maps depend on, for a `dinolizer.study.cache.cache_key`.
+    """
+
+    name: str
+    predict: Predict
+    threshold: float | Mapping[str, float] = 0.5
+    key: str = ""
+
+    def __call__(self, image: NDArray[np.uint8], row: Row) -> NDArray[np.floating]:
+        return self.predict(image, row)
+
+    def threshold_of(self, row: Row) -> float:
+        """Threshold for the image of a row."""
+        if not isinstance(self.threshold, Mapping):
+            return self.threshold
+        if row["group"] not in self.threshold:
+            raise InputError(
+                f"There is no threshold for the photo {row['group']!r}, only for "
+                f"{', '.join(sorted(self.threshold))}; give one for each photo of the manifest."
+            )
+        return self.threshold[row["group"]]
 
 
 def evaluate(
-    method: str,
-    predict: Predict,
+    methods: Sequence[Method],
     manifest: pd.DataFrame,
-    threshold: float | Mapping[str, float],
     *,
     steps: Sequence[Step] = (),
     seed: int = 0,
     ranking: bool = True,
 ) -> pd.DataFrame:
-    """Run a method on every image of a manifest.
+    """Run methods on every image of a manifest; each image is read and degraded only once.
 
     Parameters
     ----------
-    method : its name in the tables.
-    predict : gives an image's map; in cross-fitting, by the head that never saw ``row["group"]``.
-    manifest : see `dinolizer.data.manifest`; the columns ``family`` (by default the generator),
-        ``seen`` (the family was trained on), ``grain`` (matched) and ``condition`` are used where
-        there are any. The number of an image, which with the seed decides its noise, is that of
-        its row in the index: a part of a manifest gives the rows that the whole does.
-    threshold : one for all images, or one for each group.
-    steps : degradations applied to each image first, in this order, see
+    manifest
+        See `dinolizer.data.manifest`; the columns ``family`` (by default the generator), ``seen``
+        (the family was trained on), ``grain`` (matched) and ``condition`` are used where there are
+        any. The number of an image, which with the seed decides its noise, is that of its row in
+        the index: a part of a manifest gives the rows that the whole does.
+    steps
+        Degradations applied to each image first, in this order, see
         `dinolizer.data.degradations.degrade`; `step_columns` names them in the rows.
-    seed : of the degradations.
-    ranking : see `score_image`.
+    ranking
+        See `dinolizer.study.metrics.score_image`.
 
     Returns
     -------
-    A row per image: where it comes from, the counts and scores of `score_image`, and the seconds
-    that ``predict`` took.
+    DataFrame
+        A row per image and method: where it comes from, the counts and scores of `score_image`, and
+        the seconds that the map took.
     """
-    methods: dict[str, Method] = {method: (predict, threshold)}
-    return evaluate_all(methods, manifest, steps=steps, seed=seed, ranking=ranking)
-
-
-def evaluate_all(
-    methods: Mapping[str, Method],
-    manifest: pd.DataFrame,
-    *,
-    steps: Sequence[Step] = (),
-    seed: int = 0,
-    ranking: bool = True,
-) -> pd.DataFrame:
-    """Run several methods, as `evaluate` does one; each image is read and degraded only once."""
     rows = []
     for number, row in zip(manifest.index, manifest.to_dict("records"), strict=True):
         image, mask = read_pair(row)
-        truth = edited_truth(mask, row)
-        for name, at in steps:
-            image = degrade(name, at, image, seed * 2**32 + number)
-            truth = degrade_mask(name, at, truth)
-        for method, (predict, threshold) in methods.items():
+        about = {
+            "image": row["image"],
+            "group": row["group"],
+            "family": row.get("family", row["generator"]),
+            "kind": row["kind"],
+            "seen": row.get("seen", False),
+            "grain": row.get("grain", False),
+            "condition": row.get("condition", "clean"),
+            **step_columns(steps),
+        }
+        image, truth = _degraded(image, edited_truth(mask, row), steps, seed * 2**32 + number)
+        for method in methods:
             begin = time.perf_counter()
-            values = predict(image, row)
+            values = method(image, row)
             seconds = time.perf_counter() - begin
-            limit = threshold if isinstance(threshold, float | int) else _of_group(threshold, row)
+            threshold = method.threshold_of(row)
+            scores = score_image(values, threshold, truth, ranking=ranking)
             rows.append(
                 {
-                    "method": method,
-                    "image": row["image"],
-                    "group": row["group"],
-                    "family": row.get("family", row["generator"]),
-                    "kind": row["kind"],
-                    "seen": row.get("seen", False),
-                    "grain": row.get("grain", False),
-                    "condition": row.get("condition", "clean"),
-                    **step_columns(steps),
-                    "threshold": limit,
-                    **score_image(values, limit, truth, ranking=ranking),
+                    "method": method.name,
+                    **about,
+                    "threshold": threshold,
+                    **scores,
                     "seconds": seconds,
                 }
             )
     return pd.DataFrame(rows)
+
+
+def evaluation_hash(steps: Sequence[Step] = ()) -> str:
+    """What degrading and scoring make of a probe, for a `dinolizer.study.cache.cache_key`."""
+    image = probe_image(48, 64)
+    image, truth = _degraded(image, image[..., 0] > image[..., 1], steps, seed=0)
+    return probe_hash(image, list(score_image(image[..., 2] / 255, 0.5, truth).values()))
+
+
+def probe_image(height: int, width: int) -> NDArray[np.uint8]:
+    """Noise that grows from top to bottom, always the same: uint8 ``(H, W, 3)``."""
+    noise = np.random.default_rng(0).uniform(size=(height, width, 3))
+    return (255 * noise * np.linspace(0, 1, height)[:, None, None]).astype(np.uint8)
+
+
+def _degraded(
+    image: NDArray[np.uint8], truth: NDArray[np.bool_], steps: Sequence[Step], seed: int
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    for name, level in steps:
+        image = degrade(name, level, image, seed)
+        truth = degrade_mask(name, level, truth)
+    return image, truth
 
 
 def step_columns(steps: Sequence[Step]) -> dict[str, Any]:
@@ -167,12 +211,3 @@ def authentic_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         return pd.DataFrame(columns=columns)
     authentic = authentic.rename(columns={"marked": rate})
     return macro_table(authentic, ["method", "kind"], rate, seed=seed)
-
-
-def _of_group(thresholds: Mapping[str, float], row: Row) -> float:
-    if row["group"] not in thresholds:
-        raise InputError(
-            f"There is no threshold for the photo {row['group']!r}, only for "
-            f"{', '.join(sorted(thresholds))}; give one for each photo of the manifest."
-        )
-    return thresholds[row["group"]]

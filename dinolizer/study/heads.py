@@ -1,79 +1,37 @@
-"""Heads that never met what they are tested on, and the maps they draw."""
+"""Heads that never met what they are tested on, and the maps that they draw."""
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from dinolizer.data.manifest import read_pair, target
-from dinolizer.errors import InputError
+from dinolizer.data.manifest import read_pair
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.head import card_for, load_head, make_head
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.weights import weights_hash
-from dinolizer.model.windows import Pair, Plan, Reduce, assemble, make_plan
 from dinolizer.paths import cache_dir
-from dinolizer.study.cache import source_hash, stored
+from dinolizer.study.cache import cache_key, cached, images_hash, probe_hash
 from dinolizer.study.dataset import Dataset
-from dinolizer.study.evaluation import Predict, Row
+from dinolizer.study.evaluation import Row, edited_truth
+from dinolizer.study.metrics import counts
+from dinolizer.study.samples import POLICY, Sample, enlarged, window_sample
 from dinolizer.training import heads as training
-from dinolizer.training.crops import patch_shares
-from dinolizer.training.heads import Fit
+from dinolizer.training.crops import Crops
+from dinolizer.training.heads import Fit, Heads
 from dinolizer.training.recipes import history_path, train
-from dinolizer.training.tokens import extract
+from dinolizer.training.tokens import fingerprint
 
-Logits = Callable[[NDArray[np.uint8], Row], Tensor]
-"""Takes an image and its row; gives summed logits, float32 (C, H, W)."""
-
-POLICY = "pristine"
-"""The paper's labels: what was only re-encoded is as if real."""
 EPOCHS = 20
-
-
-@dataclass(frozen=True)
-class Windows:
-    """The windows of a manifest's images, all of one size, and their tokens.
-
-    Attributes
-    ----------
-    tokens
-        float16 ``(N * P, D, h, w)``: the P windows of the first image, then of the second, ...
-    targets
-        float32 in [0, 1], as `crops.patch_shares`: ``(N * P, h, w)``, the share of
-        each patch that is edited, or ``(N * P, 3, h, w)``, its shares of three classes.
-    group, seen
-        ``(N * P,)``: the photograph, and whether a training may meet the generator.
-    plan
-        Of every image.
-    """
-
-    tokens: Tensor
-    targets: Tensor
-    group: NDArray[np.str_]
-    seen: NDArray[np.bool_]
-    plan: Plan
-
-    @property
-    def positions(self) -> list[Pair]:
-        """``(top, left)`` of the P windows, in pixels."""
-        return self.plan.positions
-
-    def places(self, manifest: pd.DataFrame) -> dict[str, slice]:
-        """From each image of the manifest that these windows are of to its own."""
-        count = len(self.positions)
-        return {
-            image: slice(number * count, (number + 1) * count)
-            for number, image in enumerate(manifest["image"])
-        }
-
-    def assemble(self, logits: Tensor, reduce: Reduce) -> Tensor:
-        """Logits ``(C, H, W)`` of an image from those of its windows, ``(P, C, h, w)``."""
-        return assemble(replace(self.plan, reduce=reduce), [logits])
+Logits = Callable[[NDArray[np.uint8], Row], Tensor]
+"""Takes an image, uint8 (H, W, 3), and its row of the manifest; gives logits, float32 (K, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -82,53 +40,27 @@ class Fits:
 
     Attributes
     ----------
-    apart
+    left_out
         From a photograph to the head fitted on all the others; empty where there is a training set.
     whole
         The head fitted on all that may be trained on.
-    windows
-        What ``apart`` was fitted on.
     """
 
-    apart: dict[str, Fit]
+    left_out: dict[str, Fit]
     whole: Fit
-    windows: Windows | None
 
     @property
     def hash(self) -> str:
-        """SHA-256 of all heads' weights, those of single photographs in the order of these."""
-        return weights_hash(nn.ModuleList(one.head for one in (*self.apart.values(), self.whole)))
+        """SHA-256 of all heads' weights."""
+        return weights_hash(
+            nn.ModuleList(one.head for one in (*self.left_out.values(), self.whole))
+        )
 
     def heads(self, manifest: pd.DataFrame) -> dict[str, nn.Conv2d]:
-        """From each group of a manifest to the head that never met it."""
-        return {group: self.apart.get(group, self.whole).head for group in set(manifest["group"])}
-
-
-def read_windows(backbone: Backbone, manifest: pd.DataFrame, policy: str = POLICY) -> Windows:
-    """Cut a manifest's images into windows, label them, and compute their tokens or find them."""
-    spec = backbone.spec
-    size = (int(manifest["height"].iloc[0]), int(manifest["width"].iloc[0]))
-    plan = make_plan(size, window=spec.window, stride=spec.stride, patch=spec.patch)
-    if plan.fitted != size:
-        raise InputError(
-            f"The images are {size[0]}x{size[1]} pixels, but heads are fitted on images of at "
-            f"least a window of {spec.window}; name larger ones."
-        )
-    images, shares = [], []
-    for row in manifest.to_dict("records"):
-        image, mask = read_pair(row)
-        labels = target(mask, row["kind"], row["background"], policy)
-        for position in plan.positions:
-            images.append(np.asarray(plan.cut(image, position)))
-            window = torch.from_numpy(np.asarray(plan.cut(labels, position)))
-            shares.append(patch_shares(window, policy, spec.patch))
-    return Windows(
-        tokens=extract(backbone, images),
-        targets=torch.stack(shares),
-        group=np.repeat(manifest["group"].to_numpy(str), plan.passes),
-        seen=np.repeat(manifest["seen"].to_numpy(bool), plan.passes),
-        plan=plan,
-    )
+        """From each photograph of a manifest to the head that never met it."""
+        return {
+            group: self.left_out.get(group, self.whole).head for group in set(manifest["group"])
+        }
 
 
 def fit(
@@ -139,39 +71,52 @@ def fit(
     seed: int = 0,
     policy: str = POLICY,
 ) -> Fits:
-    """Fit the heads of a study.
+    """Fit the heads of a study, or find them in the cache.
 
     With a training set it is one head (see `dinolizer.training.recipes.train`). Without, every
-    photograph gets one that is fitted on the images of all others. Both are kept in the cache.
-    Images of the held-out generator are in no training. Labels follow a policy, see
+    photograph gets one that is fitted on the images of all others, and a last one is fitted on all.
+    Images of a held-out generator are in no training. Labels follow a policy, see
     `dinolizer.data.manifest.target`.
     """
+    manifest = dataset.test if dataset.train is None else dataset.train
+    window, patch = backbone.spec.window, backbone.spec.patch
+    crop, shares = Crops(manifest.iloc[:1], policy, window, patch)[0]
+    key = cache_key(
+        images=images_hash(manifest),
+        backbone=backbone.hash,
+        code=(fingerprint(backbone), _fit_hash(), probe_hash(crop, shares)),
+        settings=(dataset.train is None, epochs, seed, policy),
+    )
     if dataset.train is not None:
-        return Fits({}, _trained(dataset.train, backbone, epochs, seed, policy), None)
-    windows = read_windows(backbone, dataset.test, policy)
-    groups = list(dict.fromkeys(windows.group.tolist()))
-    own = np.stack([windows.group == group for group in groups] + [windows.group == ""])
-    seen = torch.from_numpy(windows.seen)
+        path = cache_dir() / "heads" / f"{key}.safetensors"
+        if not path.exists():
+            train(manifest, backbone, path, "v1", policy=policy, epochs=epochs, seed=seed)
+        return Fits({}, Fit(load_head(path, backbone)[1], pd.read_csv(history_path(path))))
 
-    def heads() -> pd.DataFrame:
-        return _table(
-            training.fit_heads(
-                windows.tokens,
-                windows.targets,
-                ~torch.from_numpy(own) & seen,
-                validation=torch.from_numpy(own) & seen,
-                epochs=epochs,
-                seed=seed,
-            )
+    def compute() -> pd.DataFrame:
+        tokens, sample = window_sample(dataset, backbone, policy)
+        seen = torch.tensor(sample.rows["seen"].to_numpy(bool))[None]
+        members = torch.cat([sample.train, seen])  # the last head is fitted on all
+        fits = training.fit_heads(
+            tokens, sample.targets, members, validation=~members & seen, epochs=epochs, seed=seed
         )
+        return _table(fits)
 
-    depends = f"{source_hash(__name__)} {backbone.hash} {epochs} {seed} {policy}"
-    *apart, whole = _fits(stored("heads", f"{depends}\n{dataset.test.to_csv()}", heads))
-    return Fits(dict(zip(groups, apart, strict=True)), whole, windows)
+    *left_out, whole = _fits(cached("heads", key, compute))
+    return Fits(dict(zip(np.unique(manifest["group"]).tolist(), left_out, strict=True)), whole)
+
+
+@cache
+def _fit_hash() -> str:
+    """What fitting makes of a few small random tokens."""
+    tokens = torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    fitted = training.fit_head(tokens, (tokens[:, 0] > 0).float(), epochs=2, batch_size=4)
+    weights = [value.numpy() for value in fitted.head.state_dict().values()]
+    return probe_hash(*weights, fitted.history["loss"])
 
 
 def _table(fits: Sequence[Fit]) -> pd.DataFrame:
-    """Linear heads and their fits as a table to be stored, a row each."""
+    """Linear heads and their fits as a table for the cache, a row each."""
     return pd.DataFrame(
         [
             {name: value.flatten().tolist() for name, value in fit.head.state_dict().items()}
@@ -192,63 +137,117 @@ def _fits(table: pd.DataFrame) -> list[Fit]:
     return fits
 
 
-def _trained(
-    manifest: pd.DataFrame, backbone: Backbone, epochs: int, seed: int, policy: str
-) -> Fit:
-    """Train on a manifest, or find the head that the same manifest and settings gave before."""
-    settings = f"{backbone.hash} {epochs} {seed} {policy}"
-    key = hashlib.sha256(f"{settings}\n{manifest.to_csv()}".encode())
-    path = cache_dir() / "heads" / f"{key.hexdigest()[:16]}.safetensors"
-    if not path.exists():
-        train(manifest, backbone, path, "v1", policy=policy, epochs=epochs, seed=seed)
-    _, head, _ = load_head(path, backbone)
-    return Fit(head, pd.read_csv(history_path(path)))
+def localizers(
+    backbone: Backbone, heads: Mapping[str, nn.Conv2d], mode: str = "exact"
+) -> dict[str, Localizer]:
+    """Localizers of each photograph's head, in one mode."""
+    card = card_for(backbone)
+    return {group: Localizer(backbone, head, card, mode=mode) for group, head in heads.items()}
 
 
-def predict_own(dataset: Dataset, backbone: Backbone, fits: Fits) -> Predict:
-    """Return a method that maps the test images, from tokens that are already there if they are."""
-    logits = logits_own(dataset, backbone, fits.heads(dataset.test), fits.windows)
-    return lambda image, row: np.asarray(logits(image, row).sigmoid()[0].cpu().numpy())
-
-
-def logits_own(
-    dataset: Dataset,
-    backbone: Backbone,
-    heads: Mapping[str, nn.Conv2d],
-    windows: Windows | None = None,
-) -> Logits:
-    """Return what gives the test images' logits, summed over the windows.
+def left_out_logits(heads: Heads, tokens: Tensor, sample: Sample) -> Tensor:
+    """Logits of every tested window by the heads that never met its photograph.
 
     Parameters
     ----------
     heads
-        From each group of the test images to its head, of any number of channels.
-    windows
-        Those of the test images; without them their tokens are computed image by image.
-    """
-    if windows is None:
-        own = localizers(backbone, heads)
-        return lambda image, row: own[row["group"]].logits(image)
-    read = windows
-    places = read.places(dataset.test)
+        One of their axes is ``fold``, with the F folds of the sample.
+    tokens
+        ``(N, D, h, w)``, those of the sample.
 
-    @torch.inference_mode()
-    def logits(_image: NDArray[np.uint8], row: Row) -> Tensor:
-        of_windows = heads[row["group"]](read.tokens[places[row["image"]]].float())
-        return read.assemble(of_windows, "sum")
+    Returns
+    -------
+    Tensor
+        float32 ``(N, K / F, h, w)`` on the CPU, along the other axes; nan for windows that none
+        tests.
+    """
+    folds = heads.axes["fold"]
+    logits = torch.full((len(tokens), len(heads) // folds, *tokens.shape[2:]), torch.nan)
+    for fold in range(folds):
+        of_fold = heads.select(fold=fold)
+        tested = torch.from_numpy(np.flatnonzero(sample.fold == fold))
+        for chosen in tested.split(256):
+            asked = tokens[chosen].to(heads.weight.device, torch.float32)
+            logits[chosen] = of_fold(asked).flatten(1, 2).cpu()
+    return logits
+
+
+def image_logits(
+    backbone: Backbone, shapes: Sequence[Heads], sample: Sample, scales: Sequence[float] = (1.0,)
+) -> Logits:
+    """Whole images' logits by all heads that never met them, of the image as it is and enlarged.
+
+    Parameters
+    ----------
+    shapes
+        Of K heads in all, see `left_out_logits`.
+    sample
+        Says which photograph is in which fold.
+    scales
+        Z of them. Windows of an enlarged image lie side by side, else at the backbone's stride.
+
+    Returns
+    -------
+    Logits of ``Z * K / F`` channels, averaged where windows overlap: the mean over the first scale,
+    over the first two, ...
+    """
+    folds = len(sample.train)
+    tested = sample.fold >= 0
+    fold_of = dict(zip(sample.rows["group"][tested], sample.fold[tested].tolist(), strict=True))
+    card = replace(card_for(backbone), reduce="mean")
+    cards = [card if scale == 1 else replace(card, stride=card.window) for scale in scales]
+    of_folds = [_Together(heads.select(fold=fold) for heads in shapes) for fold in range(folds)]
+
+    def logits(image: NDArray[np.uint8], row: Row) -> Tensor:
+        head = of_folds[fold_of[row["group"]] if folds > 1 else 0]
+        of_scales = []
+        for scale, settings in zip(scales, cards, strict=True):
+            found = Localizer(backbone, head, settings).logits(enlarged(image, scale))
+            size = image.shape[:2]
+            of_scales.append(F.interpolate(found[None], size, mode="bilinear", antialias=True)[0])
+        steps = torch.arange(1, len(scales) + 1, device=of_scales[0].device)
+        means = torch.stack(of_scales).cumsum(0) / steps[:, None, None, None]
+        return means.flatten(0, 1)
 
     return logits
 
 
-def predict_with(backbone: Backbone, heads: Mapping[str, nn.Conv2d]) -> Predict:
-    """Return a method that maps any image, by the head that never saw its photograph."""
-    own = localizers(backbone, heads)
-    return lambda image, row: own[row["group"]](image).probability
+class _Together(nn.Module):
+    """Heads of several shapes: tokens ``(N, D, h, w)`` to all their logits ``(N, K, h, w)``."""
+
+    def __init__(self, shapes: Iterable[Heads]) -> None:
+        super().__init__()
+        self.shapes = nn.ModuleList(shapes)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return torch.cat([heads(tokens).flatten(1, 2) for heads in self.shapes], dim=1)
 
 
-def localizers(
-    backbone: Backbone, heads: Mapping[str, nn.Conv2d], mode: str = "exact"
-) -> dict[str, Localizer]:
-    """Localizers of the heads of each group, in one mode."""
-    card = card_for(backbone, about="")
-    return {group: Localizer(backbone, head, card, mode=mode) for group, head in heads.items()}
+def image_rows(
+    logits: Logits, manifest: pd.DataFrame, names: Sequence[Mapping[str, Any]]
+) -> pd.DataFrame:
+    """Scores of every image by each of K heads; where a logit is over 0 an edit is predicted.
+
+    Parameters
+    ----------
+    names
+        What each of the K heads is, as columns.
+
+    Returns
+    -------
+    A row per image and head: `names`, ``image, group, family, kind, area``; ``iou`` and ``recall``,
+    nan without an edit; ``marked``, the predicted share of the image.
+    """
+    lines = []
+    for row in manifest.to_dict("records"):
+        image, mask = read_pair(row)
+        truth = edited_truth(mask, row)
+        about = {name: row[name] for name in ("image", "group", "family", "kind", "area")}
+        predicted = (logits(image, row) > 0).cpu().numpy()
+        for name, of_head in zip(names, predicted, strict=True):
+            counted = counts(of_head, truth)
+            edited = counted.tp + counted.fn
+            recall = counted.tp / edited if edited else float("nan")
+            scores = {"iou": counted.iou, "recall": recall, "marked": counted.marked}
+            lines.append({**name, **about, **scores})
+    return pd.DataFrame(lines)

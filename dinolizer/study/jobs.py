@@ -1,71 +1,127 @@
-"""What the notebooks of a profile share, computed before them: the jobs of the Snakefile."""
+"""What the notebooks of a profile share, computed before them in parts that any process may take.
 
+A part is some images of one dataset, after one case of degradations. Its rows are a file in the
+cache; a notebook reads those that are there, and computes the others. So jobs on many machines can
+share the work (see the Snakefile), and one that is killed loses the part it was at.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from dinolizer.bulk.listing import Shard
+import pandas as pd
+from tqdm.auto import tqdm
+
 from dinolizer.paths import PROFILES
+from dinolizer.study.cache import cache_key, cached, images_hash
 from dinolizer.study.dataset import images_to_degrade
-from dinolizer.study.experiments.robustness import CASES, QUALITY_GRID, largest_of_each_photo
-from dinolizer.study.methods import Contenders
-from dinolizer.study.parts import Part, benchmark_parts, degraded_parts, rows_of
+from dinolizer.study.evaluation import Method, evaluate, evaluation_hash
+from dinolizer.study.experiments.robustness import (
+    CASES,
+    QUALITY_GRID,
+    Case,
+    largest_of_each_photo,
+)
 from dinolizer.study.setup import Study
+
+IMAGES = 100
+"""At most so many in a part: minutes of work, whatever the machine."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is computed, cached and lost together.
+
+    Attributes
+    ----------
+    methods
+        All of them meet the same images.
+    images
+        Rows of a manifest; their index is that in the whole, which decides the noise.
+    case
+        The degradations; None: images as they are, and also the scores that sort all pixels.
+    """
+
+    methods: tuple[Method, ...]
+    images: pd.DataFrame
+    case: Case | None
+    seed: int = 0
+
+    def rows(self) -> pd.DataFrame:
+        """Rows of `dinolizer.study.evaluation.evaluate`, from the cache if they are there."""
+        key = cache_key(
+            methods=[(method.name, method.key, method.threshold) for method in self.methods],
+            images=images_hash(self.images),
+            case=(self.case, self.seed if self.case else 0),
+            code=evaluation_hash(self.case or ()),
+        )
+        return cached("rows", key, self._compute)
+
+    def _compute(self) -> pd.DataFrame:
+        steps, ranking = self.case or (), self.case is None
+        return evaluate(self.methods, self.images, steps=steps, seed=self.seed, ranking=ranking)
+
+
+def benchmark_parts(methods: Sequence[Method], images: pd.DataFrame) -> list[Part]:
+    """Every method on every image, one method after the other."""
+    return [Part((method,), some, None) for method in methods for some in _split(images)]
+
+
+def degraded_parts(
+    methods: Sequence[Method], images: pd.DataFrame, cases: Sequence[Case], seed: int = 0
+) -> list[Part]:
+    """All methods on the images after each case; the seed is of the noise."""
+    return [Part(tuple(methods), some, case, seed) for case in cases for some in _split(images)]
+
+
+def rows_of(parts: Sequence[Part]) -> pd.DataFrame:
+    """Rows of all parts: those that are not in the cache are computed now."""
+    progress = tqdm(parts, desc="rows", unit="part", leave=False, disable=None)
+    rows = [part.rows() for part in progress]
+    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
 
 
 def prepare(profile: Path) -> None:
-    """Fill the cache with images, tokens, heads and the thresholds of the baselines.
-
-    Parameters
-    ----------
-    profile
-        Its file.
+    """Fill the cache with the images, heads and thresholds of a profile, given by its file.
 
     Raises
     ------
     InputError
-        If the profile, its backbone or its images cannot be read.
+        If the profile, its backbone or its images cannot be read, or any notebook refuses a value.
     """
     for path in sorted(PROFILES.parent.glob("*.ipynb")):
         Study.of_profile(path.stem, profile)  # whatever is wrong is told before images are forged
-    contenders = _contenders(Study.of_profile("03-benchmark", profile))
-    for name in contenders.names:
-        contenders.method(name, contenders.dataset.test, degraded=True)
+    _ = Study.of_profile("03-benchmark", profile).methods
 
 
-def evaluate(profile: Path, shard: Shard) -> None:
-    """Put the rows of the benchmark and of the robustness study into the cache.
-
-    Parameters
-    ----------
-    profile
-        Its file.
-    shard
-        Which of their parts: they are dealt in turn.
+def compute_rows(profile: Path, number: int = 1, count: int = 1) -> None:
+    """Put the rows of the benchmark and of the robustness study into the cache: every
+    ``count``-th part, from the ``number``-th on (counted from 1).
 
     Raises
     ------
     InputError
         As `prepare`, and where nothing can be written.
     """
-    rows_of(_parts(profile)[shard.number - 1 :: shard.count])
-
-
-def _contenders(study: Study) -> Contenders:
-    """As 03-benchmark makes them."""
-    given = study.parameters
-    own = f"DinoLizer ({given['profile']})"
-    return Contenders(own, study.dataset, study.model, given["epochs"], given["seed"])
+    rows_of(_parts(profile)[number - 1 :: count])
 
 
 def _parts(profile: Path) -> list[Part]:
     """What 03-benchmark and 04-robustness ask for."""
-    contenders = _contenders(Study.of_profile("03-benchmark", profile))
+    study = Study.of_profile("03-benchmark", profile)
     given = Study.of_profile("04-robustness", profile).parameters
-    images = images_to_degrade(
-        contenders.dataset.test, given["families"], given["images"], given["seed"]
-    )
-    few = largest_of_each_photo(images)
+    seed = given["seed"]
+    images = images_to_degrade(study.dataset.test, given["families"], given["images"], seed)
+    methods = list(study.methods.values())
+    without_peers = methods[: len(methods) - len(study.parameters["peers"])]
     return [
-        *benchmark_parts(contenders),
-        *degraded_parts(contenders, images, CASES),
-        *degraded_parts(contenders, few, QUALITY_GRID, [contenders.own]),
+        *benchmark_parts(methods, study.dataset.test),
+        *degraded_parts(without_peers, images, CASES, seed),
+        *degraded_parts(methods[:1], largest_of_each_photo(images), QUALITY_GRID, seed),
     ]
+
+
+def _split(images: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    for _, of_dataset in images.groupby("dataset", sort=False):
+        for first in range(0, len(of_dataset), IMAGES):
+            yield of_dataset.iloc[first : first + IMAGES]

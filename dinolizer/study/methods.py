@@ -1,8 +1,6 @@
-"""The methods side by side: the localizer, and baselines with thresholds of their own."""
+"""The methods side by side: the localizer, baselines and peers, each from an image to a map."""
 
-import hashlib
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,109 +8,77 @@ from numpy.typing import NDArray
 
 from dinolizer.data.manifest import read_pair
 from dinolizer.model.backbones import Backbone
+from dinolizer.model.head import card_for
+from dinolizer.model.localizer import Localizer
 from dinolizer.study.baselines import BASELINES
-from dinolizer.study.cache import source_hash, stored
+from dinolizer.study.cache import cache_key, cached, images_hash, probe_hash
 from dinolizer.study.dataset import Dataset
-from dinolizer.study.evaluation import Method, Predict, edited_truth
-from dinolizer.study.heads import EPOCHS, Fits, fit, predict_own, predict_with
+from dinolizer.study.evaluation import Method, Predict, edited_truth, probe_image
+from dinolizer.study.heads import Fits, localizers
 from dinolizer.study.metrics import choose_threshold, leave_one_out_thresholds
+from dinolizer.study.peers import read_peers
 from dinolizer.study.statistics import macro_mean
-
-Map = NDArray[np.floating]
 
 THRESHOLD_IMAGES = 300
 """Edited images of a training set that a threshold is chosen on, drawn by the seed."""
 
 
-@dataclass(frozen=True)
-class Contenders:
-    """The localizer and the baselines of a study, fitted only when a map is asked for.
-
-    Attributes
-    ----------
-    own
-        Name of the localizer in the tables.
-    dataset, backbone, epochs, seed
-        As `dinolizer.study.heads.fit` takes them.
-    """
-
-    own: str
-    dataset: Dataset
-    backbone: Backbone
-    epochs: int = EPOCHS
-    seed: int = 0
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of all methods, the localizer first."""
-        return self.own, *BASELINES
-
-    @cached_property
-    def fits(self) -> Fits:
-        """The heads."""
-        return fit(self.dataset, self.backbone, epochs=self.epochs, seed=self.seed)
-
-    @cached_property
-    def thresholds(self) -> dict[str, dict[str, float]]:
-        """Of each baseline, its `baseline_thresholds`; kept in the cache."""
-        groups = sorted(set(self.dataset.test["group"]))
-        depends = f"{source_hash(__name__)} {self.seed} {groups} {self._fitted_on}"
-        table = stored("thresholds", depends, self._choose)
-        return {name: dict(zip(table["group"], table[name], strict=True)) for name in BASELINES}
-
-    def _choose(self) -> pd.DataFrame:
-        found = {
-            name: baseline_thresholds(self.dataset, _predict(name), self.seed) for name in BASELINES
-        }
-        return pd.DataFrame(found).rename_axis("group").reset_index()
-
-    def method(self, name: str, images: pd.DataFrame, *, degraded: bool) -> Method:
-        """One of them, ready to map test images: as they are, or after any degradation."""
-        if name != self.own:
-            return _predict(name), self.thresholds[name]
-        if degraded:
-            return predict_with(self.backbone, self.fits.heads(images)), 0.5
-        return self._predict_own, 0.5
-
-    @cached_property
-    def _predict_own(self) -> Predict:
-        return predict_own(self.dataset, self.backbone, self.fits)
-
-    def depends(self, name: str) -> str:
-        """In words, all that the maps and the threshold of a method depend on."""
-        fitted = f"{self.backbone.hash} {self.epochs}" if name == self.own else ""
-        return f"{name} {fitted} {self.seed} {self._fitted_on}"
-
-    @cached_property
-    def _fitted_on(self) -> str:
-        train = self.dataset.train
-        manifest = self.dataset.test if train is None else train
-        return hashlib.sha256(f"{train is None} {manifest.to_csv()}".encode()).hexdigest()
-
-
-def leads(rows: pd.DataFrame, method: str) -> pd.DataFrame:
-    """By how much a method's IoU is higher than the next best's, image by image.
-
-    The next best is the other method of the highest IoU, the mean over families; where an image
-    has several rows of a method (degraded at several levels), their mean counts.
+def methods(
+    name: str,
+    dataset: Dataset,
+    backbone: Backbone,
+    fits: Fits,
+    peers: Sequence[str] = (),
+    seed: int = 0,
+) -> dict[str, Method]:
+    """All methods of a study by name: the localizer first, then the baselines, then the peers.
 
     Parameters
     ----------
-    rows : of `evaluate`, of two methods or more; authentic images are left out.
-    method : whose lead.
-
-    Returns
-    -------
-    A line per edited image: ``family, group, image, lead``.
+    name
+        Of the localizer.
+    peers
+        Folders of maps, see `dinolizer.study.peers`.
+    seed
+        Of the images that the baselines' thresholds are chosen on.
     """
-    iou = rows.pivot_table("iou", ["family", "group", "image"], "method")
-    means = iou.groupby("family").mean().mean().drop(method)
-    return (iou[method] - iou[means.idxmax()]).rename("lead").reset_index()
+    baselines = [baseline_method(each, dataset, seed) for each in BASELINES]
+    others = read_peers(peers, dataset.test)
+    own = localizer_method(name, backbone, fits, dataset.test)
+    return {method.name: method for method in (own, *baselines, *others)}
 
 
-def mean_lead(lead: pd.DataFrame, seed: int = 0) -> tuple[float, float, float]:
-    """Mean over families of `leads`, and its 95 % interval by a bootstrap over photographs."""
-    return macro_mean(lead["lead"], lead["family"], lead["group"], seed=seed)
+def localizer_method(name: str, backbone: Backbone, fits: Fits, manifest: pd.DataFrame) -> Method:
+    """The localizer, with the head that never met the photograph of an image."""
+    of_group = localizers(backbone, fits.heads(manifest))
+    side = backbone.spec.window
+    probe = Localizer(backbone, fits.whole.head, card_for(backbone))
+    made = probe(probe_image(side, side + backbone.spec.patch)).probability
+    key = f"{backbone.hash} {fits.hash} {probe_hash(np.quantile(made, np.linspace(0, 1, 9)))}"
+    return Method(name, lambda image, row: of_group[row["group"]](image).probability, 0.5, key)
+
+
+def baseline_method(name: str, dataset: Dataset, seed: int = 0) -> Method:
+    """A baseline, with thresholds that are chosen once and kept in the cache."""
+    baseline = BASELINES[name]
+    code = probe_hash(baseline(probe_image(96, 80)))
+    chosen_on = dataset.test if dataset.train is None else dataset.train
+    key = cache_key(
+        code=code,
+        images=images_hash(chosen_on),
+        settings=(dataset.train is None, seed, sorted(set(dataset.test["group"]))),
+        choice=probe_hash(
+            choose_threshold([np.linspace(0, 1, 12)[None]], [np.arange(12)[None] > 6])
+        ),
+    )
+
+    def choose() -> pd.DataFrame:
+        thresholds = baseline_thresholds(dataset, lambda image, row: baseline(image), seed)
+        return pd.DataFrame(thresholds.items(), columns=["group", "threshold"])
+
+    table = cached("thresholds", key, choose)
+    thresholds = dict(zip(table["group"], table["threshold"], strict=True))
+    return Method(name, lambda image, row: baseline(image), thresholds, code)
 
 
 def baseline_thresholds(dataset: Dataset, predict: Predict, seed: int) -> dict[str, float]:
@@ -130,14 +96,32 @@ def baseline_thresholds(dataset: Dataset, predict: Predict, seed: int) -> dict[s
     return leave_one_out_thresholds(*_maps(edited, predict), list(edited["group"]))
 
 
-def _maps(manifest: pd.DataFrame, predict: Predict) -> tuple[list[Map], list[NDArray[np.bool_]]]:
-    rows = manifest.to_dict("records")
-    pairs = [(read_pair(row), row) for row in rows]
-    return (
-        [predict(image, row) for (image, _), row in pairs],
-        [edited_truth(mask, row) for (_, mask), row in pairs],
-    )
+def leads(rows: pd.DataFrame, method: str) -> pd.DataFrame:
+    """By how much a method's IoU is higher than the next best's, image by image.
+
+    The next best is the other method of the highest IoU, the mean over families; where an image
+    has several rows of a method (degraded at several levels), their mean counts.
+
+    Returns
+    -------
+    A line per edited image: ``family, group, image, lead``.
+    """
+    iou = rows.pivot_table("iou", ["family", "group", "image"], "method")
+    means = iou.groupby("family").mean().mean().drop(method)
+    return (iou[method] - iou[means.idxmax()]).rename("lead").reset_index()
 
 
-def _predict(name: str) -> Predict:
-    return lambda image, row: BASELINES[name](image)
+def mean_lead(lead: pd.DataFrame, seed: int = 0) -> tuple[float, float, float]:
+    """Mean over families of `leads`, and its 95 % interval by a bootstrap over photographs."""
+    return macro_mean(lead["lead"], lead["family"], lead["group"], seed=seed)
+
+
+def _maps(
+    manifest: pd.DataFrame, predict: Predict
+) -> tuple[list[NDArray[np.floating]], list[NDArray[np.bool_]]]:
+    maps, truths = [], []
+    for row in manifest.to_dict("records"):
+        image, mask = read_pair(row)
+        maps.append(predict(image, row))
+        truths.append(edited_truth(mask, row))
+    return maps, truths

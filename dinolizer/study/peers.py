@@ -14,8 +14,7 @@ lie in folders, and those are compared too: ``sd2-sp/17.npz`` is of ``.../sd2-sp
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 from zipfile import BadZipFile
@@ -29,7 +28,8 @@ from numpy.typing import NDArray
 from dinolizer.data.images import SUFFIXES
 from dinolizer.errors import InputError
 from dinolizer.paths import ROOT
-from dinolizer.study.evaluation import Row, evaluate
+from dinolizer.study.cache import file_hash
+from dinolizer.study.evaluation import Method, Row
 
 DECLARATION = "peer.yaml"
 REQUIRED = ("name", "polarity", "range")
@@ -38,76 +38,24 @@ POLARITIES = ("high = edited", "low = edited")
 MAPS = (".png", ".npy", ".npz")
 
 
-@dataclass(frozen=True)
-class Peer:
-    """A method of others, by its maps.
+def read_peers(folders: Sequence[str], manifest: pd.DataFrame) -> list[Method]:
+    """Methods that read the maps of folders, each found for every row of a manifest.
 
-    Attributes
-    ----------
-    name
-        Of the method, for the tables.
-    maps
-        From the path of each test image to its map's.
-    extra
-        Maps in the folder that are of no test image.
-    inverted
-        Whether low values mean edited.
-    low, high
-        Range of the values as they are in the files.
-    threshold
-        In [0, 1], for maps as `read` gives them.
-    array
-        Which array of an NPZ file; empty for the only one.
-    """
-
-    name: str
-    maps: Mapping[str, Path]
-    extra: int
-    inverted: bool
-    low: float
-    high: float
-    threshold: float
-    array: str
-
-    def read(self, image: NDArray[np.uint8], row: Row) -> NDArray[np.floating]:
-        """The map of a row's image, brought to [0, 1], high = edited: float32 (H, W).
-
-        Raises
-        ------
-        InputError
-            If the map cannot be read, is of another size than the image, or has a value outside of
-            the declared range.
-        """
-        path = self.maps[row["image"]]
-        values = _read_map(path, self.array)
-        if values.shape != image.shape[:2]:
-            raise InputError(
-                f"The map {path} has the shape {values.shape}, but its image {row['image']} is "
-                f"{image.shape[:2]} (H, W): give maps of the images' own size."
-            )
-        least, most = values.min(), values.max()
-        if not (self.low <= least and most <= self.high):  # nor nan
-            raise InputError(
-                f"The map {path} has values from {least:g} to {most:g}, but the range that "
-                f"{DECLARATION} declares is {self.low:g} to {self.high:g}: correct either."
-            )
-        share = ((values - self.low) / (self.high - self.low)).astype(np.float32)
-        return 1 - share if self.inverted else share
-
-
-def read_peers(folders: Sequence[str], manifest: pd.DataFrame) -> list[Peer]:
-    """Read what the folders declare, and find the map of every row of a manifest in each.
+    Their maps are brought to [0, 1], high = edited.
 
     Parameters
     ----------
-    folders : paths, absolute or relative to the checkout.
-    manifest : the test images.
+    folders
+        Paths, absolute or relative to the checkout.
+    manifest
+        The test images.
 
     Raises
     ------
     InputError
-        If a folder or its declaration is missing or wrong, a row has no map or several, or a map
-        is of several rows, or two peers have one name.
+        If a folder or its declaration is missing or wrong, a row has no map or several, a map is of
+        several rows, or two peers have one name. Later, if a map cannot be read, is of another size
+        than its image, or has a value outside of the declared range.
     """
     peers = [_read_peer(ROOT / folder, list(manifest["image"])) for folder in folders]
     for name, count in Counter(peer.name for peer in peers).items():
@@ -116,37 +64,41 @@ def read_peers(folders: Sequence[str], manifest: pd.DataFrame) -> list[Peer]:
     return peers
 
 
-def evaluate_peers(peers: Sequence[Peer], manifest: pd.DataFrame) -> list[pd.DataFrame]:
-    """Rows of each peer on the test images, see `dinolizer.study.evaluation.evaluate`."""
-    return [evaluate(peer.name, peer.read, manifest, peer.threshold) for peer in peers]
+def _read_peer(folder: Path, images: Sequence[str]) -> Method:
+    declared = _declaration(folder / DECLARATION)
+    low, high = declared["range"]
+    inverted = declared["polarity"] == POLARITIES[1]
+    threshold = (float(declared.get("threshold", (low + high) / 2)) - low) / (high - low)
+    if not 0 <= threshold <= 1:
+        raise InputError(f"The threshold of {folder / DECLARATION} lies outside of its range.")
+    maps = _paired(folder, images)
+
+    def predict(image: NDArray[np.uint8], row: Row) -> NDArray[np.floating]:
+        path = maps[row["image"]]
+        values = _read_map(path, str(declared.get("array", "")))
+        if values.shape != image.shape[:2]:
+            raise InputError(
+                f"The map {path} has the shape {values.shape}, but its image {row['image']} is "
+                f"{image.shape[:2]} (H, W): give maps of the images' own size."
+            )
+        least, most = values.min(), values.max()
+        if not (low <= least and most <= high):  # nor nan
+            raise InputError(
+                f"The map {path} has values from {least:g} to {most:g}, but the range that "
+                f"{DECLARATION} declares is {low:g} to {high:g}: correct either."
+            )
+        share = ((values - low) / (high - low)).astype(np.float32)
+        return 1 - share if inverted else share
+
+    key = f"{declared} {[(image, file_hash(path)) for image, path in maps.items()]}"
+    return Method(str(declared["name"]), predict, 1 - threshold if inverted else threshold, key)
 
 
-def _read_peer(folder: Path, images: Sequence[str]) -> Peer:
-    path = folder / DECLARATION
+def _declaration(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(
             f"There is no file {path}: beside the maps, it must give {', '.join(REQUIRED)}."
         )
-    declared = _declaration(path)
-    low, high = (float(end) for end in declared["range"])
-    inverted = declared["polarity"] == POLARITIES[1]
-    threshold = (float(declared.get("threshold", (low + high) / 2)) - low) / (high - low)
-    if not 0 <= threshold <= 1:
-        raise InputError(f"The threshold of {path} lies outside of its range: correct either.")
-    maps, extra = _pair(folder, images)
-    return Peer(
-        name=str(declared["name"]),
-        maps=maps,
-        extra=extra,
-        inverted=inverted,
-        low=low,
-        high=high,
-        threshold=1 - threshold if inverted else threshold,
-        array=str(declared.get("array", "")),
-    )
-
-
-def _declaration(path: Path) -> dict[str, Any]:
     try:
         declared = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError):
@@ -170,31 +122,35 @@ def _declaration(path: Path) -> dict[str, Any]:
     return declared
 
 
-def _pair(folder: Path, images: Sequence[str]) -> tuple[dict[str, Path], int]:
-    """From each image to its map; and the number of maps that are of no image."""
-    found: dict[str, list[tuple[tuple[str, ...], Path]]] = {}
+def _paired(folder: Path, images: Sequence[str]) -> dict[str, Path]:
+    """From each image to its map."""
+    by_stem: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in MAPS and not path.name.startswith("."):
-            parts = _parts(path.relative_to(folder))
-            found.setdefault(parts[-1], []).append((parts, path))
+            by_stem.setdefault(_parts(path)[-1], []).append(path)
     maps: dict[str, Path] = {}
     owners: dict[Path, str] = {}
     for image in images:
         whole = _parts(PurePath(image))
-        own = [path for parts, path in found.get(whole[-1], []) if whole[-len(parts) :] == parts]
-        if len(own) != 1:
-            several = f"the maps {own[0].name} and {own[-1].name}" if own else "no map"
+        fitting = [
+            path
+            for path in by_stem.get(whole[-1], [])
+            for parts in [_parts(path.relative_to(folder))]
+            if whole[-len(parts) :] == parts
+        ]
+        if len(fitting) != 1:
+            several = f"the maps {fitting[0].name} and {fitting[-1].name}" if fitting else "no map"
             raise InputError(
                 f"The image {image} has {several} in {folder}, but exactly one of the same name is "
                 f"expected, ending in {', '.join(MAPS)}."
             )
-        if own[0] in owners:
+        if fitting[0] in owners:
             raise InputError(
-                f"The map {own[0]} fits the images {owners[own[0]]} and {image}: put it into a "
-                "folder called as its image's."
+                f"The map {fitting[0]} fits the images {owners[fitting[0]]} and {image}: put it "
+                "into a folder called as its image's."
             )
-        maps[image], owners[own[0]] = own[0], image
-    return maps, sum(map(len, found.values())) - len(owners)
+        maps[image], owners[fitting[0]] = fitting[0], image
+    return maps
 
 
 def _parts(path: PurePath) -> tuple[str, ...]:
@@ -211,7 +167,10 @@ def _read_map(path: Path, array: str) -> NDArray[np.float64]:
             values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
         else:
             loaded = np.load(path, allow_pickle=False)
-            values = loaded if isinstance(loaded, np.ndarray) else _member(loaded, array)
+            if not isinstance(loaded, np.ndarray):
+                names = list(loaded)
+                loaded = loaded[array or (names[0] if len(names) == 1 else "")]
+            values = loaded
     except (OSError, ValueError, EOFError, KeyError, BadZipFile, cv2.error):
         pass  # told below
     if values is None or values.ndim != 2 or not values.size or values.dtype.kind not in "buif":
@@ -220,8 +179,3 @@ def _read_map(path: Path, array: str) -> NDArray[np.float64]:
             "expected, and of several arrays in an NPZ file the one that is declared."
         )
     return values.astype(np.float64)
-
-
-def _member(arrays: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
-    names = list(arrays)
-    return arrays[name or (names[0] if len(names) == 1 else "")]

@@ -1,6 +1,5 @@
 """Tables and figures as files, each with a JSON that says where it comes from."""
 
-import hashlib
 import json
 import os
 import platform
@@ -164,12 +163,6 @@ class Results:
 def _write(path: Path, text: str) -> None:
     with atomic(path) as draft:
         draft.write_text(text, encoding="utf-8")
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def run_facts() -> dict[str, object]:

@@ -10,14 +10,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dinolizer.data.manifest import read_pair, target
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone, BackboneSpec
+from dinolizer.model.windows import make_plan
 from dinolizer.study.dataset import Dataset
 from dinolizer.study.dataset import some_rows as some_rows
-from dinolizer.study.heads import POLICY, Windows, read_windows
-from dinolizer.training.crops import TRAIN, Crops
-from dinolizer.training.heads import Heads
+from dinolizer.training.crops import TRAIN, Crops, patch_shares
 from dinolizer.training.tokens import extract
+
+POLICY = "pristine"
+"""The paper's labels: what was only re-encoded is as if real."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,8 @@ class Sample:
     fold
         int ``(N,)``: by which of F heads a window is tested; -1: by none.
     train
-        bool ``(F, N)``: what each of the F heads may be fitted on. Where photographs are
-        cross-fitted there is a head for each of them, else there is one.
+        bool ``(F, N)``: what each of the F heads may be fitted on. Where one photograph
+        is left out in turn there is a head for each of them, else there is one.
     """
 
     targets: Tensor
@@ -69,37 +72,37 @@ class Sample:
 
 def read_sample(
     dataset: Dataset, backbone: Backbone, count: int = 0, seed: int = 0
-) -> tuple[Tensor, Sample, Windows | None]:
-    """Tokens and labels of a study: of all windows where photographs are cross-fitted, else of one
-    crop of each image.
-
-    Parameters
-    ----------
-    count, seed
-        As in `crop_sample`.
-
-    Returns
-    -------
-    tokens, sample, windows
-        float16 ``(N, D, h, w)`` on the CPU; the windows, where they are all there.
-    """
+) -> tuple[Tensor, Sample]:
+    """Tokens ``(N, D, h, w)`` and labels of a study: of all windows where one photograph is left
+    out in turn, else of one crop of each image, as `crop_sample` takes them."""
     if dataset.train is None:
-        windows = read_windows(backbone, dataset.test)
-        return windows.tokens, window_sample(dataset, windows), windows
+        return window_sample(dataset, backbone)
     images, sample = crop_sample(dataset, backbone.spec, count, seed)
-    return extract(backbone, images), sample, None
+    return extract(backbone, images), sample
 
 
-def window_sample(dataset: Dataset, windows: Windows) -> Sample:
-    """All windows of the images of a cross-fit study, whose tokens are there already.
-
-    Parameters
-    ----------
-    windows
-        Of ``dataset.test``, see `dinolizer.study.heads.read_windows`.
-    """
-    rows = dataset.test.loc[dataset.test.index.repeat(len(windows.positions))]
-    return _cross_fitted(dataset, rows, windows.targets)
+def window_sample(
+    dataset: Dataset, backbone: Backbone, policy: str = POLICY
+) -> tuple[Tensor, Sample]:
+    """Tokens, float16 ``(N, D, h, w)`` on the CPU, and labels of all windows of the test images."""
+    spec = backbone.spec
+    windows, shares, numbers = [], [], []
+    for number, row in enumerate(dataset.test.to_dict("records")):
+        image, mask = read_pair(row)
+        labels = target(mask, row["kind"], row["background"], policy)
+        plan = make_plan(mask.shape, window=spec.window, stride=spec.stride, patch=spec.patch)
+        if plan.fitted != mask.shape:
+            raise InputError(
+                f"{row['image']} is {mask.shape[1]}x{mask.shape[0]} pixels, but heads need "
+                f"images of at least a window of {spec.window} pixels: leave it out."
+            )
+        for position in plan.positions:
+            windows.append(np.asarray(plan.cut(image, position)))
+            window = torch.from_numpy(np.asarray(plan.cut(labels, position)))
+            shares.append(patch_shares(window, policy, spec.patch))
+            numbers.append(number)
+    sample = _left_out(dataset, dataset.test.iloc[numbers], torch.stack(shares))
+    return extract(backbone, windows), sample
 
 
 def crop_sample(
@@ -147,7 +150,7 @@ def crop_sample(
     images = [image.permute(1, 2, 0).contiguous().numpy() for image, _ in pairs]
     targets = torch.stack([shares for _, shares in pairs])
     if dataset.train is None:
-        return images, _cross_fitted(dataset, rows, targets)
+        return images, _left_out(dataset, rows, targets)
     fold = np.repeat([-1, 0], [fitted, len(rows) - fitted])
     own = torch.from_numpy(fold < 0)[None]
     return images, Sample(targets, _with_share(rows, targets), fold, own)
@@ -203,40 +206,13 @@ def half_edited(rows: pd.DataFrame) -> list[int]:
     return distance.groupby([edited["family"], edited["kind"]], sort=False).idxmin().tolist()
 
 
-def own_logits(heads: Heads, tokens: Tensor, sample: Sample) -> Tensor:
-    """Logits of every tested window by the heads that never met its photograph.
-
-    Parameters
-    ----------
-    heads
-        One of their axes is ``fold``, with the F folds of the sample.
-    tokens
-        ``(N, D, h, w)``, those of the sample.
-
-    Returns
-    -------
-    Tensor
-        float32 ``(N, K / F, h, w)`` on the CPU, along the other axes; nan for windows that none
-        tests.
-    """
-    folds = heads.axes["fold"]
-    logits = torch.full((len(tokens), len(heads) // folds, *tokens.shape[2:]), torch.nan)
-    for fold in range(folds):
-        of_fold = heads.select(fold=fold)
-        own = torch.from_numpy(np.flatnonzero(sample.fold == fold))
-        for chosen in own.split(256):
-            asked = tokens[chosen].to(heads.weight.device, torch.float32)
-            logits[chosen] = of_fold(asked).flatten(1, 2).cpu()
-    return logits
-
-
-def _cross_fitted(dataset: Dataset, rows: pd.DataFrame, targets: Tensor) -> Sample:
+def _left_out(dataset: Dataset, rows: pd.DataFrame, targets: Tensor) -> Sample:
     """Make a fold for each photograph of the study, also for those without a row."""
     names = np.unique(dataset.test["group"].to_numpy(str))
     fold = np.searchsorted(names, rows["group"].to_numpy(str))
     if len(names) < 2:
         raise InputError(
-            f"Cross-fitting needs images of two photographs or more, but all are of {names[0]!r}."
+            f"Leaving one photo out needs images of two or more, but all are of {names[0]!r}."
         )
     train = (fold != np.arange(len(names))[:, None]) & rows["seen"].to_numpy(bool)
     return Sample(targets, _with_share(rows, targets), fold, torch.from_numpy(train))

@@ -18,7 +18,9 @@ from dinolizer.paths import PROFILES, ROOT, named_file, results_dir
 from dinolizer.pocket.forging import FAMILIES
 from dinolizer.pocket.photos import PHOTOS
 from dinolizer.study.dataset import Dataset, load
+from dinolizer.study.evaluation import Method
 from dinolizer.study.heads import Fits, fit
+from dinolizer.study.methods import methods
 from dinolizer.study.parameters import check_values, parameters_for, read_defaults
 from dinolizer.study.results import Results
 
@@ -137,6 +139,14 @@ class Study:
         fits = fit(self.dataset, self.model, epochs=epochs, seed=seed)
         self.results.sources["heads"] = fits.hash
         return fits
+
+    @cached_property
+    def methods(self) -> dict[str, Method]:
+        """The localizer, the baselines and the peers, see `dinolizer.study.methods.methods`."""
+        given = self.parameters
+        name = f"DinoLizer ({given['profile']})"
+        peers = given.get("peers", ())
+        return methods(name, self.dataset, self.model, self.heads, peers, given["seed"])
 
     def record(self, localizer: Localizer) -> None:
         """Record the backbone and the head of a localizer with the results."""

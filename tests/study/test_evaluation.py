@@ -12,6 +12,8 @@ from dinolizer.data.degradations import degrade
 from dinolizer.data.images import write_image
 from dinolizer.errors import InputError
 from dinolizer.study.evaluation import (
+    Method,
+    Predict,
     authentic_table,
     benchmark_table,
     evaluate,
@@ -25,6 +27,16 @@ HEIGHT, WIDTH = 10, 20  # 200 pixels; every edit is the top row (20) or the top 
 def red(image: NDArray[np.uint8], row: object) -> NDArray[np.float32]:
     """A method: the red channel is the suspicion, 0 to 1."""
     return image[..., 0].astype(np.float32) / 255
+
+
+def evaluate_one(
+    name: str,
+    predict: Predict,
+    frame: pd.DataFrame,
+    threshold: float | dict[str, float],
+    **settings: Any,
+) -> pd.DataFrame:
+    return evaluate([Method(name, predict, threshold)], frame, **settings)
 
 
 @pytest.fixture
@@ -59,7 +71,7 @@ def manifest(tmp_path: Path) -> pd.DataFrame:
 
 
 def test_rows_hold_counts_and_scores_of_each_image(manifest: pd.DataFrame) -> None:
-    rows = evaluate("red", red, manifest, 0.5).set_index(["group", "kind"])
+    rows = evaluate_one("red", red, manifest, 0.5).set_index(["group", "kind"])
     counted = rows[["tp", "fp", "fn", "tn"]].to_dict("split")
     assert dict(zip(counted["index"], counted["data"], strict=True)) == {
         ("a", "sp"): [20, 0, 0, 180],
@@ -81,17 +93,17 @@ def test_rows_hold_counts_and_scores_of_each_image(manifest: pd.DataFrame) -> No
 def test_what_is_only_reencoded_is_not_edited(manifest: pd.DataFrame) -> None:
     # The same files, said to be re-encoded inside of the mask over a real background.
     frame = manifest[manifest["kind"] == "sp"].assign(kind="reencoded", authentic=True)
-    rows = evaluate("red", red, frame, 0.5)
+    rows = evaluate_one("red", red, frame, 0.5)
     assert rows[["tp", "fp", "fn", "tn"]].to_numpy().tolist() == [[0, 20, 0, 180], [0, 10, 0, 190]]
 
 
 def test_the_threshold_may_differ_between_photos(manifest: pd.DataFrame) -> None:
-    rows = evaluate("red", red, manifest, {"a": 0.9, "b": 0.5}, ranking=False)
+    rows = evaluate_one("red", red, manifest, {"a": 0.9, "b": 0.5}, ranking=False)
     assert rows.groupby("group")["marked"].max().to_dict() == {"a": 0, "b": 0.05}
     assert rows["threshold"].tolist() == [0.9] * 3 + [0.5] * 3
     assert rows[["ap", "best_iou"]].isna().all(axis=None)
     with pytest.raises(InputError, match="no threshold for the photo 'b', only for a"):
-        evaluate("red", red, manifest, {"a": 0.5})
+        evaluate_one("red", red, manifest, {"a": 0.5})
 
 
 def test_the_method_sees_the_row_and_the_degraded_image(manifest: pd.DataFrame) -> None:
@@ -101,7 +113,7 @@ def test_the_method_sees_the_row_and_the_degraded_image(manifest: pd.DataFrame) 
         seen.append((row["group"], image))
         return red(image, row)
 
-    rows = evaluate("red", predict, manifest, 0.3, steps=[("resize", 1.5)])
+    rows = evaluate_one("red", predict, manifest, 0.3, steps=[("resize", 1.5)])
     assert [group for group, _ in seen] == ["a"] * 3 + ["b"] * 3
     assert {image.shape for _, image in seen} == {(15, 30, 3)}
     assert (rows[["tp", "fp", "fn", "tn"]].sum(axis=1) == 15 * 30).all()
@@ -119,7 +131,7 @@ def test_steps_follow_each_other_and_the_rows_name_them(manifest: pd.DataFrame) 
         return red(image, row)
 
     steps = [("blur", 3), ("resize", 0.5), ("jpeg", 90)]
-    rows = evaluate("red", predict, manifest.iloc[:1], 0.1, steps=steps)
+    rows = evaluate_one("red", predict, manifest.iloc[:1], 0.1, steps=steps)
     original = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
     original[0, :, 0] = 200
     expected = original
@@ -129,7 +141,7 @@ def test_steps_follow_each_other_and_the_rows_name_them(manifest: pd.DataFrame) 
     assert (rows[["tp", "fp", "fn", "tn"]].sum(axis=1) == 5 * 10).all()
     (named,) = rows[["before", "degradation", "level"]].to_dict("records")
     assert named == {"before": "blur 3 + resize 0.5", "degradation": "jpeg", "level": 90}
-    (none,) = evaluate("red", red, manifest.iloc[:1], 0.1)[["before", "degradation"]].to_numpy()
+    (none,) = evaluate_one("red", red, manifest.iloc[:1], 0.1)[["before", "degradation"]].to_numpy()
     assert none.tolist() == ["none", "none"]
 
 
@@ -141,7 +153,7 @@ def test_noise_differs_between_images_and_repeats_with_the_seed(manifest: pd.Dat
             noisy.append(float(image[5:].astype(float).mean()))
             return red(image, row)
 
-        evaluate("red", predict, manifest, 0.5, steps=[("noise", 9)], seed=seed)
+        evaluate_one("red", predict, manifest, 0.5, steps=[("noise", 9)], seed=seed)
         return noisy
 
     first = run(0)
@@ -152,11 +164,11 @@ def test_noise_differs_between_images_and_repeats_with_the_seed(manifest: pd.Dat
 
 def test_a_map_of_another_size_is_refused(manifest: pd.DataFrame) -> None:
     with pytest.raises(InputError, match="10 x 10 and the truth 10 x 20 pixels"):
-        evaluate("cropped", lambda image, row: red(image, row)[:, :10], manifest, 0.5)
+        evaluate_one("cropped", lambda image, row: red(image, row)[:, :10], manifest, 0.5)
 
 
 def test_the_table_by_hand(manifest: pd.DataFrame) -> None:
-    table = benchmark_table(evaluate("red", red, manifest, 0.5))
+    table = benchmark_table(evaluate_one("red", red, manifest, 0.5))
     assert list(table.columns)[:8] == [
         *("method", "family", "kind", "seen", "n_images", "n_photos", "iou", "iou_low")
     ]
@@ -177,7 +189,7 @@ def test_the_table_by_hand(manifest: pd.DataFrame) -> None:
 
 
 def test_families_count_equally_however_many_images_they_have(manifest: pd.DataFrame) -> None:
-    rows = evaluate("red", red, manifest, 0.5)
+    rows = evaluate_one("red", red, manifest, 0.5)
     many = pd.concat([rows, *[rows[rows["family"] == "x"]] * 3])
     first, second = (
         benchmark_table(table).query("family == @ALL_FAMILIES").drop(columns="micro_iou")
@@ -191,7 +203,7 @@ def test_methods_keep_their_order_and_have_their_own_lines(manifest: pd.DataFram
         return np.zeros(image.shape[:2], dtype=np.float32)
 
     rows = pd.concat(
-        [evaluate("red", red, manifest, 0.5), evaluate("nothing", nothing, manifest, 0.5)]
+        [evaluate_one("red", red, manifest, 0.5), evaluate_one("nothing", nothing, manifest, 0.5)]
     )
     table = benchmark_table(rows)
     assert table["method"].tolist() == ["red"] * 3 + ["nothing"] * 3
@@ -201,8 +213,8 @@ def test_methods_keep_their_order_and_have_their_own_lines(manifest: pd.DataFram
 
 @pytest.mark.parametrize("columns", [["condition", "grain"], ["before", "degradation", "level"]])
 def test_other_cuts_of_the_rows(manifest: pd.DataFrame, columns: list[str]) -> None:
-    clean = evaluate("red", red, manifest, 0.5)
-    noisy = evaluate("red", red, manifest, 0.5, steps=[("jpeg", 100)])
+    clean = evaluate_one("red", red, manifest, 0.5)
+    noisy = evaluate_one("red", red, manifest, 0.5, steps=[("jpeg", 100)])
     rows = clean if "grain" in columns else pd.concat([clean, noisy])
     table = score_table(rows, ["method", *columns])
     assert list(table.columns)[: len(columns) + 1] == ["method", *columns]
@@ -213,7 +225,7 @@ def test_other_cuts_of_the_rows(manifest: pd.DataFrame, columns: list[str]) -> N
 
 
 def test_authentic_images_are_reported_apart(manifest: pd.DataFrame) -> None:
-    rows = evaluate("red", red, manifest, 0.5)
+    rows = evaluate_one("red", red, manifest, 0.5)
     (line,) = authentic_table(rows).to_dict("records")
     assert (line["method"], line["kind"], line["n_images"]) == ("red", "real", 2)
     rate = [line[f"false_positive_rate{end}"] for end in ("", "_low", "_high")]
@@ -222,6 +234,6 @@ def test_authentic_images_are_reported_apart(manifest: pd.DataFrame) -> None:
 
 
 def test_there_must_be_forged_images(manifest: pd.DataFrame) -> None:
-    rows = evaluate("red", red, manifest[manifest["authentic"]], 0.5)
+    rows = evaluate_one("red", red, manifest[manifest["authentic"]], 0.5)
     with pytest.raises(InputError, match="no row with iou"):
         benchmark_table(rows)

@@ -1,18 +1,22 @@
+"""No head meets what it is tested on, and what it was fitted on decides where it is cached."""
+
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from small import random_head, small_backbone, small_manifest
+from small import small_backbone, small_manifest
 from torch import Tensor
 
-from dinolizer.data.images import write_image
-from dinolizer.data.manifest import read_manifest, read_pair
-from dinolizer.model.head import card_for, make_head
-from dinolizer.model.localizer import Localizer
+from dinolizer.data.images import read_image, write_image
+from dinolizer.data.manifest import read_manifest
+from dinolizer.model.backbones import Backbone
+from dinolizer.model.head import make_head
+from dinolizer.study import cache
 from dinolizer.study import heads as crossfit
 from dinolizer.study.dataset import Dataset
+from dinolizer.study.samples import window_sample
 from dinolizer.training.heads import Fit
 
 SIDE = 84  # two windows of 56 pixels along each side, with a stride of 28
@@ -37,6 +41,9 @@ def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
                     "mask": str(paths[1]),
                     "kind": "sp",
                     "background": "real",
+                    "generator": generator,
+                    "family": generator,
+                    "area": mask.mean() / 255,
                     "group": group,
                     "width": SIDE,
                     "height": SIDE,
@@ -44,21 +51,6 @@ def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
-
-
-def test_windows_cut_image_and_mask_alike(manifest: pd.DataFrame) -> None:
-    backbone = small_backbone()
-    windows = crossfit.read_windows(backbone, manifest)
-    count = len(windows.positions)
-    assert windows.tokens.shape[0] == count * len(manifest)
-    image, mask = read_pair(manifest.iloc[1].to_dict())
-    for number, (top, left) in enumerate(windows.positions):
-        place = np.s_[top : top + 56, left : left + 56]
-        batch = torch.from_numpy(image[place]).permute(2, 0, 1)[None].float() / 255
-        expected = backbone(batch)[0].half()
-        assert torch.allclose(windows.tokens[count + number], expected, atol=2e-2)
-        share = mask[place].reshape(4, 14, 4, 14).mean(axis=(1, 3))
-        assert np.allclose(windows.targets[count + number].numpy(), share, atol=1e-6)
 
 
 def test_a_head_never_meets_its_photograph_nor_the_held_out_generator(
@@ -74,11 +66,12 @@ def test_a_head_never_meets_its_photograph_nor_the_held_out_generator(
         return [Fit(head, pd.DataFrame({"epoch": [1]})) for head in heads]
 
     monkeypatch.setattr(crossfit.training, "fit_heads", note)
+    monkeypatch.setattr(crossfit, "_fit_hash", lambda: "")
     fits = crossfit.fit(Dataset(manifest, None), small_backbone(), epochs=1)
-    biases = {group: one.head.bias.item() for group, one in fits.apart.items()}
+    biases = {group: one.head.bias.item() for group, one in fits.left_out.items()}
     assert biases == {"a": 0, "b": 1, "c": 2}
     assert fits.whole.head.bias.item() == 3
-    count = len(fits.windows.positions)
+    count = 4
     # Rows 0, 2 and 4 are the seen generator's, one a photograph: the other two train each head, and
     # the last head is fitted on all three.
     expected = {
@@ -91,16 +84,16 @@ def test_a_head_never_meets_its_photograph_nor_the_held_out_generator(
             assert found.sum() == count * len(own)
 
 
-def test_cross_fitted_heads_are_fitted_once(
+def test_left_out_heads_are_fitted_once(
     manifest: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backbone, dataset = small_backbone(), Dataset(manifest, None)
-    windows = crossfit.read_windows(backbone, manifest)
-    seen = torch.from_numpy(windows.seen)
-    others = torch.from_numpy(windows.group != "b") & seen
-    alone = crossfit.training.fit_heads(windows.tokens, windows.targets, others[None], epochs=2)
+    tokens, sample = window_sample(dataset, backbone)
+    members = sample.rows["group"].ne("b") & sample.rows["seen"]
+    members = torch.tensor(members.to_numpy(bool))[None]
+    alone = crossfit.training.fit_heads(tokens, sample.targets, members, epochs=2)
     first = crossfit.fit(dataset, backbone, epochs=2)
-    assert torch.allclose(first.apart["b"].head.weight, alone[0].head.weight, atol=1e-5)
+    assert torch.allclose(first.left_out["b"].head.weight, alone[0].head.weight, atol=1e-5)
 
     def fit_heads(*_arguments: object, **_settings: object) -> None:
         raise AssertionError
@@ -109,7 +102,7 @@ def test_cross_fitted_heads_are_fitted_once(
     again = crossfit.fit(dataset, backbone, epochs=2)
     for found, expected in (
         (again.whole, first.whole),
-        *((again.apart[group], first.apart[group]) for group in "abc"),
+        *((again.left_out[group], first.left_out[group]) for group in "abc"),
     ):
         for name, value in expected.head.state_dict().items():
             assert torch.equal(found.head.state_dict()[name], value)
@@ -122,24 +115,53 @@ def test_cross_fitted_heads_are_fitted_once(
     ):
         with pytest.raises(AssertionError):
             crossfit.fit(changed, backbone, **settings)  # type: ignore[arg-type]
+    path = Path(manifest["image"].iloc[0])
+    write_image(path, 255 - read_image(path))  # other pixels under the same name
+    with pytest.raises(AssertionError):
+        crossfit.fit(dataset, backbone, epochs=2)
 
 
-def test_map_from_tokens_is_the_localizers(manifest: pd.DataFrame) -> None:
-    backbone = small_backbone()
-    heads = {group: random_head(backbone.dim) for group in "abc"}
-    for number, head in enumerate(heads.values()):
-        head.weight.data *= number + 1
-    apart = {group: Fit(head, pd.DataFrame()) for group, head in heads.items()}
-    fits = crossfit.Fits(apart, apart["a"], crossfit.read_windows(backbone, manifest))
-    cached = crossfit.predict_own(Dataset(manifest, None), backbone, fits)
-    direct = crossfit.predict_with(backbone, heads)
-    for row in manifest.to_dict("records"):
-        image, _ = read_pair(row)
-        # Tokens are kept in half precision.
-        assert np.allclose(cached(image, row), direct(image, row), atol=2e-2)
-    row = manifest.iloc[3].to_dict()
-    own = Localizer(backbone, heads["b"], card_for(backbone))
-    assert np.array_equal(direct(read_pair(row)[0], row), own(row["image"]).probability)
+@pytest.mark.parametrize("change", ["fit", "tokens", "crops", "torch"])
+def test_changed_code_and_another_torch_are_another_key(
+    change: str, manifest: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys: list[str] = []
+
+    def note(_kind: str, key: str, _compute: object) -> pd.DataFrame:
+        keys.append(key)
+        return fitted
+
+    dataset = Dataset(manifest, None)
+    one = Fit(make_head(32), pd.DataFrame({"epoch": [1]}))
+    fitted = crossfit._table([one] * 4)
+    monkeypatch.setattr(crossfit, "cached", note)
+    crossfit.fit(dataset, small_backbone(), epochs=1)
+    crossfit.fit(dataset, small_backbone(), epochs=1)
+    assert keys[0] == keys[1]
+    crossfit._fit_hash.cache_clear()
+    if change == "fit":
+        fit_head = crossfit.training.fit_head
+        monkeypatch.setattr(
+            crossfit.training, "fit_head", lambda *given, **has: fit_head(*given, lr=0.1, **has)
+        )
+    if change == "tokens":
+        monkeypatch.setattr(Backbone, "forward", lambda self, batch: self.tokens(batch) * 1.1)
+    if change == "crops":
+        monkeypatch.setattr(crossfit, "Crops", shifted(crossfit.Crops))
+    if change == "torch":
+        monkeypatch.setattr(cache, "version", lambda name: "9.9" if name == "torch" else "1")
+    crossfit.fit(dataset, small_backbone(), epochs=1)
+    crossfit._fit_hash.cache_clear()
+    assert keys[2] != keys[0]
+
+
+def shifted(crops: type) -> type:
+    class Shifted(crops):  # type: ignore[misc, valid-type]
+        def __getitem__(self, item: int) -> tuple[Tensor, Tensor]:
+            image, shares = super().__getitem__(item)
+            return image.roll(1, dims=2), shares
+
+    return Shifted
 
 
 def test_with_a_training_set_there_is_one_head_and_it_is_trained_once(
@@ -153,7 +175,7 @@ def test_with_a_training_set_there_is_one_head_and_it_is_trained_once(
     backbone = small_backbone()
     dataset = Dataset(test, training_set)
     first = crossfit.fit(dataset, backbone, epochs=2)
-    assert (first.apart, first.windows) == ({}, None)
+    assert first.left_out == {}
     assert first.whole.history["epoch"].tolist() == [1, 2]
     heads = first.heads(dataset.test)
     assert set(heads) == set(dataset.test["group"])

@@ -6,14 +6,24 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
-from small import small_backbone
+from small import random_head, random_image, small_backbone
 
 from dinolizer.data.images import write_image
+from dinolizer.model.head import card_for
+from dinolizer.model.localizer import Localizer
 from dinolizer.study import methods as comparison
-from dinolizer.study.baselines import BASELINES
+from dinolizer.study.baselines import error_level
 from dinolizer.study.dataset import Dataset
-from dinolizer.study.evaluation import Method, Predict, Row, evaluate, evaluate_all
-from dinolizer.study.methods import Contenders, baseline_thresholds, leads, mean_lead
+from dinolizer.study.evaluation import Method, Row, evaluate
+from dinolizer.study.heads import Fits
+from dinolizer.study.methods import (
+    baseline_method,
+    baseline_thresholds,
+    leads,
+    localizer_method,
+    mean_lead,
+)
+from dinolizer.training.heads import Fit
 
 SIDE = 12
 
@@ -53,7 +63,7 @@ def brightness(image: NDArray[np.uint8], row: Row) -> NDArray[np.floating]:
     return image[..., 0] / 255 * (0.5 if row["group"] == "a" else 1) + (row["group"] == "a")
 
 
-def test_in_cross_fitting_it_is_chosen_on_the_other_photos(images: pd.DataFrame) -> None:
+def test_with_one_photo_left_out_it_is_chosen_on_the_other_photos(images: pd.DataFrame) -> None:
     found = baseline_thresholds(Dataset(images, None), brightness, seed=0)
     # Photo a's maps are 1 and 1.39, b's 0 and 0.78; each threshold parts the other's.
     assert 1 <= found["b"] < 1.39
@@ -69,57 +79,55 @@ def test_with_a_training_set_it_is_chosen_there_for_all(images: pd.DataFrame) ->
 
 
 def test_several_methods_see_the_same_degraded_image(images: pd.DataFrame) -> None:
-    seen: dict[str, list[NDArray[np.uint8]]] = {"first": [], "second": []}
+    met: dict[str, list[NDArray[np.uint8]]] = {"first": [], "second": []}
 
-    def remember(name: str) -> Predict:
+    def remember(name: str) -> Method:
         def predict(image: NDArray[np.uint8], row: Row) -> NDArray[np.floating]:
-            seen[name].append(image)
+            met[name].append(image)
             return brightness(image, row)
 
-        return predict
+        return Method(name, predict)
 
-    methods: dict[str, Method] = {name: (remember(name), 0.5) for name in seen}
-    rows = evaluate_all(methods, images, steps=[("noise", 5)], seed=1, ranking=False)
-    np.testing.assert_array_equal(seen["first"], seen["second"])
-    alone = evaluate("second", remember("second"), images, 0.5, steps=[("noise", 5)], seed=1)
-    np.testing.assert_array_equal(seen["first"], seen["second"][len(images) :])
+    methods = [remember(name) for name in met]
+    rows = evaluate(methods, images, steps=[("noise", 5)], seed=1, ranking=False)
+    np.testing.assert_array_equal(met["first"], met["second"])
+    alone = evaluate(methods[1:], images, steps=[("noise", 5)], seed=1)
+    np.testing.assert_array_equal(met["first"], met["second"][len(images) :])
     both = rows[rows["method"] == "second"][["image", "tp", "fp"]].reset_index(drop=True)
     pd.testing.assert_frame_equal(both, alone[["image", "tp", "fp"]])
 
 
-@pytest.mark.parametrize("cross_fitted", [True, False])
+@pytest.mark.parametrize("left_out", [True, False])
 def test_thresholds_are_chosen_once(
-    images: pd.DataFrame, cross_fitted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: pd.DataFrame, left_out: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DINOLIZER_CACHE", str(tmp_path / "cache"))
-    dataset = Dataset(images, None if cross_fitted else images)
-    backbone = small_backbone()
-    first = Contenders("own", dataset, backbone).thresholds
-    assert first == {
-        name: baseline_thresholds(dataset, lambda image, _, name=name: BASELINES[name](image), 0)  # type: ignore[misc]
-        for name in BASELINES
-    }
-
-    def choose(*_: object) -> None:
-        raise AssertionError
-
-    monkeypatch.setattr(comparison, "baseline_thresholds", choose)
-    again = Contenders("own", dataset, backbone)
-    assert again.thresholds == first
-    for name in BASELINES:  # the same for images as they are and degraded
-        for degraded in (True, False):
-            predict, thresholds = again.method(name, images, degraded=degraded)
-            assert thresholds == first[name]
-            image = np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)
-            np.testing.assert_array_equal(predict(image, {}), BASELINES[name](image))
+    dataset, name = Dataset(images, None if left_out else images), "error level analysis"
+    first = baseline_method(name, dataset)
+    assert first.threshold == baseline_thresholds(dataset, lambda image, _: error_level(image), 0)
+    monkeypatch.setattr(comparison, "baseline_thresholds", lambda *_: pytest.fail("chosen again"))
+    again = baseline_method(name, dataset)
+    assert (again.threshold, again.key) == (first.threshold, first.key)
+    image = np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)
+    np.testing.assert_array_equal(again(image, {}), error_level(image))
     for changed in (
-        Contenders("own", dataset, backbone, seed=1),
-        Contenders("own", Dataset(images.iloc[:5], images if not cross_fitted else None), backbone),
-        Contenders("own", Dataset(images.assign(group="c"), dataset.train), backbone),
+        Dataset(images.assign(group="c"), dataset.train),
+        Dataset(images.iloc[:5], None if left_out else images.iloc[:5]),
     ):
-        if changed.seed or cross_fitted or "c" in set(changed.dataset.test["group"]):
-            with pytest.raises(AssertionError):
-                _ = changed.thresholds
+        with pytest.raises(pytest.fail.Exception, match="chosen again"):
+            baseline_method(name, changed)
+
+
+def test_the_localizer_takes_the_head_that_never_met_the_photograph(images: pd.DataFrame) -> None:
+    backbone = small_backbone()
+    heads = {group: random_head(backbone.dim) for group in "ab"}
+    heads["b"].weight.data *= 2
+    left_out = {group: Fit(head, pd.DataFrame()) for group, head in heads.items()}
+    method = localizer_method("own", backbone, Fits(left_out, left_out["a"]), images)
+    image = random_image(70, 60)
+    for group in "ab":
+        expected = Localizer(backbone, heads[group], card_for(backbone))(image).probability
+        np.testing.assert_array_equal(method(image, {"group": group}), expected)
 
 
 def test_the_lead_is_over_the_next_best_of_all_images() -> None:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from dinolizer.data.images import write_image
 from dinolizer.errors import InputError
-from dinolizer.study.peers import evaluate_peers, read_peers
+from dinolizer.study.evaluation import evaluate
+from dinolizer.study.peers import read_peers
 
 HEIGHT, WIDTH = 6, 8
 VALUES = np.zeros((HEIGHT, WIDTH))
@@ -66,11 +67,12 @@ def test_every_format_range_and_polarity(
     for name in ("x/1", "y/1", "2", "extra"):
         write(folder, f"{name}{end}", values)
     (peer,) = read_peers([declare(folder, **lines)], manifest)
-    assert peer.extra == 1
-    (rows,) = evaluate_peers([peer], manifest)
+    rows = evaluate([peer], manifest)
     assert rows["method"].tolist() == ["Peer"] * 3
     assert rows["iou"].tolist() == [1, 1, 1]
     assert rows["threshold"].between(0, 1).all()
+    write(folder, f"2{end}", values[::-1].copy())
+    assert read_peers([declare(folder, **lines)], manifest)[0].key != peer.key  # other maps
 
 
 def test_the_threshold_is_in_the_unit_of_the_maps(tmp_path: Path, manifest: pd.DataFrame) -> None:
@@ -81,7 +83,7 @@ def test_the_threshold_is_in_the_unit_of_the_maps(tmp_path: Path, manifest: pd.D
     marked = []
     for threshold in (-4, -3, -1):
         (peer,) = read_peers([declare(folder, **lines, threshold=threshold)], manifest)
-        marked.append(evaluate_peers([peer], manifest)[0]["marked"].tolist()[0])
+        marked.append(evaluate([peer], manifest)["marked"].tolist()[0])
     assert marked == pytest.approx([0, 2 / 3, 1])
 
 
@@ -141,7 +143,7 @@ def test_a_map_that_is_not_as_declared_is_refused(
     for name in ("x/1", "y/1", "y/2"):
         write(tmp_path / "peer", f"{name}.npy", values)
     with pytest.raises(InputError, match=message):
-        evaluate_peers(read_peers([declare(tmp_path / "peer")], manifest), manifest)
+        evaluate(read_peers([declare(tmp_path / "peer")], manifest), manifest)
 
 
 def test_of_several_arrays_the_declared_one_is_read(tmp_path: Path, manifest: pd.DataFrame) -> None:
@@ -149,10 +151,10 @@ def test_of_several_arrays_the_declared_one_is_read(tmp_path: Path, manifest: pd
     for name in ("x/1", "y/1", "y/2"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         np.savez(folder / f"{name}.npz", probability=VALUES, mask=VALUES > 2)
-    (rows,) = evaluate_peers(read_peers([declare(folder, array="probability")], manifest), manifest)
+    rows = evaluate(read_peers([declare(folder, array="probability")], manifest), manifest)
     assert rows["iou"].tolist() == [1, 1, 1]
     with pytest.raises(InputError, match="the one that is declared"):
-        evaluate_peers(read_peers([declare(folder)], manifest), manifest)
+        evaluate(read_peers([declare(folder)], manifest), manifest)
 
 
 def test_damaged_files_and_equal_names_are_refused(tmp_path: Path, manifest: pd.DataFrame) -> None:
@@ -164,4 +166,4 @@ def test_damaged_files_and_equal_names_are_refused(tmp_path: Path, manifest: pd.
         read_peers(peers * 2, manifest)
     (folder / "x" / "1.npz").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(InputError, match=r"1.npz cannot be used"):
-        evaluate_peers(read_peers(peers, manifest), manifest)
+        evaluate(read_peers(peers, manifest), manifest)

@@ -1,5 +1,6 @@
 """Windows and crops keep to their images, and no head is asked about what it met."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ from small import SPEC, small_backbone, small_manifest
 
 from dinolizer.data.manifest import read_manifest, read_pair
 from dinolizer.errors import InputError
+from dinolizer.model.head import card_for
+from dinolizer.model.localizer import Localizer
 from dinolizer.study.dataset import Dataset
-from dinolizer.study.heads import Windows, read_windows
-from dinolizer.study.maps import image_rows, maps_of_scales, own_maps
+from dinolizer.study.heads import image_logits, image_rows, left_out_logits
 from dinolizer.study.samples import (
     Sample,
     crop_sample,
@@ -20,7 +22,6 @@ from dinolizer.study.samples import (
     enlarged,
     half_edited,
     joined,
-    own_logits,
     read_sample,
     some_numbers,
     window_sample,
@@ -65,7 +66,7 @@ def test_no_photograph_is_tested_by_a_head_that_met_it(crossfit: Dataset) -> Non
         assert not met[sample.fold == fold].any()
         assert np.array_equal(met, (sample.fold != fold) & seen)
     alone = Dataset(crossfit.test.assign(group="x"), None)
-    with pytest.raises(InputError, match="two photographs or more"):
+    with pytest.raises(InputError, match="needs images of two or more"):
         crop_sample(alone, SPEC)
 
 
@@ -118,7 +119,7 @@ def test_drawn_images_come_with_all_their_windows_and_as_many_as_there_are() -> 
 def test_every_window_is_asked_of_its_own_heads() -> None:
     fold = np.array([1, 0, -1, 1])
     sample = Sample(torch.zeros(4, 2, 2), pd.DataFrame(), fold, torch.zeros(2, 4))
-    logits = own_logits(numbered(2, 3, 5), torch.zeros(4, 5, 2, 2).half(), sample)
+    logits = left_out_logits(numbered(2, 3, 5), torch.zeros(4, 5, 2, 2).half(), sample)
     assert logits.shape == (4, 3, 2, 2)
     assert logits[:2, :, 0, 0].tolist() == [[1, 3, 5], [0, 2, 4]]
     assert logits[2].isnan().all()
@@ -132,28 +133,29 @@ def test_what_is_joined_is_fitted_on_and_not_tested(crossfit: Dataset) -> None:
     assert (len(both.rows), len(both.targets)) == (18, 18)
 
 
-def test_windows_and_localizer_draw_the_same_maps(crossfit: Dataset) -> None:
-    """Cross-fit: with heads that differ from fold to fold, from both ways of making maps."""
+def test_images_are_mapped_as_by_the_localizer_alone_and_enlarged(crossfit: Dataset) -> None:
+    """With heads that differ from fold to fold."""
     backbone = small_backbone()
-    # Small images are continued by a reflection in the one way only: these are large enough.
-    windows = read_windows(backbone, crossfit.test)
-    sample = window_sample(crossfit, windows)
-    heads = Heads({"case": 2, "fold": 3}, backbone.dim, kernel=3, hidden=2)
+    _, sample = window_sample(crossfit, backbone)
+    heads = Heads({"case": 2, "fold": 3}, backbone.dim)
     generator = torch.Generator().manual_seed(0)
     for parameter in heads.parameters():
         torch.nn.init.normal_(parameter, std=0.1, generator=generator)
-    cached = own_maps(backbone, [heads], windows.tokens, sample, windows, crossfit.test)
-    direct = own_maps(backbone, [heads], windows.tokens, sample, None, crossfit.test)
-    enlarging = maps_of_scales(backbone, [heads], sample, (1, 1.5))
-    for row in crossfit.test.to_dict("records"):
+    direct = image_logits(backbone, [heads], sample)
+    enlarging = image_logits(backbone, [heads], sample, (1, 1.5))
+    card = replace(card_for(backbone), reduce="mean")
+    for fold, group in enumerate("xyz"):
+        row = crossfit.test[crossfit.test["group"] == group].iloc[1].to_dict()
         image, _ = read_pair(row)
-        expected = direct(image, row)
-        assert expected.shape == (2, 70, 90)
-        torch.testing.assert_close(cached(image, row), expected, atol=2e-2, rtol=0)
+        found = direct(image, row)
+        assert found.shape == (2, 70, 90)
+        for case in range(2):
+            alone = Localizer(backbone, heads.linear(case=case, fold=fold), card)
+            torch.testing.assert_close(found[case], alone.logits(image)[0], atol=1e-4, rtol=0)
         scales = enlarging(image, row)
         assert scales.shape == (4, 70, 90)
-        torch.testing.assert_close(scales[:2], expected, atol=1e-5, rtol=0)
-        assert not torch.allclose(scales[2:], expected, atol=1e-2)
+        torch.testing.assert_close(scales[:2], found, atol=1e-5, rtol=0)
+        assert not torch.allclose(scales[2:], found, atol=1e-2)
 
 
 def test_image_rows_are_hand_counted(crossfit: Dataset) -> None:
@@ -175,12 +177,24 @@ def test_image_rows_are_hand_counted(crossfit: Dataset) -> None:
 
 def test_a_study_reads_windows_or_crops(crossfit: Dataset, split: Dataset) -> None:
     backbone = small_backbone()
-    tokens, sample, windows = read_sample(crossfit, backbone)
-    assert isinstance(windows, Windows)
-    assert len(tokens) == len(sample.rows) == 9 * len(windows.positions)
-    tokens, sample, windows = read_sample(split, backbone, count=4)
-    assert windows is None
+    tokens, sample = read_sample(crossfit, backbone)
+    assert len(tokens) == len(sample.rows) == 9 * 2 * 3  # windows of 56 pixels, 28 apart
+    tokens, sample = read_sample(split, backbone, count=4)
     assert len(tokens) == len(sample.rows) == 8
+
+
+def test_windows_cut_image_and_mask_alike(crossfit: Dataset) -> None:
+    backbone = small_backbone()
+    tokens, sample = window_sample(crossfit, backbone)
+    image, mask = read_pair(crossfit.test.iloc[1].to_dict())
+    corners = [(top, left) for top in (0, 14) for left in (0, 28, 34)]
+    for number, (top, left) in enumerate(corners):
+        window = np.s_[top : top + 56, left : left + 56]
+        batch = torch.from_numpy(image[window]).permute(2, 0, 1)[None].float() / 255
+        assert torch.allclose(tokens[6 + number], backbone(batch)[0].half(), atol=2e-2)
+        share = mask[window].reshape(4, 14, 4, 14).mean(axis=(1, 3))
+        assert np.allclose(sample.targets[6 + number].numpy(), share, atol=1e-6)
+    assert sample.rows["image"].tolist()[6:12] == [crossfit.test["image"].iloc[1]] * 6
 
 
 def test_three_classes_come_with_the_share_of_the_edit_alone(crossfit: Dataset) -> None:

@@ -20,7 +20,8 @@ from dinolizer.model.head import CLASSES, make_head, probabilities
 from dinolizer.model.windows import REDUCTIONS
 from dinolizer.study.dataset import Dataset
 from dinolizer.study.evaluation import Row
-from dinolizer.study.heads import EPOCHS, Windows, fit, logits_own, read_windows
+from dinolizer.study.heads import EPOCHS, fit, localizers
+from dinolizer.study.samples import window_sample
 from dinolizer.training.heads import fit_heads
 
 Maps = Callable[[NDArray[np.uint8], Row], dict[str, NDArray[np.floating]]]
@@ -44,12 +45,9 @@ class Heads:
     of
         From each policy to the seeds' heads: from each group of the test images to the head that
         never met it.
-    windows
-        Those of the test images, where they are there.
     """
 
     of: dict[str, list[dict[str, nn.Conv2d]]]
-    windows: Windows | None
 
 
 @dataclass(frozen=True)
@@ -94,22 +92,18 @@ def fit_policies(
             ]
             for policy in POLICIES
         }
-        return Heads(apart, None)
-    windows = read_windows(backbone, dataset.test, THREE)
-    groups = list(dict.fromkeys(windows.group.tolist()))
+        return Heads(apart)
+    tokens, sample = window_sample(dataset, backbone, THREE)
+    groups = np.unique(dataset.test["group"].to_numpy(str)).tolist()  # as the folds of the sample
+    image, _ = pd.factorize(sample.rows["image"])
     drawn = [np.random.default_rng(seed).random(len(dataset.test)) < KEPT for seed in seeds]
-    train = [
-        (windows.group != group) & windows.seen & np.repeat(kept, len(windows.positions))
-        for kept in drawn
-        for group in groups
-    ]
+    members = torch.cat([sample.train & torch.from_numpy(kept[image]) for kept in drawn])
     found: dict[str, list[dict[str, nn.Conv2d]]] = {}
     for policy in POLICIES:
-        targets = targets_of(windows.targets, policy)
-        members = torch.from_numpy(np.stack(train))
-        heads = iter(fit_heads(windows.tokens, targets, members, epochs=epochs, seed=seeds[0]))
+        targets = targets_of(sample.targets, policy)
+        heads = iter(fit_heads(tokens, targets, members, epochs=epochs, seed=seeds[0]))
         found[policy] = [{group: next(heads).head for group in groups} for _ in seeds]
-    return Heads(found, windows)
+    return Heads(found)
 
 
 def targets_of(shares: Tensor, policy: str) -> Tensor:
@@ -137,7 +131,7 @@ def measure(dataset: Dataset, backbone: Backbone, heads: Heads, seed: int = 0) -
     """Apply all heads to every test image; ``seed`` draws the pixels for calibration."""
     every = [of_group for some in heads.of.values() for of_group in some]
     stacked = {group: stack([of_group[group] for of_group in every]) for group in every[0]}
-    logits = logits_own(dataset, backbone, stacked, heads.windows)
+    of_group = localizers(backbone, stacked)
     sizes = [len(some) * CLASSES[policy] for policy, some in heads.of.items()]
     rng = np.random.default_rng(seed)
     rows: list[dict[str, object]] = []
@@ -149,7 +143,7 @@ def measure(dataset: Dataset, backbone: Backbone, heads: Heads, seed: int = 0) -
         drawn = torch.from_numpy(rng.integers(truth.numel(), size=PIXELS))
         edited.append((truth.flatten()[drawn] == 2).numpy())
         about = {name: row[name] for name in ("image", "group", "family", "kind", "seen")}
-        *of_policies, windows = logits(image, row).cpu().split([*sizes, 1])
+        *of_policies, windows = of_group[row["group"]].logits(image).cpu().split([*sizes, 1])
         for (policy, some), summed in zip(heads.of.items(), of_policies, strict=True):
             own = summed.unflatten(0, (len(some), CLASSES[policy]))  # (seeds, C, H, W)
             marked = None
@@ -169,15 +163,12 @@ def measure(dataset: Dataset, backbone: Backbone, heads: Heads, seed: int = 0) -
     )
 
 
-def first_maps(dataset: Dataset, backbone: Backbone, heads: Heads) -> Maps:
+def first_maps(backbone: Backbone, heads: Heads) -> Maps:
     """Return what gives every policy's map of a test image, by the head of the first seed."""
-    logits = {
-        policy: logits_own(dataset, backbone, some[0], heads.windows)
-        for policy, some in heads.of.items()
-    }
+    of_policy = {policy: localizers(backbone, some[0]) for policy, some in heads.of.items()}
     return lambda image, row: {
-        policy: np.asarray(probabilities(of(image, row))[-1].cpu().numpy())
-        for policy, of in logits.items()
+        policy: np.asarray(probabilities(of[row["group"]].logits(image))[-1].cpu().numpy())
+        for policy, of in of_policy.items()
     }
 
 

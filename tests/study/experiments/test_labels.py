@@ -27,7 +27,7 @@ from dinolizer.study.experiments.labels import (
     stack,
     targets_of,
 )
-from dinolizer.study.heads import read_windows
+from dinolizer.study.samples import window_sample
 from dinolizer.training.heads import fit_heads
 
 SIDE = 84
@@ -56,6 +56,8 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
                     "background": background,
                     "group": group,
                     "family": "x",
+                    "generator": "x",
+                    "area": mask.mean() / 255 * edited,
                     "seen": True,
                     "width": SIDE,
                     "height": SIDE,
@@ -66,8 +68,8 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_targets_of_the_shares_are_those_read_for_the_policy(dataset: Dataset, policy: str) -> None:
-    shares = read_windows(small_backbone(), dataset.test, "three-class").targets
-    expected = read_windows(small_backbone(), dataset.test, policy).targets
+    shares = window_sample(dataset, small_backbone(), "three-class")[1].targets
+    expected = window_sample(dataset, small_backbone(), policy)[1].targets
     torch.testing.assert_close(targets_of(shares, policy), expected)
 
 
@@ -75,15 +77,14 @@ def test_seeds_draw_their_images_and_no_head_meets_its_photograph(dataset: Datas
     backbone = small_backbone()
     heads = fit_policies(dataset, backbone, range(2), epochs=2)
     assert list(heads.of) == list(POLICIES)
-    windows = heads.windows
-    assert windows is not None
+    tokens, sample = window_sample(dataset, backbone, "three-class")
     kept = np.random.default_rng(1).random(len(dataset.test)) < KEPT
-    train = (windows.group != "b") & np.repeat(kept, len(windows.positions))
+    train = sample.rows["group"].ne("b").to_numpy() & np.repeat(kept, 4)
     for policy in POLICIES:
         found = heads.of[policy][1]["b"]
         assert found.out_channels == CLASSES[policy]
-        targets = targets_of(windows.targets, policy)
-        (alone,) = fit_heads(windows.tokens, targets, torch.from_numpy(train)[None], epochs=2)
+        targets = targets_of(sample.targets, policy)
+        (alone,) = fit_heads(tokens, targets, torch.from_numpy(train)[None], epochs=2)
         # 36 windows are one batch, so that it has met the same ones as beside the others.
         torch.testing.assert_close(found.weight, alone.head.weight, atol=1e-3, rtol=1e-3)
     first, second = (of_group["b"].weight for of_group in heads.of["pristine"])
@@ -101,7 +102,6 @@ def test_with_a_training_set_every_policy_and_seed_is_trained_on_it(
     dataset = Dataset(test.assign(family="x", seen=True), training)
     backbone = small_backbone()
     heads = fit_policies(dataset, backbone, [0, 1], epochs=1)
-    assert heads.windows is None
     for policy, some in heads.of.items():
         assert [head.out_channels for of in some for head in of.values()] == [CLASSES[policy]] * 24
         assert not torch.equal(some[0]["0"].weight, some[1]["0"].weight)
@@ -122,7 +122,7 @@ def test_maps_and_scores_are_those_of_the_localizer(dataset: Dataset) -> None:
     backbone = small_backbone()
     heads = fit_policies(dataset, backbone, [0], epochs=3)
     measured = measure(dataset, backbone, heads)
-    maps = first_maps(dataset, backbone, heads)
+    maps = first_maps(backbone, heads)
     row = dataset.test.iloc[4].to_dict()  # of photograph b, re-generated
     image, mask = read_pair(row)
     rows = measured.rows[measured.rows["image"] == row["image"]].set_index(["method", "reduce"])

@@ -1,0 +1,146 @@
+"""Rows computed in parts, by several processes of which some die, are those of one call."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from processes import in_a_process_that_dies, started
+from small import small_backbone, small_manifest
+
+from dinolizer.data.images import read_image, write_image
+from dinolizer.data.manifest import read_manifest
+from dinolizer.study import jobs
+from dinolizer.study.baselines import BASELINES
+from dinolizer.study.dataset import Dataset
+from dinolizer.study.evaluation import Method, evaluate
+from dinolizer.study.experiments.robustness import Case
+from dinolizer.study.heads import fit
+from dinolizer.study.jobs import Part, benchmark_parts, degraded_parts, rows_of
+from dinolizer.study.methods import localizer_method
+
+CASES: list[Case] = [(), (("resize", 0.9), ("noise", 5))]
+
+
+def methods_of(dataset: Dataset, seed: int = 0, epochs: int = 2) -> list[Method]:
+    """A localizer and a baseline."""
+    backbone = small_backbone(seed)
+    fits = fit(dataset, backbone, epochs=epochs)
+    error = Method("error", lambda image, row: BASELINES["error level analysis"](image), 1.0, "key")
+    return [localizer_method("localizer", backbone, fits, dataset.test), error]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
+    """Six images of two datasets, at most two of them in a part."""
+    monkeypatch.setenv("DINOLIZER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(jobs, "IMAGES", 2)
+    images = read_manifest(small_manifest(tmp_path / "images", 6)).assign(seen=True)
+    images["dataset"] = ["one"] * 2 + ["two"] * 4
+    images["group"] = [f"photo {number // 3}" for number in range(6)]
+    return Dataset(images.assign(family=images["generator"]))
+
+
+def all_parts(dataset: Dataset) -> list[Part]:
+    edited = dataset.test.query("not authentic").reset_index(drop=True)
+    methods = methods_of(dataset)
+    return [
+        *benchmark_parts(methods, dataset.test),
+        *degraded_parts(methods, edited, CASES, seed=3),
+    ]
+
+
+def timeless(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.drop(columns="seconds")
+
+
+def files(tmp_path: Path) -> dict[str, int]:
+    """Of each cached part, when it was written."""
+    return {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cache/rows").iterdir()}
+
+
+def one_call(dataset: Dataset) -> pd.DataFrame:
+    """The rows without parts: each method on all images, then all methods on each case."""
+    edited = dataset.test.query("not authentic").reset_index(drop=True)
+    methods = methods_of(dataset)
+    plain = [evaluate([method], dataset.test) for method in methods]
+    degraded = [evaluate(methods, edited, steps=case, seed=3, ranking=False) for case in CASES]
+    return timeless(pd.concat([*plain, *degraded], ignore_index=True))
+
+
+def test_parts_give_the_rows_of_one_call_whoever_computes_them(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = all_parts(dataset)
+    # Datasets of 2 and 4 images give one part and two; of the edited ones, 1 and 3, also.
+    assert len(wanted) == 2 * (1 + 2) + 2 * (1 + 2)
+    for number in (2, 0, 1):
+        rows_of(wanted[number::3])
+    assert rows_of(wanted[len(wanted) :: 3]).empty  # of more jobs than there are parts
+    computed = files(tmp_path)
+    assert len(computed) == len(wanted)
+    expected = one_call(dataset)
+    monkeypatch.setattr(Part, "_compute", lambda _: pytest.fail("computed again"))
+    pd.testing.assert_frame_equal(timeless(rows_of(all_parts(dataset))), expected)
+    assert files(tmp_path) == computed
+
+
+def test_what_is_lost_or_damaged_is_computed_again_and_nothing_else(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    wanted = all_parts(dataset)
+    expected = timeless(rows_of(wanted))
+    before = files(tmp_path)
+    lost, cut, *_ = sorted((tmp_path / "cache/rows").iterdir())
+    lost.unlink()
+    cut.write_bytes(cut.read_bytes()[:500])
+    pd.testing.assert_frame_equal(timeless(rows_of(wanted)), expected)
+    after = files(tmp_path)
+    assert {name for name in before if before[name] != after[name]} == {lost.name, cut.name}
+
+
+def test_two_processes_at_once_and_killed_at_random_moments(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    wanted = all_parts(dataset)
+    expected = timeless(rows_of(wanted))
+    shutil.rmtree(tmp_path / "cache/rows")
+    rng = np.random.default_rng(0)
+    for _ in range(2):
+        in_a_process_that_dies(lambda: rows_of(wanted), after=float(rng.uniform(0, 0.2)))
+    both = [started(lambda: rows_of(wanted)) for _ in range(2)]
+    for process in both:
+        process.join()
+        assert process.exitcode == 0
+    pd.testing.assert_frame_equal(timeless(rows_of(wanted)), expected)
+    assert len([name for name in files(tmp_path) if name[0] != "."]) == len(wanted)
+
+
+def test_what_rows_depend_on_is_in_their_name(dataset: Dataset, tmp_path: Path) -> None:
+    rows_of(benchmark_parts(methods_of(dataset), dataset.test))
+    count = len(files(tmp_path))
+
+    def computed(methods: list[Method], images: pd.DataFrame = dataset.test) -> int:
+        before = len(files(tmp_path))
+        rows_of(benchmark_parts(methods, images))
+        return len(files(tmp_path)) - before
+
+    assert computed(methods_of(dataset)) == 0
+    # Another backbone or other epochs change the localizer, and no baseline.
+    assert computed(methods_of(dataset, seed=1)) == count // 2
+    assert computed(methods_of(dataset, epochs=1)) == count // 2
+    # Other pixels under the same name: one of the parts, of both methods.
+    path = Path(dataset.test["image"].iloc[0])
+    write_image(path, 255 - read_image(path))
+    assert computed(methods_of(dataset)[1:]) == 1
+
+
+def test_a_dataset_more_leaves_the_rows_of_the_others(dataset: Dataset, tmp_path: Path) -> None:
+    error = methods_of(dataset)[1:]
+    first = rows_of(benchmark_parts(error, dataset.test[2:]))
+    before = files(tmp_path)
+    rows = rows_of(benchmark_parts(error, dataset.test))
+    assert len(files(tmp_path)) - len(before) == 1  # of the other dataset only
+    again = rows[rows["image"].isin(first["image"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(again, first)  # the seconds too: they were not run again
