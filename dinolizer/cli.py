@@ -266,13 +266,18 @@ def train(
     patience: Annotated[
         int, typer.Option(help="Epochs without a better validation Dice before it stops.")
     ] = 5,
+    crops: Annotated[
+        str | None,
+        typer.Option(help="'fixed' or 'fresh' in every epoch; by default the variant's."),
+    ] = None,
     cache_gb: Annotated[
-        float, typer.Option(help="Gigabytes that tokens may take; more are streamed.")
+        float, typer.Option(help="Gigabytes that the tokens of fixed crops may take.")
     ] = 8,
     device: Annotated[
         str | None, typer.Option(help="'cpu' or 'cuda'; by default the GPU if there is one.")
     ] = None,
-    precision: Annotated[str, typer.Option(help="'no' (float32), 'bf16' or 'fp16'.")] = "no",
+    precision: Annotated[str, typer.Option(help="'float32', 'bfloat16' or 'float16'.")] = "float32",
+    overwrite: Annotated[bool, typer.Option(help="Replace a head that is there.")] = False,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     workers: Annotated[int, typer.Option(help="Processes that prepare crops ahead.")] = 4,
 ) -> None:
@@ -297,8 +302,10 @@ def train(
             batch=batch,
             lr=lr,
             patience=patience,
+            crops=crops,
             cache_gb=cache_gb,
             device=device,
+            overwrite=overwrite,
             precision=precision,
             seed=seed,
             workers=workers,

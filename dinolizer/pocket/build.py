@@ -1,11 +1,13 @@
 """The making of the pocket assets, from a folder of photographs to four files and their cards."""
 
+import hashlib
 import json
 import os
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,11 +23,18 @@ from dinolizer.model.head import card_for, save_head
 from dinolizer.model.pocket_vit import build_learned, build_pocket_vit, build_rotary
 from dinolizer.paths import atomic
 from dinolizer.pocket.forging import CONDITIONS, FAMILIES, HELD_OUT, LEARNED, forge
-from dinolizer.pocket.generation import random_crops, train_generator
 from dinolizer.pocket.generators import GENERATORS
-from dinolizer.pocket.pretraining import MAKERS, PAIRS, build_pool, pretrain_backbone
+from dinolizer.pocket.pretraining import (
+    MAKERS,
+    PAIRS,
+    build_pool,
+    pretrain_backbone,
+    random_crops,
+    train_generator,
+)
 from dinolizer.training.crops import patch_shares
 from dinolizer.training.heads import fit_head
+from dinolizer.training.loop import Progress
 from dinolizer.training.tokens import extract
 
 LICENCE = "Apache-2.0"
@@ -76,52 +85,39 @@ def pretrain(
     InputError
         For too few or too small photographs.
     """
-    place = pick_device(device)
+    target = pick_device(device)
     pictures = _read_photos(photos)
-    checkpoints = out / "checkpoints"
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    workers = 4 if place.type == "cuda" else 0
+    pixels = hashlib.sha256(b"".join(picture.tobytes() for picture in pictures)).hexdigest()
+    (out / "checkpoints").mkdir(parents=True, exist_ok=True)
     card = {"photographs": len(pictures), "about": about or photos.name}
+
+    def options(name: str, steps: int, seed: int) -> dict[str, Any]:
+        """What all trainings are told."""
+        return {
+            "steps": steps,
+            "seed": seed,
+            "device": target,
+            "workers": 4 if target.type == "cuda" else 0,
+            "checkpoint": out / "checkpoints" / f"{name}.pt",
+            "settings": {"name": name, "seed": seed, "steps": steps, "photographs": pixels},
+        }
+
     for number, name in enumerate(GENERATORS, start=seed + 1):
-        checkpoint = checkpoints / f"{name}.pt"
         if not (out / f"pocket-{name}.safetensors").exists():
             steps = generator_steps[name]
-            generator = train_generator(
-                name,
-                pictures,
-                steps=steps,
-                checkpoint=checkpoint,
-                device=place,
-                seed=number,
-                workers=workers,
-            )
-            _save(out, name, generator, checkpoint, card | {"seed": number, "steps": steps})
+            made = train_generator(name, pictures, **options(name, steps, number))
+            _save(out, name, *made, card | {"seed": number, "steps": steps})
     missing = [name for name in BUILDERS if not (out / f"pocket-{name}.safetensors").exists()]
     if missing:
         pool = build_pool(pictures, rounds, seed, out)
     for name in missing:
-        checkpoint = checkpoints / f"{name}.pt"
         steps = backbone_steps[name]
-        backbone = pretrain_backbone(
-            BUILDERS[name],
-            pool,
-            steps=steps,
-            checkpoint=checkpoint,
-            device=place,
-            seed=seed,
-            workers=workers,
-        )
-        made = {
-            "seed": seed,
-            "steps": steps,
-            "rounds": rounds,
-            "generators": MAKERS,
-            "batch": 2 * PAIRS,
-        }
-        _save(out, name, backbone, checkpoint, card | made)
+        learned = pretrain_backbone(BUILDERS[name], pool, **options(name, steps, seed))
+        settings = {"seed": seed, "steps": steps, "rounds": rounds}
+        _save(out, name, *learned, card | settings | {"generators": MAKERS, "batch": 2 * PAIRS})
     if not (out / "pocket-head.safetensors").exists():
         fit_pocket_head(
-            pictures, out, seed=seed, device=place, about=json.dumps(card | {"seed": seed})
+            pictures, out, seed=seed, device=target, about=json.dumps(card | {"seed": seed})
         )
 
 
@@ -192,15 +188,14 @@ def _read_photos(folder: Path) -> list[NDArray[np.uint8]]:
 
 
 def _save(
-    out: Path, name: str, model: nn.Module, checkpoint: Path, card: dict[str, object]
+    out: Path, name: str, model: nn.Module, progress: Progress, card: dict[str, object]
 ) -> None:
     """Write weights in half precision, and their card."""
     weights = {key: _half(value) for key, value in model.state_dict().items()}
-    run = torch.load(checkpoint, weights_only=True)
-    losses = run["losses"]
+    losses = progress.losses
     card |= {
         "parameters": sum(value.numel() for value in model.parameters()),
-        "seconds": round(run["seconds"]),
+        "seconds": round(progress.seconds),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, "
         f"trained on {next(model.parameters()).device.type}",
         "torch": str(torch.__version__),

@@ -1,4 +1,5 @@
-"""Image-level pre-training of the pocket backbones: real photographs against generated ones.
+"""Training of the small generators, and with them of the pocket backbones: real photographs
+against generated ones, by image.
 
 As B-Free does, each generated image has its real twin in the same batch: the same crop of the same
 photograph under the same compression and noise, so that nothing but the traces of generation tells
@@ -8,6 +9,7 @@ one from the other. Only image-level labels are used.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,9 +24,9 @@ from dinolizer.data.degradations import gaussian_noise, jpeg
 from dinolizer.model.backbones import IMAGENET_MEAN, IMAGENET_STD
 from dinolizer.model.pocket_vit import WINDOW
 from dinolizer.pocket.forging import CLASSICAL, match_grain, synthesise
-from dinolizer.pocket.generation import random_crops
+from dinolizer.pocket.generators import GENERATORS, AutoEncoder, Inpainter
 from dinolizer.pocket.masks import log_uniform_area, random_mask
-from dinolizer.training.optimisation import optimise
+from dinolizer.training.loop import Progress, drawn, optimise
 
 Image = NDArray[np.uint8]
 
@@ -41,6 +43,98 @@ SHRINK = (0.5, 1.0)
 compression: these must not tell real from generated."""
 WHOLE_SHARE = 0.3
 """Share of the learned forgeries whose background, too, comes out of the generator."""
+
+
+GENERATOR_CROP = 96
+"""Side of the crops that a generator trains on, in pixels."""
+GENERATOR_BATCH = 8
+LATENT_NOISE = 0.05
+"""Noise on the latents while training, as a share of their spread; a decoder that has met it still
+decodes well what no encoder has made."""
+TEXTURE_WEIGHT = 0.01
+LEARNING: dict[str, Any] = {"lr": 1e-3, "weight_decay": 0.02, "clip": 1.0, "save_every": 250}
+
+
+def random_crops(
+    photos: Sequence[NDArray[np.uint8]], count: int, size: int, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Draw square crops, mirrored at random: ``(count, size, size, 3)`` uint8."""
+    crops = np.empty((count, size, size, 3), np.uint8)
+    for index in range(count):
+        photo = photos[int(rng.integers(len(photos)))]
+        top = rng.integers(photo.shape[0] - size + 1)
+        left = rng.integers(photo.shape[1] - size + 1)
+        crop = photo[top : top + size, left : left + size]
+        crops[index] = crop[:, ::-1] if rng.random() < 0.5 else crop
+    return crops
+
+
+def texture(images: Tensor) -> Tensor:
+    """Local energy of the high frequencies, log scale: ``(N, 3, H, W)`` to the same, smaller."""
+    residual = images - F.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
+    return torch.log(F.avg_pool2d(residual.square(), 8, stride=4) + 1e-4)
+
+
+def generator_loss(output: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute error, and that of the local texture, which keeps outputs from being smooth."""
+    return F.l1_loss(output, target) + TEXTURE_WEIGHT * F.l1_loss(texture(output), texture(target))
+
+
+def train_generator(
+    name: str,
+    photos: Sequence[Image],
+    *,
+    device: torch.device,
+    seed: int,
+    workers: int = 0,
+    **training: Any,
+) -> tuple[AutoEncoder | Inpainter, Progress]:
+    """Train one of `GENERATORS` to reproduce crops of photographs, or to fill holes in them.
+
+    Parameters
+    ----------
+    name
+        Key of `GENERATORS`.
+    photos
+        uint8 ``(H, W, 3)`` each, no side under `GENERATOR_CROP`.
+    seed
+        Decides the initial weights, the crops and the holes.
+    workers
+        Processes that draw batches ahead.
+    **training
+        ``steps, checkpoint, settings``, as in `dinolizer.training.loop.optimise`.
+
+    Returns
+    -------
+    generator, progress
+        The generator in eval mode.
+    """
+    torch.manual_seed(seed)
+    model = GENERATORS[name]().to(device)
+    size = GENERATOR_CROP
+
+    def draw(step: int) -> tuple[Tensor, Tensor]:
+        rng = np.random.default_rng([seed, step])
+        crops = torch.from_numpy(random_crops(photos, GENERATOR_BATCH, size, rng))
+        holes = [random_mask(size, size, log_uniform_area(rng), rng) for _ in crops]
+        shaped = torch.from_numpy(np.stack(holes))[:, None].float()
+        return crops.permute(0, 3, 1, 2).float() / 255, shaped
+
+    loss_of = inpainter_loss if isinstance(model, Inpainter) else autoencoder_loss
+    progress = optimise(model, drawn(draw, workers), loss_of, label=name, **LEARNING, **training)
+    return model.eval(), progress
+
+
+def autoencoder_loss(model: AutoEncoder, crops: Tensor, _holes: Tensor) -> Tensor:
+    latents = model.encode(crops)
+    noise = LATENT_NOISE * latents.detach().std() * torch.randn_like(latents)
+    return generator_loss(model.decode(latents + noise), crops)
+
+
+def inpainter_loss(model: Inpainter, crops: Tensor, holes: Tensor) -> Tensor:
+    output = model(crops, holes)
+    inside = (F.l1_loss(output, crops, reduction="none") * holes).mean()
+    return generator_loss(output, crops) + inside
 
 
 @dataclass(frozen=True)
@@ -109,51 +203,26 @@ def pretrain_backbone(
     build: Callable[[], nn.Module],
     pool: Pool,
     *,
-    steps: int,
-    checkpoint: Path,
     device: torch.device,
     seed: int,
     workers: int = 0,
-) -> nn.Module:
-    """Pre-train a pocket backbone on photographs and on what the generators make of them.
-
-    Parameters
-    ----------
-    build
-        Of `dinolizer.model.pocket_vit`.
-    pool
-        Of `build_pool`.
-    steps, checkpoint, workers
-        As in `optimise`.
-    device, seed
-        Where to train, and what decides everything random.
-
-    Returns
-    -------
-    Module
-        What ``build`` built, in eval mode.
-    """
+    **training: Any,
+) -> tuple[nn.Module, Progress]:
+    """Pre-train a backbone of `dinolizer.model.pocket_vit` to tell real from generated crops; the
+    arguments and what is returned are as in `train_generator`."""
     torch.manual_seed(seed)
     model = build().to(device)
 
     def draw(step: int) -> tuple[Tensor, Tensor]:
         return draw_pairs(pool, PAIRS, np.random.default_rng([seed, step]))
 
-    def loss_of(images: Tensor, labels: Tensor) -> Tensor:
+    def loss_of(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         logits = model(normalize(images, IMAGENET_MEAN, IMAGENET_STD)).squeeze(1)
         return F.binary_cross_entropy_with_logits(logits, labels)
 
-    optimise(
-        model,
-        draw,
-        loss_of,
-        steps=steps,
-        learning_rate=1e-3,
-        checkpoint=checkpoint,
-        label="backbone",
-        workers=workers,
-    )
-    return model.eval()
+    batches = drawn(draw, workers)
+    progress = optimise(model, batches, loss_of, label="backbone", **LEARNING, **training)
+    return model.eval(), progress
 
 
 def _shrink(photo: Image, rng: np.random.Generator) -> Image:

@@ -90,7 +90,7 @@ def fit(
     if dataset.train is not None:
         path = cache_dir() / "heads" / f"{key}.safetensors"
         if not path.exists():
-            train(manifest, backbone, path, "v1", policy=policy, epochs=epochs, seed=seed)
+            train(manifest, backbone, path, policy=policy, epochs=epochs, seed=seed, crops="fresh")
         return Fits({}, Fit(load_head(path, backbone)[1], pd.read_csv(history_path(path))))
 
     def compute() -> pd.DataFrame:

@@ -21,7 +21,7 @@ VALIDATION = ("valid", "validation", "val")
 """Names that datasets give these splits; rows of any other split are never read here."""
 
 
-class Crops(Dataset[tuple[Tensor, Tensor]]):
+class Crops(Dataset[tuple[Tensor, ...]]):
     """Augmented crops with their labels; each is a function of the seed, the epoch and the row.
 
     Item ``epoch * len(frame) + row`` is the crop of that row in that epoch (from 0), the same
@@ -65,7 +65,7 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
         rows = "\n".join("\t".join(row) for row in self.rows)
         return hashlib.sha256(f"{self.window} {self.patch}\n{rows}".encode()).hexdigest()
 
-    def __getitem__(self, item: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, item: int) -> tuple[Tensor, ...]:
         """Image uint8 ``(3, window, window)`` RGB, and the labels as `patch_shares`."""
         epoch, row = divmod(item, len(self.rows))
         image, labels = self._read(row)
@@ -93,14 +93,17 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
 
 
 def crop_batches(
-    crops: Crops, items: Sequence[Sequence[int]], workers: int = 0, pin_memory: bool = False
-) -> Iterator[tuple[Tensor, Tensor]]:
+    crops: Dataset[tuple[Tensor, ...]],
+    items: Sequence[Sequence[int]],
+    workers: int = 0,
+    pin_memory: bool = False,
+) -> Iterator[tuple[Tensor, ...]]:
     """Crops and labels of each list of items, stacked, in the order of the lists.
 
     Parameters
     ----------
     crops, items
-        See `Crops`; no list is empty.
+        See `Crops`, or any other data set of pairs; no list is empty.
     workers
         Processes that prepare crops ahead; the crops do not depend on it.
     pin_memory

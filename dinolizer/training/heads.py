@@ -98,7 +98,7 @@ class Heads(nn.Module):
         if unknown:
             raise ValueError(f"The heads have the axes {list(self.axes)}, not {sorted(unknown)}.")
         where = tuple(positions.get(name, slice(None)) for name in self.axes)
-        numbers = torch.arange(len(self)).view(*self.axes.values())[where].flatten()
+        numbers = torch.arange(len(self)).view(tuple(self.axes.values()))[where].flatten()
         chosen = copy.deepcopy(self).eval().requires_grad_(False)
         chosen.axes = {name: n for name, n in self.axes.items() if name not in positions}
         for values in (*chosen.parameters(), *chosen.buffers()):

@@ -1,234 +1,288 @@
-"""Training on new crops at every step: for tokens that would not fit or do not stay the same."""
+"""The end-to-end loop: gradient steps on batches, resumable, for whatever is trained by itself.
+
+Heads with or without an adapter, whole backbones and small generators all pass through `optimise`.
+"""
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+import pickle
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
-from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone
-from dinolizer.model.head import CLASSES
 from dinolizer.paths import atomic
-from dinolizer.training.checkpoint import Progress, read_checkpoint, write_checkpoint
-from dinolizer.training.crops import Crops, crop_batches
-from dinolizer.training.heads import Fit
-from dinolizer.training.losses import dice_sums, soft_dice
-from dinolizer.training.network import Network, Recipe
+from dinolizer.training.heads import Heads
 
+if TYPE_CHECKING:  # most who train here need none
+    from accelerate import Accelerator
+
+Batch = tuple[Tensor, ...]
+Batches = Callable[[int, int], Iterable[Batch]]
+"""From the numbers of two steps to the batches of the first one up to, not including, the last."""
 WEIGHT_DECAY = 0.01
-SAMPLE = 64
-"""Crops whose tokens give the mean and the scale that the head's input is standardised with."""
+_UNREADABLE = (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError)
 
 
-def fit_streamed(
-    backbone: Backbone,
-    train: Crops,
-    validation: Crops,
-    recipe: Recipe,
-    accelerator: Accelerator,
+class Network(nn.Module):
+    """A backbone and a linear head, a single one of `Heads`: from uint8 crops to logits.
+
+    The head reads standardised tokens, so that a learning rate means the same for every backbone.
+    """
+
+    def __init__(self, backbone: Backbone, head: Heads) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head.requires_grad_(True).to(backbone.device)
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """Logits float ``(N, C, h, w)`` of what `tokens` takes."""
+        head = self.head
+        standard = (self.tokens(crops) - head.mean[0, :, None, None]) * head.scale[0, :, None, None]
+        return F.conv2d(standard, head.weight[0], head.bias[0])
+
+    def tokens(self, crops: Tensor) -> Tensor:
+        """Tokens ``(N, D, h, w)`` of uint8 crops ``(N, 3, H, W)``, with gradients where weights of
+        the backbone are trained along; tokens that are there already, float16, pass."""
+        if crops.dtype != torch.uint8:
+            return crops.float()
+        return self.backbone.tokens(crops.float() / 255)
+
+
+@dataclass
+class Progress:
+    """How far a training is.
+
+    Attributes
+    ----------
+    losses
+        Of every step.
+    scores
+        One for each round of steps: what is to become large.
+    best
+        The trained tensors after the round with the highest score, the first of equals.
+    seconds
+        Spent so far, those before an interruption too.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def best_round(self) -> int:
+        """From 1; 0 before there is one."""
+        return self.scores.index(max(self.scores)) + 1 if self.scores else 0
+
+    def history(self) -> pd.DataFrame:
+        """As in `dinolizer.training.heads.Fit`, where a round is an epoch."""
+        count = len(self.scores)
+        losses = [sum(part) / len(part) for part in np.array_split(self.losses, count)]
+        return pd.DataFrame(
+            {"epoch": range(1, count + 1), "loss": losses, "validation_dice": self.scores}
+        )
+
+
+def drawn(draw: Callable[[int], Batch], workers: int = 0) -> Batches:
+    """Batches by a function of nothing but the number of their step, drawn ahead by workers."""
+    return lambda first, last: DataLoader(
+        range(first, last),  # type: ignore[arg-type]
+        batch_size=None,
+        collate_fn=draw,  # type: ignore[arg-type]
+        num_workers=workers,
+    )
+
+
+def optimise(
+    model: nn.Module,
+    batches: Batches,
+    loss_of: Callable[..., Tensor],
     *,
-    checkpoint: Path,
-    log: Path,
-    workers: int = 0,
+    steps: int,
+    lr: float,
+    weight_decay: float = WEIGHT_DECAY,
+    warm_up: bool = True,
+    clip: float | None = None,
+    score: Callable[[], float] | None = None,
+    score_every: int | None = None,
+    patience: int | None = None,
+    checkpoint: Path | None = None,
+    settings: Mapping[str, object] | None = None,
     save_every: int = 500,
-) -> Fit:
-    """Train a head, and the adapter inside the backbone where there is one, on streamed crops.
-
-    Each step takes the soft Dice of all crops of its batch together, whichever process has them:
-    several processes give the result of one. Crops that do not fill the last batch of an epoch are
-    left out of that epoch. The epoch with the best validation Dice is kept.
+    log: Path | None = None,
+    label: str = "training",
+    accelerator: "Accelerator | None" = None,
+) -> Progress:
+    """Minimise a loss with AdamW, in place, over those parameters that require gradients.
 
     Parameters
     ----------
-    backbone
-        Its adapter ends as that of the best epoch.
-    train, validation
-        Neither is empty.
-    recipe, accelerator
-        How to train, and where.
+    model
+        On the device it is to be trained on.
+    batches
+        Of tensors on any device; the same steps always give the same ones.
+    loss_of
+        From the model, as it is to be called, and the tensors of a batch to a scalar.
+    steps, lr
+        Steps in all, and the highest learning rate.
+    warm_up
+        The learning rate rises for a tenth of the steps and then falls to 0 (one cycle); else it
+        falls from the first one on. Both along a cosine.
+    clip
+        Largest norm of the gradient.
+    score, score_every, patience
+        Measured every so many steps, which is a round. The model ends as it was after the best
+        round, and training stops after ``patience`` rounds without a better one.
     checkpoint
-        Written every ``save_every`` steps and after every epoch; where it exists the run goes on
-        from there, and on a CPU ends with the same bits as one that was never interrupted.
+        Written every ``save_every`` steps and after every round; where it exists, the training
+        goes on from there, and on a CPU ends with the same bits as one never interrupted.
+    settings
+        What the result depends on, numbers and text: a checkpoint of others is refused.
     log
-        CSV of the history, written anew after every epoch.
-    workers
-        Processes that prepare crops ahead, for each training process.
-    save_every
-        In steps.
+        CSV of `Progress.history`, written anew after every round.
+    accelerator
+        For several processes or half precision; without one, plain torch.
 
     Raises
     ------
     InputError
-        For the checkpoint of another run or one that is damaged or cannot be written, for a batch
-        smaller than the number of processes, and when the loss is no number any more.
+        For a checkpoint that is another training's, is damaged or cannot be written, and for a
+        loss or score that is not finite.
     """
-    run = _Run(backbone, train, validation, recipe, accelerator, workers)
-    if checkpoint.exists():
-        progress = run.load(checkpoint)
-    else:
-        progress = Progress()
-        run.standardise()
-    accelerator.wait_for_everyone()  # a run that is at its end would remove the checkpoint
-    with tqdm(
-        total=run.steps,
-        initial=progress.step,
-        desc="training",
-        unit="step",
-        mininterval=5,
-        disable=None if accelerator.is_main_process else True,
-    ) as bar:
-        while progress.step < run.steps and not _stalled(progress, recipe.patience):
-            epoch, done = divmod(progress.step, run.per_epoch)
-            for images, targets in run.batches(epoch, done):
-                loss = run.take_step(images, targets)
-                progress.step += 1
-                progress.loss += loss
+    device = next(model.parameters()).device
+    learned = [value for value in model.parameters() if value.requires_grad]
+    optimiser: Any = torch.optim.AdamW(learned, lr=lr, weight_decay=weight_decay)
+    schedule = (
+        torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps, pct_start=0.1)
+        if warm_up
+        else torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps)
+    )
+    called, backward, is_main = model, torch.autograd.backward, True
+    if accelerator:
+        called, optimiser = accelerator.prepare(model, optimiser)
+        backward, is_main = accelerator.backward, accelerator.is_main_process
+    movable: dict[str, Any] = {"optimiser": optimiser, "schedule": schedule}
+    if accelerator and accelerator.scaler is not None:  # with fp16 only
+        movable["scaler"] = accelerator.scaler
+    settings = dict(settings or {})
+    progress = Progress()
+    if checkpoint and checkpoint.exists():
+        progress = _resume(checkpoint, settings, model, movable)
+    if accelerator:
+        accelerator.wait_for_everyone()  # a process at its end would remove the checkpoint
+    start = time.monotonic() - progress.seconds
+    model.train()
+
+    def save() -> None:
+        progress.seconds = time.monotonic() - start
+        if is_main and checkpoint:
+            states = {name: part.state_dict() for name, part in movable.items()}
+            state = {"settings": settings, "model": trained(model), **vars(progress), **states}
+            _write(checkpoint, state)
+
+    per_round = score_every or steps
+    first = len(progress.losses)
+    hidden = None if is_main else True  # None: where there is no terminal
+    with tqdm(total=steps, initial=first, desc=label, mininterval=5, disable=hidden) as bar:
+        while len(progress.losses) < steps:
+            rounds = len(progress.losses) // per_round
+            if patience and rounds - progress.best_round >= patience:
+                break
+            last = min((rounds + 1) * per_round, steps)
+            for batch in batches(len(progress.losses), last):
+                loss = loss_of(called, *(part.to(device, non_blocking=True) for part in batch))
+                progress.losses.append(_finite(loss.item(), "loss", lr))
+                optimiser.zero_grad()
+                backward(loss)
+                if clip:
+                    nn.utils.clip_grad_norm_(learned, clip)
+                optimiser.step()
+                schedule.step()
                 bar.update()
-                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-                if progress.step % save_every == 0 and progress.step % run.per_epoch:
-                    run.save(checkpoint, progress)
-            row = (epoch + 1, progress.loss / run.per_epoch, run.validation_dice())
-            progress.rows.append(row)
-            progress.loss = 0.0
-            if progress.best_epoch == epoch + 1:
-                progress.best = run.network.trained()
-            run.save(checkpoint, progress)
-            if accelerator.is_main_process:
+                bar.set_postfix(loss=f"{progress.losses[-1]:.4f}", refresh=False)
+                if len(progress.losses) % save_every == 0 and len(progress.losses) < last:
+                    save()
+            if score:
+                progress.scores.append(_finite(score(), "score", lr))
+                if progress.best_round == len(progress.scores):
+                    progress.best = trained(model)
+            save()
+            if log and is_main:
                 with atomic(log) as draft:
                     progress.history().to_csv(draft, index=False)
-    run.network.load_state_dict(progress.best, strict=False)
-    return Fit(run.network.plain_head(), progress.history())
+    model.load_state_dict(progress.best, strict=False)
+    return progress
 
 
-class _Run:
-    """What a training holds: the network, its optimiser, and where its crops come from."""
+def trained(model: nn.Module) -> dict[str, Tensor]:
+    """Copy to the CPU what a training may change: all that is not a frozen parameter."""
+    frozen = {name for name, value in model.named_parameters() if not value.requires_grad}
+    return {
+        name: tensor.detach().cpu().clone()
+        for name, tensor in model.state_dict().items()
+        if name not in frozen
+    }
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        train: Crops,
-        validation: Crops,
-        recipe: Recipe,
-        accelerator: Accelerator,
-        workers: int,
-    ) -> None:
-        self.train, self.validation = train, validation
-        self.recipe, self.accelerator, self.workers = recipe, accelerator, workers
-        self.size = min(recipe.batch, len(train))
-        if self.size < accelerator.num_processes:
+
+def _finite(value: float, what: str, lr: float) -> float:
+    if not math.isfinite(value):
+        raise InputError(
+            f"The {what} is {value}, but it must be a finite number: train with a lower learning "
+            f"rate than {lr}, or in full precision."
+        )
+    return value
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
+    try:
+        with atomic(path) as draft:
+            torch.save(state, draft)
+    except (OSError, RuntimeError) as error:  # torch says RuntimeError when the disk is full
+        raise InputError(
+            f"The checkpoint {path} cannot be written ({str(error).splitlines()[0]}); make room "
+            "there or choose another folder."
+        ) from None
+
+
+def _resume(
+    path: Path, settings: Mapping[str, object], model: nn.Module, movable: Mapping[str, Any]
+) -> Progress:
+    """Take up a checkpoint, after a check that it is whole and of the same training."""
+    names = list(vars(Progress()))
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state.keys() != {"settings", "model", *names, *movable}:
+            raise KeyError
+        made_with = dict(state["settings"])
+    except (*_UNREADABLE, pickle.UnpicklingError):
+        raise InputError(
+            f"The checkpoint {path} cannot be read; delete it to train from the start."
+        ) from None
+    for name in {**settings, **made_with}:
+        if made_with.get(name) != settings.get(name):
             raise InputError(
-                f"A batch has {self.size} crops, but each of the {accelerator.num_processes} "
-                "processes needs one: take a larger batch or fewer processes."
+                f"The checkpoint {path} was made with {name} = {made_with.get(name)!r}, but this "
+                f"run has {settings.get(name)!r}: give the same settings, or delete it to train "
+                "from the start."
             )
-        self.per_epoch = len(train) // self.size
-        self.steps = recipe.epochs * self.per_epoch
-        self.network = Network(backbone, CLASSES[recipe.policy]).to(accelerator.device)
-        learned = [value for value in self.network.parameters() if value.requires_grad]
-        plain = torch.optim.AdamW(learned, lr=recipe.lr, weight_decay=WEIGHT_DECAY)
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(plain, T_max=self.steps)
-        self.model, self.optimiser = accelerator.prepare(self.network, plain)
-        self.settings = asdict(recipe) | {
-            "backbone": backbone.hash,
-            "images": f"{train.digest[:12]} {validation.digest[:12]}",
-        }
-
-    def batches(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """This process's share of the batches of an epoch (from 0), from a batch on."""
-        order = _order(self.recipe.seed, epoch, len(self.train))[: self.per_epoch * self.size]
-        return self._share(self.train, _split(order, self.size)[first:])
-
-    def take_step(self, images: Tensor, targets: Tensor) -> float:
-        """Learn from a batch, and give its loss."""
-        sums = dice_sums(self.model(images).float(), targets).sum(1)
-        loss = 1 - soft_dice(pooled(sums, self.accelerator))
-        if not math.isfinite(loss.item()):
-            raise InputError(
-                f"The loss is {loss.item()}, but it must be a finite number: train with a lower "
-                f"learning rate than {self.recipe.lr}, or another precision than "
-                f"{self.recipe.precision!r}."
-            )
-        self.optimiser.zero_grad()
-        self.accelerator.backward(loss)
-        self.optimiser.step()
-        self.schedule.step()
-        return loss.item()
-
-    @torch.no_grad()
-    def validation_dice(self) -> float:
-        """Soft Dice of all patches of the validation crops."""
-        sums = torch.zeros(2, self.network.head.out_channels, device=self.accelerator.device)
-        items = _split(range(len(self.validation)), self.size)
-        for images, targets in self._share(self.validation, items):
-            # Not through the wrapped model, which waits for processes that have fewer batches.
-            sums += dice_sums(self.network(images).float(), targets).sum(1)
-        return soft_dice(self.accelerator.reduce(sums, "sum")).item()
-
-    @torch.no_grad()
-    def standardise(self) -> None:
-        """Set the network's mean and scale, in each process from the same crops."""
-        sample = _order(self.recipe.seed, 0, len(self.train))[:SAMPLE]
-        tokens = []
-        with self.accelerator.autocast():
-            for images, _ in self._load(self.train, _split(sample, self.size)):
-                tokens.append(self.network.tokens(images))
-        self.network.standardise(torch.cat(tokens))
-
-    def save(self, checkpoint: Path, progress: Progress) -> None:
-        """Write all that a run to go on needs, once for all processes."""
-        if not self.accelerator.is_main_process:
-            return
-        state: dict[str, Any] = {name: part.state_dict() for name, part in self._parts().items()}
-        state |= {"settings": self.settings, "network": self.network.trained(), **vars(progress)}
-        write_checkpoint(checkpoint, state)
-
-    def load(self, checkpoint: Path) -> Progress:
-        """Take up the state of a checkpoint, after a check that it is of the same run."""
-        state = read_checkpoint(checkpoint, self.settings)
-        self.network.load_state_dict(state["network"], strict=False)
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-        return Progress(state["step"], state["loss"], state["rows"], state["best"])
-
-    def _parts(self) -> dict[str, Any]:
-        parts = {"optimiser": self.optimiser, "schedule": self.schedule}
-        scaler = self.accelerator.scaler  # with fp16 only
-        return parts if scaler is None else parts | {"scaler": scaler}
-
-    def _share(self, crops: Crops, items: list[list[int]]) -> Iterator[tuple[Tensor, Tensor]]:
-        first, step = self.accelerator.process_index, self.accelerator.num_processes
-        return self._load(crops, [own for batch in items if (own := batch[first::step])])
-
-    def _load(self, crops: Crops, items: list[list[int]]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of crops and labels by their items, on the device."""
-        device = self.accelerator.device
-        for images, targets in crop_batches(crops, items, self.workers, device.type == "cuda"):
-            yield images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
-
-
-def pooled(sums: Tensor, accelerator: Accelerator) -> Tensor:
-    """Add up the sums of all processes, with the gradient of this process's own part.
-
-    It is taken times the number of processes, whose gradients are averaged afterwards.
-    """
-    own = sums.detach()
-    return accelerator.reduce(own, "sum") + accelerator.num_processes * (sums - own)
-
-
-def _order(seed: int, epoch: int, count: int) -> list[int]:
-    """The items of `Crops` of an epoch, shuffled."""
-    return (np.random.default_rng([seed, epoch]).permutation(count) + epoch * count).tolist()
-
-
-def _split(items: Sequence[int], size: int) -> list[list[int]]:
-    return [list(items[start : start + size]) for start in range(0, len(items), size)]
-
-
-def _stalled(progress: Progress, patience: int) -> bool:
-    return len(progress.rows) - progress.best_epoch >= patience
+    shapes = {name: tensor.shape for name, tensor in trained(model).items()}
+    if {name: tensor.shape for name, tensor in state["model"].items()} != shapes:
+        raise InputError(
+            f"The checkpoint {path} holds other weights than those that are trained here; delete "
+            "it to train from the start."
+        )
+    model.load_state_dict(state["model"], strict=False)
+    for name, part in movable.items():
+        part.load_state_dict(state[name])
+    return Progress(**{name: state[name] for name in names})

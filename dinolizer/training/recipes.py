@@ -7,57 +7,105 @@ taken.
 """
 
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from math import isfinite
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
-from accelerate import Accelerator
-from torch import nn
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from dinolizer.data.manifest import validate
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone, pick_device
-from dinolizer.model.head import CLASSES, HeadCard, card_for, load_head, save_head
+from dinolizer.model.head import CLASSES, HeadCard, load_head, save_head
 from dinolizer.model.lora import Lora, adapted, adapter_tensors
-from dinolizer.paths import atomic
 from dinolizer.training.augmentations import Augmentations
-from dinolizer.training.crops import TRAIN, VALIDATION, Crops
-from dinolizer.training.heads import fit_head
-from dinolizer.training.loop import fit_streamed
-from dinolizer.training.network import Recipe
+from dinolizer.training.crops import TRAIN, VALIDATION, Crops, crop_batches
+from dinolizer.training.heads import Fit, Heads, standardisation
+from dinolizer.training.loop import Network, optimise
+from dinolizer.training.losses import dice_sums, soft_dice
 from dinolizer.training.tokens import extract_crops, token_bytes
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+Batches = Iterator[tuple[Tensor, ...]]
+PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+"""From the names of torch to those of Accelerate."""
+CROPS = ("fixed", "fresh")
+SAMPLE = 64
+"""Crops whose tokens give the mean and the scale that the head's input is standardised with."""
 
 
 @dataclass(frozen=True)
-class Variant:
-    """What makes a variant; the learning rate and the policy are defaults.
+class Recipe:
+    """What decides the result of a training, the data and the backbone's weights apart.
 
-    The learning rates are ours: those of the paper and of the release are not known.
+    The paper's learning rate, batch and epochs are not known: the values are this project's.
+
+    Attributes
+    ----------
+    policy
+        A key of `dinolizer.model.head.CLASSES`.
+    lora
+        Settings of the adapter that is trained along, or None: the backbone is frozen.
+    lr
+        Highest learning rate of AdamW; it falls to 0 along a cosine.
+    crops
+        ``"fixed"``: one crop of each image, the same in all epochs; without an adapter the backbone
+        then sees it once, and its tokens stay in memory. ``"fresh"``: another one in every epoch.
+    epochs, batch
+        Passes over the images, and crops per step, of all processes together.
+    patience
+        Epochs without a better validation Dice after which training stops. The best epoch is kept.
+    seed
+        Of the crops, their order, and the adapter's first values.
+    precision
+        ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+    augmentations
+        Of the training crops.
     """
 
     policy: str
     lora: Lora | None
     lr: float
+    crops: str = "fixed"
+    epochs: int = 20
+    batch: int = 32
+    patience: int = 5
+    seed: int = 0
+    precision: str = "float32"
+    augmentations: Augmentations = field(default_factory=Augmentations)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch", "patience", "lr"):
+            value = getattr(self, name)
+            if not (value > 0 and isfinite(value)):
+                raise InputError(f"The {name} is {value}, but a finite number over 0 is expected.")
+        choices = {"policy": [*CLASSES], "precision": [*PRECISIONS], "crops": [*CROPS]}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise InputError(
+                    f"The {name} is {getattr(self, name)!r}, but it must be one of {allowed}."
+                )
 
 
 VARIANTS = {
-    "v1": Variant(policy="pristine", lora=None, lr=0.05),
-    "v2": Variant(policy="three-class", lora=Lora(rank=64, alpha=64), lr=1e-4),
+    "v1": Recipe(policy="pristine", lora=None, lr=0.05, crops="fixed"),
+    "v2": Recipe(policy="three-class", lora=Lora(rank=64, alpha=64), lr=1e-4, crops="fresh"),
 }
+"""The learning rates are ours: those of the paper and of the release are not known."""
 
 
-@dataclass(frozen=True)
-class Training:
-    """What came out of a training, as read back from the file that was saved.
-
-    Attributes
-    ----------
-    backbone, head, card
-        As `dinolizer.model.head.load_head` gives them: ready for a ``Localizer``.
-    history
-        One row per epoch: ``epoch`` (from 1), ``loss`` and ``validation_dice``.
-    """
+class Training(NamedTuple):
+    """What came out of a training, as `load_head` reads it from the file that was saved; and the
+    history, see `Fit`."""
 
     backbone: Backbone
     head: nn.Conv2d
@@ -71,25 +119,14 @@ def train(
     out: Path,
     variant: str = "v1",
     *,
-    policy: str | None = None,
-    epochs: int = 20,
-    batch: int = 32,
-    lr: float | None = None,
-    patience: int = 5,
-    seed: int = 0,
-    precision: str = "no",
-    augmentations: Augmentations | None = None,
     device: str | None = None,
     cache_gb: float = 8,
     workers: int = 0,
     save_every: int = 500,
+    overwrite: bool = False,
+    **changes: object,
 ) -> Training:
     """Train a variant on the crops of a manifest and save it.
-
-    Where the tokens of one crop of each image fit in ``cache_gb``, those of ``v1`` are computed
-    once and all epochs go over these same crops (`fit_head`; all epochs, the last head). Else, with
-    several processes, and for ``v2``, they are streamed: every epoch has new crops, and the best
-    epoch is kept (`fit_streamed`). Which it is, and the size, is said in a line.
 
     Parameters
     ----------
@@ -99,100 +136,167 @@ def train(
     backbone
         Is moved to the device, and otherwise stays as it is.
     out
-        The safetensors file. Beside it the history is written as ``<stem>-history.csv``, and a
-        streamed training keeps ``<stem>.checkpoint``, which is removed at the end; where it exists,
-        the training goes on from there.
+        A file ending in .safetensors. Beside it the history is written as ``<stem>-history.csv``
+        and, until the end, ``<stem>.checkpoint``: where it exists, the training goes on from there.
     variant
         A key of `VARIANTS`.
-    policy, epochs, batch, lr, patience, seed, precision, augmentations
-        As in `Recipe`; ``policy`` and ``lr`` are by default the variant's. ``precision`` and
-        ``patience`` matter to streamed trainings only.
     device
         ``"cpu"`` or ``"cuda"``; by default the GPU where there is one. Under ``torchrun`` each
         process takes a GPU of its own.
     cache_gb
-        Most that tokens may take, in memory and once more on the disk, in units of 10^9 bytes.
+        Most that the tokens of fixed crops may take, in memory and once more on the disk, in units
+        of 10^9 bytes.
     workers, save_every
-        As in `fit_streamed`.
+        Processes that prepare crops ahead, and steps between two checkpoints.
+    overwrite
+        Replace a head that is there.
+    **changes
+        Fields of `Recipe` that are not to be the variant's; None leaves one as it is.
 
     Raises
     ------
     InputError
-        For an unknown setting, a split without rows, an image that cannot be read, what
-        `fit_streamed` refuses, and an ``out`` that cannot be written.
+        For an unknown setting, a split without rows, an image that cannot be read, tokens that take
+        more than ``cache_gb``, an ``out`` that cannot be written or would replace something, and
+        what `dinolizer.training.loop.optimise` refuses.
     """
     if variant not in VARIANTS:
         raise InputError(f"The variant is {variant!r}, but it must be one of {list(VARIANTS)}.")
-    chosen = VARIANTS[variant]
-    recipe = Recipe(
-        policy=chosen.policy if policy is None else policy,
-        lora=chosen.lora,
-        lr=chosen.lr if lr is None else lr,
-        epochs=epochs,
-        batch=batch,
-        patience=patience,
-        seed=seed,
-        precision=precision,
-        augmentations=augmentations or Augmentations(),
-    )
+    given = {name: value for name, value in changes.items() if value is not None}
+    recipe = replace(VARIANTS[variant], **given)  # type: ignore[arg-type]
     training, validation = split_crops(manifest, backbone, recipe)
-    log = history_path(out)
-    checkpoint = out.with_suffix(".checkpoint")
-    _check_writable(out)
-    accelerator = _accelerator(precision, device)
+    log, checkpoint = history_path(out), out.with_suffix(".checkpoint")
+    _check_out(out, log, checkpoint, overwrite)
+    accelerator = _accelerator(recipe.precision, device)
     backbone = backbone.to(accelerator.device)
-    crops = len(training) + len(validation)
-    size = token_bytes(backbone, crops, CLASSES[recipe.policy])
-    cached = recipe.lora is None and accelerator.num_processes == 1 and size <= cache_gb * 1e9
-    how = "cached, {} epochs over these crops." if cached else "streamed, {} epochs of new crops."
-    accelerator.print(
-        f"Tokens of {crops} crops, one an image: {size / 1e9:.3g} GB of at most {cache_gb:g}; "
-        + how.format(epochs)
+    _check_memory(backbone, recipe, len(training) + len(validation), cache_gb, accelerator)
+    learning = adapted(backbone, recipe.lora, recipe.seed) if recipe.lora else backbone
+    made = fit_recipe(
+        learning,
+        training,
+        validation,
+        recipe,
+        accelerator,
+        checkpoint=checkpoint,
+        log=log,
+        workers=workers,
+        save_every=save_every,
     )
-    adapter = None
-    if cached:
-        fit = fit_head(
-            *extract_crops(backbone, (training, validation), workers),
-            epochs=epochs,
-            lr=recipe.lr,
-            seed=seed,
-            batch_size=batch,
-            validation=torch.arange(crops) >= len(training),
-        )
-        with atomic(log) as draft:
-            fit.history.to_csv(draft, index=False)
-    else:
-        learning = adapted(backbone, recipe.lora, seed) if recipe.lora else backbone
-        fit = fit_streamed(
-            learning,
-            training,
-            validation,
-            recipe,
-            accelerator,
-            checkpoint=checkpoint,
-            log=log,
-            workers=workers,
-            save_every=save_every,
-        )
-        adapter = adapter_tensors(learning) if recipe.lora else None
-    card = card_for(
-        backbone,
-        about=(
-            f"{variant}, trained on {len(training)} images of "
-            f"{', '.join(sorted(set(manifest['dataset'])))}; {recipe}; licence of the backbone: "
-            f"{backbone.spec.licence}"
-        ),
+    names = ", ".join(sorted(set(manifest["dataset"])))
+    card = HeadCard(
+        backbone=backbone.spec.name,
+        backbone_hash=backbone.hash,
         policy=recipe.policy,
+        window=backbone.spec.window,
+        stride=backbone.spec.stride,
+        reduce="mean" if CLASSES[recipe.policy] > 1 else "sum",
+        small=backbone.spec.small,
+        about=f"{variant}, trained on {len(training)} images of {names}; {recipe}; licence of the "
+        f"backbone: {backbone.spec.licence}",
         lora=recipe.lora,
     )
     if accelerator.is_main_process:
-        save_head(out, fit.head, card, adapter)
+        save_head(out, made.head, card, adapter_tensors(learning) if recipe.lora else None)
         checkpoint.unlink(missing_ok=True)
     accelerator.wait_for_everyone()
-    dice = fit.history["validation_dice"]
-    kept = dice.iloc[-1] if cached else dice.max()
-    accelerator.print(f"{out}: {len(dice)} epochs, validation Dice {kept:.3f}.")
-    return Training(*load_head(out, backbone), fit.history)
+    dice = made.history["validation_dice"]
+    accelerator.print(f"{out}: {len(dice)} epochs, validation Dice {dice.max():.3f}.")
+    return Training(*load_head(out, backbone), made.history)
+
+
+def fit_recipe(
+    backbone: Backbone,
+    training: Crops,
+    validation: Crops,
+    recipe: Recipe,
+    accelerator: "Accelerator",
+    *,
+    workers: int = 0,
+    **saving: Any,
+) -> Fit:
+    """Train a head, and the adapter inside the backbone where there is one.
+
+    Each step takes the soft Dice of all crops of its batch together, whichever process has them:
+    several processes give the result of one. Crops that do not fill the last batch of an epoch are
+    left out of that epoch.
+
+    Parameters
+    ----------
+    backbone
+        Its adapter ends as that of the best epoch.
+    training, validation
+        Neither is empty.
+    workers
+        As in `train`.
+    **saving
+        ``checkpoint, log, save_every``, as in `dinolizer.training.loop.optimise`.
+    """
+    size, rank, world = _shares(recipe, len(training), accelerator)
+    per_epoch, device = len(training) // size, accelerator.device
+    sets: list[Dataset[tuple[Tensor, ...]]] = [training, validation]
+    if recipe.crops == "fixed" and not recipe.lora:
+        sets = [extract_crops(backbone, crops, workers) for crops in (training, validation)]
+        workers = 0
+    head = Heads({}, backbone.dim, CLASSES[recipe.policy])
+    network = Network(backbone, head)
+
+    def order(epoch: int) -> list[int]:
+        """The items of the training crops of an epoch, shuffled."""
+        numbers = np.random.default_rng([recipe.seed, epoch]).permutation(len(training))
+        return (numbers + epoch * len(training) * (recipe.crops == "fresh")).tolist()
+
+    def load(number: int, items: Sequence[int], rank: int = rank, world: int = world) -> Batches:
+        """This process's share of each batch of items of a set."""
+        batches = [items[at : at + size][rank::world] for at in range(0, len(items), size)]
+        batches = [list(batch) for batch in batches if batch]
+        return crop_batches(sets[number], batches, workers, device.type == "cuda")
+
+    def batches(first: int, last: int) -> Batches:
+        epoch, done = divmod(first, per_epoch)
+        return load(0, order(epoch)[done * size : (done + last - first) * size])
+
+    def loss_of(model: nn.Module, crops: Tensor, targets: Tensor) -> Tensor:
+        sums = dice_sums(model(crops).float(), targets).sum(1)
+        return 1 - soft_dice(pooled(sums, accelerator))
+
+    @torch.no_grad()
+    def validation_dice() -> float:
+        sums = torch.zeros(2, CLASSES[recipe.policy], device=device)
+        for crops, targets in load(1, range(len(validation))):
+            # Not through the wrapped model, which waits for processes that have fewer batches.
+            sums += dice_sums(network(crops.to(device)).float(), targets.to(device)).sum(1)
+        return soft_dice(accelerator.reduce(sums, "sum")).item()
+
+    with torch.no_grad(), accelerator.autocast():
+        sample = load(0, order(0)[:SAMPLE], 0, 1)  # the same in each process
+        tokens = torch.cat([network.tokens(crops.to(device)) for crops, _ in sample])
+        head.mean, head.scale = standardisation(tokens, tokens.new_ones(1, len(tokens)), size)
+    progress = optimise(
+        network,
+        batches,
+        loss_of,
+        steps=recipe.epochs * per_epoch,
+        lr=recipe.lr,
+        warm_up=False,
+        score=validation_dice,
+        score_every=per_epoch,
+        patience=recipe.patience,
+        settings=asdict(recipe)
+        | {"backbone": backbone.hash}
+        | {"images": f"{training.digest[:12]} {validation.digest[:12]}"},
+        accelerator=accelerator,
+        **saving,
+    )
+    return Fit(head.linear(), progress.history())
+
+
+def pooled(sums: Tensor, accelerator: "Accelerator") -> Tensor:
+    """Add up the sums of all processes, with the gradient of this process's own part.
+
+    It is taken times the number of processes, whose gradients are averaged afterwards.
+    """
+    fixed = sums.detach()
+    return accelerator.reduce(fixed, "sum") + accelerator.num_processes * (sums - fixed)
 
 
 def history_path(out: Path) -> Path:
@@ -223,12 +327,44 @@ def split_crops(manifest: pd.DataFrame, backbone: Backbone, recipe: Recipe) -> t
     return made[0], made[1]
 
 
-def _accelerator(precision: str, device: str | None) -> Accelerator:
+def _shares(recipe: Recipe, crops: int, accelerator: "Accelerator") -> tuple[int, int, int]:
+    """Crops of a batch, this process's number, and the number of processes."""
+    size, world = min(recipe.batch, crops), accelerator.num_processes
+    if size < world:
+        raise InputError(
+            f"A batch has {size} crops, but each of the {world} processes needs one: take a larger "
+            "batch or fewer processes."
+        )
+    return size, accelerator.process_index, world
+
+
+def _check_memory(
+    backbone: Backbone, recipe: Recipe, crops: int, cache_gb: float, accelerator: "Accelerator"
+) -> None:
+    """Say what will be done, and find out whether the tokens of fixed crops can be kept."""
+    how = "through the backbone in every epoch"
+    if recipe.crops == "fixed" and not recipe.lora:
+        size = token_bytes(backbone, crops, CLASSES[recipe.policy]) / 1e9
+        how = f"whose tokens take {size:.3g} GB"
+        if size > cache_gb or accelerator.num_processes > 1:
+            raise InputError(
+                f"Training on {crops} fixed crops, one per image, keeps {size:.3g} GB of tokens in "
+                f"each of {accelerator.num_processes} processes, but only one process and "
+                f"{cache_gb:g} GB are allowed: allow more, or choose fresh crops."
+            )
+    accelerator.print(f"{crops} {recipe.crops} crops, one per image, {how}.")
+
+
+def _accelerator(precision: str, device: str | None) -> "Accelerator":
+    from accelerate import Accelerator
+
     cpu = pick_device(device).type == "cpu"
-    if precision == "fp16" and cpu:
-        raise InputError("The precision 'fp16' needs a GPU; take 'no' or 'bf16' on a CPU.")
+    if precision == "float16" and cpu:
+        raise InputError(
+            "The precision 'float16' needs a GPU; take 'float32' or 'bfloat16' on a CPU."
+        )
     try:
-        return Accelerator(mixed_precision=precision, cpu=cpu)
+        return Accelerator(mixed_precision=PRECISIONS[precision], cpu=cpu)
     except ValueError:  # Accelerate keeps one state for the whole process
         raise InputError(
             f"This Python process has trained with another precision or device than "
@@ -236,10 +372,20 @@ def _accelerator(precision: str, device: str | None) -> Accelerator:
         ) from None
 
 
-def _check_writable(out: Path) -> None:
-    """Find out before hours of training that the result could not be written."""
+def _check_out(out: Path, log: Path, checkpoint: Path, overwrite: bool) -> None:
+    """Find out before hours of training that the result could not be written, or would replace
+    what is no earlier result."""
     if out.is_dir():
         raise InputError(f"{out} is a folder, but the name of a file for the head is expected.")
+    if out.suffix != ".safetensors":
+        raise InputError(f"The head's file is {out}, but its name must end in .safetensors.")
+    if log.exists() and not (out.exists() or checkpoint.exists()):
+        raise InputError(f"{log} would be replaced by the history; choose another name than {out}.")
+    if out.exists() and not (overwrite and _is_head(out)):
+        raise InputError(
+            f"The file {out} is there already; choose another name, or, if it is a head, ask for "
+            "it to be overwritten."
+        )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out.parent).close()
@@ -248,3 +394,11 @@ def _check_writable(out: Path) -> None:
             f"The head cannot be written to {out} ({error.strerror or error}); choose a folder "
             "that you may write to."
         ) from None
+
+
+def _is_head(path: Path) -> bool:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return "backbone_hash" in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return False

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.utils.data import ConcatDataset, TensorDataset
 from tqdm.auto import tqdm
 
 from dinolizer.errors import InputError
@@ -120,38 +121,22 @@ def _compute(
 
 
 def extract_crops(
-    backbone: Backbone, sets: Sequence[Crops], workers: int = 0
-) -> tuple[Tensor, Tensor]:
-    """Tokens and labels of one crop of each image, set after set, in memory.
+    backbone: Backbone, crops: Crops, workers: int = 0
+) -> ConcatDataset[tuple[Tensor, ...]]:
+    """Tokens, float16 ``(D, h, w)``, and labels of one crop of each image, that of the first epoch,
+    kept in memory in the order of the crops.
 
-    Parameters
-    ----------
-    sets
-        Of one window; taken as in their first epoch.
-    workers
-        Processes that prepare crops ahead.
-
-    Returns
-    -------
-    tokens, targets
-        float16 ``(N, D, h, w)`` and float32 ``(N, h, w)`` or ``(N, C, h, w)``, on the CPU; how
-        large they are together, `token_bytes` says beforehand. They pass through `extract` in
-        parts, so that an interrupted extraction goes on.
+    How large they are, `token_bytes` says beforehand. They pass through `extract` in parts, so that
+    an interrupted extraction goes on.
     """
-    count, patches = sum(map(len, sets)), sets[0].window // sets[0].patch
-    # Filled in place: to collect the parts and join them would take twice the memory.
-    tokens = torch.empty(count, backbone.dim, patches, patches, dtype=torch.float16)
-    targets = torch.empty(count, *sets[0][0][1].shape)
-    first = 0
-    for crops in sets:
-        parts = [list(range(at, min(at + PART, len(crops)))) for at in range(0, len(crops), PART)]
-        batches = crop_batches(crops, parts, workers)
-        for images, labels in tqdm(batches, total=len(parts), desc="crops", disable=None):
-            filled = slice(first, first + len(images))
-            tokens[filled] = extract(backbone, list(images.permute(0, 2, 3, 1).numpy()))
-            targets[filled] = labels
-            first = filled.stop
-    return tokens, targets
+    parts = [list(range(at, min(at + PART, len(crops)))) for at in range(0, len(crops), PART)]
+    batches = crop_batches(crops, parts, workers)
+    return ConcatDataset(
+        [
+            TensorDataset(extract(backbone, list(images.permute(0, 2, 3, 1).numpy())), labels)
+            for images, labels in tqdm(batches, total=len(parts), desc="crops", disable=None)
+        ]
+    )
 
 
 def token_bytes(backbone: Backbone, crops: int, classes: int) -> int:

@@ -1,4 +1,4 @@
-"""Streamed training is a plain loop; interrupted, resumed or shared out it ends the same."""
+"""The end-to-end loop is a plain one; interrupted, resumed or shared out it ends the same."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +15,14 @@ from dinolizer.data.manifest import read_manifest
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone, weights_hash
 from dinolizer.model.lora import Lora, adapted, adapter_tensors
-from dinolizer.training import loop as streaming
+from dinolizer.training import loop
 from dinolizer.training.crops import Crops
 from dinolizer.training.heads import Fit
-from dinolizer.training.loop import fit_streamed
+from dinolizer.training.loop import Progress, drawn, optimise
 from dinolizer.training.losses import dice_sums, soft_dice
-from dinolizer.training.network import Recipe
+from dinolizer.training.recipes import PRECISIONS, Recipe, fit_recipe, pooled
 
-V1 = Recipe(policy="pristine", lora=None, lr=0.05, epochs=3, batch=4, seed=3)
+V1 = Recipe(policy="pristine", lora=None, lr=0.05, crops="fresh", epochs=3, batch=4, seed=3)
 V2 = replace(V1, policy="three-class", lora=Lora(rank=4, alpha=4), lr=0.01)
 
 
@@ -50,11 +50,11 @@ def fit(
     backbone = small_backbone()
     if recipe.lora:
         backbone = adapted(backbone, recipe.lora, recipe.seed)
-    made = fit_streamed(
+    made = fit_recipe(
         backbone,
         *crops(manifest, recipe),
         recipe,
-        Accelerator(cpu=True, mixed_precision=recipe.precision),
+        Accelerator(cpu=True, mixed_precision=PRECISIONS[recipe.precision]),
         checkpoint=folder / "run.checkpoint",
         log=folder / "run.csv",
         **options,
@@ -86,7 +86,9 @@ def test_it_equals_a_plain_loop(manifest: pd.DataFrame, tmp_path: Path) -> None:
     optimiser = torch.optim.AdamW([weight, bias], lr=V1.lr, weight_decay=0.01)
     orders = [np.random.default_rng([3, e]).permutation(10) + 10 * e for e in range(3)]
     sample = torch.stack([train[item][0] for item in orders[0]])
-    std, mean = torch.std_mean(plain_tokens(backbone, sample), dim=(0, 2, 3), keepdim=True)
+    std, mean = torch.std_mean(
+        plain_tokens(backbone, sample), dim=(0, 2, 3), keepdim=True, correction=0
+    )
 
     def dice(items: list[tuple[Tensor, Tensor]]) -> Tensor:
         images, targets = (torch.stack(parts) for parts in zip(*items, strict=True))
@@ -127,23 +129,28 @@ def test_it_learns_and_says_so(manifest: pd.DataFrame, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("recipe", [V1, V2])
-def test_frozen_weights_do_not_change(recipe: Recipe, manifest: pd.DataFrame) -> None:
+def test_frozen_weights_do_not_change(
+    recipe: Recipe, manifest: pd.DataFrame, tmp_path: Path
+) -> None:
     backbone = small_backbone()
     learning = adapted(backbone, recipe.lora) if recipe.lora else backbone
     before = {name: value.clone() for name, value in learning.state_dict().items()}
-    run = streaming._Run(
-        learning, *crops(manifest, recipe), recipe, Accelerator(cpu=True), workers=0
+    made = fit_recipe(
+        learning,
+        *crops(manifest, recipe),
+        recipe,
+        Accelerator(cpu=True),
+        checkpoint=tmp_path / "run.checkpoint",
+        log=tmp_path / "run.csv",
     )
-    for images, targets in [*run.batches(0), *run.batches(1)]:
-        run.take_step(images, targets)
     assert weights_hash(backbone.model) == backbone.hash
     changed = {n for n, value in learning.state_dict().items() if not torch.equal(value, before[n])}
     assert changed == {n for n, value in learning.named_parameters() if value.requires_grad}
-    assert run.network.head.weight.abs().min() > 0
+    assert made.head.weight.abs().min() > 0
 
 
 @pytest.mark.parametrize("recipe", [V1, V2])
-@pytest.mark.parametrize("crop", [3, 12, 20, 30, 43])
+@pytest.mark.parametrize("crop", [3, 12, 20, 43])
 def test_a_run_killed_anywhere_goes_on_to_the_same_bits(
     recipe: Recipe,
     crop: int,
@@ -176,9 +183,7 @@ def test_a_checkpoint_is_written_every_so_many_steps_and_each_epoch(
     manifest: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = []
-    monkeypatch.setattr(
-        streaming, "write_checkpoint", lambda path, state: steps.append(state["step"])
-    )
+    monkeypatch.setattr(loop, "_write", lambda path, state: steps.append(len(state["losses"])))
     fit(manifest, tmp_path, replace(V1, batch=2, epochs=2), save_every=3)
     assert steps == [3, 5, 6, 9, 10]
 
@@ -224,22 +229,81 @@ def test_a_damaged_checkpoint_is_one_sentence(
         fit(manifest, tmp_path, replace(V1, epochs=1))
 
 
-def test_it_stops_early_and_keeps_the_best_epoch(
-    manifest: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dice = iter([0.3, 0.5, 0.4, 0.5, 0.2, 0.9])
-    heads = []
+def line(step: int) -> tuple[Tensor, Tensor]:
+    x = torch.from_numpy(np.random.default_rng(step).standard_normal((8, 2))).float()
+    return x, x @ torch.tensor([[2.0], [-1.0]])
 
-    def measured(run: streaming._Run) -> float:
-        heads.append(run.network.plain_head())
-        return next(dice)
 
-    monkeypatch.setattr(streaming._Run, "validation_dice", measured)
-    made, _ = fit(manifest, tmp_path, replace(V1, epochs=50, patience=3))
-    # Epoch 2 is the first best; 3, 4 (no better) and 5 are three without a better one.
-    assert made.history["validation_dice"].tolist() == [0.3, 0.5, 0.4, 0.5, 0.2]
-    assert torch.equal(made.head.weight, heads[1].weight)
-    assert not torch.equal(made.head.weight, heads[4].weight)
+def linear() -> torch.nn.Linear:
+    torch.manual_seed(0)
+    return torch.nn.Linear(2, 1)
+
+
+def fit_line(model: torch.nn.Module, steps: int, fail_at: int = -1, **options: object) -> Progress:
+    def draw(step: int) -> tuple[Tensor, Tensor]:
+        if step == fail_at:
+            raise KeyboardInterrupt
+        return line(step)
+
+    def loss_of(model: torch.nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        return (model(x) - y).square().mean()
+
+    return optimise(model, drawn(draw), loss_of, steps=steps, **{"lr": 0.1} | options)  # type: ignore[arg-type]
+
+
+def test_it_stops_early_and_keeps_the_best_round() -> None:
+    model, scores, weights = linear(), iter([0.3, 0.5, 0.4, 0.5, 0.2, 0.9]), []
+
+    def score() -> float:
+        weights.append(model.weight.detach().clone())
+        return next(scores)
+
+    progress = fit_line(model, 50, score=score, score_every=2, patience=3)
+    # Round 2 is the first best; 3, 4 (no better) and 5 are three without a better one.
+    assert progress.scores == [0.3, 0.5, 0.4, 0.5, 0.2]
+    assert (progress.best_round, len(progress.losses)) == (2, 10)
+    assert torch.equal(model.weight, weights[1]) and not torch.equal(weights[1], weights[4])
+    history = progress.history()
+    assert history["epoch"].tolist() == [1, 2, 3, 4, 5]
+    assert history["loss"].tolist() == pytest.approx(np.reshape(progress.losses, (5, 2)).mean(1))
+
+
+def test_an_interrupted_line_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    whole, interrupted, resumed = linear(), linear(), linear()
+    options = {"save_every": 10, "checkpoint": tmp_path / "line.pt", "warm_up": True, "clip": 1.0}
+    losses = fit_line(whole, 120, **options | {"checkpoint": tmp_path / "whole.pt"}).losses
+    with pytest.raises(KeyboardInterrupt):
+        fit_line(interrupted, 120, fail_at=25, **options)
+    assert fit_line(resumed, 120, **options).losses == losses
+    assert torch.equal(whole.weight, resumed.weight)
+    assert losses[-1] < 0.1 * losses[0]
+    finished = linear()
+    fit_line(finished, 120, fail_at=0, **options)  # is only loaded
+    assert torch.equal(whole.weight, finished.weight)
+
+
+def test_a_foreign_checkpoint_is_not_taken_up(tmp_path: Path) -> None:
+    path = tmp_path / "line.pt"
+    fit_line(linear(), 4, checkpoint=path, settings={"name": "line"})
+    state = torch.load(path, weights_only=True)
+    for change, says in (
+        ({"model": {}}, "holds other weights"),
+        ({"model": {"weight": torch.zeros(3)}}, "holds other weights"),
+        ({"settings": {}}, "made with name = None, but this run has 'line'"),
+        ({"settings": {"name": "line", "more": 1}}, "made with more = 1, but this run has None"),
+        ({"further": 1}, "cannot be read"),
+    ):
+        torch.save(state | change, path)
+        with pytest.raises(InputError, match=says):
+            fit_line(linear(), 4, checkpoint=path, settings={"name": "line"})
+    torch.save({}, path)
+    with pytest.raises(InputError, match="cannot be read"):
+        fit_line(linear(), 4, checkpoint=path, settings={"name": "line"})
+
+
+def test_a_score_that_is_no_number_is_one_sentence() -> None:
+    with pytest.raises(InputError, match="The score is nan"):
+        fit_line(linear(), 4, score=lambda: float("nan"), score_every=2)
 
 
 def test_pooled_sums_have_the_gradient_of_all_crops() -> None:
@@ -260,13 +324,13 @@ def test_pooled_sums_have_the_gradient_of_all_crops() -> None:
     gradients = []
     for part, labels in parts:
         own = part.clone().requires_grad_()
-        soft_dice(streaming.pooled(dice_sums(own, labels).sum(1), Two())).backward()  # type: ignore[arg-type]
+        soft_dice(pooled(dice_sums(own, labels).sum(1), Two())).backward()  # type: ignore[arg-type]
         gradients.append(own.grad / 2)
     torch.testing.assert_close(torch.cat(gradients), whole.grad)
 
 
 def test_a_loss_that_is_no_number_is_one_sentence(manifest: pd.DataFrame, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="The loss is nan"):
+    with pytest.raises(InputError, match=r"The score is nan, .* lower learning rate than 1e[+]37"):
         fit(manifest, tmp_path, replace(V1, lr=1e37))
 
 
@@ -275,6 +339,8 @@ def test_a_loss_that_is_no_number_is_one_sentence(manifest: pd.DataFrame, tmp_pa
     [
         ({"epochs": 0}, "epochs is 0"),
         ({"lr": -1.0}, "lr is -1"),
+        ({"lr": float("inf")}, "lr is inf"),
+        ({"crops": "new"}, "crops is 'new'"),
         ({"policy": "real"}, "policy is 'real'"),
         ({"precision": "half"}, "precision is 'half'"),
     ],

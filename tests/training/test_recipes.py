@@ -1,30 +1,30 @@
-"""From a manifest to a head on the disk, cached or streamed, on one process or two."""
+"""From a manifest to a head on the disk, on fixed or fresh crops, in one process or two."""
 
 import os
 import socket
-import subprocess
-import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file, save_file
 from small import small_backbone, small_manifest
+from torch.multiprocessing import start_processes
 from typer.testing import CliRunner
 
 from dinolizer.cli import app
 from dinolizer.data.manifest import read_manifest
 from dinolizer.errors import InputError
 from dinolizer.model.localizer import Localizer
-from dinolizer.paths import ROOT
-from dinolizer.training import recipes as variants
+from dinolizer.training import recipes
 from dinolizer.training.crops import Crops
-from dinolizer.training.heads import fit_head
 from dinolizer.training.recipes import Training, train
-from dinolizer.training.tokens import extract, token_bytes
+from dinolizer.training.tokens import token_bytes
 
 
 @pytest.fixture(autouse=True)
@@ -53,21 +53,32 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_file())
 
 
-def test_the_size_is_counted_by_hand_and_decides(
+def test_fixed_crops_take_the_memory_that_is_counted_by_hand(
     manifest: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # 18 crops of 16 patches, 32 numbers of 2 bytes for each and a label of 4.
     size = 18 * 16 * (32 * 2 + 4)
     assert token_bytes(small_backbone(), 18, 1) == size
-    trained(manifest, tmp_path / "cached.safetensors", cache_gb=size / 1e9)
-    assert (
-        "Tokens of 18 crops, one an image: 1.96e-05 GB of at most 1.9584e-05; cached, "
-        "2 epochs over these crops." in capsys.readouterr().out
+    trained(manifest, tmp_path / "a.safetensors", cache_gb=size / 1e9)
+    said = capsys.readouterr().out
+    assert "18 fixed crops, one per image, whose tokens take 1.96e-05 GB." in said
+    with pytest.raises(InputError, match=r"18 fixed crops.* 1\.96e-05 GB.* or choose fresh crops"):
+        trained(manifest, tmp_path / "b.safetensors", cache_gb=(size - 1) / 1e9)
+    assert names(tmp_path) == ["a-history.csv", "a.safetensors"]
+
+
+def test_how_crops_are_taken_does_not_depend_on_memory_and_is_recorded(
+    manifest: pd.DataFrame, tmp_path: Path
+) -> None:
+    first, second = (
+        trained(manifest, tmp_path / f"{gigabytes}.safetensors", crops="fresh", cache_gb=gigabytes)
+        for gigabytes in (0, 8)
     )
-    trained(manifest, tmp_path / "streamed.safetensors", cache_gb=(size - 1) / 1e9)
-    assert "; streamed, 2 epochs of new crops." in capsys.readouterr().out
-    trained(manifest, tmp_path / "v2.safetensors", "v2")
-    assert "; streamed" in capsys.readouterr().out
+    assert torch.equal(first.head.weight, second.head.weight)
+    assert "crops='fresh'" in first.card.about
+    fixed = trained(manifest, tmp_path / "fixed.safetensors")
+    assert "crops='fixed'" in fixed.card.about
+    assert not torch.equal(fixed.head.weight, first.head.weight)
 
 
 def test_the_papers_cache_would_be_as_large_as_counted() -> None:
@@ -79,37 +90,34 @@ def test_the_papers_cache_would_be_as_large_as_counted() -> None:
     assert token_bytes(backbone, 7 * 51_517, 1) == 360_619 * 1_995_840
 
 
-def test_a_cached_head_is_that_of_fit_head_on_the_first_crops(
-    manifest: pd.DataFrame, tmp_path: Path, cache: Path
+def test_fixed_crops_are_those_of_the_first_epoch_and_their_tokens_are_kept(
+    manifest: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backbone = small_backbone()
-    made = trained(manifest, tmp_path / "head.safetensors", seed=5)
-    data = []
-    for split, augmentations in (("train", variants.Augmentations()), ("valid", None)):
-        rows = manifest[manifest["split"] == split]
-        some = Crops(rows, "pristine", 56, 14, 5, augmentations)
-        pairs = [some[item] for item in range(9)]
-        images = [image.permute(1, 2, 0).numpy() for image, _ in pairs]
-        data.append((extract(backbone, images), torch.stack([target for _, target in pairs])))
-    tokens, targets = (torch.cat(both) for both in zip(*data, strict=True))
-    expected = fit_head(
-        tokens, targets, epochs=2, seed=5, batch_size=4, validation=torch.arange(18) >= 9
-    )
-    torch.testing.assert_close(made.head.weight, expected.head.weight, rtol=0, atol=0)
-    pd.testing.assert_frame_equal(made.history, expected.history)
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "head-history.csv"), expected.history)
-    assert len(list((cache / "tokens").iterdir())) == 2
+    """One epoch of fresh crops is one of fixed crops, but for the rounding of tokens to half."""
+    options = {"epochs": 1, "seed": 5}
+    fixed = trained(manifest, tmp_path / "a.safetensors", **options)
+    fresh = trained(manifest, tmp_path / "b.safetensors", crops="fresh", **options)
+    torch.testing.assert_close(fixed.head.weight, fresh.head.weight, rtol=0, atol=2e-3)
+    read = []
+    crop = Crops.__getitem__
+    monkeypatch.setattr(Crops, "__getitem__", lambda crops, n: read.append(n) or crop(crops, n))
+    again = trained(manifest, tmp_path / "c.safetensors", epochs=3)
+    assert sorted(read) == sorted(2 * list(range(9)))  # one crop of each image, once
+    assert len(again.history) == 3
 
 
-def test_cached_and_streamed_learn_the_same_thing(manifest: pd.DataFrame, tmp_path: Path) -> None:
+def test_both_ways_of_taking_crops_learn_the_same_thing_and_keep_the_best_epoch(
+    manifest: pd.DataFrame, tmp_path: Path
+) -> None:
     """On crops that are always the same: the image is the window, and nothing is augmented."""
     frame = manifest.assign(image=[str(_cut(path, tmp_path)) for path in manifest["image"]])
-    plain = variants.Augmentations(flip=0, colour=0, blur=0, noise=0, jpeg=0)
-    options = {"epochs": 30, "batch": 9, "augmentations": plain, "patience": 30}
-    cached = trained(frame, tmp_path / "a.safetensors", **options)
-    streamed = trained(frame, tmp_path / "b.safetensors", cache_gb=0, **options)
-    # One batch is all crops, so the order is nothing; tokens in the cache are rounded to half.
-    np.testing.assert_allclose(streamed.history["loss"], cached.history["loss"], atol=5e-3)
+    plain = recipes.Augmentations(flip=0, colour=0, blur=0, noise=0, jpeg=0)
+    options = {"epochs": 12, "batch": 9, "augmentations": plain, "patience": 30}
+    fixed = trained(frame, tmp_path / "a.safetensors", **options)
+    fresh = trained(frame, tmp_path / "b.safetensors", crops="fresh", **options)
+    # One batch is all crops, so the order is nothing; tokens that are kept are rounded to half.
+    np.testing.assert_allclose(fresh.history["loss"], fixed.history["loss"], atol=5e-3)
+    torch.testing.assert_close(fixed.head.weight, fresh.head.weight, rtol=0, atol=0.05)
 
 
 def _cut(path: str, folder: Path) -> Path:
@@ -125,7 +133,7 @@ def test_what_is_returned_is_what_the_file_gives(
     variant: str, manifest: pd.DataFrame, tmp_path: Path
 ) -> None:
     out = tmp_path / "heads/head.safetensors"
-    made = trained(manifest, out, variant, cache_gb=0)
+    made = trained(manifest, out, variant, crops="fresh")
     assert names(out.parent) == ["head-history.csv", "head.safetensors"]
     classes, lora = {"v1": (1, False), "v2": (3, True)}[variant]
     assert made.head.out_channels == classes
@@ -145,7 +153,7 @@ def test_the_splits_go_by_their_other_names(manifest: pd.DataFrame, tmp_path: Pa
     expected = trained(manifest, tmp_path / "a.safetensors")
     for training, validation in (("training", "validation"), ("train", "val")):
         renamed = manifest.replace({"split": {"train": training, "valid": validation}})
-        made = trained(renamed, tmp_path / "b.safetensors")
+        made = trained(renamed, tmp_path / f"{training}.safetensors")
         assert torch.equal(made.head.weight, expected.head.weight)
 
 
@@ -176,7 +184,7 @@ def test_an_interrupted_training_goes_on(
 ) -> None:
     expected = trained(manifest, tmp_path / "whole/head.safetensors", "v2", lr=0.01)
     with monkeypatch.context() as patch:
-        patch.setattr(variants, "save_head", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(recipes, "save_head", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             trained(manifest, tmp_path / "part/head.safetensors", "v2", lr=0.01)
     assert names(tmp_path / "part") == ["head-history.csv", "head.checkpoint"]
@@ -193,10 +201,11 @@ def test_an_interrupted_training_goes_on(
     [
         ({"variant": "v3"}, "The variant is 'v3'"),
         ({"policy": "real"}, "policy is 'real'"),
-        ({"precision": "fp16"}, "'fp16' needs a GPU"),
+        ({"precision": "float16"}, "'float16' needs a GPU"),
         ({"device": "abacus"}, "device is 'abacus'"),
         ({"out": Path("/proc/head.safetensors")}, "cannot be written"),
         ({"out": Path("/proc")}, "is a folder"),
+        ({"lr": float("inf")}, "lr is inf"),
     ],
 )
 def test_what_cannot_be_trained_is_one_sentence(
@@ -207,90 +216,109 @@ def test_what_cannot_be_trained_is_one_sentence(
     assert not list(tmp_path.iterdir())
 
 
-SHARED = """
-import os, sys
-import peft, torch  # once, before the fork
-from torch.multiprocessing import start_processes
-from dinolizer.data.manifest import read_manifest
-from test_recipes import in_batches_of_three
+def test_nothing_is_replaced_unasked(
+    manifest: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "head.safetensors"
+    first = trained(manifest, out)
+    with pytest.raises(InputError, match="is there already"):
+        trained(manifest, out)
+    second = trained(manifest, out, seed=1, overwrite=True)
+    assert not torch.equal(first.head.weight, second.head.weight)
+    monkeypatch.setattr(recipes, "fit_recipe", lambda *_, **__: pytest.fail("work was begun"))
+    for name in ("x.checkpoint", "manifest.csv", "x"):
+        with pytest.raises(InputError, match=r"must end in \.safetensors"):
+            trained(manifest, tmp_path / name)
+    weights = tmp_path / "weights.safetensors"  # no head: not even when asked
+    save_file({"norm.weight": torch.zeros(3)}, weights)
+    with pytest.raises(InputError, match="is there already"):
+        trained(manifest, weights, overwrite=True)
+    (tmp_path / "new-history.csv").write_text("image,mask\n")
+    with pytest.raises(InputError, match=r"new-history\.csv would be replaced"):
+        trained(manifest, tmp_path / "new.safetensors")
+    assert (tmp_path / "new-history.csv").read_text() == "image,mask\n"
 
-def process(rank, folder, precision):
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-    in_batches_of_three(read_manifest(sys.argv[1]), folder, precision)
 
-for folder, precision in ((sys.argv[2], "no"), (sys.argv[3], "bf16")):
-    start_processes(process, (folder, precision), nprocs=2, start_method="fork")
-"""
-"""What torchrun does, at a third of its time: it would import torch once for each process."""
+def test_the_checkpoint_of_another_training_stays(manifest: pd.DataFrame, tmp_path: Path) -> None:
+    """An interrupted training on fresh crops is not thrown away by one on fixed crops."""
+    out = tmp_path / "head.safetensors"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recipes, "save_head", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            trained(manifest, out, crops="fresh")
+    kept = (tmp_path / "head.checkpoint").read_bytes()
+    with pytest.raises(InputError, match="made with crops = 'fresh', but this run has 'fixed'"):
+        trained(manifest, out)
+    assert (tmp_path / "head.checkpoint").read_bytes() == kept
 
 
-def in_batches_of_three(manifest: pd.DataFrame, folder: str | Path, precision: str = "no") -> None:
+def in_batches_of_three(
+    path: Path, folder: Path, variants: Sequence[str], precision: str = "float32"
+) -> None:
     """Of two processes one has 2 crops of a batch and the other 1: averages would differ."""
-    for variant in ("v1", "v2"):
-        out = Path(folder) / f"{variant}.safetensors"
-        options = {"batch": 3, "cache_gb": 0, "lr": 0.003, "precision": precision}
-        trained(manifest, out, variant, **options)
+    for variant in variants:
+        out = folder / f"{variant}.safetensors"
+        options = {"batch": 3, "crops": "fresh", "lr": 0.003, "precision": precision}
+        trained(read_manifest(path), out, variant, **options)
 
 
-def test_two_processes_end_where_one_does(path: Path, tmp_path: Path) -> None:
+def process(rank: int, *arguments: Any) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    torch.set_num_threads(1)
+    AcceleratorState._reset_state(reset_partial_state=True)  # the test's own, from before the fork
+    in_batches_of_three(*arguments)
+
+
+def test_two_processes_end_where_one_does(
+    path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     """The same batches, with gloo between two processes and in a single one."""
     frame = read_manifest(path).query("split != 'test'").iloc[:-2]  # 9 and 7 rows
     frame.to_csv(tmp_path / "manifest.csv", index=False)
-    in_batches_of_three(frame, tmp_path / "one")
+    in_batches_of_three(tmp_path / "manifest.csv", tmp_path / "one", ["v1", "v2"])
+    capfd.readouterr()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    environment |= {"MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    environment |= {
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}{os.pathsep}{ROOT / 'tests' / 'training'}"
-    }
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            SHARED,
-            tmp_path / "manifest.csv",
-            tmp_path / "two",
-            tmp_path / "half",
-        ],
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("streamed") == 4  # once a run: only the first process speaks
+        monkeypatch.setenv("MASTER_PORT", str(free.getsockname()[1]))
+    for name, value in (("WORLD_SIZE", 2), ("LOCAL_WORLD_SIZE", 2), ("MASTER_ADDR", "127.0.0.1")):
+        monkeypatch.setenv(name, str(value))
+    for name, variants, precision in (
+        ("two", ["v1", "v2"], "float32"),
+        ("half", ["v1"], "bfloat16"),
+    ):
+        arguments = (tmp_path / "manifest.csv", tmp_path / name, variants, precision)
+        start_processes(process, arguments, nprocs=2, start_method="fork")
+    assert capfd.readouterr().out.count("fresh crops") == 3  # only the first process speaks
     assert names(tmp_path / "two") == names(tmp_path / "one")
     for variant in ("v1", "v2"):
-        one, two, half = (
-            load_file(tmp_path / name / f"{variant}.safetensors") for name in ("one", "two", "half")
+        one, two = (
+            load_file(tmp_path / name / f"{variant}.safetensors") for name in ("one", "two")
         )
         assert one.keys() == two.keys()
         assert one["weight"].abs().mean() > 5e-3  # from 0
         for name, value in one.items():
             torch.testing.assert_close(two[name], value, rtol=0, atol=1e-5)
-        logs = [
-            pd.read_csv(tmp_path / name / f"{variant}-history.csv")
-            for name in ("one", "two", "half")
-        ]
-        pd.testing.assert_frame_equal(logs[1], logs[0], rtol=0, atol=1e-5)
-        # In bfloat16 (8 bits of precision) nearly the same, but not: it is really used.
-        pd.testing.assert_frame_equal(logs[2], logs[0], rtol=0, atol=0.02)
-        assert not torch.allclose(half["weight"], one["weight"], rtol=0, atol=1e-5)
+    logs = [pd.read_csv(tmp_path / name / "v1-history.csv") for name in ("one", "two", "half")]
+    pd.testing.assert_frame_equal(logs[1], logs[0], rtol=0, atol=1e-5)
+    # In bfloat16 (8 bits of precision) nearly the same, but not: it is really used.
+    pd.testing.assert_frame_equal(logs[2], logs[0], rtol=0, atol=0.02)
+    half, one = (load_file(tmp_path / name / "v1.safetensors") for name in ("half", "one"))
+    assert not torch.allclose(half["weight"], one["weight"], rtol=0, atol=1e-5)
 
 
 def test_another_precision_in_the_same_process_is_one_sentence(
     manifest: pd.DataFrame, tmp_path: Path
 ) -> None:
-    trained(manifest, tmp_path / "head.safetensors")
+    trained(manifest, tmp_path / "a.safetensors")
     with pytest.raises(InputError, match="has trained with another precision"):
-        trained(manifest, tmp_path / "head.safetensors", precision="bf16")
+        trained(manifest, tmp_path / "b.safetensors", precision="bfloat16")
 
 
 OPTIONS = ["--model", "untrained-pocket", "--device", "cpu", "--epochs", "1", "--batch", "3"]
-OPTIONS += ["--workers", "0", "--cache-gb", "0", "--variant", "v2"]
+OPTIONS += ["--workers", "0", "--variant", "v2"]
 
 
 def test_the_command_trains_a_head_that_localize_takes(path: Path, tmp_path: Path) -> None:

@@ -1,13 +1,13 @@
 """Backbones trained end to end, held against frozen ones on the same crops."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from dinolizer.model.backbones import Backbone, unfrozen
 from dinolizer.model.batches import batch_size
@@ -16,14 +16,13 @@ from dinolizer.study.experiments.ablations import compare
 from dinolizer.study.experiments.sizes import window_rows
 from dinolizer.study.samples import Sample
 from dinolizer.training.heads import Heads, fit
+from dinolizer.training.loop import Network, optimise
 from dinolizer.training.losses import dice_loss
-from dinolizer.training.network import Network
 
 FROZEN, LORA, FULL = TRAININGS = ("frozen", "LoRA", "full")
 LEARNING_RATES = {LORA: 1e-3, FULL: 3e-5}
 """Highest learning rate of each: the best of four on forgeries of photographs that no study uses,
 for the small backbones."""
-WEIGHT_DECAY = 0.01
 BATCH = 16
 TESTED = 0.4
 """Share of the photographs that a draw tests, where photographs are cross-fitted."""
@@ -126,8 +125,9 @@ def train_and_test(
                 head = heads.linear(draw=number).cpu()
                 logits = head(tokens[tested].float())
             else:
-                network = _network(backbone, training, draw.seed)
-                network.start_from(heads.select(draw=number))
+                lora = training == LORA
+                learning = adapted(backbone, Lora(), draw.seed) if lora else unfrozen(backbone)
+                network = Network(learning, heads.select(draw=number))
                 _train(network, pixels, sample.targets, draw, LEARNING_RATES[training], steps)
                 logits = _logits(network, pixels[tested])
             name = {"backbone": backbone.spec.name, "training": training, "seed": draw.seed}
@@ -174,37 +174,29 @@ def difference(
     return line["change"], line["change_low"], line["change_high"]
 
 
-def _network(backbone: Backbone, training: str, seed: int) -> Network:
-    learning = adapted(backbone, Lora(), seed) if training == LORA else unfrozen(backbone)
-    return Network(learning, classes=1).to(backbone.device)
-
-
 def _train(
     network: Network, pixels: Tensor, targets: Tensor, draw: Draw, rate: float, steps: int
 ) -> None:
-    """Minimise soft Dice with AdamW; the learning rate rises at first and falls to 0."""
-    device = network.mean.device
-    learned = [value for value in network.parameters() if value.requires_grad]
-    optimiser = torch.optim.AdamW(learned, lr=rate, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, max_lr=rate, total_steps=steps, pct_start=0.1
-    )
+    """Minimise soft Dice over steps of `BATCH` crops each."""
     rng = np.random.default_rng((draw.seed, 2))
     passes = -(-steps * BATCH // len(draw.train))
     order = np.concatenate([rng.permutation(draw.train) for _ in range(passes)])
-    for step in range(steps):
-        chosen = torch.from_numpy(order[step * BATCH : (step + 1) * BATCH])
-        loss = dice_loss(network(pixels[chosen].to(device)), targets[chosen].to(device))
-        optimiser.zero_grad()
-        torch.autograd.backward(loss)
-        optimiser.step()
-        schedule.step()
+
+    def batches(first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for step in range(first, last):
+            chosen = torch.from_numpy(order[step * BATCH : (step + 1) * BATCH])
+            yield pixels[chosen], targets[chosen]
+
+    def loss_of(model: nn.Module, crops: Tensor, labels: Tensor) -> Tensor:
+        return dice_loss(model(crops), labels)
+
+    optimise(network, batches, loss_of, steps=steps, lr=rate, label=f"seed {draw.seed}")
 
 
 @torch.inference_mode()
 def _logits(network: Network, pixels: Tensor) -> Tensor:
     """float32 ``(N, 1, h, w)`` on the CPU."""
-    device = network.mean.device
+    device = network.backbone.device
     batches = pixels.split(batch_size(device))
     return torch.cat([network(batch.to(device)).cpu() for batch in batches])
 
