@@ -32,14 +32,8 @@ def noise_inconsistency(image: Image, window: int = 15) -> Map:
     image forensics", Image and Vision Computing 27, 2009). Residuals are cut at the image's
     median, so that texture, which is no noise, does not pass for it.
 
-    Parameters
-    ----------
-    image : uint8 (H, W, 3), RGB.
-    window : side of the neighbourhood, pixels.
-
-    Returns
-    -------
-    float32 (H, W), absolute log-ratio of the local noise level to the image's median.
+    The map is the absolute log-ratio of the local noise level, in windows of so many pixels, to the
+    image's median.
     """
     residual = cv2.filter2D(image, cv2.CV_32F, NOISE_KERNEL, borderType=cv2.BORDER_REFLECT_101)
     level = np.sqrt(np.pi / 2) / 6 * np.abs(residual).mean(axis=2)
@@ -53,15 +47,8 @@ def error_level(image: Image, quality: int = 85, window: int = 17) -> Map:
     Krawetz, "A Picture's Worth: Digital Image Analysis and Forensics", Black Hat 2007. Parts that
     were compressed before, or are smooth, lose less than the rest, foreign grain loses more.
 
-    Parameters
-    ----------
-    image : uint8 (H, W, 3), RGB.
-    quality : of the compression, 1 to 100.
-    window : side of the neighbourhood, pixels; two JPEG blocks and one pixel.
-
-    Returns
-    -------
-    float32 (H, W), absolute log-ratio of the local loss to the image's median.
+    The map is the absolute log-ratio of the local loss, in windows of two JPEG blocks and a pixel,
+    to the image's median.
     """
     encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     compressed = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))[..., ::-1]
@@ -82,17 +69,9 @@ def residual_features(
     concentration steps of a minimum covariance determinant (Rousseeuw and Van Driessen 1999),
     which do not depend on a start, and keep to the larger part of the image.
 
-    Parameters
-    ----------
-    image : uint8 (H, W, 3), RGB.
-    block, stride : side of a block and distance between blocks, pixels.
-    components : number of principal components.
-    inliers : share of blocks that the Gaussian is fitted to, 0 to 1.
-
-    Returns
-    -------
-    float32 (H, W), logarithm of the squared Mahalanobis distance in units of its median; zero
-    everywhere when all blocks are alike (a flat image, or one smaller than two blocks).
+    The map is the logarithm of the squared Mahalanobis distance in units of its median; zero where
+    all blocks are alike (a flat image, or one smaller than two blocks). ``block`` and ``stride``
+    are in pixels, ``inliers`` is the share of blocks that the Gaussian is fitted to.
     """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.uint8)
     features = np.sqrt(_cooccurrences(grey, block, stride))  # (h, w, 2 * bins)

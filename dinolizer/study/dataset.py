@@ -55,20 +55,19 @@ def load(
     window
         Side of the backbone's window, in pixels.
     photos, photo_count
-        Where no manifests are named: the folder of the photographs that are forged, and how many of
-        them, as in `dinolizer.pocket.photos.photo_paths`.
+        Where no manifests are named: which photographs are forged, as in
+        `dinolizer.pocket.photos.photo_paths`.
     train, test
         Manifest files. Paths, here and for ``photos``, are relative to the checkout or absolute.
     limit
         At most so many test images of each family and kind, drawn by the seed; 0 for all.
-    seed, rounds
+    rounds
         Of the forgeries, as in `dinolizer.pocket.dataset.build`.
 
     Raises
     ------
     InputError
-        If only one of ``train`` and ``test`` is named, a file cannot be read, or one of ``test``
-        has no row of that split.
+        If only one of ``train`` and ``test`` is named, or one of ``test`` has no row of that split.
     """
     if bool(train) != bool(test):
         named, other = ("train", "test") if train else ("test", "train")
@@ -100,18 +99,9 @@ def load(
 def images_to_degrade(
     manifest: pd.DataFrame, families: Sequence[str] = (), images: int = 0, seed: int = 0
 ) -> pd.DataFrame:
-    """Choose the edited images that a robustness study degrades: met as they were made.
-
-    Spliced ones, or where there are none the others; clean, and with no grain matched.
-
-    Parameters
-    ----------
-    manifest
-        As `Dataset.test`.
-    families
-        Only those; if empty all.
-    images
-        At most so many, drawn by the seed; 0 for all.
+    """Choose the edited images that a robustness study degrades: spliced ones or, where there are
+    none, the others; clean, with no grain matched, of the families (if empty, all), and at most
+    so many, drawn by the seed (0: all).
 
     Raises
     ------
@@ -140,9 +130,9 @@ def _test_rows(path: Path) -> pd.DataFrame:
     frame = read_manifest(path)
     rows = frame[frame["split"] == "test"]
     if rows.empty:
-        found = ", ".join(sorted(set(frame["split"])))
+        splits = ", ".join(sorted(set(frame["split"])))
         raise InputError(
-            f"The manifest {path} has no row of the split 'test', only of {found}; leave it out, "
+            f"The manifest {path} has no row of the split 'test', only of {splits}; leave it out, "
             "or write it with another split."
         )
     return rows

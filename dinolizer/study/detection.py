@@ -39,12 +39,7 @@ def detection_table(
 ) -> pd.DataFrame:
     """Table of image-level detection.
 
-    Parameters
-    ----------
-    rows
-        Of `dinolizer.study.evaluation.evaluate`, of one or more methods.
-    probabilities
-        The methods whose maps are probabilities: only they have an ``ece`` of their score as it is.
+    Only of the methods in ``probabilities``, whose maps are such, the score as it is has an error.
 
     Returns
     -------
@@ -208,20 +203,10 @@ def calibration_error(
 def calibrate(
     scores: ArrayLike, truth: ArrayLike, groups: ArrayLike, how: str
 ) -> NDArray[np.float64]:
-    """Turn scores into probabilities that are fitted on other photographs than they are given to.
+    """Turn scores, higher = more likely, into probabilities that are fitted on other photographs.
 
-    Parameters
-    ----------
-    scores, truth, groups
-        ``(N,)``: float in any unit, higher = more likely; bool; the photograph of each.
-    how
-        ``"platt"``: a logistic curve (Platt 1999); ``"isotonic"``: steps that never fall (Zadrozny
-        and Elkan 2002).
-
-    Returns
-    -------
-    ndarray
-        float ``(N,)`` in [0, 1]; nan where the other photographs hold but one of both sorts.
+    ``how`` is ``"platt"``, a logistic curve (Platt 1999), or ``"isotonic"``, steps that never fall
+    (Zadrozny and Elkan 2002). Where the other photographs hold but one of both sorts it is nan.
     """
     values, happened = np.asarray(scores, dtype=float), np.asarray(truth, dtype=bool)
     found = np.full(len(values), np.nan)

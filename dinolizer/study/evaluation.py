@@ -158,14 +158,8 @@ def edited_truth(mask: NDArray[np.bool_], row: Row) -> NDArray[np.bool_]:
 
 
 def benchmark_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Table of the benchmark: a line per method, family and kind, and one over all families.
-
-    Returns
-    -------
-    DataFrame
-        As `score_table`, with ``method, family, kind, seen``; over all families the latter are
-        `ALL_FAMILIES` and ``"all"``.
-    """
+    """Table of the benchmark: a line per method, family and kind, and one over all families, where
+    family, kind and seen are `ALL_FAMILIES` and ``"all"``; see `score_table`."""
     families = score_table(rows, ["method", "family", "kind", "seen"], seed)
     overall = score_table(rows, ["method"], seed)
     overall = overall.assign(family=ALL_FAMILIES, kind="all", seen="all")
@@ -175,20 +169,8 @@ def benchmark_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
 
 def score_table(rows: pd.DataFrame, by: Sequence[str], seed: int = 0) -> pd.DataFrame:
-    """IoU, F1, AP and best IoU of edited images, a line per kind of row.
-
-    Parameters
-    ----------
-    rows
-        Of `evaluate`; authentic images are left out.
-    by
-        As for `dinolizer.study.statistics.macro_table`, such as ``["method", "condition"]``.
-
-    Returns
-    -------
-    DataFrame
-        As `macro_table`, and ``micro_iou``, of the pooled pixels.
-    """
+    """IoU, F1, AP and best IoU of edited images, a line for each value of the columns ``by``; see
+    `dinolizer.study.statistics.macro_table`. ``micro_iou`` is of the pooled pixels."""
     forged = rows[~rows["kind"].isin(AUTHENTIC_KINDS)]
     table = macro_table(forged, by, ["iou", "f1", "best_iou", "ap"], seed=seed)
     pixels = forged.groupby(list(by), sort=False, dropna=False)[["tp", "fp", "fn"]].sum()
@@ -196,18 +178,11 @@ def score_table(rows: pd.DataFrame, by: Sequence[str], seed: int = 0) -> pd.Data
 
 
 def authentic_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """False-positive rate of the pixels of images without an edit, by method and kind.
-
-    Returns
-    -------
-    DataFrame
-        ``method, kind, n_images, n_photos, false_positive_rate`` with ``_low`` and ``_high``; no
-        line where there is no such image.
-    """
+    """False-positive rate of the pixels of images without an edit, by method and kind: ``method,
+    kind, n_images, n_photos, false_positive_rate`` with ``_low`` and ``_high``."""
     authentic = rows[rows["kind"].isin(AUTHENTIC_KINDS)]
     rate = "false_positive_rate"
-    columns = ["method", "kind", "n_images", "n_photos", rate, f"{rate}_low", f"{rate}_high"]
     if authentic.empty:
-        return pd.DataFrame(columns=columns)
+        return pd.DataFrame(columns=["method", "kind", rate])
     authentic = authentic.rename(columns={"marked": rate})
     return macro_table(authentic, ["method", "kind"], rate, seed=seed)

@@ -151,15 +151,14 @@ def left_out_logits(heads: Heads, tokens: Tensor, sample: Sample) -> Tensor:
     Parameters
     ----------
     heads
-        One of their axes is ``fold``, with the F folds of the sample.
+        Of K; one of their axes is ``fold``, with the F folds of the sample.
     tokens
         ``(N, D, h, w)``, those of the sample.
 
     Returns
     -------
     Tensor
-        float32 ``(N, K / F, h, w)`` on the CPU, along the other axes; nan for windows that none
-        tests.
+        float32 ``(N, K / F, h, w)`` on the CPU, along the other axes; nan where none tests.
     """
     folds = heads.axes["fold"]
     logits = torch.full((len(tokens), len(heads) // folds, *tokens.shape[2:]), torch.nan)
@@ -226,17 +225,10 @@ class _Together(nn.Module):
 def image_rows(
     logits: Logits, manifest: pd.DataFrame, names: Sequence[Mapping[str, Any]]
 ) -> pd.DataFrame:
-    """Scores of every image by each of K heads; where a logit is over 0 an edit is predicted.
+    """Scores of every image by each of K heads, a row each; where a logit is over 0 it is marked.
 
-    Parameters
-    ----------
-    names
-        What each of the K heads is, as columns.
-
-    Returns
-    -------
-    A row per image and head: `names`, ``image, group, family, kind, area``; ``iou`` and ``recall``,
-    nan without an edit; ``marked``, the predicted share of the image.
+    The columns are those of ``names``, what each head is, and ``image, group, family, kind, area``;
+    ``iou`` and ``recall``, nan without an edit; ``marked``, the predicted share of the image.
     """
     lines = []
     for row in manifest.to_dict("records"):

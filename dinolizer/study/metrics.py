@@ -56,17 +56,7 @@ class Counts:
 
 
 def counts(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Counts:
-    """Count the pixels of a predicted mask against the truth.
-
-    Parameters
-    ----------
-    mask, truth : bool (H, W), True where marked and where edited.
-
-    Raises
-    ------
-    InputError
-        If the sizes differ.
-    """
+    """Count the pixels of a predicted mask against the truth, both bool ``(H, W)``."""
     if mask.shape != truth.shape:
         raise InputError(
             f"The mask is {_size(mask)} and the truth {_size(truth)} pixels, but they must be of "
@@ -78,18 +68,10 @@ def counts(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Counts:
 
 
 def ranking_scores(values: NDArray[np.floating], truth: NDArray[np.bool_]) -> tuple[float, float]:
-    """Average precision and the IoU at the image's best threshold: no threshold is fixed.
+    """Average precision and the IoU at the image's best threshold, each 0 to 1: nothing is fixed.
 
-    The best-threshold IoU knows the truth, so it is an upper bound and never the first number.
-
-    Parameters
-    ----------
-    values : float (H, W), in any unit, higher = more suspicious.
-    truth : bool (H, W).
-
-    Returns
-    -------
-    average precision, best IoU : each 0 to 1; both nan when nothing is edited.
+    Both are nan where nothing is edited. The best-threshold IoU knows the truth, so it is an upper
+    bound and never the first number. ``values`` is float ``(H, W)``, higher = more suspicious.
     """
     if not truth.any():
         return float("nan"), float("nan")
@@ -124,7 +106,7 @@ def score_image(
     Returns
     -------
     dict
-        ``tp, fp, fn, tn, iou, f1, best_iou, ap, marked`` and ``score``, that of the image: the
+        ``tp, fp, fn, tn, iou, f1, best_iou, ap, marked``, and ``score``, that of the image: the
         `SCORE_PERCENTILE` of the map.
     """
     counted = counts(values > threshold, truth)
@@ -145,17 +127,8 @@ def choose_threshold(
 ) -> float:
     """Choose the one threshold that maximises the macro IoU of forged training images.
 
-    For maps in a unit of their own; which thresholds are tried are quantiles of the maps.
-
-    Parameters
-    ----------
-    maps, truths
-        ``(H, W)`` each, float and bool; no truth is empty.
-
-    Raises
-    ------
-    InputError
-        If there are no images, or a truth is empty: authentic images have no IoU.
+    For maps in a unit of their own, float ``(H, W)`` each; the ``candidates`` are quantiles of the
+    maps. No truth may be empty: authentic images have no IoU.
     """
     thresholds, curves = _iou_curves(maps, truths, candidates)
     return float(thresholds[curves.mean(axis=0).argmax()])
@@ -170,11 +143,6 @@ def leave_one_out_thresholds(
     """For each photograph, the threshold that `choose_threshold` finds on all the others.
 
     Which thresholds are tried follows all maps together; which is taken, the other photographs'.
-
-    Parameters
-    ----------
-    groups
-        The photograph of each image, at least two different ones.
     """
     thresholds, curves = _iou_curves(maps, truths, candidates)
     photos = np.asarray(groups)

@@ -17,13 +17,7 @@ POSITIVE = ("epochs", "rounds", "draws", "steps", "seeds", "repeats")
 
 
 def find_profile(name: str) -> Path:
-    """Path of the profile of that name in ``notebooks/profiles``.
-
-    Raises
-    ------
-    InputError
-        There is none; the message lists those there are.
-    """
+    """Path of the profile of that name in ``notebooks/profiles``; an InputError lists all."""
     path = PROFILES / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(profile.stem for profile in PROFILES.glob("*.yaml")))
@@ -32,13 +26,7 @@ def find_profile(name: str) -> Path:
 
 
 def read_profile(path: Path) -> dict[str, object]:
-    """Names and values of a profile file.
-
-    Raises
-    ------
-    InputError
-        The file is missing, is not YAML, or is not a flat list of names and values.
-    """
+    """Names and values of a profile file: flat YAML, each name once, or an InputError."""
     if not path.is_file():
         raise InputError(f"No profile file at {path}: give a YAML file of parameters.")
     try:
@@ -58,11 +46,6 @@ def read_defaults(notebook: Path) -> dict[str, object]:
 
     A default that is not a literal is given as its source text. papermill has a function for this,
     but takes seconds to import, and this is asked before every run.
-
-    Raises
-    ------
-    InputError
-        The file is missing, is not a notebook, or has no such cell.
     """
     if not notebook.is_file():
         raise InputError(f"No notebook at {notebook}: give the path of an .ipynb file.")
@@ -91,23 +74,11 @@ def parameters_for(notebook: Path, profile: Path) -> dict[str, object]:
     A profile holds the parameters of all notebooks; each takes those it has. papermill itself only
     warns of a name that no notebook knows, and runs with the default instead.
 
-    Parameters
-    ----------
-    notebook
-        A notebook with a cell tagged ``parameters``.
-    profile
-        A flat YAML file.
-
-    Returns
-    -------
-    dict
-        Those of the profile's names and values that the notebook has.
-
     Raises
     ------
     InputError
-        A name is unknown to this notebook and to all beside it, a value cannot be used (see
-        `check_values`), or one of the files cannot be read.
+        A name is unknown to this notebook and to all beside it, or a value cannot be used (see
+        `check_values`).
     """
     defaults = read_defaults(notebook)
     given = read_profile(profile)
@@ -129,18 +100,11 @@ def parameters_for(notebook: Path, profile: Path) -> dict[str, object]:
 def check_values(values: Mapping[str, Any], defaults: Mapping[str, Any], source: str) -> None:
     """Check that values can stand where the defaults of a notebook stand.
 
-    Parameters
-    ----------
-    values, defaults
-        By name; every value has a default, whose type says what is expected.
-    source
-        What sets the values, for the messages.
-
     Raises
     ------
     InputError
-        A value is of another type than the default, an item of a list too; or a number is nan,
-        infinite, below 0, or 0 where it must be 1 at least.
+        With the ``source`` of the values: one is of another type than its default, an item of a
+        list too; or a number is nan, infinite, below 0, or 0 where it must be 1 at least.
     """
     for name, value in values.items():
         default = defaults[name]

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from dinolizer.data.images import SUFFIXES
 from dinolizer.errors import InputError
-from dinolizer.paths import ROOT
+from dinolizer.paths import ASSETS, ROOT
 from dinolizer.study.cache import file_hash
 from dinolizer.study.evaluation import Method, Row
 
@@ -36,6 +36,15 @@ REQUIRED = ("name", "polarity", "range")
 KEYS = (*REQUIRED, "threshold", "array")
 POLARITIES = ("high = edited", "low = edited")
 MAPS = (".png", ".npy", ".npz")
+PUBLISHED_RULE = (
+    "Measured by their authors on other images than those of this study; not comparable with any "
+    "number that was measured here"
+)
+
+
+def published_numbers() -> pd.DataFrame:
+    """What others have published of their methods, each with its source."""
+    return pd.read_csv(ASSETS / "published.csv")
 
 
 def read_peers(folders: Sequence[str], manifest: pd.DataFrame) -> list[Method]:

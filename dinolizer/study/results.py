@@ -17,21 +17,10 @@ from PIL import Image
 
 from dinolizer.model.backbones import pick_device
 from dinolizer.paths import ROOT, atomic
-from dinolizer.study.verdicts import VERDICT_CAPTION, verdict_table
+from dinolizer.study.cache import LIBRARIES
+from dinolizer.study.verdicts import COLUMNS, VERDICT_CAPTION
 
-PACKAGES = (
-    "dinolizer",
-    "torch",
-    "timm",
-    "numpy",
-    "pandas",
-    "scipy",
-    "scikit-image",
-    "scikit-learn",
-    "opencv-python-headless",
-    "pillow",
-    "matplotlib",
-)
+PACKAGES = ("dinolizer", *LIBRARIES, "pandas", "scikit-image", "matplotlib")
 # A notebook imports this module in its first cell: its seconds are counted from there.
 _STARTED = time.monotonic()
 _LATEX = str.maketrans({character: rf"\{character}" for character in "%_&#$"})
@@ -71,23 +60,10 @@ class Results:
     def save_table(
         self, frame: pd.DataFrame, name: str, caption: str, *, decimals: int = 3
     ) -> Path:
-        """Write a table as CSV, LaTeX (booktabs) and JSON of provenance to ``tables``.
+        """Write a table as CSV, LaTeX (booktabs) and JSON to ``tables``; give the CSV.
 
-        Parameters
-        ----------
-        frame
-            The columns as they are to be read; the index is left out.
-        name
-            Name of the files, without a suffix.
-        caption
-            Plain text: what is shown, and by which rules (such as that for empty masks).
-        decimals
-            Digits after the point of every floating-point number, in both files.
-
-        Returns
-        -------
-        Path
-            The CSV.
+        Its columns are as they are to be read, without the index. The caption is plain text: what
+        is shown, and by which rules.
         """
         path = self.folder / "tables" / f"{name}.csv"
         latex = (
@@ -108,24 +84,13 @@ class Results:
         return path
 
     def save_verdict(self, notebook: str, *lines: dict[str, object]) -> pd.DataFrame:
-        """Write the table ``<notebook>-verdict`` of lines of `dinolizer.study.verdicts.judge`.
-
-        Parameters
-        ----------
-        notebook
-            Number of the notebook, such as ``"04"``.
-
-        Returns
-        -------
-        DataFrame
-            The table, for `dinolizer.study.verdicts.verdict_text`.
-        """
-        table = verdict_table(lines)
+        """Write the table ``NN-verdict`` of a notebook's number and lines of `judge`; give it."""
+        table = pd.DataFrame(list(lines), columns=COLUMNS)
         self.save_table(table, f"{notebook}-verdict", VERDICT_CAPTION)
         return table
 
     def save_figure(self, figure: Figure, name: str, caption: str) -> Path:
-        """Write a figure as PNG (150 dpi) and JSON of provenance to ``figures``; give the PNG.
+        """Write a figure as PNG (150 dpi) and JSON to ``figures``; give the PNG.
 
         The same figure gives the same bytes. A palette of 256 colours makes it a third of the size.
         """
@@ -138,9 +103,9 @@ class Results:
         self._write_provenance(path, caption)
         return path
 
-    def provenance(self, caption: str) -> dict[str, object]:
-        """Where a result comes from: the same for the same sources, parameters and versions."""
-        return {
+    def _write_provenance(self, path: Path, caption: str) -> None:
+        """JSON beside a result, always the same; and what changes with every run, in the log."""
+        record = {
             "caption": self._caption(caption),
             "command": self.command,
             "parameters": dict(self.parameters),
@@ -148,11 +113,7 @@ class Results:
             "versions": {"python": platform.python_version()}
             | {package: version(package) for package in PACKAGES},
         }
-
-    def _write_provenance(self, path: Path, caption: str) -> None:
-        """JSON beside a result, and a line in the log of what changes with every run."""
-        record = json.dumps(self.provenance(caption), indent=2, default=str)
-        _write(path.with_suffix(".json"), record + "\n")
+        _write(path.with_suffix(".json"), json.dumps(record, indent=2, default=str) + "\n")
         log = self.folder / "log" / f"{path.name}.json"
         _write(log, json.dumps(run_facts(), indent=2) + "\n")
 

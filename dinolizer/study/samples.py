@@ -49,15 +49,11 @@ class Sample:
     train: Tensor
 
     def drawn(self, seeds: Sequence[int]) -> Tensor:
-        """How often each window counts when the training images are drawn anew.
+        """How often each window counts when the training images are drawn anew, with replacement
+        and as many as there are, for each seed and head: float32 ``(len(seeds), F, N)``.
 
-        For each seed and head as many images as there are, with replacement: the order alone of the
-        windows hardly moves a linear head, other images do.
-
-        Returns
-        -------
-        Tensor
-            float32 ``(len(seeds), F, N)``; the windows of an image are drawn together.
+        The order alone of the windows hardly moves a linear head, other images do; the windows of
+        an image are drawn together.
         """
         _, image = np.unique(self.rows["image"], return_inverse=True)
         weights = np.zeros((len(seeds), *self.train.shape), dtype=np.float32)
@@ -133,11 +129,6 @@ def crop_sample(
     -------
     images, sample
         uint8 ``(window, window, 3)`` each.
-
-    Raises
-    ------
-    InputError
-        If the training set has no row of the split ``train``.
     """
     rows, fitted = some_rows(dataset.test, count, seed), 0
     if dataset.train is not None:

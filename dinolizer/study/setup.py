@@ -50,14 +50,13 @@ class Study:
 
     @classmethod
     def open(cls, notebook: str, namespace: Mapping[str, Any]) -> "Study":
-        """Open the study of a notebook, as its first line after the parameters cell.
+        """Open the study of a notebook, in its first line after the parameters cell.
 
         Parameters
         ----------
-        notebook
-            Name of the file in ``notebooks``, which says what its parameters are.
         namespace
-            ``globals()`` of the notebook: the values of the parameters.
+            ``globals()`` of the notebook; the values of its parameters are recorded with all
+            results.
 
         Raises
         ------

@@ -125,12 +125,8 @@ def compare(
 ) -> pd.DataFrame:
     """Compare a method with each of the others on the same images, of every sort and of all.
 
-    Parameters
-    ----------
-    rows
-        Of `dinolizer.study.evaluation.evaluate`; images without the score are left out.
-    by
-        Columns that tell the sorts apart, ``family`` or ``kind`` or both.
+    ``by`` tells the sorts apart: ``family`` or ``kind`` or both. Images without the score are left
+    out.
 
     Returns
     -------
@@ -184,25 +180,14 @@ def describe(line: Mapping[Any, Any]) -> str:
 
 
 def macro_mean(
-    values: ArrayLike,
-    families: ArrayLike,
-    groups: ArrayLike,
-    *,
-    seed: int = 0,
-    resamples: int = 2000,
+    values: ArrayLike, families: ArrayLike, groups: ArrayLike, *, seed: int = 0
 ) -> tuple[float, float, float]:
     """Mean over the families of the mean over each one's images, and its 95 % interval.
 
-    Parameters
-    ----------
-    values
-        float ``(N,)``, one per image; nan is left out.
-    families, groups
-        ``(N,)``, the family and the photograph of each image.
+    Of values float ``(N,)``, one per image (nan is left out), each with its family and photograph.
     """
     mean = pd.Series(np.asarray(values)).groupby(np.asarray(families)).mean().mean()
-    ends = bootstrap_interval(values, groups, strata=families, seed=seed, resamples=resamples)
-    return float(mean), *ends
+    return float(mean), *bootstrap_interval(values, groups, strata=families, seed=seed)
 
 
 def bootstrap_interval(

@@ -30,16 +30,11 @@ img { max-width: 100% }
 
 
 def summarise_results(profile: str) -> list[Path]:
-    """Write ``SUMMARY.md`` and ``SUMMARY.html`` of a profile's results.
+    """Write ``SUMMARY.md`` and ``SUMMARY.html`` of a profile's results; give both paths.
 
     Every claim has a line for each verdict of the tables ``NN-verdict.csv``, or one that says that
     there is none; below are the figures and tables of the notebooks that gave a verdict. Nothing
     else is read, and the same tables give the same bytes.
-
-    Returns
-    -------
-    list of Path
-        The two files.
 
     Raises
     ------
@@ -63,19 +58,23 @@ def summarise_results(profile: str) -> list[Path]:
 
 
 def read_verdicts(folder: Path) -> pd.DataFrame:
-    """All verdicts of a profile's results, in the order of the notebooks.
-
-    Returns
-    -------
-    The columns of `dinolizer.study.verdicts.verdict_table`, and ``notebook``: its number.
-    """
+    """All verdicts of a profile's results with their ``notebook``, in the order of these."""
     paths = sorted((folder / "tables").glob("*-verdict.csv"))
     if not paths:
         raise InputError(
             f"There is no table of verdicts in {folder / 'tables'}: run the notebooks first, as "
             "'make results' does."
         )
-    return pd.concat([_read(path) for path in paths], ignore_index=True)
+    tables = []
+    for path in paths:
+        table = pd.read_csv(path)
+        if tuple(table.columns) != COLUMNS or not set(table["claim"]) <= CLAIMS.keys():
+            raise InputError(
+                f"{path} is not a table of verdicts on known claims: save it with "
+                "Results.save_verdict."
+            )
+        tables.append(table.assign(notebook=path.name.removesuffix("-verdict.csv")))
+    return pd.concat(tables, ignore_index=True)
 
 
 def summary_markdown(folder: Path, profile: str) -> str:
@@ -86,36 +85,21 @@ def summary_markdown(folder: Path, profile: str) -> str:
         for claim in sorted(CLAIMS, key=lambda name: (CLAIMS[name].open, CLAIMS[name].notebook))
         for line in _claim_lines(claim, verdicts, folder)
     ]
-    found = [line[1] for line in lines]
-    tally = ", ".join(f"{found.count(word)} {word}" for word in (*VERDICTS, NOT_TESTED))
+    decided = [line[1] for line in lines]
+    tally = ", ".join(f"{decided.count(word)} {word}" for word in (*VERDICTS, NOT_TESTED))
     small = (
         " This profile is a small demonstration: its verdicts hold for a small backbone on a few "
         "photographs, and neither confirm nor refute the paper."
-        if profile == "pocket"
-        else ""
     )
-    numbers = sorted(set(verdicts["notebook"]))
-    return (
-        "\n\n".join(
-            [
-                f"# {TITLE}: profile {profile}",
-                f"{tally}.{small}",
-                HOW_TO_READ,
-                _table(("claim", "verdict", "number (95 % interval)", "rule", "notebook"), lines),
-                *(_notebook_section(folder, number) for number in numbers),
-            ]
-        )
-        + "\n"
-    )
-
-
-def _read(path: Path) -> pd.DataFrame:
-    table = pd.read_csv(path)
-    if tuple(table.columns) != COLUMNS or not set(table["claim"]) <= CLAIMS.keys():
-        raise InputError(
-            f"{path} is not a table of verdicts on known claims: save it with Results.save_verdict."
-        )
-    return table.assign(notebook=path.name.removesuffix("-verdict.csv"))
+    header = ("claim", "verdict", "number (95 % interval)", "rule", "notebook")
+    blocks = [
+        f"# {TITLE}: profile {profile}",
+        f"{tally}.{small if profile == 'pocket' else ''}",
+        HOW_TO_READ,
+        _table(header, lines),
+        *(_notebook_section(folder, number) for number in sorted(set(verdicts["notebook"]))),
+    ]
+    return "\n\n".join(blocks) + "\n"
 
 
 def _claim_lines(claim: str, verdicts: pd.DataFrame, folder: Path) -> list[tuple[str, ...]]:

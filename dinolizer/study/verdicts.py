@@ -1,4 +1,4 @@
-"""How the paper's claims fare: one line a verdict, decided by a rule from a table's numbers.
+"""How the paper's claims fare: one verdict per line, decided by a rule from a table's numbers.
 
 A notebook ends with ``results.save_verdict("04", judge("jpeg", (number, low, high), rule), ...)``:
 the table ``04-verdict``, which `dinolizer.study.summary` collects.
@@ -55,35 +55,31 @@ CLAIMS = {
 
 def judge(
     claim: str,
-    found: Sequence[float],
+    measured: Sequence[float],
     rule: str,
     *,
     over: float = 0.0,
     under: float = np.inf,
     testable: bool = True,
 ) -> dict[str, object]:
-    """Decide one claim.
+    """Decide one claim: a row with `COLUMNS`.
 
     Parameters
     ----------
-    claim : a key of `CLAIMS`.
-    found : the number that is decided by, and the two ends of its interval.
-    rule : in words: what the number is, and what it is held against.
-    over, under : the claim is supported where the whole interval lies between them.
-    testable : whether the profile has what the claim is about.
-
-    Returns
-    -------
-    A line of `verdict_table`.
-
-    Raises
-    ------
-    InputError
-        For an unknown claim.
+    claim
+        A key of `CLAIMS`.
+    measured
+        The number that is decided by, and the two ends of its interval.
+    rule
+        In words: what the number is, and what it is held against.
+    over, under
+        The claim is supported where the whole interval lies between them.
+    testable
+        Whether the profile has what the claim is about.
     """
     if claim not in CLAIMS:
         raise InputError(f"The claim is {claim!r}, but it must be one of {', '.join(CLAIMS)}.")
-    number, low, high = map(float, found)
+    number, low, high = map(float, measured)
     verdict = NOT_SUPPORTED
     if not testable or np.isnan([number, low, high]).any():
         verdict = NOT_TESTABLE
@@ -92,13 +88,8 @@ def judge(
     return dict(zip(COLUMNS, (claim, verdict, number, low, high, rule), strict=True))
 
 
-def verdict_table(lines: Sequence[dict[str, object]]) -> pd.DataFrame:
-    """Lines of `judge` as a table with the columns ``claim, verdict, number, low, high, rule``."""
-    return pd.DataFrame(list(lines), columns=COLUMNS)
-
-
 def verdict_text(table: pd.DataFrame) -> str:
-    """Markdown of a `verdict_table`, for the end of a notebook."""
+    """Markdown of a table of verdicts, for the end of a notebook."""
     return "\n".join(
         f"- **Verdict**, {CLAIMS[line['claim']].statement}: **{line['verdict']}** in this profile; "
         f"{number_text(line['number'], line['low'], line['high'])}. The rule: {line['rule']}."

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dinolizer.data.images import write_image
 from dinolizer.errors import InputError
 from dinolizer.study.evaluation import evaluate
-from dinolizer.study.peers import read_peers
+from dinolizer.study.peers import published_numbers, read_peers
 
 HEIGHT, WIDTH = 6, 8
 VALUES = np.zeros((HEIGHT, WIDTH))
@@ -167,3 +167,16 @@ def test_damaged_files_and_equal_names_are_refused(tmp_path: Path, manifest: pd.
     (folder / "x" / "1.npz").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(InputError, match=r"1.npz cannot be used"):
         evaluate(read_peers(peers, manifest), manifest)
+
+
+def test_published_numbers_are_called_so_and_have_a_source() -> None:
+    """Against the authors' sheet of TGIF (arXiv:2407.11566), some of them."""
+    table = published_numbers()
+    assert list(table.select_dtypes("number")) == ["published_f1", "published_auc"]
+    assert (table["source"].str.len() > 0).all()
+    plain = table[table["degradation"] == "none"]
+    assert len(plain) == 8 * 4 and plain["published_auc"].between(0.4, 1).all()
+    scores = table.set_index(["method", "generator", "kind", "degradation"])["published_f1"]
+    assert scores["TruFor", "SDXL", "fr", "none"] == 0.178
+    assert scores["CAT-Net v2", "Photoshop", "sp", "none"] == 0.848
+    assert scores["MMFusion", "SD2", "sp", "JPEG 60"] == 0.224

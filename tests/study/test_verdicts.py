@@ -14,7 +14,6 @@ from dinolizer.study.verdicts import (
     COLUMNS,
     judge,
     number_text,
-    verdict_table,
     verdict_text,
 )
 
@@ -66,7 +65,7 @@ def test_the_table_is_saved_under_the_number_of_its_notebook(
 
 
 def test_the_text_says_claim_verdict_number_and_rule() -> None:
-    text = verdict_text(verdict_table([judge("jpeg", (0.256, 0.1, 0.3), "it is over 0")]))
+    text = verdict_text(pd.DataFrame([judge("jpeg", (0.256, 0.1, 0.3), "it is over 0")]))
     assert text == (
         f"- **Verdict**, {CLAIMS['jpeg'].statement}: **supported** in this profile; "
         "0.26 (0.10 to 0.30). The rule: it is over 0."
