@@ -64,5 +64,5 @@ def test_windows_are_the_localizers() -> None:
     localizer, _ = small_localizer()
     image = random_image(84, 112)
     cut = windows(localizer, image)
-    assert len(cut) == localizer(image).passes == 6  # at 0 and 28, at 0, 28 and 56
+    assert len(cut) == localizer(image).plan.passes == 6  # at 0 and 28, at 0, 28 and 56
     np.testing.assert_array_equal((cut[4] * 255).round().permute(1, 2, 0), image[28:84, 28:84])

@@ -11,27 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from dinolizer.errors import InputError
-from dinolizer.model.specs import (
-    BACKBONES,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    BackboneSpec,
-    Transformer,
-    build,
-)
+from dinolizer.model.specs import BACKBONES, BackboneSpec, Transformer, build
 from dinolizer.model.weights import fit_weights, read_weights, weights_file, weights_hash
 
-__all__ = [
-    "BACKBONES",
-    "IMAGENET_MEAN",
-    "IMAGENET_STD",
-    "Backbone",
-    "BackboneSpec",
-    "load_backbone",
-    "pick_device",
-    "unfrozen",
-    "weights_hash",
-]
+__all__ = ["BACKBONES", "Backbone", "BackboneSpec", "load_backbone", "pick_device", "unfrozen"]
 
 UNTRAINED_SEED = 0
 PROBE_SUMS, PROBE_STEP = 8, 0.02
@@ -42,14 +25,8 @@ class Backbone(nn.Module):
     """A frozen timm vision transformer that gives the normed patch tokens of its last layer.
 
     It stays in eval mode and without gradients, also where a model that contains it is put in train
-    mode. The input is an RGB image in [0, 1]; its normalisation is done here.
-
-    Parameters
-    ----------
-    spec
-        Names the patch, the normalisation and the number of tokens before the patches'.
-    model
-        The transformer; it is frozen in place.
+    mode. The input is an RGB image in [0, 1]; its normalisation is done here. The transformer that
+    it is made of is frozen in place.
 
     Attributes
     ----------
@@ -69,11 +46,6 @@ class Backbone(nn.Module):
 
     def __init__(self, spec: BackboneSpec, model: Transformer) -> None:
         super().__init__()
-        if model.num_prefix_tokens != spec.prefix:
-            raise ValueError(
-                f"The model has {model.num_prefix_tokens} tokens before the patches', but the spec "
-                f"{spec.name!r} says {spec.prefix}."
-            )
         self.spec = spec
         self.model = model.eval().requires_grad_(False)
         self.dim = int(model.embed_dim)
@@ -105,7 +77,7 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def forward(self, batch: Tensor) -> Tensor:
-        """Patch tokens of a batch of images, without gradients; see `tokens`."""
+        """`tokens`, without gradients."""
         return self.tokens(batch)
 
     def tokens(self, batch: Tensor) -> Tensor:
@@ -150,20 +122,20 @@ class Backbone(nn.Module):
                 f"The layers are {list(layers)}, but {self.spec.name!r} has those from 1 to "
                 f"{self.depth}: name some, in ascending order."
             )
-        patch = self.spec.patch
         if batch.ndim != 4 or batch.shape[1] != 3 or not batch.is_floating_point():
             raise InputError(
                 f"The batch is {batch.dtype} {tuple(batch.shape)}, but it must be floating-point "
                 "(N, 3, H, W), RGB in [0, 1]."
             )
-        if batch.shape[2] % patch or batch.shape[3] % patch:
+        (height, width), patch = batch.shape[2:], self.spec.patch
+        if height % patch or width % patch:
             raise InputError(
-                f"The images are {batch.shape[2]}x{batch.shape[3]}, but both sides must be "
-                f"multiples of the patch of {patch} pixels: crop or pad them."
+                f"The images are {height}x{width}, but both sides must be multiples of the patch "
+                f"of {patch} pixels: crop or pad them."
             )
-        if not self.model.dynamic_img_size and batch.shape[2:] != self.model.patch_embed.img_size:
+        if not self.model.dynamic_img_size and (height, width) != self.model.patch_embed.img_size:
             raise InputError(
-                f"The images are {batch.shape[2]}x{batch.shape[3]}, but the position embedding of "
+                f"The images are {height}x{width}, but the position embedding of "
                 f"{self.spec.name!r} is made for windows of {self.spec.window}x{self.spec.window}: "
                 "cut such."
             )
@@ -220,11 +192,8 @@ def load_backbone(
 
     Parameters
     ----------
-    name
-        Key in `BACKBONES`.
     weights
-        Safetensors file to use in place of the backbone's own; for a backbone of timm's the one
-        that its hub serves.
+        Safetensors file to use in place of those that the spec names.
     device
         See `pick_device`.
     window
@@ -240,11 +209,11 @@ def load_backbone(
     if name not in BACKBONES:
         raise InputError(f"The model is {name!r}, but it must be one of {list(BACKBONES)}.")
     spec = replace(BACKBONES[name], window=window or BACKBONES[name].window)
-    place = pick_device(device)
+    chosen = pick_device(device)
     path = weights or weights_file(spec)
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
         torch.manual_seed(UNTRAINED_SEED)
         model = build(spec)
     if path:
         fit_weights(model, read_weights(path, name), path, name)
-    return Backbone(spec, model).to(place)
+    return Backbone(spec, model).to(chosen)

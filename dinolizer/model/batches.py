@@ -25,16 +25,9 @@ Out = TypeVar("Out")
 def batch_size(device: torch.device, side: int = 0) -> int:
     """Windows given to a backbone at once.
 
-    On a CPU few of them stay in its caches: on one core the pocket backbone does 22 windows a
-    second by fours and 12 by sixteens.
-
-    Parameters
-    ----------
-    device
-        Where the backbone is.
-    side
-        Of a window, in pixels. Where it is given, and half of the free memory would not hold so
-        many, there are fewer, and a line says so.
+    On a CPU few of them stay in its caches: on one core the pocket backbone does 22 windows per
+    second by fours and 12 by sixteens. Where ``side`` is given, that of a window in pixels, and
+    half of the free memory would not hold so many, there are fewer, and a line says so.
     """
     size = most = 32 if device.type == "cuda" else 4
     room = _free_bytes(device) // 2 if side else 0
@@ -46,13 +39,7 @@ def batch_size(device: torch.device, side: int = 0) -> int:
 
 
 class Batches:
-    """Run a function on batches of windows, on smaller ones from when memory has run out.
-
-    Attributes
-    ----------
-    most
-        Windows in a batch at most; at first as many as are asked for.
-    """
+    """Run a function on batches of windows, on smaller ones from when memory has run out."""
 
     def __init__(self) -> None:
         self.most = sys.maxsize
@@ -66,12 +53,12 @@ class Batches:
         InputError
             If memory is not enough for one window.
         """
-        found: list[Out] = []
+        results: list[Out] = []
         first = 0
         while first < len(windows):
             batch = windows[first : first + self.most]
             try:
-                found.append(function(batch))
+                results.append(function(batch))
                 first += len(batch)
                 continue
             except (MemoryError, RuntimeError) as error:
@@ -86,7 +73,7 @@ class Batches:
             torch.cuda.empty_cache()
             self.most = len(batch) // 2
             _say(f"Memory ran out with {len(batch)} windows: from here on batches of {self.most}.")
-        return found
+        return results
 
 
 def _free_bytes(device: torch.device) -> int:

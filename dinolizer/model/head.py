@@ -46,7 +46,7 @@ class HeadCard:
     reduce
         How the logits of overlapping windows are put together.
     small
-        What is done to an image with a side under the window; see `dinolizer.model.localizer`.
+        What is done to an image with a side under the window; see `windows.make_plan`.
     about
         Free text: data, seed, time, machine, licence.
     lora
@@ -65,11 +65,8 @@ class HeadCard:
     lora: Lora | None = None
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("policy", tuple(CLASSES)),
-            ("reduce", REDUCTIONS),
-            ("small", get_args(Small)),
-        ):
+        choices = {"policy": CLASSES, "reduce": REDUCTIONS, "small": get_args(Small)}
+        for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise InputError(
                     f"The head's {name} is {getattr(self, name)!r}, but it must be one of "
@@ -89,10 +86,10 @@ class HeadCard:
 def card_for(
     backbone: Backbone, about: str = "", policy: str = "pristine", lora: Lora | None = None
 ) -> HeadCard:
-    """The card of a head that was trained on a backbone, with the settings of its spec.
+    """The card of a head that was trained on a backbone, with the settings of the backbone's spec.
 
-    Logits of overlapping windows are added up as in the paper, and of three classes averaged, as in
-    the later public release: their softmax depends on it.
+    Logits of overlapping windows are added up as in the paper; those of three classes are averaged
+    as in the later public release, as their softmax depends on it.
     """
     spec = backbone.spec
     return HeadCard(
@@ -127,10 +124,8 @@ def make_head(dim: int, classes: int = 1) -> nn.Conv2d:
 def save_head(
     path: Path, head: nn.Conv2d, card: HeadCard, adapter: Mapping[str, Tensor] | None = None
 ) -> None:
-    """Write a head as safetensors with its card in the metadata, whole or not at all.
-
-    ``adapter`` is what `dinolizer.model.lora.adapter_tensors` gives, where the card says ``lora``.
-    """
+    """Write a head as safetensors with its card in the metadata, whole or not at all; where the
+    card says ``lora``, with the tensors of `dinolizer.model.lora.adapter_tensors`."""
     tensors = dict(head.state_dict())
     tensors |= {ADAPTER + name: tensor for name, tensor in (adapter or {}).items()}
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

@@ -3,8 +3,8 @@
 import io
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,7 @@ from torch import Tensor
 
 from dinolizer.data.images import write_image
 from dinolizer.errors import InputError
-from dinolizer.model.specs import Small
-from dinolizer.model.windows import Reduce
+from dinolizer.model.windows import Plan
 from dinolizer.paths import atomic
 
 if TYPE_CHECKING:
@@ -39,25 +38,17 @@ class Localization:
         float32 ``(H, W)`` in [0, 1]: that the pixel was generated. Over `LARGE` pixels it is
         mapped from a temporary file, which is gone with it.
     mask
-        bool ``(H, W)``: ``probability > threshold``.
+        bool ``(H, W)``: where ``probability`` is over the threshold.
     score
         99th percentile of the map, in [0, 1]: how likely there is an edit at all.
     image
         uint8 ``(H, W, 3)`` RGB, the photograph.
     source
         Its path, or empty.
-    model, backbone_hash, head_hash
-        Name of the backbone, and SHA-256 of its weights and of the head's.
-    mode
-        Key in `dinolizer.model.windows.MODES`.
-    precision
-        Of the backbone's products.
-    window, stride, threshold, reduce, small
-        The settings, as in `HeadCard`.
-    working_size
-        ``(H, W)`` that the windows were laid on; another than the photograph's if it was small.
-    passes, tokens
-        Passes of the backbone that the map took, and patch tokens in all of them.
+    plan
+        Where the windows were laid, and how many.
+    settings
+        Of the `Localizer`: names and hashes of backbone and head, ``threshold`` and so on.
     seconds
         Time it took.
     """
@@ -67,20 +58,14 @@ class Localization:
     score: float
     image: NDArray[np.uint8]
     source: str
-    model: str
-    backbone_hash: str
-    head_hash: str
-    mode: str
-    precision: str
-    window: int
-    stride: int
-    threshold: float
-    reduce: Reduce
-    small: Small
-    working_size: tuple[int, int]
-    passes: int
-    tokens: int
+    plan: Plan
+    settings: Mapping[str, Any]
     seconds: float
+
+    @property
+    def threshold(self) -> float:
+        """Probability over which a pixel is in the mask."""
+        return float(self.settings["threshold"])
 
     @property
     def marked(self) -> float:
@@ -89,12 +74,16 @@ class Localization:
 
     def summary(self) -> dict[str, Any]:
         """Settings and score as they are saved; sizes are ``[height, width]``, in pixels."""
-        settings = {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if field.name not in ("probability", "mask", "image")
+        return dict(self.settings) | {
+            "source": self.source,
+            "score": self.score,
+            "marked": self.marked,
+            "size": self.plan.size,
+            "working_size": self.plan.fitted,
+            "passes": self.plan.passes,
+            "tokens": self.plan.tokens,
+            "seconds": self.seconds,
         }
-        return settings | {"marked": self.marked, "size": self.mask.shape}
 
     def save(self, directory: str | Path, stem: str) -> list[Path]:
         """Write ``<stem>.png`` (mask, 0 and 255), ``.npz`` (``probability`` float32 and ``mask``)
@@ -147,30 +136,24 @@ class Localization:
             axes[2].contour(mask, levels=[0.5], colors="black", linewidths=1, linestyles="dashed")
         for ax in axes:
             ax.set_axis_off()
-        figure.suptitle(f"{self.model}: score {self.score:.2f}")
+        figure.suptitle(f"{self.settings['model']}: score {self.score:.2f}")
         return figure
 
 
 def gathered(
     strips: Iterable[Tensor], size: tuple[int, int], threshold: float
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], float]:
-    """Put a map together from its strips, and read mask and score from them as they pass.
+    """Put a map of ``size`` together from its strips, float32 ``(n, W)`` from top to bottom on any
+    device, and read mask and score from them as they pass.
 
-    Parameters
-    ----------
-    strips
-        float32 ``(n, W)`` from top to bottom, on any device.
-    size
-        ``(H, W)``.
-    threshold
-        Of the mask.
+    A map of over `LARGE` pixels is written, strip by strip, to a file without a name in the folder
+    for temporary files (``$TMPDIR``), and mapped from there; its exact score takes the memory of
+    the upper hundredth of it.
 
     Returns
     -------
     probability, mask, score
-        As in `Localization`. A map of over `LARGE` pixels is written, strip by strip, to a file
-        without a name in the folder for temporary files (``$TMPDIR``), and mapped from there; its
-        exact score takes the memory of the upper hundredth of it.
+        As in `Localization`.
 
     Raises
     ------
@@ -188,8 +171,8 @@ def gathered(
     def read() -> Iterator[NDArray[np.float32]]:
         nonlocal upper
         first = 0
-        for part in strips:
-            strip = part.cpu().numpy()
+        for on_device in strips:
+            strip = on_device.cpu().numpy()
             mask[first : first + len(strip)] = strip > threshold
             first += len(strip)
             upper = _largest(strip, upper, number)

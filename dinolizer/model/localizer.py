@@ -15,17 +15,17 @@ from torch import Tensor, nn
 
 from dinolizer.data.images import read_image
 from dinolizer.errors import InputError
-from dinolizer.model.backbones import Backbone, load_backbone, weights_hash
+from dinolizer.model.backbones import Backbone, load_backbone
 from dinolizer.model.batches import Batches, Pixels, as_batch, batch_size, placed
 from dinolizer.model.head import HeadCard, load_head, probabilities
 from dinolizer.model.localization import Localization, gathered
 from dinolizer.model.specs import Small
+from dinolizer.model.weights import weights_hash
 from dinolizer.model.windows import Plan, Reduce, assemble, make_plan, strips
 from dinolizer.paths import ASSETS
 
 Source = str | Path | Image.Image | NDArray[np.uint8]
 """What `dinolizer.data.images.read_image` reads."""
-SETTINGS = ("stride", "threshold", "reduce", "small")
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -183,14 +183,19 @@ class Localizer:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a map depends on, the photograph apart: as in `Localization`, values of JSON."""
+        """What a map depends on, the photograph apart, as values of JSON."""
         return {
             "model": self.backbone.spec.name,
             "backbone_hash": self.backbone.hash,
             "head_hash": weights_hash(self.head),
             "mode": self.mode,
             "precision": self.precision,
-        } | {name: getattr(self.card, name) for name in ("window", *SETTINGS)}
+            "window": self.card.window,
+            "stride": self.card.stride,
+            "threshold": self.card.threshold,
+            "reduce": self.card.reduce,
+            "small": self.card.small,
+        }
 
     def __call__(self, source: Source) -> Localization:
         """Localize what was inpainted in a photograph; for what can be read see `read_image`.
@@ -284,15 +289,4 @@ class Localizer:
         """The map of an image from the logits of all its windows, ``(n, C, h, w)`` as they come."""
         maps = (probabilities(strip)[-1] for strip in strips(plan, patch_logits))
         probability, mask, score = gathered(maps, plan.size, self.card.threshold)
-        return Localization(
-            probability=probability,
-            mask=mask,
-            score=score,
-            image=image,
-            source=source,
-            working_size=plan.fitted,
-            passes=plan.passes,
-            tokens=plan.tokens,
-            seconds=seconds,
-            **self.settings,
-        )
+        return Localization(probability, mask, score, image, source, plan, self.settings, seconds)

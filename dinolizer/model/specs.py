@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import timm
 from timm.models.eva import Eva
@@ -37,18 +37,16 @@ class BackboneSpec:
         timm's name, or a function that builds the timm model with random weights.
     patch, window, stride
         Side of a patch, side of a window (a multiple of the patch) and default step, in pixels.
-    mean, std
-        Per RGB channel, for an image in [0, 1].
-    small
-        What is done to an image with a side under the window, see `dinolizer.model.windows`.
     weights
         Where a safetensors file of the weights comes from: ``"package:FILE"`` in the package's
         ``assets``; ``"hub:REPOSITORY"`` on the Hugging Face hub; ``"fetch:NAME"`` in the user's
         cache once ``dinolizer fetch NAME`` was run; None: random weights of a fixed seed.
     licence, citation
         Of the weights.
-    prefix
-        Tokens before the patches': the class token and the registers.
+    small
+        What is done to an image with a side under the window, see `dinolizer.model.windows`.
+    mean, std
+        Per RGB channel, for an image in [0, 1].
     classes
         Outputs of the classifier that the weights bring along; it takes no part in the tokens.
     """
@@ -58,16 +56,20 @@ class BackboneSpec:
     patch: int
     window: int
     stride: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
     weights: str | None
     licence: str
     citation: str
     small: Small = "resize"
-    prefix: int = 1 + 4
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
     classes: int = 0
 
 
+_POCKET: dict[str, Any] = {
+    "small": "pad",
+    "licence": "Apache-2.0",
+    "citation": "This project; see the card beside the weights.",
+}
 _TRAINED = (
     BackboneSpec(
         name="bfree",
@@ -75,8 +77,6 @@ _TRAINED = (
         patch=14,
         window=504,
         stride=128,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
         weights="fetch:bfree",
         licence="GRIP-UNINA: nonprofit use only, and so is whatever is trained on it",
         citation="Guillaro et al., A Bias-Free Training Paradigm for More General AI-generated "
@@ -90,8 +90,6 @@ _TRAINED = (
             patch=14,
             window=504,
             stride=128,
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
             weights=f"hub:timm/vit_{size}_patch14_reg4_dinov2.lvd142m",
             licence="Apache-2.0",
             citation="Oquab et al., DINOv2: Learning Robust Visual Features without Supervision, "
@@ -107,8 +105,6 @@ _TRAINED = (
             patch=16,
             window=512,  # 504 is no multiple of 16
             stride=128,
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
             weights=f"hub:timm/vit_{size}_patch16_dinov3.lvd1689m",
             licence="DINOv3 License",
             citation="Siméoni et al., DINOv3, 2025 (arXiv:2508.10104)",
@@ -121,12 +117,8 @@ _TRAINED = (
         patch=14,
         window=224,
         stride=112,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        small="pad",
         weights="package:pocket-vit.safetensors",
-        licence="Apache-2.0",
-        citation="This project; see the card beside the weights.",
+        **_POCKET,
     ),
     *(
         BackboneSpec(
@@ -135,12 +127,8 @@ _TRAINED = (
             patch=patch,
             window=WINDOW,
             stride=WINDOW // 2,
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
-            small="pad",
             weights=f"package:pocket-{name}.safetensors",
-            licence="Apache-2.0",
-            citation="This project; see the card beside the weights.",
+            **_POCKET,
         )
         for name, architecture, patch in (
             ("learned", build_learned, PATCH),

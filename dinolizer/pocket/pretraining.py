@@ -21,8 +21,8 @@ from torchvision.transforms.functional import normalize
 from tqdm.auto import tqdm
 
 from dinolizer.data.degradations import gaussian_noise, jpeg
-from dinolizer.model.backbones import IMAGENET_MEAN, IMAGENET_STD
 from dinolizer.model.pocket_vit import WINDOW
+from dinolizer.model.specs import IMAGENET_MEAN, IMAGENET_STD
 from dinolizer.pocket.forging import CLASSICAL, match_grain, synthesise
 from dinolizer.pocket.generators import GENERATORS, AutoEncoder, Inpainter
 from dinolizer.pocket.masks import log_uniform_area, random_mask

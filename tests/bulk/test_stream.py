@@ -67,9 +67,9 @@ def test_a_stream_in_a_faster_mode_passes_the_windows_of_each_image_once(mode: s
     for one, result in zip(alone, localize_many(loc, photos, itself, batch=3), strict=True):
         assert isinstance(result, Localization)
         np.testing.assert_allclose(result.probability, one.probability, atol=1e-4)
-        assert (result.passes, result.tokens) == (one.passes, one.tokens)
+        assert result.plan == one.plan
     # The last batch of three is filled up; so are those that run because images pile up.
-    passes = sum(one.passes for one in alone)
+    passes = sum(one.plan.passes for one in alone)
     assert passes <= sum(passed) <= passes + 2 * len(photos)
 
 
@@ -95,7 +95,7 @@ def test_what_cannot_be_read_takes_its_place_in_the_order(tmp_path: Path) -> Non
     for number, (path, result) in enumerate(zip(paths, results, strict=True)):
         if number % 3 == 1:
             assert isinstance(result, InputError)
-            assert f"{number}.png is not an image" in str(result)
+            assert f"{number}.png is a text file" in str(result)
         else:
             assert result == str(path)
 

@@ -12,9 +12,10 @@ from torch.nn import functional as F
 
 from dinolizer.errors import InputError
 from dinolizer.model import pocket_vit
-from dinolizer.model.backbones import BACKBONES, Backbone, load_backbone, weights_hash
+from dinolizer.model.backbones import BACKBONES, Backbone, load_backbone
 from dinolizer.model.pocket_vit import ResidualStem
 from dinolizer.model.specs import build
+from dinolizer.model.weights import weights_hash
 
 
 @pytest.fixture

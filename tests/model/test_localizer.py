@@ -15,10 +15,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from dinolizer.errors import InputError
-from dinolizer.model.backbones import load_backbone, weights_hash
+from dinolizer.model.backbones import load_backbone
 from dinolizer.model.head import HeadCard, make_head, save_head
 from dinolizer.model.localization import Localization
 from dinolizer.model.localizer import Localizer
+from dinolizer.model.weights import weights_hash
 from dinolizer.model.windows import MODES
 
 WINDOW, STRIDE = 56, 28
@@ -74,7 +75,7 @@ def test_the_map_equals_a_plain_loop_over_windows(size: tuple[int, int], classes
     assert result.probability.dtype == np.float32
     assert result.probability.shape == result.mask.shape == size
     assert result.score == pytest.approx(np.percentile(probability, 99), abs=1e-4)
-    assert result.working_size == size
+    assert result.plan.fitted == size
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -96,7 +97,8 @@ def test_a_faster_mode_is_another_stride(mode: str) -> None:
     other = exact.with_settings(stride={"half": 28, "tiles": 56}[mode])
     expected, result = other(image), exact.with_settings(mode=mode)(image)
     np.testing.assert_array_equal(result.probability, expected.probability)
-    assert (result.passes, result.mode, expected.mode) == (expected.passes, mode, "exact")
+    assert result.plan == expected.plan
+    assert (result.settings["mode"], expected.settings["mode"]) == (mode, "exact")
 
 
 def test_a_whole_image_is_one_window_over_all_its_patches() -> None:
@@ -107,8 +109,8 @@ def test_a_whole_image_is_one_window_over_all_its_patches() -> None:
     with torch.no_grad():
         logits = F.interpolate(loc.head(loc.backbone(batch)), (140, 84), mode="bicubic")[0]
     np.testing.assert_allclose(loc.logits(image).numpy(), logits[:, :131, :75], atol=1e-4)
-    result = loc(image)
-    assert (result.passes, result.tokens, result.working_size) == (1, 10 * 6, (140, 84))
+    plan = loc(image).plan
+    assert (plan.passes, plan.tokens, plan.fitted) == (1, 10 * 6, (140, 84))
 
 
 def test_a_backbone_of_one_grid_of_positions_does_not_take_whole_images() -> None:
@@ -156,8 +158,8 @@ def test_a_photograph_under_a_window_gets_a_map_of_its_own_size(
     result = localizer(small=small).with_settings(mode=mode)(photo(*size))
     assert result.probability.shape == result.mask.shape == size
     assert np.isfinite(result.probability).all()
-    assert min(result.working_size) >= WINDOW
-    assert result.small == small
+    assert min(result.plan.fitted) >= WINDOW
+    assert result.settings["small"] == small
 
 
 def test_a_resized_photograph_gets_the_map_of_its_bicubic_enlargement() -> None:

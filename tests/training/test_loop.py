@@ -13,8 +13,9 @@ from torch import Tensor
 
 from dinolizer.data.manifest import read_manifest
 from dinolizer.errors import InputError
-from dinolizer.model.backbones import Backbone, weights_hash
+from dinolizer.model.backbones import Backbone
 from dinolizer.model.lora import Lora, adapted, adapter_tensors
+from dinolizer.model.weights import weights_hash
 from dinolizer.training import loop
 from dinolizer.training.crops import Crops
 from dinolizer.training.heads import Fit

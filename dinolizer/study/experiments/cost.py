@@ -59,7 +59,7 @@ def seconds_by_size(localizer: Localizer, sides: Sequence[int], min_seconds: flo
     window = torch.zeros(1, 3, localizer.window, localizer.window, device=localizer.backbone.device)
     for side in (localizer.window * count for count in sides):
         square = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
-        passes = localizer(square).passes
+        passes = localizer.plan(side, side).passes
         batches = window.expand(passes, -1, -1, -1).split(localizer.batch)
         seconds = median_seconds(lambda: localizer(square), min_seconds)  # noqa: B023
         alone = median_seconds(lambda: [*map(localizer.backbone, batches)], min_seconds)  # noqa: B023
@@ -130,7 +130,8 @@ def mode_rows(
         for mode, by_group in by_mode.items():
             result = by_group[group](image)
             scores = score_image(result.probability, result.threshold, truth, ranking=False)
-            spent = {name: getattr(result, name) for name in ("passes", "tokens", "seconds")}
+            plan = result.plan
+            spent = {"passes": plan.passes, "tokens": plan.tokens, "seconds": result.seconds}
             rows.append({"method": mode, "group": group, **scores, **spent})
     return pd.DataFrame(rows)
 
