@@ -47,7 +47,7 @@ NOTEBOOKS = {
         "tables": [
             "05-correlation",
             "05-sensitivity",
-            "05-separability",
+            "05-linear-probe",
             "05-similarity",
             "05-training",
             "05-verdict",

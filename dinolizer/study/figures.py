@@ -193,8 +193,8 @@ def dots(
 
     Parameters
     ----------
-    scores : from a column to the label of its panel; ``threshold``, a share, gets a logarithmic
-        axis, a change its zero.
+    scores : from a column to the label of its panel; ``size``, a share, gets a logarithmic axis, a
+        change its zero.
     hue : a column that tells dots of one row apart.
     lines : from a score to its floor.
     """
@@ -204,7 +204,7 @@ def dots(
         _dots(panel, table, score, "label", hue)
         panel.set(xlabel=label, ylabel="")
         panel.grid(True, axis="x")
-        if score == "threshold":
+        if score == "size":
             panel.set(xscale="log", xlim=(0.004, 1.25))
             panel.set_xticks((0.01, 0.1, 1), ("1 %", "10 %", "100 %"))
             panel.minorticks_off()
@@ -320,7 +320,7 @@ def not_run(why: str, note: str) -> Figure:
 
 def sizes(
     table: pd.DataFrame,
-    threshold: tuple[float, float, float],
+    half: tuple[float, float, float],
     claimed: tuple[float, float],
     note: str,
 ) -> Figure:
@@ -329,7 +329,7 @@ def sizes(
     Parameters
     ----------
     table : of `dinolizer.study.experiments.edit_size.by_size`, with ``of``: what the share is of.
-    threshold : share of the window at 50 % detection, and its interval; nan for none.
+    half : the size at 50 % detection, a share of the window, and its interval; nan for none.
     claimed : range of the shares below which the paper says that edits are missed.
     """
     figure, (row,) = panels(1, 3, 3.1, note, sharex=True, sharey=True)
@@ -343,7 +343,7 @@ def sizes(
         panel.set(title=label, xscale="log", ylim=(0, 1), xlabel="edited share", ylabel="")
         _share_axis(panel, table["share"])
     row[0].set_ylabel("mean over edits")
-    value, low, high = threshold
+    value, low, high = half
     look = {"color": "0.2", "fmt": "x", "label": "50 % detection (fit)", "capsize": 2}
     row[2].errorbar(value, 0.5, xerr=[[value - low], [high - value]], **look)
     _legend(figure, row[2])

@@ -247,7 +247,7 @@ def test_bins_of_few_cases_are_not_drawn_as_points_of_the_curve() -> None:
     np.testing.assert_allclose(np.asarray(right.lines[0].get_ydata()), points["n"] / 90)
 
 
-def test_size_curves_draw_every_score_and_the_threshold() -> None:
+def test_size_curves_draw_every_score_and_the_size_at_half() -> None:
     scores = {"iou": [0.2, 0.4, 0.6], "recall": [0.3, 0.5, 0.7], "missed": [0.8, 0.4, 0.1]}
     table = pd.DataFrame(scores).assign(share=[0.01, 0.1, 0.5], of="of the window")
     figure = figures.sizes(table, (0.05, 0.02, 0.1), (0.12, 0.2), NOTE)

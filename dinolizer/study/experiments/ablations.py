@@ -9,7 +9,7 @@ import pandas as pd
 from torch import Tensor
 
 from dinolizer.study.samples import Sample
-from dinolizer.study.statistics import macro_mean
+from dinolizer.study.statistics import macro_table
 from dinolizer.training.heads import Heads, fit
 from dinolizer.training.losses import Loss
 
@@ -108,48 +108,32 @@ def fit_shape(
 
 
 def compare(
-    rows: pd.DataFrame, by: Sequence[str], reference: Mapping[str, object], seed: int = 0
+    rows: pd.DataFrame, by: Sequence[str], against: Mapping[str, object], seed: int = 0
 ) -> pd.DataFrame:
-    """Macro IoU of every variant, and its difference to one of them, image by image.
+    """Macro IoU of every variant, its change, and its false-positive rate where nothing is edited.
 
     Parameters
     ----------
     rows
         A row per image (or crop of it), variant and ``seed``: ``image, group, family, iou, marked``
         and the columns ``by``. The same images for all.
-    by
-        Columns that tell the variants apart.
-    reference
-        Their values for the variant that all are compared with.
+    by, against
+        As for `dinolizer.study.statistics.macro_table`.
 
     Returns
     -------
-    A line per variant: ``n`` images, ``iou`` (mean over seeds, images of a family, families) with
-    its 95 % interval over photographs, ``iou_sd`` (standard deviation over seeds), ``change``, the
-    difference to the reference, with its interval, and ``marked``, the mean share that is marked
-    where nothing is edited (nan without such rows).
+    As of `macro_table`, of ``iou`` and ``false_positive_rate``, whose images count alike.
     """
-    variants: dict[Any, pd.DataFrame] = dict(list(rows.groupby(list(by), sort=False)))
-    base = _of_images(variants[tuple(reference[name] for name in by)])
-    lines = []
-    for values, own in variants.items():
-        images = _of_images(own)
-        line: dict[str, object] = {**dict(zip(by, values, strict=True)), "n": len(images)}
-        line |= _with_interval("iou", images, seed)
-        of_seeds = own.groupby(["seed", "family"])["iou"].mean().groupby("seed").mean()
-        line |= {"iou_sd": of_seeds.std(ddof=1), **_with_interval("change", images - base, seed)}
-        lines.append(line | {"marked": own.loc[own["iou"].isna(), "marked"].mean()})
-    return pd.DataFrame(lines)
+    table = macro_table(rows[rows["iou"].notna()], by, "iou", against, seed=seed)
+    rate = "false_positive_rate"
+    unedited = rows[rows["iou"].isna()].drop(columns="family").rename(columns={"marked": rate})
+    if unedited.empty:
+        return table
+    rates = macro_table(unedited, by, rate, seed=seed)
+    return table.merge(rates[[*by, rate, f"{rate}_low", f"{rate}_high"]], "left", list(by))
 
 
-def _of_images(rows: pd.DataFrame) -> "pd.Series[float]":
-    """IoU of every edited image, mean over seeds."""
-    edited = rows[rows["iou"].notna()]
-    return edited.groupby(["group", "family", "image"], sort=False)["iou"].mean()
-
-
-def _with_interval(name: str, values: "pd.Series[float]", seed: int) -> dict[str, float]:
-    """Macro mean of values that are indexed by group, family and image, and its interval."""
-    families, groups = (values.index.get_level_values(level) for level in ("family", "group"))
-    mean, low, high = macro_mean(values, families, groups, seed=seed)
-    return {name: mean, f"{name}_low": low, f"{name}_high": high}
+def change_text(line: Mapping[Any, Any], name: str) -> str:
+    """A change in words, of a line with its interval, and whether that leaves out zero."""
+    clear = line[f"{name}_low"] > 0 or line[f"{name}_high"] < 0
+    return f"{line[name]:+.3f}{'' if clear else ' (not significant)'}"

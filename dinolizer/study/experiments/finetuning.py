@@ -13,8 +13,9 @@ from dinolizer.model.backbones import Backbone, unfrozen
 from dinolizer.model.batches import batch_size
 from dinolizer.model.lora import Lora, adapted
 from dinolizer.study.experiments.ablations import compare
-from dinolizer.study.experiments.sizes import window_rows
+from dinolizer.study.experiments.edit_size import window_rows
 from dinolizer.study.samples import Sample
+from dinolizer.study.statistics import macro_table
 from dinolizer.training.heads import Heads, fit
 from dinolizer.training.loop import Network, optimise
 from dinolizer.training.losses import dice_loss
@@ -108,7 +109,7 @@ def train_and_test(
 
     Returns
     -------
-    A row per tested crop, draw and training, as of `sizes.window_rows`, with the
+    A row per tested crop, draw and training, as of `window_rows`, with the
     columns ``backbone, training, seed``.
     """
     pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
@@ -140,38 +141,25 @@ def training_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
     Returns
     -------
-    A line for each: ``generators`` (``"seen"`` or ``"held out"``), ``backbone, training`` and what
-    `ablations.compare` gives, ``change`` being against the same backbone frozen.
-    Crops without an edit count in both.
+    As of `ablations.compare`, a line per ``generators`` (``"seen"`` or ``"held out"``),
+    ``backbone`` and ``training``; changes are against the same backbone frozen. Crops without an
+    edit count in both.
     """
-    tables = []
-    for generators, edited in (("seen", rows["seen"]), ("held out", ~rows["seen"])):
-        if not (edited & rows["iou"].notna()).any():
-            continue
-        for name, own in rows[edited | rows["iou"].isna()].groupby("backbone", sort=False):
-            table = compare(own, ["training"], {"training": FROZEN}, seed)
-            tables.append(table.assign(generators=generators, backbone=name))
-    table = pd.concat(tables, ignore_index=True)
-    return table[["generators", "backbone", *table.columns[:-2]]]
+    unedited = rows["iou"].isna()
+    both = [("seen", rows["seen"]), ("held out", ~rows["seen"])]
+    shown = [(name, of) for name, of in both if (of & ~unedited).any()]
+    doubled = pd.concat([rows[of | unedited].assign(generators=name) for name, of in shown])
+    return compare(doubled, ["generators", "backbone", "training"], {"training": FROZEN}, seed)
 
 
 def difference(
     rows: pd.DataFrame, first: str, second: str, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Macro IoU of one backbone less that of another, crop by crop, and its 95 % interval.
-
-    Parameters
-    ----------
-    rows
-        Of `train_and_test`, of one training; crops without an edit are left out.
-    first, second
-        Values of the column ``backbone``.
-    seed
-        Of the bootstrap over photographs.
-    """
-    table = compare(rows, ["backbone"], {"backbone": second}, seed)
-    line = table.set_index("backbone").to_dict("index")[first]
-    return line["change"], line["change_low"], line["change_high"]
+    """Macro IoU of one backbone less that of another, crop by crop, and its 95 % interval, of rows
+    of `train_and_test` of one training."""
+    table = macro_table(rows, ["backbone"], "iou", {"backbone": second}, seed=seed)
+    line = table[table["backbone"] == first].iloc[0]
+    return line["iou_change"], line["iou_change_low"], line["iou_change_high"]
 
 
 def _train(

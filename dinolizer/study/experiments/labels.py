@@ -1,66 +1,60 @@
 """What re-encoded pixels are called in training, and what that does to the map.
 
 Heads of all policies are fitted on the same tokens, for several seeds, and applied together: their
-channels are stacked into one head, so that an image is met once.
+channels are stacked into one head, so that an image is met once. Tables average seeds on each image
+first.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics import brier_score_loss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dinolizer.data.manifest import POLICIES, read_pair, target
+from dinolizer.data.manifest import AUTHENTIC_KINDS, POLICIES, read_pair, target
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.head import CLASSES, make_head, probabilities
 from dinolizer.model.windows import REDUCTIONS
 from dinolizer.study.dataset import Dataset
+from dinolizer.study.detection import calibration_error
 from dinolizer.study.evaluation import Row
 from dinolizer.study.heads import EPOCHS, fit, localizers
 from dinolizer.study.samples import window_sample
+from dinolizer.study.statistics import macro_table
 from dinolizer.training.heads import fit_heads
 
 Maps = Callable[[NDArray[np.uint8], Row], dict[str, NDArray[np.floating]]]
 """Takes an image and its row of the manifest; gives maps, float (H, W), by policy."""
+Policies = dict[str, list[dict[str, nn.Conv2d]]]
+"""From each policy to its heads of each seed: from a group of the test images to the head that
+never met it."""
 
 CLASS_NAMES = ("real", "re-encoded", "inpainted")
 """The classes of a pixel, in the order of the three-class head's channels."""
-THREE = POLICIES[2]
+PRISTINE, FAKE, THREE = POLICIES
 KEPT = 0.8
-"""Share of the training images that each seed draws, in cross-fitting."""
+"""Share of the training images that each seed draws, with leave-one-photo-out."""
 PIXELS = 200
 """Pixels of each image, drawn at random, that calibration is measured on."""
 
 
 @dataclass(frozen=True)
-class Heads:
-    """Heads of all policies.
-
-    Attributes
-    ----------
-    of
-        From each policy to the seeds' heads: from each group of the test images to the head that
-        never met it.
-    """
-
-    of: dict[str, list[dict[str, nn.Conv2d]]]
-
-
-@dataclass(frozen=True)
 class Measured:
-    """What the heads say of the test images.
+    """What the heads predict for the test images.
 
     Attributes
     ----------
     rows
-        A row for each image, policy (``method``), ``seed`` and way to put logits together
-        (``reduce``): ``image, group, family, kind, seen, iou``; for each class of `CLASS_NAMES`
-        ``marked <class>``, the share of its pixels that is marked (nan without such pixels);
-        ``changed``, the share of all pixels that is marked otherwise than by the sum; and of the
+        A row for each image, policy (``method``), ``seed`` and ``reduce`` (how the logits of
+        windows are put together): ``image, group, family, kind, seen, iou``; for each class
+        ``marked <class>``, the predicted share of its pixels (nan without such pixels);
+        ``changed``, the share of all pixels that is predicted otherwise than by the sum; and of the
         three-class head ``<truth> as <class>``, the share of the pixels of a class that is called
         another (by the largest probability).
     group, edited
@@ -77,7 +71,7 @@ class Measured:
 
 def fit_policies(
     dataset: Dataset, backbone: Backbone, seeds: Sequence[int], epochs: int = EPOCHS
-) -> Heads:
+) -> Policies:
     """Fit heads of all policies, for each seed.
 
     With a training set, as `dinolizer.study.heads.fit` does with that policy and seed. Without,
@@ -85,32 +79,31 @@ def fit_policies(
     `KEPT` of the training images, the same for all policies.
     """
     if dataset.train is not None:
-        apart = {
+        return {
             policy: [
                 fit(dataset, backbone, epochs=epochs, seed=seed, policy=policy).heads(dataset.test)
                 for seed in seeds
             ]
             for policy in POLICIES
         }
-        return Heads(apart)
     tokens, sample = window_sample(dataset, backbone, THREE)
     groups = np.unique(dataset.test["group"].to_numpy(str)).tolist()  # as the folds of the sample
     image, _ = pd.factorize(sample.rows["image"])
     drawn = [np.random.default_rng(seed).random(len(dataset.test)) < KEPT for seed in seeds]
     members = torch.cat([sample.train & torch.from_numpy(kept[image]) for kept in drawn])
-    found: dict[str, list[dict[str, nn.Conv2d]]] = {}
+    policies: Policies = {}
     for policy in POLICIES:
         targets = targets_of(sample.targets, policy)
         heads = iter(fit_heads(tokens, targets, members, epochs=epochs, seed=seeds[0]))
-        found[policy] = [{group: next(heads).head for group in groups} for _ in seeds]
-    return Heads(found)
+        policies[policy] = [{group: next(heads).head for group in groups} for _ in seeds]
+    return policies
 
 
 def targets_of(shares: Tensor, policy: str) -> Tensor:
     """Targets of a policy from the shares of the three classes, ``(N, 3, h, w)``."""
     if policy == THREE:
         return shares
-    return shares[:, 2] if policy == POLICIES[0] else shares[:, 1:].sum(1)
+    return shares[:, 2] if policy == PRISTINE else shares[:, 1:].sum(1)
 
 
 def stack(heads: Sequence[nn.Conv2d]) -> nn.Conv2d:
@@ -118,54 +111,54 @@ def stack(heads: Sequence[nn.Conv2d]) -> nn.Conv2d:
 
     Added up over windows, the last one counts them: the mean of the logits is the sum over it.
     """
-    dim = heads[0].in_channels
-    stacked = make_head(dim, sum(head.out_channels for head in heads) + 1)
-    ones = torch.zeros(1, dim, 1, 1), torch.ones(1)
-    with torch.no_grad():
-        stacked.weight.copy_(torch.cat([*(head.weight.cpu() for head in heads), ones[0]]))
-        stacked.bias.copy_(torch.cat([*(head.bias.cpu() for head in heads), ones[1]]))  # type: ignore[union-attr]
+    ones = make_head(heads[0].in_channels)  # all else is 0
+    nn.init.ones_(ones.bias)  # type: ignore[arg-type]
+    states = [head.state_dict() for head in (*heads, ones)]
+    stacked = make_head(heads[0].in_channels, sum(len(state["bias"]) for state in states))
+    stacked.load_state_dict(
+        {name: torch.cat([state[name].cpu() for state in states]) for name in ("weight", "bias")}
+    )
     return stacked.requires_grad_(False)
 
 
-def measure(dataset: Dataset, backbone: Backbone, heads: Heads, seed: int = 0) -> Measured:
+def measure(dataset: Dataset, backbone: Backbone, policies: Policies, seed: int = 0) -> Measured:
     """Apply all heads to every test image; ``seed`` draws the pixels for calibration."""
-    every = [of_group for some in heads.of.values() for of_group in some]
-    stacked = {group: stack([of_group[group] for of_group in every]) for group in every[0]}
+    every = [heads for seeds in policies.values() for heads in seeds]
+    stacked = {group: stack([heads[group] for heads in every]) for group in every[0]}
     of_group = localizers(backbone, stacked)
-    sizes = [len(some) * CLASSES[policy] for policy, some in heads.of.items()]
+    sizes = [len(seeds) * CLASSES[policy] for policy, seeds in policies.items()]
     rng = np.random.default_rng(seed)
     rows: list[dict[str, object]] = []
     edited = []
-    said: dict[tuple[str, str], list[NDArray[np.float32]]] = {}
+    drawn: dict[tuple[str, str], list[NDArray[np.float32]]] = {}
     for row in dataset.test.to_dict("records"):
         image, mask = read_pair(row)
         truth = torch.from_numpy(target(mask, row["kind"], row["background"], THREE))
-        drawn = torch.from_numpy(rng.integers(truth.numel(), size=PIXELS))
-        edited.append((truth.flatten()[drawn] == 2).numpy())
+        pixels = torch.from_numpy(rng.integers(truth.numel(), size=PIXELS))
+        edited.append((truth.flatten()[pixels] == 2).numpy())
         about = {name: row[name] for name in ("image", "group", "family", "kind", "seen")}
-        *of_policies, windows = of_group[row["group"]].logits(image).cpu().split([*sizes, 1])
-        for (policy, some), summed in zip(heads.of.items(), of_policies, strict=True):
-            own = summed.unflatten(0, (len(some), CLASSES[policy]))  # (seeds, C, H, W)
-            marked = None
+        *of_policies, count = of_group[row["group"]].logits(image).cpu().split([*sizes, 1])
+        for (policy, seeds), summed in zip(policies.items(), of_policies, strict=True):
+            of_seeds = summed.unflatten(0, (len(seeds), CLASSES[policy]))  # (seeds, C, H, W)
+            by_sum = probabilities(of_seeds)[:, -1] > 0.5
             for reduce in REDUCTIONS:
-                found = probabilities(own if reduce == "sum" else own / windows)
-                marked = found[:, -1] > 0.5 if marked is None else marked
-                lines = score(found, truth, marked)
+                probability = probabilities(of_seeds if reduce == "sum" else of_seeds / count)
                 case = {"method": policy, "reduce": reduce, **about}
-                rows += [case | {"seed": place} | line for place, line in enumerate(lines)]
-                pixels = found[:, -1].flatten(1)[:, drawn].numpy()
-                said.setdefault((policy, reduce), []).append(pixels)
+                lines = score(probability, truth, by_sum)
+                rows += [case | {"seed": number} | line for number, line in enumerate(lines)]
+                of_pixels = probability[:, -1].flatten(1)[:, pixels].numpy()
+                drawn.setdefault((policy, reduce), []).append(of_pixels)
     return Measured(
         pd.DataFrame(rows),
         np.repeat(dataset.test["group"].to_numpy(str), PIXELS),
         np.concatenate(edited),
-        {key: np.concatenate(parts, axis=1) for key, parts in said.items()},
+        {key: np.concatenate(of_images, axis=1) for key, of_images in drawn.items()},
     )
 
 
-def first_maps(backbone: Backbone, heads: Heads) -> Maps:
+def first_maps(backbone: Backbone, policies: Policies) -> Maps:
     """Return what gives every policy's map of a test image, by the head of the first seed."""
-    of_policy = {policy: localizers(backbone, some[0]) for policy, some in heads.of.items()}
+    of_policy = {policy: localizers(backbone, seeds[0]) for policy, seeds in policies.items()}
     return lambda image, row: {
         policy: np.asarray(probabilities(of[row["group"]].logits(image))[-1].cpu().numpy())
         for policy, of in of_policy.items()
@@ -173,7 +166,7 @@ def first_maps(backbone: Backbone, heads: Heads) -> Maps:
 
 
 def score(probability: Tensor, truth: Tensor, summed: Tensor) -> list[dict[str, float]]:
-    """Scores of the maps of one image, one a seed; see `Measured.rows`.
+    """Scores of the maps of one image, one per seed; see `Measured.rows`.
 
     Parameters
     ----------
@@ -182,7 +175,7 @@ def score(probability: Tensor, truth: Tensor, summed: Tensor) -> list[dict[str, 
     truth
         uint8 ``(H, W)``, places in `CLASS_NAMES`.
     summed
-        bool ``(S, H, W)``: what the sum of the logits marks.
+        bool ``(S, H, W)``: what is predicted with the sum of the logits.
     """
     marked = probability[:, -1] > 0.5
     classes = F.one_hot(truth.flatten().long(), 3).float()  # (pixels, 3)
@@ -206,3 +199,99 @@ def score(probability: Tensor, truth: Tensor, summed: Tensor) -> list[dict[str, 
         {name: float(values[place]) for name, values in columns.items()}
         for place in range(len(probability))
     ]
+
+
+def localization(rows: pd.DataFrame) -> pd.DataFrame:
+    """IoU of the edit by policy, kind and whether the generator was trained on, and over all, where
+    kind and seen are ``"all"``; as of `macro_table`."""
+    forged = rows[~rows["kind"].isin(AUTHENTIC_KINDS) & (rows["reduce"] == "sum")]
+    kinds = macro_table(forged, ["method", "kind", "seen"], "iou")
+    overall = macro_table(forged, ["method"], "iou").assign(kind="all", seen="all")
+    table = pd.concat([kinds.astype({"seen": object}), overall])[kinds.columns]
+    order = {method: number for number, method in enumerate(overall["method"])}
+    return table.sort_values("method", key=lambda names: names.map(order), kind="stable")
+
+
+def marked_shares(rows: pd.DataFrame) -> pd.DataFrame:
+    """Predicted ``share`` of the ``pixels`` of each class by ``method, kind, seen``: of inpainted
+    ones it is the recall, of all others the false-positive rate; as of `macro_table`."""
+    columns = {(name,): f"marked {name}" for name in CLASS_NAMES}
+    return _class_shares(rows, ["method", "kind", "seen"], ["pixels"], columns)
+
+
+def confusion(rows: pd.DataFrame) -> pd.DataFrame:
+    """``share`` of the pixels of a class, ``truth``, that the three-class head calls each class,
+    ``called``, for seen generators and others; as of `macro_table`."""
+    columns = {
+        (truth, called): f"{truth} as {called}" for truth in CLASS_NAMES for called in CLASS_NAMES
+    }
+    return _class_shares(rows[rows["method"] == THREE], ["seen"], ["truth", "called"], columns)
+
+
+def background_rates(rows: pd.DataFrame) -> pd.DataFrame:
+    """False-positive rate of fully re-generated and of untouched backgrounds, by policy.
+
+    They are the re-encoded pixels of ``fr`` images, and the real ones of ``sp`` images. Photographs
+    count alike, those that have both; changes are against ``untouched``. As of `macro_table`;
+    without a line where no photograph has both.
+    """
+    rate = "false_positive_rate"
+    backgrounds = {"regenerated": ("fr", "re-encoded"), "untouched": ("sp", "real")}
+    long = pd.concat(
+        rows[(rows["kind"] == kind) & (rows["reduce"] == "sum")]
+        .rename(columns={f"marked {name}": rate})
+        .assign(background=background)[["method", "background", "group", rate]]
+        for background, (kind, name) in backgrounds.items()
+    ).dropna()
+    both = long.groupby("group")["background"].transform("nunique") == 2
+    if not both.any():
+        return pd.DataFrame(columns=["method", "background", rate])
+    known = long[both].assign(image=long["group"])
+    return macro_table(known, ["method", "background"], rate, {"background": "untouched"})
+
+
+def calibration(measured: Measured) -> pd.DataFrame:
+    """How good the probabilities are, with the logits of overlapping windows added or averaged.
+
+    Returns
+    -------
+    Columns ``method, reduce, iou`` (mean over families), ``changed`` (share of all pixels that is
+    predicted otherwise than by the sum), ``ece, ece_low, ece_high`` (expected calibration error)
+    and ``brier`` (mean squared error of the probability), over all pixels drawn and all seeds.
+    """
+    lines = []
+    for (method, reduce), probability in measured.probability.items():
+        seeds = len(probability)
+        truth, groups = (np.tile(each, seeds) for each in (measured.edited, measured.group))
+        ece, low, high = calibration_error(truth, probability.ravel(), groups)
+        rows = measured.rows
+        part = rows[(rows["method"] == method) & (rows["reduce"] == reduce)]
+        line = {"method": method, "reduce": reduce, "changed": part["changed"].mean()}
+        line |= {"iou": part.groupby("family")["iou"].mean().mean()}
+        line |= {"ece": ece, "ece_low": low, "ece_high": high}
+        lines.append(line | {"brier": brier_score_loss(truth, probability.ravel())})
+    return pd.DataFrame(lines)
+
+
+def starred(table: pd.DataFrame) -> list[str]:
+    """What the lines of a table are of; an asterisk marks generators that no training has met."""
+    names = {"real": "photograph", "reencoded": "re-encoded"}
+    return [
+        names.get(kind, kind) + ("" if seen else "*")
+        for kind, seen in zip(table["kind"], table["seen"], strict=True)
+    ]
+
+
+def _class_shares(
+    rows: pd.DataFrame,
+    by: list[str],
+    names: list[str],
+    columns: Mapping[Any, str],
+) -> pd.DataFrame:
+    """Table of some columns of `Measured.rows`, a line each, named by values of ``names``."""
+    summed = rows[rows["reduce"] == "sum"].drop(columns="family")
+    long = pd.concat(
+        summed.assign(share=summed[column], **dict(zip(names, key, strict=True)))
+        for key, column in columns.items()
+    )
+    return macro_table(long.sort_index(kind="stable"), [*by, *names], "share")

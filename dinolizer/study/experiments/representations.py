@@ -27,6 +27,7 @@ from dinolizer.study.statistics import (
     bootstrap_draws,
     bootstrap_means,
     macro_mean,
+    macro_table,
     percentile_interval,
 )
 from dinolizer.training.tokens import extract_layers
@@ -92,40 +93,23 @@ def common_crops(
     return images, {name: sample for name, (_, sample) in zip(backbones, made, strict=True)}
 
 
-def linear_cka(first: Tensor, second: Tensor) -> float:
-    """Linear centred kernel alignment of two sets of features of the same n things.
-
-    ``|Y'X|^2 / (|X'X| |Y'Y|)`` of centred features, in Frobenius norms (Kornblith et al.,
-    "Similarity of Neural Network Representations Revisited", ICML 2019, equation 1 with linear
-    kernels). It is biased upwards where n is not much larger than the number of features.
-
-    Parameters
-    ----------
-    first, second
-        ``(n, p)`` and ``(n, q)``.
-
-    Returns
-    -------
-    From 0 to 1, the same up to rotation and scale; nan where a set is constant.
-    """
-    x, y = (features.double() - features.double().mean(0) for features in (first, second))
-    return _alignment(x.T @ y, x.T @ x, y.T @ y)
-
-
 def cka_table(
     layers: Mapping[tuple[str, int], Tensor], groups: Sequence[str], seed: int = 0
 ) -> pd.DataFrame:
-    """Linear CKA of every two layers, of one backbone or two, on tokens at the same places.
+    """Linear centred kernel alignment of every two layers, of one backbone or two.
+
+    ``|Y'X|^2 / (|X'X| |Y'Y|)`` of centred tokens, in Frobenius norms (Kornblith et al., "Similarity
+    of Neural Network Representations Revisited", ICML 2019, equation 1 with linear kernels): from 0
+    to 1, the same up to rotation and scale; nan where tokens are constant. It is biased upwards
+    where tokens are not many more than their values.
 
     Parameters
     ----------
     layers
         From backbone and layer to tokens of the same crops; finer grids are averaged to the
-        coarsest one.
+        coarsest one, so that the same positions are compared.
     groups
         ``(N,)``: the photograph of each crop.
-    seed
-        Of the bootstrap.
 
     Returns
     -------
@@ -246,8 +230,8 @@ def change_table(
     return pd.DataFrame(lines)
 
 
-def told_apart(tokens: Tensor, sample: Sample, seed: int = 0) -> pd.DataFrame:
-    """Tell real, re-encoded and inpainted patches apart by their tokens, linearly.
+def linear_probe(tokens: Tensor, sample: Sample, seed: int = 0) -> pd.DataFrame:
+    """Classify real, re-encoded and inpainted patches by their tokens, linearly.
 
     The classifier is scikit-learn's linear discriminant analysis with shrunk covariance and equal
     priors, of each fold fitted on the crops that it may be fitted on.
@@ -262,72 +246,62 @@ def told_apart(tokens: Tensor, sample: Sample, seed: int = 0) -> pd.DataFrame:
     Returns
     -------
     A row per tested crop and class that it has: ``image, group, family, seen, truth, correct``,
-    the last the share of its patches that is called right.
+    the last the share of its patches that is classified rightly.
     """
     share, label = sample.targets.flatten(2).max(1)  # (N, h w)
     pure = share >= PURE
     features = tokens.flatten(2).transpose(1, 2)  # (N, h w, D)
-    tables = []
-    for fold, own in enumerate(sample.train):
+    about = ["image", "group", "family", "seen"]
+    tables = [pd.DataFrame(columns=[*about, "truth", "correct"])]
+    for fold, fitted in enumerate(sample.train):
         tested = torch.from_numpy(sample.fold == fold)
-        learnt = (pure & own[:, None]).nonzero().numpy()
         rng = np.random.default_rng((seed, fold))
-        learnt = rng.permutation(learnt)[:PATCHES]
-        known = label[learnt[:, 0], learnt[:, 1]].numpy()
+        crop, patch = rng.permutation((pure & fitted[:, None]).nonzero().numpy())[:PATCHES].T
+        known = label[crop, patch].numpy()
         if not tested.any() or len(np.unique(known)) < len(CLASS_NAMES):
             continue
-        classifier = LinearDiscriminantAnalysis(
-            solver="lsqr", shrinkage="auto", priors=np.full(len(CLASS_NAMES), 1 / len(CLASS_NAMES))
-        )
-        classifier.fit(features[learnt[:, 0], learnt[:, 1]].float().numpy(), known)
-        crop, place = (pure & tested[:, None]).nonzero(as_tuple=True)
-        truth = label[crop, place].numpy()
-        called = classifier.predict(features[crop, place].float().numpy())
-        about = sample.rows.iloc[crop.numpy()][["image", "group", "family", "seen"]]
-        tables.append(
-            about.assign(truth=np.array(CLASS_NAMES)[truth], correct=called == truth)
-            .groupby([*about.columns, "truth"], sort=False)["correct"]
-            .mean()
-            .reset_index()
-        )
-    columns = ["image", "group", "family", "seen", "truth", "correct"]
-    return pd.concat(tables) if tables else pd.DataFrame(columns=columns)
+        priors = np.full(len(CLASS_NAMES), 1 / len(CLASS_NAMES))
+        classifier = LinearDiscriminantAnalysis("lsqr", shrinkage="auto", priors=priors)
+        classifier.fit(features[crop, patch].float().numpy(), known)
+        crop, patch = (pure & tested[:, None]).nonzero().numpy().T
+        truth = label[crop, patch].numpy()
+        correct = classifier.predict(features[crop, patch].float().numpy()) == truth
+        rows = sample.rows.iloc[crop][about].assign(truth=np.array(CLASS_NAMES)[truth])
+        by = rows.assign(correct=correct).groupby([*about, "truth"], sort=False)
+        tables.append(by["correct"].mean().reset_index())
+    return pd.concat(tables[1:] or tables)
 
 
 def accuracy_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Balanced accuracy, the mean over the classes of the share called right: a third by chance.
+    """Balanced accuracy, the mean over the classes of the share classified rightly.
 
     Parameters
     ----------
     rows
-        Of `told_apart`, with the columns ``backbone`` and ``layer``.
+        Of `linear_probe`, with the columns ``backbone`` and ``layer``.
 
     Returns
     -------
-    A line for each backbone, layer and ``generators`` (``"seen"`` in training or ``"held out"``):
-    ``crops`` and ``accuracy`` with its interval. Real patches count in both.
+    As of `macro_table`, ``accuracy`` (a third by chance) for each backbone, layer and
+    ``generators`` (``"seen"`` in training or ``"held out"``); real patches count in both.
     """
-    lines = []
-    for (backbone, layer), own in rows.groupby(["backbone", "layer"], sort=False):
-        for generators, edited in (("seen", own["seen"]), ("held out", ~own["seen"])):
-            part = own[edited | (own["truth"] == CLASS_NAMES[0])]
-            if not edited.any():
-                continue
-            found = macro_mean(part["correct"], part["truth"], part["group"], seed=seed)
-            line = {"backbone": backbone, "layer": layer, "generators": generators}
-            line |= {"crops": part["image"].nunique(), **_named("accuracy", found)}
-            lines.append(line)
-    return pd.DataFrame(lines)
+    real = rows["truth"] == CLASS_NAMES[0]
+    both = [("seen", rows["seen"]), ("held out", ~rows["seen"].astype(bool))]
+    doubled = pd.concat(
+        rows[edited | real].assign(generators=name) for name, edited in both if edited.any()
+    )
+    doubled = doubled.assign(family=doubled["truth"]).rename(columns={"correct": "accuracy"})
+    return macro_table(doubled, ["backbone", "layer", "generators"], "accuracy", seed=seed)
 
 
 def accuracy_lead(
-    first: pd.DataFrame, second: pd.DataFrame, seed: int = 0
+    rows: pd.DataFrame, first: str, second: str, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Balanced accuracy of one backbone less that of another, of rows of `told_apart`, over the
-    crops and classes that both have."""
-    paired = first.merge(second, on=["image", "group", "family", "seen", "truth"])
-    lead = paired["correct_x"] - paired["correct_y"]
-    return macro_mean(lead, paired["truth"], paired["group"], seed=seed)
+    """Balanced accuracy of one backbone less that of another, with its interval, over the crops and
+    classes that both have; ``rows`` of `linear_probe` with the column ``backbone``."""
+    wide = rows.pivot(index=["truth", "group", "image"], columns="backbone", values="correct")
+    lead = (wide[first] - wide[second]).dropna().reset_index(name="lead")
+    return macro_mean(lead["lead"], lead["truth"], lead["group"], seed=seed)
 
 
 def pca_pictures(tokens: Tensor, shown: Sequence[int]) -> list[NDArray[np.float64]]:

@@ -100,59 +100,42 @@ def _levels(lines: pd.DataFrame, name: str, undegraded: str) -> pd.DataFrame:
     )
 
 
-def share_kept(
-    rows: pd.DataFrame, case: Case, seed: int = 0, resamples: int = 2000
-) -> tuple[float, float, float]:
+def share_kept(rows: pd.DataFrame, case: Case, seed: int = 0) -> tuple[float, float, float]:
     """Share of the IoU that is left after a case, with its 95 % interval.
 
-    Both IoUs are means over families of the same images; the interval is of their ratio, by a
-    bootstrap over photographs (see `dinolizer.study.statistics.bootstrap_means`).
+    Both IoUs are means over families of the same images; the interval is of their ratio.
 
     Parameters
     ----------
     rows : of one method, of that case and of the images as they were.
     case : one of this module's.
-    seed, resamples : of the bootstrap.
 
     Returns
     -------
-    share, low, high : 1 where nothing is lost; nan where nothing was found before, and the
+    share, low, high : 1 where nothing is lost; nan where nothing was detected before, and the
         interval where there are fewer than two photographs.
     """
     after, clean = rows_of(rows, case), rows_of(rows, CLEAN)
     clean = clean[clean["image"].isin(after["image"])]
-    means, resampled = [], []
-    for part in (after, clean):
-        means.append(part.groupby("family")["iou"].mean().mean())
-        resampled.append(
-            bootstrap_means(
-                part["iou"], part["group"], strata=part["family"], seed=seed, resamples=resamples
-            )
+    (left, left_drawn), (whole, whole_drawn) = (
+        (
+            part.groupby("family")["iou"].mean().mean(),
+            bootstrap_means(part["iou"], part["group"], strata=part["family"], seed=seed),
         )
-    if not means[1] > 0:
-        return float("nan"), float("nan"), float("nan")
-    found = resampled[1] > 0  # a draw in which nothing was found before has no share
-    if not found.any():
-        return float(means[0] / means[1]), float("nan"), float("nan")
-    ratios = resampled[0][found] / resampled[1][found]
-    return float(means[0] / means[1]), *percentile_interval(ratios)
+        for part in (after, clean)
+    )
+    known = whole_drawn > 0  # a draw in which nothing was detected before has no share
+    share = left / whole if whole > 0 else np.nan
+    if not known.any() or np.isnan(share):
+        return share, np.nan, np.nan
+    return share, *percentile_interval(left_drawn[known] / whole_drawn[known])
 
 
 def lead_gained(rows: pd.DataFrame, method: str, seed: int = 0) -> tuple[float, float, float]:
     """By how much a method's lead over the next best grows under degradations, in IoU.
 
     It is the mean lead over all single degradations, less that on the images as they were (see
-    `dinolizer.study.methods.leads`).
-
-    Parameters
-    ----------
-    rows : of two methods or more, of the cases `CLEAN` and `SINGLE`.
-    method : whose lead.
-    seed : of the bootstrap over photographs.
-
-    Returns
-    -------
-    gain, low, high : the gain and its 95 % interval.
+    `dinolizer.study.methods.leads`), with its 95 % interval; ``rows`` are of two methods or more.
     """
     clean = rows["degradation"] == "none"
     single = rows[~clean & (rows["before"] == "none")]
@@ -163,13 +146,8 @@ def lead_gained(rows: pd.DataFrame, method: str, seed: int = 0) -> tuple[float, 
 
 
 def quality_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Table of double compressions, of the rows of one method on the same images.
-
-    Returns
-    -------
-    A line for each pair of `QUALITIES`: ``first`` (text; ``"none"`` for a single compression),
-    ``second``, ``n_images, iou, iou_low, iou_high``.
-    """
+    """Table of double compressions, of the rows of one method on the same images: ``first``
+    quality (text; ``"none"`` for a single compression), ``second, n_images, iou`` and its ends."""
     firsts = {f"jpeg {quality}": str(quality) for quality in QUALITIES} | {"none": "none"}
     chosen = rows[
         (rows["degradation"] == "jpeg")

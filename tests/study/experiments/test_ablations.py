@@ -34,11 +34,11 @@ def test_iou_is_macro_and_changes_are_paired() -> None:
     first = rows_of("a", 0.0).dropna()
     families = [first.loc[first["family"] == name, "iou"].mean() for name in ("rare", "frequent")]
     assert a["iou"] == pytest.approx(np.mean(families))
-    assert a["n"] == 32
+    assert a["n_images"] == 32
     assert a["iou_sd"] == pytest.approx(0.1 / np.sqrt(2))
-    assert a["change"] == a["change_low"] == a["change_high"] == 0
-    assert [b["change"], b["change_low"], b["change_high"]] == pytest.approx([0.2] * 3)
-    assert b["marked"] == pytest.approx(0.45)
+    assert a["iou_change"] == a["iou_change_low"] == a["iou_change_high"] == 0
+    assert [b["iou_change"], b["iou_change_low"], b["iou_change_high"]] == pytest.approx([0.2] * 3)
+    assert b["false_positive_rate"] == pytest.approx(0.45)
     assert a["iou_low"] < a["iou"] < a["iou_high"]
 
 
@@ -75,3 +75,10 @@ def test_every_shape_learns_and_names_its_heads(shape: str) -> None:
     with torch.no_grad():
         right = ((fitted.heads(tokens)[:, :, 0] > 0) == (targets[:, None] > 0.5)).float()
     assert right.mean((0, 2, 3)).min() > 0.85
+
+
+def test_a_change_is_significant_where_its_interval_leaves_out_zero() -> None:
+    line = {"iou_change": 0.02, "iou_change_low": 0.01, "iou_change_high": 0.04}
+    assert ablations.change_text(line, "iou_change") == "+0.020"
+    line["iou_change_low"] = -0.01
+    assert ablations.change_text(line, "iou_change") == "+0.020 (not significant)"

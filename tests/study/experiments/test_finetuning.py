@@ -140,6 +140,6 @@ def test_the_table_has_seen_and_held_out_generators_apart() -> None:
     table = finetuning.training_table(rows).set_index(["generators", "training"])
     assert table["backbone"].tolist() == ["v2"] * 4
     assert table["iou"].tolist() == pytest.approx([0.3, 0.4, 0.1, 0.05])
-    assert table["change"].tolist() == pytest.approx([0, 0.1, 0, -0.05])
-    assert table["n"].tolist() == [2, 2, 1, 1]
-    assert table["marked"].tolist() == [0.25] * 4
+    assert table["iou_change"].tolist() == pytest.approx([0, 0.1, 0, -0.05])
+    assert table["n_images"].tolist() == [2, 2, 1, 1]
+    assert table["false_positive_rate"].tolist() == [0.25] * 4

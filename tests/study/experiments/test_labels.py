@@ -15,7 +15,7 @@ from dinolizer.data.manifest import POLICIES, read_manifest, read_pair
 from dinolizer.model.head import CLASSES, card_for, probabilities
 from dinolizer.model.localizer import Localizer
 from dinolizer.study.dataset import Dataset
-from dinolizer.study.experiments import label_tables
+from dinolizer.study.experiments import labels
 from dinolizer.study.experiments.labels import (
     CLASS_NAMES,
     KEPT,
@@ -75,19 +75,19 @@ def test_targets_of_the_shares_are_those_read_for_the_policy(dataset: Dataset, p
 
 def test_seeds_draw_their_images_and_no_head_meets_its_photograph(dataset: Dataset) -> None:
     backbone = small_backbone()
-    heads = fit_policies(dataset, backbone, range(2), epochs=2)
-    assert list(heads.of) == list(POLICIES)
+    policies = fit_policies(dataset, backbone, range(2), epochs=2)
+    assert list(policies) == list(POLICIES)
     tokens, sample = window_sample(dataset, backbone, "three-class")
     kept = np.random.default_rng(1).random(len(dataset.test)) < KEPT
     train = sample.rows["group"].ne("b").to_numpy() & np.repeat(kept, 4)
     for policy in POLICIES:
-        found = heads.of[policy][1]["b"]
+        found = policies[policy][1]["b"]
         assert found.out_channels == CLASSES[policy]
         targets = targets_of(sample.targets, policy)
         (alone,) = fit_heads(tokens, targets, torch.from_numpy(train)[None], epochs=2)
         # 36 windows are one batch, so that it has met the same ones as beside the others.
         torch.testing.assert_close(found.weight, alone.head.weight, atol=1e-3, rtol=1e-3)
-    first, second = (of_group["b"].weight for of_group in heads.of["pristine"])
+    first, second = (of_group["b"].weight for of_group in policies["pristine"])
     assert not torch.equal(first, second)
 
 
@@ -101,11 +101,11 @@ def test_with_a_training_set_every_policy_and_seed_is_trained_on_it(
     )
     dataset = Dataset(test.assign(family="x", seen=True), training)
     backbone = small_backbone()
-    heads = fit_policies(dataset, backbone, [0, 1], epochs=1)
-    for policy, some in heads.of.items():
+    policies = fit_policies(dataset, backbone, [0, 1], epochs=1)
+    for policy, some in policies.items():
         assert [head.out_channels for of in some for head in of.values()] == [CLASSES[policy]] * 24
         assert not torch.equal(some[0]["0"].weight, some[1]["0"].weight)
-    rows = measure(dataset, backbone, heads).rows
+    rows = measure(dataset, backbone, policies).rows
     assert len(rows) == len(test) * 3 * 2 * 2
     assert rows.loc[rows["kind"] == "fr", "marked re-encoded"].between(0, 1).all()
 
@@ -120,15 +120,15 @@ def test_a_stacked_head_gives_all_logits_and_a_one() -> None:
 
 def test_maps_and_scores_are_those_of_the_localizer(dataset: Dataset) -> None:
     backbone = small_backbone()
-    heads = fit_policies(dataset, backbone, [0], epochs=3)
-    measured = measure(dataset, backbone, heads)
-    maps = first_maps(backbone, heads)
+    policies = fit_policies(dataset, backbone, [0], epochs=3)
+    measured = measure(dataset, backbone, policies)
+    maps = first_maps(backbone, policies)
     row = dataset.test.iloc[4].to_dict()  # of photograph b, re-generated
     image, mask = read_pair(row)
     rows = measured.rows[measured.rows["image"] == row["image"]].set_index(["method", "reduce"])
     for policy in POLICIES:
         card = card_for(backbone, "")
-        head = heads.of[policy][0]["b"]
+        head = policies[policy][0]["b"]
         for reduce in ("sum", "mean"):
             own = Localizer(backbone, head, replace(card, reduce=reduce))(image)
             line = rows.loc[(policy, reduce)]
@@ -189,17 +189,21 @@ def rows() -> pd.DataFrame:
 
 
 def test_tables_by_hand(rows: pd.DataFrame) -> None:
-    found = label_tables.localization(rows).set_index("kind")
+    found = labels.localization(rows).set_index("kind")
     assert found["n_images"].to_dict() == {"sp": 2, "fr": 2, "all": 4}
     assert found.loc["sp", "iou"] == pytest.approx(0.5)
     assert found.loc["sp", ["iou_low", "iou_high"]].tolist() == pytest.approx([0.3, 0.7])
-    assert found.loc["sp", "iou_seeds"] == pytest.approx(np.std([0.4, 0.6], ddof=1))
-    marked = label_tables.marked_shares(rows).set_index(["kind", "pixels"])["share"]
+    assert found.loc["sp", "iou_sd"] == pytest.approx(np.std([0.4, 0.6], ddof=1))
+    marked = labels.marked_shares(rows).set_index(["kind", "pixels"])["share"]
     assert marked["fr", "re-encoded"] == pytest.approx(0.6)
     assert ("sp", "re-encoded") not in marked.index
-    excess = label_tables.background_excess(rows).iloc[0]
-    assert excess[["n_photos", "regenerated", "untouched"]].tolist() == pytest.approx([2, 0.6, 0.1])
-    assert excess[["difference", "low", "high"]].tolist() == pytest.approx([0.5, 0.4, 0.6])
+    rates = labels.background_rates(rows).set_index("background")
+    assert rates["n_photos"].tolist() == [2, 2]
+    rate = "false_positive_rate"
+    assert rates[rate].to_dict() == pytest.approx({"regenerated": 0.6, "untouched": 0.1})
+    change = rates.loc["regenerated", [f"{rate}_change{end}" for end in ("", "_low", "_high")]]
+    assert change.tolist() == pytest.approx([0.5, 0.4, 0.6])
+    assert labels.background_rates(rows[rows["kind"] == "sp"]).empty
 
 
 def test_calibration_is_of_all_seeds_and_pixels() -> None:
@@ -211,7 +215,7 @@ def test_calibration_is_of_all_seeds_and_pixels() -> None:
         edited=np.array([True, False]),
         probability={("fake", "sum"): np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)},
     )
-    line = label_tables.calibration(measured).iloc[0]
+    line = labels.calibration(measured).iloc[0]
     assert line["iou"] == pytest.approx(0.3)
     assert line["brier"] == 0.5  # the first seed is always right, the second never
     # Said 1 of one that happened and one that did not: observed 0.5, and so of those said 0.

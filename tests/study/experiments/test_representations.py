@@ -65,31 +65,32 @@ def flat(tokens: torch.Tensor) -> np.ndarray:
     return tokens.permute(0, 2, 3, 1).flatten(0, 2).double().numpy()
 
 
+def linear_cka(x: np.ndarray, y: np.ndarray) -> float:
+    """By its definition: <HKH, HLH> / (|HKH| |HLH|), with the centred kernels written out."""
+    centre = np.eye(len(x)) - 1 / len(x)
+    k, m = (centre @ features @ features.T @ centre for features in (x, y))
+    return float((k * m).sum() / np.linalg.norm(k) / np.linalg.norm(m))
+
+
 def test_cka_of_a_case_counted_by_hand() -> None:
     """X = (-1, 0, 1), Y = (1, -2, 1): uncorrelated, 0. With Y = (0, 0, 3), centred (-1, -1, 2):
     X'Y = 3, X'X = 2, Y'Y = 6, so 9 / 12."""
-    x = torch.tensor([[-1.0], [0.0], [1.0]])
-    assert representations.linear_cka(x, torch.tensor([[1.0], [-2.0], [1.0]])) == 0
-    assert representations.linear_cka(x, torch.tensor([[0.0], [0.0], [3.0]])) == pytest.approx(0.75)
-
-
-def test_cka_is_the_alignment_of_centred_gram_matrices() -> None:
-    """By its definition: <HKH, HLH> / (|HKH| |HLH|), with the kernels written out."""
-    x, y = flat(random_tokens(0)), flat(random_tokens(1, dim=3))
-    centre = np.eye(len(x)) - 1 / len(x)
-    k, m = (centre @ features @ features.T @ centre for features in (x, y))
-    expected = (k * m).sum() / np.linalg.norm(k) / np.linalg.norm(m)
-    found = representations.linear_cka(torch.from_numpy(x), torch.from_numpy(y))
-    assert found == pytest.approx(expected)
+    values = {"x": [-1.0, 0.0, 1.0], "y": [1.0, -2.0, 1.0], "z": [0.0, 0.0, 3.0]}
+    layers = {(name, 1): torch.tensor(of)[:, None, None, None] for name, of in values.items()}
+    table = representations.cka_table(layers, ["a", "b", "c"]).set_index(["first", "second"])
+    assert table.loc[("x", "y"), "cka"] == pytest.approx(0, abs=1e-6)
+    assert table.loc[("x", "z"), "cka"] == pytest.approx(0.75)
 
 
 def test_cka_minds_neither_rotation_nor_scale_nor_shift() -> None:
-    x = torch.from_numpy(flat(random_tokens(0)))
+    x = random_tokens(0)
     rotation, _ = torch.linalg.qr(torch.from_numpy(np.random.default_rng(2).normal(size=(5, 5))))
-    assert representations.linear_cka(x, 3 * x @ rotation + 7) == pytest.approx(1)
+    turned = 3 * torch.einsum("ndhw,de->nehw", x, rotation.float()) + 7
+    table = representations.cka_table({("v2", 1): x, ("v3", 1): turned}, GROUPS)
+    assert table["cka"].to_numpy() == pytest.approx(1, abs=1e-5)
 
 
-def test_the_table_has_every_pair_once_and_agrees_with_linear_cka() -> None:
+def test_the_table_has_every_pair_once_and_agrees_with_the_definition() -> None:
     layers = {
         ("v2", 1): random_tokens(0),
         ("v2", 2): random_tokens(1) + 5,
@@ -99,7 +100,7 @@ def test_the_table_has_every_pair_once_and_agrees_with_linear_cka() -> None:
     assert len(table) == 6
     for line in table.itertuples():
         pair = layers[line.first, line.first_layer], layers[line.second, line.second_layer]
-        expected = representations.linear_cka(*(torch.from_numpy(flat(part)) for part in pair))
+        expected = linear_cka(*map(flat, pair))
         assert line.cka == pytest.approx(expected, abs=1e-5)
         assert 0 <= line.low <= line.high <= 1 + 1e-6
 
@@ -114,8 +115,7 @@ def test_the_interval_of_cka_is_of_whole_photographs_drawn_anew() -> None:
         3, [1 / 3] * 3, size=representations.RESAMPLES
     ):
         crops = [n for n, group in enumerate(GROUPS) for _ in range(times["abc".index(group)])]
-        x, y = (torch.from_numpy(flat(part[crops])) for part in layers.values())
-        values.append(representations.linear_cka(x, y))
+        values.append(linear_cka(*(flat(part[crops]) for part in layers.values())))
     assert [between["low"], between["high"]] == pytest.approx(
         list(np.quantile(values, [0.025, 0.975])), abs=1e-5
     )
@@ -160,10 +160,10 @@ def three_class_sample() -> tuple[torch.Tensor, Sample]:
     return labels, Sample(targets, rows, fold, train)
 
 
-def test_patches_are_told_apart_by_a_classifier_that_never_met_them() -> None:
+def test_patches_are_classified_by_a_probe_that_never_met_them() -> None:
     labels, sample = three_class_sample()
     tokens = random_tokens(3) + 1.2 * torch.nn.functional.pad(labels[:, None], (0,) * 8).float()
-    rows = representations.told_apart(tokens, sample)
+    rows = representations.linear_probe(tokens, sample)
     assert set(rows["truth"]) == set(CLASS_NAMES)
     assert len(rows) == 6 * 3  # the mixed row of patches is left out
     truth, called = [], []
@@ -180,10 +180,11 @@ def test_patches_are_told_apart_by_a_classifier_that_never_met_them() -> None:
     rows = rows.assign(backbone="v2", layer=1)
     line = representations.accuracy_table(rows).iloc[0]
     assert line["generators"] == "seen"
-    assert line["crops"] == 6
+    assert line["n_photos"] == 3
     assert line["accuracy"] == pytest.approx(expected)
     assert 1 / 3 < line["accuracy_low"] <= line["accuracy"] <= line["accuracy_high"]
-    assert representations.accuracy_lead(rows, rows) == (0, 0, 0)
+    two = pd.concat([rows, rows.assign(backbone="v3", correct=rows["correct"] - 0.1)])
+    assert representations.accuracy_lead(two, "v2", "v3") == pytest.approx((0.1, 0.1, 0.1))
 
 
 def test_pictures_show_the_three_directions_in_which_tokens_differ_most() -> None:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from dinolizer.study.experiments import halfway, sizes
+from dinolizer.study.experiments import edit_size
 from dinolizer.study.samples import Sample
 
 
@@ -21,7 +21,7 @@ def drawn(half: float, slope: float, seed: int, count: int = 4000) -> pd.DataFra
             "iou": detected * 0.5,
             "marked": 0.2,
             "group": rng.integers(20, size=count).astype(str),
-            "way": "usual",
+            "strategy": "usual",
             "seed": 0,
         }
     )
@@ -29,8 +29,11 @@ def drawn(half: float, slope: float, seed: int, count: int = 4000) -> pd.DataFra
 
 @pytest.mark.parametrize("half", [0.02, 0.15])
 def test_the_threshold_is_where_half_were_drawn_to_be(half: float) -> None:
-    found = halfway.thresholds(drawn(half, 2.0, seed=1), "share", resamples=60)
-    low, high = halfway.interval(found)
+    found = edit_size.detection_sizes(drawn(half, 2.0, seed=1), "share", resamples=60)
+    low, high = np.quantile(found[1:], [0.025, 0.975])
+    assert edit_size.with_interval("size", found) == pytest.approx(
+        {"size": found[0], "size_low": low, "size_high": high}
+    )
     assert found[0] == pytest.approx(half, rel=0.1)
     assert low < half < high and high / low < 1.6
 
@@ -38,20 +41,20 @@ def test_the_threshold_is_where_half_were_drawn_to_be(half: float) -> None:
 def test_rows_of_several_seeds_weigh_alike_and_a_draw_is_a_bootstrap() -> None:
     """Twice the same rows give the same threshold; two photographs alike give no spread."""
     rows = drawn(0.05, 2.0, seed=2, count=400)
-    found = halfway.thresholds(rows, "share", resamples=5)
-    twice = halfway.thresholds(pd.concat([rows, rows]), "share", resamples=5)
+    found = edit_size.detection_sizes(rows, "share", resamples=5)
+    twice = edit_size.detection_sizes(pd.concat([rows, rows]), "share", resamples=5)
     assert np.allclose(found, twice, rtol=1e-3)
     same = pd.concat([rows.assign(group="a"), rows.assign(group="b")])
-    assert np.allclose(halfway.thresholds(same, "share", resamples=5), found[0], rtol=1e-3)
+    assert np.allclose(edit_size.detection_sizes(same, "share", resamples=5), found[0], rtol=1e-3)
 
 
 def test_thresholds_that_are_not_reached() -> None:
     rows = drawn(0.05, 2.0, seed=3, count=200)
-    assert (halfway.thresholds(rows.assign(recall=0.0), "share", resamples=3) == 1).all()
-    assert (halfway.thresholds(rows.assign(recall=1.0), "share", resamples=3) == 0.005).all()
+    assert (edit_size.detection_sizes(rows.assign(recall=0.0), "share", resamples=3) == 1).all()
+    assert (edit_size.detection_sizes(rows.assign(recall=1.0), "share", resamples=3) == 0.005).all()
     shrinking = rows.assign(recall=np.where(rows["share"] < 0.05, 1.0, 0.0))
-    assert (halfway.thresholds(shrinking, "share", resamples=3) == 1).all()
-    assert np.isnan(halfway.thresholds(rows.assign(share=0.0), "share", resamples=3)).all()
+    assert (edit_size.detection_sizes(shrinking, "share", resamples=3) == 1).all()
+    assert np.isnan(edit_size.detection_sizes(rows.assign(share=0.0), "share", resamples=3)).all()
 
 
 def test_bins_hold_what_lies_in_them() -> None:
@@ -61,10 +64,11 @@ def test_bins_hold_what_lies_in_them() -> None:
             "recall": [0.0, 0.4, 0.6, 1.0, 0.0, 1.0],
             "iou": [0.0, 0.1, 0.3, 0.8, 0.0, 0.9],
             "group": list("abcabc"),
+            "seed": 0,
         }
     )
-    table = sizes.by_size(rows, "share")
-    assert table["n"].tolist() == [2, 2]
+    table = edit_size.by_size(rows, "share")
+    assert table["n_images"].tolist() == [2, 2]
     assert table["iou"].tolist() == pytest.approx([0.2, 0.4])
     assert table["missed"].tolist() == pytest.approx([0.5, 0.5])
     assert table.loc[0, ["missed_low", "missed_high"]].tolist() == [0, 1]
@@ -92,7 +96,7 @@ def test_window_scores_are_hand_counted() -> None:
     # one. In patches: found 1, edited 1.5, marked 2, union 2.5.
     targets = torch.tensor([[[0.5, 1.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
     logits = torch.tensor([[[[-1.0, 1.0], [1.0, -1.0]]], [[[1.0, -1.0], [-1.0, -1.0]]]])
-    rows = sizes.window_rows(logits, sample_of(targets), [{"way": "a"}])
+    rows = edit_size.window_rows(logits, sample_of(targets), [{"strategy": "a"}])
     assert rows.loc[0, ["iou", "recall", "marked"]].tolist() == pytest.approx(
         [1 / 2.5, 1 / 1.5, 0.5]
     )
@@ -100,12 +104,12 @@ def test_window_scores_are_hand_counted() -> None:
     assert rows.loc[1, "marked"] == 0.25
 
 
-def test_ways_count_windows_as_they_say() -> None:
+def test_strategies_count_windows_as_they_say() -> None:
     targets = torch.zeros(4, 10, 10)
     targets[1, 0, :5], targets[2, :3] = 1.0, 1.0  # 5 % and 30 % edited
     extra = sample_of(targets[3:])
-    weights = sizes.training_weights(sample_of(targets[:3]), extra, torch.full((1, 1, 4), 2.0))
-    assert {way: of_way.flatten().tolist() for way, of_way in weights.items()} == {
+    weights = edit_size.training_weights(sample_of(targets[:3]), extra, torch.full((1, 1, 4), 2.0))
+    assert {name: of_strategy.flatten().tolist() for name, of_strategy in weights.items()} == {
         "all windows": [2, 2, 2, 0],
         "small edits 5 times": [2, 10, 2, 0],
         "small edits only": [2, 2, 0, 0],
@@ -113,16 +117,16 @@ def test_ways_count_windows_as_they_say() -> None:
     }
 
 
-def test_cuts_raise_as_many_false_alarms_as_the_first_way() -> None:
+def test_cuts_give_the_false_positive_rate_of_the_first_strategy() -> None:
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randn(30, 4, 8, 8, generator=generator)
     targets = torch.zeros(30, 8, 8)
     targets[20:] = (tokens[20:, 0] > 0).float()
     sample = sample_of(targets)
     weights = {"first": torch.ones(1, 1, 30), "other": torch.ones(1, 1, 30)}
-    stack = sizes.fit_ways(tokens, sample, weights, epochs=1, seed=0)
+    stack = edit_size.fit_strategies(tokens, sample, weights, epochs=1, seed=0)
     stack.bias.data[1] += 0.3  # the other marks more
-    cut = stack.cut_at(sizes.alike_cuts(stack, tokens, sample, weights))
+    cut = stack.cut_at(edit_size.matched_cuts(stack, tokens, sample, weights))
     with torch.no_grad():
         before, after = (
             (some(tokens[:20]) > 0).float().mean((0, 2, 3, 4)) for some in (stack, cut)
@@ -130,23 +134,28 @@ def test_cuts_raise_as_many_false_alarms_as_the_first_way() -> None:
     assert before[1] > before[0] + 0.05
     assert after[1].item() == pytest.approx(before[0].item(), abs=0.002)
     assert after[0] == before[0]
-    assert sizes.alike_cuts(stack, tokens, sample_of(targets + 0.1), weights).tolist() == [0, 0]
+    assert edit_size.matched_cuts(stack, tokens, sample_of(targets + 0.1), weights).tolist() == [
+        0,
+        0,
+    ]
 
 
-def test_a_way_is_compared_edit_by_edit() -> None:
+def test_a_strategy_is_compared_edit_by_edit() -> None:
     usual = drawn(0.05, 2.0, seed=4, count=600)
     clean = usual.head(30).assign(share=0.0, iou=np.nan, recall=np.nan, marked=0.3)
     usual = pd.concat([usual, clean])
-    better = usual.assign(way="better", iou=usual["iou"] + 0.1, marked=usual["marked"] - 0.05)
-    table = sizes.compare_ways(pd.concat([usual, better]), "share", "usual", resamples=20)
+    better = usual.assign(strategy="better", iou=usual["iou"] + 0.1, marked=usual["marked"] - 0.05)
+    table = edit_size.compare_strategies(pd.concat([usual, better]), "share", "usual", resamples=20)
     first, second = (line for _, line in table.iterrows())
-    assert first["shift"] == first["small_iou_change"] == first["marked_change_high"] == 0
+    assert (
+        first["shift"] == first["small_iou_change"] == first["false_positive_rate_change_high"] == 0
+    )
     for ending in ("", "_low", "_high"):
         assert second[f"large_iou_change{ending}"] == pytest.approx(0.1)
-        assert second[f"marked_change{ending}"] == pytest.approx(-0.05)
+        assert second[f"false_positive_rate_change{ending}"] == pytest.approx(-0.05)
         assert second[f"shift{ending}"] == pytest.approx(0)  # the recall is the same
     large = usual.loc[usual["share"] >= 0.2, "iou"].mean()
     assert second["large_iou"] == pytest.approx(large + 0.1)
     without = pd.concat([usual, better]).query("share > 0 and share < 0.2")
-    table = sizes.compare_ways(without, "share", "usual", resamples=5)
-    assert table[["large_iou", "marked", "marked_change_low"]].isna().all(axis=None)
+    table = edit_size.compare_strategies(without, "share", "usual", resamples=5)
+    assert not {"large_iou", "false_positive_rate"} & set(table)

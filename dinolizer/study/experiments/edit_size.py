@@ -1,0 +1,270 @@
+"""From which size on edits are detected, and what training on small edits changes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from dinolizer.study.samples import Sample
+from dinolizer.study.statistics import bootstrap_draws, macro_table, percentile_interval
+from dinolizer.training.heads import Heads, fit
+
+SMALLEST, LARGEST, BINS = 0.005, 0.6, 8
+"""Shares that curves are drawn and fitted over."""
+DETECTED = 0.5
+"""An edit is detected when at least this share of its pixels is predicted."""
+PAPER_RANGE = (0.12, 0.20)
+"""The paper: edits below 12 to 20 % of a window are missed."""
+SMALL, LARGE = 0.1, 0.2
+"""Edits up to the one share are called small here, and from the other on large."""
+REPEATS = 5
+RESAMPLES = 300
+WEAK = 1e4
+"""Inverse of the penalty on the slope: no more than what a share that tells all apart needs."""
+SIZE_RULE = (
+    f"An edit is detected where at least {DETECTED:.0%} of its pixels are predicted; the size at "
+    "50 % detection is the share at which a logistic curve over the logarithm of the share is at "
+    "one half"
+)
+
+
+def training_weights(sample: Sample, extra: Sample, drawn: Tensor) -> dict[str, Tensor]:
+    """How much each window counts in each sampling strategy.
+
+    Parameters
+    ----------
+    sample, extra
+        Windows as they are, and windows of enlarged images that come behind them.
+    drawn
+        ``(S, F, N)`` of both together, see `Sample.drawn`.
+
+    Returns
+    -------
+    From a strategy to weights ``(S, F, N)``. Windows without an edit stay in all of them.
+    """
+    share = np.concatenate([sample.rows["share"], extra.rows["share"]])
+    native = np.arange(len(share)) < len(sample.rows)
+    small = (share > 0) & (share <= SMALL)
+    counted = {
+        "all windows": native,
+        f"small edits {REPEATS} times": native * np.where(small, REPEATS, 1),
+        "small edits only": native & (small | (share == 0)),
+        "enlarged images too": np.ones_like(native),
+    }
+    return {name: drawn * drawn.new_tensor(times) for name, times in counted.items()}
+
+
+def fit_strategies(
+    tokens: Tensor, sample: Sample, weights: Mapping[str, Tensor], *, epochs: int, seed: int
+) -> Heads:
+    """Fit the linear heads of all strategies in one pass: axes ``strategy, seed, fold``.
+
+    Parameters
+    ----------
+    tokens, sample
+        Windows as they are and the extra ones behind them.
+    weights
+        Of `training_weights`.
+    seed
+        Of the order of the windows.
+    """
+    train = torch.stack(list(weights.values()))
+    axes = dict(zip(("strategy", "seed", "fold"), train.shape[:3], strict=True))
+    heads = Heads(axes, tokens.shape[1])
+    fit(heads, tokens, sample.targets, train, epochs=epochs, seed=seed)
+    return heads.requires_grad_(False)
+
+
+def matched_cuts(
+    heads: Heads, tokens: Tensor, sample: Sample, weights: Mapping[str, Tensor]
+) -> Tensor:
+    """Logit of each head at which its false-positive rate is that of the first strategy at 0.
+
+    A head that predicts more detects more: at a probability of one half, strategies differ in
+    both. The rates are of the patches of the unedited windows that a head was fitted on.
+
+    Returns
+    -------
+    float32 ``(K,)``; 0 in the first strategy, and for a head fitted on no window without an edit.
+    """
+    clean = torch.from_numpy(np.flatnonzero(sample.rows["share"] == 0))
+    used = torch.stack(list(weights.values())).flatten(0, 2)[:, clean] > 0  # (K, n)
+    cuts, first = torch.zeros(len(heads)), len(heads) // len(weights)
+    if not len(clean):
+        return cuts
+    with torch.no_grad():
+        asked = (tokens[chosen].to(heads.bias.device, torch.float32) for chosen in clean.split(64))
+        logits = torch.cat([heads(batch)[:, :, 0].cpu() for batch in asked])  # (n, K, h, w)
+    for head in range(first, len(heads)):
+        if used[head].any():
+            rate = (logits[used[head], head % first] > 0).float().mean().item()
+            cuts[head] = float(np.quantile(logits[used[head], head].numpy(), 1 - rate))
+    return cuts
+
+
+def window_rows(logits: Tensor, sample: Sample, names: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Scores of every tested window, counted in whole patches.
+
+    Parameters
+    ----------
+    logits
+        ``(N, H, h, w)`` of H heads, see `dinolizer.study.heads.left_out_logits`; over 0 is predicted.
+    names
+        What each of the H heads is, as columns.
+
+    Returns
+    -------
+    A row per window and head: `names`, the columns of the sample's rows; ``iou`` and ``recall``,
+    nan without an edit; ``marked``, the predicted share of the window.
+    """
+    tested = sample.fold >= 0
+    predicted = (logits[tested] > 0).float()
+    truth = sample.targets[tested][:, None]
+    hits = (predicted * truth).mean((2, 3)).numpy()  # (N, H), shares of the window
+    edited, marked = truth.mean((2, 3)).numpy(), predicted.mean((2, 3)).numpy()
+    with np.errstate(invalid="ignore"):
+        iou = np.where(edited > 0, hits / (edited + marked - hits), np.nan)
+        recall = np.where(edited > 0, hits / edited, np.nan)
+    columns = {"iou": iou, "recall": recall, "marked": marked}
+    return pd.concat(
+        [
+            sample.rows[tested].assign(**name, **{of: at[:, head] for of, at in columns.items()})
+            for head, name in enumerate(names)
+        ],
+        ignore_index=True,
+    )
+
+
+def by_size(rows: pd.DataFrame, share: str, seed: int = 0) -> pd.DataFrame:
+    """Mean IoU, recall and miss rate in logarithmic bins of the edited share.
+
+    Parameters
+    ----------
+    rows
+        Of windows or images and several seeds, see `window_rows`.
+    share
+        Name of the column of the share.
+
+    Returns
+    -------
+    As of `macro_table`, a line per bin that has an edit: ``share`` (geometric middle), ``from,
+    to``, ``n_images`` (windows or images); ``iou, recall, missed``.
+    """
+    edges = np.geomspace(SMALLEST, LARGEST, BINS + 1)
+    rows = _numbered(rows, ["seed"]).assign(missed=(rows["recall"] < DETECTED).astype(float))
+    rows = rows.assign(bin=np.digitize(rows[share], edges) - 1).sort_values("bin", kind="stable")
+    rows = rows[rows["bin"].between(0, BINS - 1)]
+    table = macro_table(rows, ["bin"], ["iou", "recall", "missed"], seed=seed)
+    low, high = edges[table["bin"]], edges[table["bin"] + 1]
+    return table.drop(columns="bin").assign(share=(low * high) ** 0.5, **{"from": low, "to": high})
+
+
+def detection_sizes(
+    rows: pd.DataFrame, share: str, seed: int = 0, resamples: int = RESAMPLES
+) -> NDArray[np.float64]:
+    """Size at 50 % detection, of all photographs and of bootstrap draws of them.
+
+    The curve is a logistic regression of detected or not on the logarithm of the share, over edits
+    from `SMALLEST` to `LARGEST`.
+
+    Parameters
+    ----------
+    rows, share
+        As in `by_size`.
+
+    Returns
+    -------
+    float ``(1 + resamples,)``: that of all photographs first; the same photographs give the same
+    draws. 1 where the whole window would not be enough, or detection does not grow with the share;
+    `SMALLEST` where half is reached at every size measured; nan without any edit of these sizes.
+    """
+    known = rows[rows[share].between(SMALLEST, LARGEST)]
+    if known.empty:
+        return np.full(1 + resamples, np.nan)
+    photos, photo = np.unique(known["group"].to_numpy(str), return_inverse=True)
+    detected = known["recall"].to_numpy(float) >= DETECTED
+    # Rows of several seeds are counted together: how many of the same edit were detected, or not.
+    edits, edit = np.unique(
+        np.stack([photo, np.log(known[share].to_numpy(float))]), axis=1, return_inverse=True
+    )
+    counts = np.concatenate([np.bincount(edit.ravel(), weights=of) for of in (detected, ~detected)])
+    logarithms, owner = np.tile(edits[1], 2)[:, None], np.tile(edits[0].astype(int), 2)
+    yes = np.repeat([True, False], edits.shape[1])
+    blocks = bootstrap_draws(len(photos), seed, resamples)
+    weights = [counts, *(counts * draw[owner] for draws in blocks for draw in draws)]
+    return np.array([_half(logarithms, yes, weight) for weight in weights])
+
+
+def with_interval(name: str, sizes: NDArray[np.float64]) -> dict[str, float]:
+    """A size of `detection_sizes`, or a difference of two, with its 95 % interval, as columns."""
+    low, high = percentile_interval(sizes[1:])
+    return {name: float(sizes[0]), f"{name}_low": low, f"{name}_high": high}
+
+
+def compare_strategies(
+    rows: pd.DataFrame, share: str, reference: str, seed: int = 0, resamples: int = RESAMPLES
+) -> pd.DataFrame:
+    """What each strategy gains for small edits over the reference, and what it costs elsewhere.
+
+    Parameters
+    ----------
+    rows
+        Of several strategies and seeds, see `window_rows`, with the columns ``strategy`` and
+        ``seed``; the same windows or images for all.
+    share
+        Name of the column of the share.
+    reference
+        The strategy that all are compared with, edit by edit.
+
+    Returns
+    -------
+    A line per strategy: its ``size`` at 50 % detection, the standard deviation over seeds,
+    ``size_sd``, and the ``shift`` against the reference; as of `macro_table`, ``small_iou``,
+    ``large_iou`` and ``false_positive_rate`` (of what is unedited), where there are such edits.
+    """
+    of_strategies = dict(list(rows.groupby("strategy", sort=False)))
+    base = detection_sizes(of_strategies[reference], share, seed, resamples)
+    lines = []
+    for strategy, part in of_strategies.items():
+        sizes = detection_sizes(part, share, seed, resamples)
+        seeds = [detection_sizes(of, share, seed, 0)[0] for _, of in part.groupby("seed")]
+        spread = float(np.std(seeds, ddof=1)) if len(seeds) > 1 else np.nan
+        line = {"strategy": strategy, **with_interval("size", sizes), "size_sd": spread}
+        lines.append(line | with_interval("shift", sizes - base))
+    table = pd.DataFrame(lines)
+    numbered = _numbered(rows, ["strategy", "seed"])
+    for name, score, chosen in (
+        ("small_iou", "iou", rows[share].between(0, SMALL, inclusive="right")),
+        ("large_iou", "iou", rows[share] >= LARGE),
+        ("false_positive_rate", "marked", rows[share] == 0),
+    ):
+        if chosen.any():
+            part = numbered[chosen].rename(columns={score: name})
+            scores = macro_table(part, ["strategy"], name, {"strategy": reference}, seed=seed)
+            table = table.merge(scores.drop(columns=["n_images", "n_photos"]), on="strategy")
+    return table
+
+
+def _numbered(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Rows whose windows or images count alike, whichever family or image they are of."""
+    return rows.assign(image=rows.groupby(by).cumcount()).drop(columns="family", errors="ignore")
+
+
+def _half(
+    logarithms: NDArray[np.float64], yes: NDArray[np.bool_], weight: NDArray[np.float64]
+) -> float:
+    """Share at which the weighted logistic curve is at one half, from `SMALLEST` to 1."""
+    there = weight > 0
+    if not there.any() or yes[there].all():
+        return SMALLEST
+    if not yes[there].any():
+        return 1.0
+    curve = LogisticRegression(C=WEAK, solver="newton-cholesky")
+    curve.fit(logarithms[there], yes[there], sample_weight=weight[there])
+    slope, offset = float(curve.coef_[0, 0]), float(curve.intercept_[0])
+    return float(np.clip(np.exp(min(-offset / slope, 0.0)), SMALLEST, 1)) if slope > 0 else 1.0
