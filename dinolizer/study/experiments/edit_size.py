@@ -113,7 +113,7 @@ def window_rows(logits: Tensor, sample: Sample, names: Sequence[Mapping[str, Any
     Parameters
     ----------
     logits
-        ``(N, H, h, w)`` of H heads, see `dinolizer.study.heads.left_out_logits`; over 0 is predicted.
+        ``(N, H, h, w)`` of H heads, as of `left_out_logits`; over 0 is predicted.
     names
         What each of the H heads is, as columns.
 
