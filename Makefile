@@ -66,7 +66,7 @@ clean:
 	nbqa mypy notebooks --disable-error-code=var-annotated  # parameters are plain literals
 	pytest --numprocesses $(CORES)
 	rm -rf $(CACHE)/scratch
-	OMP_NUM_THREADS=$(CORES) dinolizer prepare notebooks/profiles/pocket.yaml
+	OMP_NUM_THREADS=$(CORES) dinolizer study prepare pocket
 	pytest --numprocesses $(CORES) --dist loadscope --nbval-lax --nbval-current-env $(NOTEBOOKS)
 	pytest tests/reproduction.py
 	@touch $@

@@ -3,7 +3,7 @@
 #   snakemake --cores 2                             the pocket profile
 #   snakemake --cores 2 --configfile notebooks/profiles/laptop.yaml     another
 #   snakemake --cores 64 --config profile=paper shards=64    more jobs for 03 and 04 (by default 2)
-#   snakemake --cores 2 bulk --config images=FOLDER     no notebook, but many images: see bulk.smk
+#   snakemake --cores 2 bulk --config pictures=FOLDER     no notebook, but many images: see bulk.smk
 
 import os
 from pathlib import Path
@@ -141,7 +141,7 @@ rule prepare:
         touch(PREPARED),
     threads: 2
     shell:
-        "OMP_NUM_THREADS={threads} dinolizer prepare {input.profile}"
+        "OMP_NUM_THREADS={threads} dinolizer study prepare {input.profile:q}"
 
 
 rule evaluate:
@@ -161,7 +161,7 @@ rule evaluate:
         runtime=720,
     shell:
         """
-        OMP_NUM_THREADS={threads} dinolizer evaluate {input.profile} \
+        OMP_NUM_THREADS={threads} dinolizer study evaluate {input.profile:q} \
             --shard {wildcards.number}/{JOBS}
         """
 
@@ -192,7 +192,8 @@ for name, made in CHOSEN.items():
         shell:
             """
             export OMP_NUM_THREADS={threads}
-            dinolizer check-parameters {input.notebook} {input.profile} --out {params.parameters}
+            dinolizer study check-parameters {input.notebook} {input.profile:q} \
+                --out {params.parameters:q} --overwrite
             papermill {input.notebook} {params.draft} --parameters_file {params.parameters} \
                 --kernel python3 --no-progress-bar ||
                 {{ echo "{input.notebook} failed; kept as far as it ran: {params.draft}" >&2; exit 1; }}
@@ -207,7 +208,7 @@ rule summary:
     output:
         SUMMARY,
     shell:
-        "dinolizer summarise {PROFILE}"
+        "dinolizer study summarise {PROFILE:q}"
 
 
 include: "bulk.smk"

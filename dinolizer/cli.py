@@ -1,349 +1,427 @@
 """The commands at the shell: a thin front door."""
 
+import hashlib
+import io
+import json
+import os
+import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer import Argument, Option
+from typer.core import TyperGroup
 
+import dinolizer
 from dinolizer.errors import InputError
+from dinolizer.paths import check_outputs
 
 if TYPE_CHECKING:
+    from dinolizer.bulk.listing import Listing
     from dinolizer.model.localizer import Localizer
 
-# What needs torch is imported inside the commands: --help answers at once.
+# What needs torch is imported inside the commands: --help answers at once. So these choices are
+# written out; a test compares them with the tables that they are the keys of.
+# fmt: off
+ModelName = Literal[
+    "pocket", "pocket-learned", "pocket-rotary", "bfree",
+    "dinov2-small", "dinov2-base", "dinov2-large", "dinov3-small", "dinov3-base", "dinov3-large",
+    "untrained-pocket", "untrained-pocket-learned", "untrained-pocket-rotary", "untrained-bfree",
+    "untrained-dinov2-small", "untrained-dinov2-base", "untrained-dinov2-large",
+    "untrained-dinov3-small", "untrained-dinov3-base", "untrained-dinov3-large",
+]
+DatasetName = Literal[
+    "bfree", "tgif", "cocoglide", "sagid", "btb", "brgen", "opensdi", "autosplice", "magicbrush",
+    "imdl", "csv",
+]
+# fmt: on
+ModeName = Literal["exact", "half", "tiles", "whole"]
+Precision = Literal["float32", "bfloat16", "float16"]
+Small = Literal["resize", "pad"]
+Policy = Literal["pristine", "fake", "three-class"]
+VariantName = Literal["v1", "v2"]
+
+# Options that several commands have.
+Model = Annotated[
+    ModelName,
+    Option(
+        "--model",
+        metavar="NAME",
+        help="Backbone: 'pocket', 'pocket-learned', 'pocket-rotary', 'bfree' (see the fetch "
+        "command), 'dinov2-base', 'dinov3-base', either also '-small' or '-large', or "
+        "'untrained-' and one of these.",
+    ),
+]
+File = Annotated[Path | None, Option(metavar="FILE", help="By default the model's published one.")]
+Device = Annotated[str | None, Option(help="'cpu' or 'cuda'; by default the GPU if there is one.")]
+Precise = Annotated[Precision, Option(help="Of the backbone's products; faster on some hardware.")]
+Overwrite = Annotated[bool, Option("--overwrite", help="Replace results that are there already.")]
+Profile = Annotated[str, Argument(metavar="PROFILE", help="A profile's name, or its YAML file.")]
+
+
+class _Commands(TyperGroup):
+    """Commands that turn what the user gave wrong into one sentence on stderr and exit code 1."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        # An empty name would be read as the current folder.
+        if any(not arg or (arg.startswith("--") and arg.endswith("=")) for arg in args):
+            raise typer.BadParameter("An argument is empty; give its value, or leave it out.")
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            sentence = str(error)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            sentence = (
+                f"{str(error.filename)[:200]} cannot be used ({error.strerror or error}); give "
+                "another file or folder, or mend what is said."
+            )
+        typer.echo(f"dinolizer: {sentence}", err=True)
+        raise typer.Exit(1)
+
+
 app = typer.Typer(
-    help="Localize generative inpainting in photographs.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+    cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
 )
+study = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(study, name="study", help="What the workflow of the notebooks calls.")
 
 
-@contextmanager
-def _one_sentence() -> Iterator[None]:
-    """Turn what the user gave wrong into its sentence on stderr and exit code 1."""
-    try:
-        yield
-    except InputError as error:
-        typer.echo(f"dinolizer: {error}", err=True)
-        raise typer.Exit(1) from None
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(dinolizer.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _start(
+    version: Annotated[
+        bool, Option("--version", is_eager=True, callback=_version, help="Say the version.")
+    ] = False,
+) -> None:
+    """Localize generative inpainting in photographs."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names that a terminal cannot show
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
 
 
 @app.command()
 def localize(
     paths: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="PATH...", help="Image files; or one folder of images, or one CSV manifest."
-        ),
+        list[Path], Argument(help="Image files; or one folder of images, or one CSV manifest.")
     ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")],
-    model: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="Backbone: 'pocket', 'pocket-learned', 'pocket-rotary', 'bfree' (see the fetch "
-            "command), 'dinov2-base', 'dinov3-base', either also '-small' or '-large', or "
-            "'untrained-' and one of these.",
-        ),
-    ] = "pocket",
-    head: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Head; by default the model's own, if it has one."),
+    out: Annotated[Path, Option(metavar="DIR", help="Folder for the results.")],
+    model: Model = "pocket",
+    head: File = None,
+    weights: File = None,
+    mode: Annotated[ModeName, Option(help="All but 'exact' take fewer windows.")] = "exact",
+    threshold: Annotated[
+        float | None, Option(min=0, max=1, help="Of the mask; by default the head's own.")
     ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Safetensors of the backbone; by default its published weights."
-        ),
+    stride: Annotated[
+        int | None, Option(min=1, help="Step of the windows in pixels; by default the head's own.")
     ] = None,
-    mode: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="'exact', or faster and less exact: 'half', 'tiles', 'whole'.",
-        ),
-    ] = "exact",
     small: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOW",
-            help="'resize' or 'pad' images smaller than a window; by default as the head says.",
-        ),
+        Small | None, Option(help="For images under a window; by default the head's own.")
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="'cpu' or 'cuda'; by default the GPU if there is one.")
-    ] = None,
-    precision: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="'float32', or where the hardware is faster with it 'bfloat16' or 'float16'.",
-        ),
-    ] = "float32",
-    masks: Annotated[
-        bool, typer.Option("--masks", help="Of many images: write the masks.")
-    ] = False,
-    maps: Annotated[bool, typer.Option("--maps", help="Of many images: write the maps.")] = False,
+    device: Device = None,
+    precision: Precise = "float32",
+    as_json: Annotated[bool, Option("--json", help="Print a line of JSON for each image.")] = False,
+    overwrite: Overwrite = False,
+    masks: Annotated[bool, Option("--masks", help="Of many images: write the masks.")] = False,
+    maps: Annotated[bool, Option("--maps", help="Of many images: write the maps.")] = False,
     shard: Annotated[
-        str | None,
-        typer.Option(metavar="I/N", help="Of many images: only part I of N; see merge."),
+        str | None, Option(metavar="I/N", help="Of many images: only part I of N; see merge.")
     ] = None,
+    add: Annotated[
+        bool, Option("--add", help="Of many images: there are more than before.")
+    ] = False,
     max_failures: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Of many images: stop when more than N cannot be read."),
+        int | None, Option(min=0, help="Of many images: stop when more cannot be read.")
     ] = None,
 ) -> None:
     """Find what was inpainted in images.
 
-    Image files get a mask (PNG), the map (NPZ) and the settings with the score (JSON) each. The
-    images of one folder or manifest, however many, get a row each in DIR/localized.parquet; run
-    again, an interrupted run goes on.
+    Image files get a mask (NAME.mask.png), a map (NAME.map.npz) and the settings with the score
+    (NAME.json) each. The images of one folder or manifest, however many, get a row each in
+    DIR/localized.parquet; run again, an interrupted run goes on.
     """
+    # os.path.isdir is False, and no error, where a name is too long.
+    many = [path for path in paths if os.path.isdir(path) or path.suffix.lower() == ".csv"]  # noqa: PTH112
+    if many and len(paths) > 1:
+        raise InputError(
+            f"{many[0]} was given together with other paths; give one folder or one manifest by "
+            "itself, or image files."
+        )
+    if not many and (masks or maps or add or shard is not None or max_failures is not None):
+        raise InputError(
+            "--masks, --maps, --shard, --add and --max-failures go with one folder or manifest; "
+            "image files get a mask and a map each."
+        )
+    if many and overwrite:
+        raise InputError(
+            "--overwrite goes with image files; the results of one folder or manifest are continued"
+        )
     from dinolizer.bulk.listing import Shard, read_listing
     from dinolizer.bulk.run import scan
+    from dinolizer.model.localization import result_paths
     from dinolizer.model.localizer import Localizer
 
-    with _one_sentence():
-        many = [path for path in paths if path.is_dir() or path.suffix.lower() == ".csv"]
-        if many and len(paths) > 1:
-            raise InputError(
-                f"{many[0]} was given together with other paths; give one folder or one manifest "
-                "by itself, or image files."
-            )
-        if not many and (masks or maps or shard is not None or max_failures is not None):
-            raise InputError(
-                "--masks, --maps, --shard and --max-failures go with one folder or manifest; image "
-                "files get a mask and a map each."
-            )
-        part = None if shard is None else Shard.parse(shard)
-        listing = read_listing(many[0]) if many else None
-        localizer = Localizer.from_pretrained(
-            model,
-            head,
-            device,
-            weights,
-            mode=mode,
-            precision=precision,
-            small=small,  # type: ignore[arg-type]  # others are refused with a sentence
-        )
-        if listing is None:
-            _localize_files(localizer, paths, out)
-            return
-        file, rows = scan(
-            localizer,
-            listing,
-            out,
-            shard=part,
-            masks=masks,
-            maps=maps,
-            max_failures=max_failures,
-        )
-        failed = len(rows) - rows["error"].null_count
-        typer.echo(f"{file}: {len(rows)} images, of which {failed} could not be read")
+    images, listing = _named(paths), None
+    if many:
+        part = Shard.parse(shard or "1/1")
+        listing = read_listing(many[0], out)
+        _say_left_out(listing)
+    else:
+        results = [path for name in images.values() for path in result_paths(out, name)]
+        check_outputs(results, inputs=[*images, head, weights], overwrite=overwrite)
+    localizer = Localizer.from_pretrained(
+        model,
+        head,
+        device,
+        weights,
+        mode=mode,
+        precision=precision,
+        threshold=threshold,
+        stride=stride,
+        small=small,
+    )
+    if listing is None:
+        _localize_files(localizer, images, out, as_json, overwrite)
+        return
+    run: dict[str, Any] = {"masks": masks, "maps": maps, "add": add, "max_failures": max_failures}
+    table = scan(localizer, listing, out, shard=part, **run)
+    if as_json:
+        for row in table.to_pylist():
+            typer.echo(json.dumps(row))
+    else:
+        typer.echo(_counted(out / "localized.parquet", table))
 
 
-def _localize_files(localizer: "Localizer", paths: Sequence[Path], out: Path) -> None:
-    """Write three files an image, and a line; what cannot be read makes the exit code 1."""
+def _counted(path: Path, table: Any) -> str:
+    failed = len(table) - table["error"].null_count
+    return f"{path}: {len(table)} images, of which {failed} could not be read"
+
+
+def _say_left_out(listing: "Listing") -> None:
+    for reason, names in listing.left_out.items():
+        shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        typer.echo(f"dinolizer: left out {len(names)} {reason}: {shown}", err=True)
+
+
+def _localize_files(
+    localizer: "Localizer", images: dict[Path, str], out: Path, as_json: bool, overwrite: bool
+) -> None:
+    """Write three files and a line for each image; what cannot be read makes the exit code 1."""
     from tqdm.auto import tqdm
 
-    from dinolizer.data.files import find_images
-
-    images, failed = find_images(paths), 0
-    for path, stem in tqdm(
-        zip(images, _stems(images), strict=True), total=len(images), disable=len(images) == 1
-    ):
+    failed = 0
+    for path, name in tqdm(images.items(), disable=len(images) == 1):
         try:
             result = localizer(path)
+            result.save(out, name, overwrite=overwrite)
         except InputError as error:
             failed += 1
             tqdm.write(f"dinolizer: {error}", file=sys.stderr)
             continue
-        result.save(out, stem)
-        renamed = "" if stem == path.stem else f"  saved as {stem}"
-        tqdm.write(f"{path}  score {result.score:.3f}  marked {result.marked:.1%}{renamed}")
+        renamed = "" if name == path.stem else f"  saved as {name}"
+        line = f"{path}  score {result.score:.3f}  marked {result.marked:.1%}{renamed}"
+        tqdm.write(json.dumps(result.summary()) if as_json else line)
     if failed:
         raise typer.Exit(1)
 
 
-def _stems(images: Sequence[Path]) -> list[str]:
-    """Names for the results: the file's own, with a number from its second use on."""
-    taken: set[str] = {path.stem for path in images}
-    used: set[str] = set()
-    stems = []
-    for path in images:
-        stem, number = path.stem, 2
-        while stem in used or (stem != path.stem and stem in taken):
-            stem, number = f"{path.stem}_{number}", number + 1
-        used.add(stem)
-        stems.append(stem)
-    return stems
+def _named(paths: Iterable[Path]) -> dict[Path, str]:
+    """Each image with the name of its results: its stem, and where two have it a hash besides."""
+    paths = list(dict.fromkeys(paths))
+    number = Counter(path.stem.lower() for path in paths)
+    hashes = {path: hashlib.sha256(os.fsencode(path)).hexdigest()[:8] for path in paths}
+    return {
+        path: path.stem if number[path.stem.lower()] == 1 else f"{path.stem}-{hashes[path]}"
+        for path in paths
+    }
 
 
 @app.command()
 def merge(
-    folders: Annotated[
-        list[Path], typer.Argument(metavar="DIR...", help="The --out of 'localize --shard'.")
-    ],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE", help="Parquet file to write.")
-    ],
+    folders: Annotated[list[Path], Argument(help="The --out of 'localize'.")],
+    out: Annotated[Path, Option("--out", "-o", metavar="FILE", help="Parquet file to write.")],
+    overwrite: Overwrite = False,
 ) -> None:
-    """Merge the tables of all shards of a run into one; refuse doubles, gaps and other settings."""
-    from dinolizer.bulk.merging import merge as run
+    """Check the table of a run, of all its shards, and write it as one file.
 
-    with _one_sentence():
-        rows = run(folders, out)
-        failed = len(rows) - rows["error"].null_count
-        typer.echo(f"{out}: {len(rows)} images, of which {failed} could not be read")
+    Doubles, gaps, damage and shards of other settings are refused.
+    """
+    from dinolizer.bulk.table import merge as run
+
+    typer.echo(_counted(out, run(folders, out, overwrite=overwrite)))
 
 
 @app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="'bfree' or 'photos'.")],
+    name: Annotated[Literal["bfree", "photos"], Argument(help="What to get.")],
     from_file: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Of bfree: the published zip, or model_epoch_best.pth out of it; by default the "
-            "zip is downloaded (about 320 MB).",
-        ),
+        Option(help="Of bfree: the published zip, or model_epoch_best.pth out of it."),
     ] = None,
-    out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Of photos: the folder for them.")
-    ] = Path("data/photos"),
+    out: Annotated[Path, Option(help="Of photos: the folder.")] = Path("data/photos"),
+    overwrite: Overwrite = False,
 ) -> None:
     """Get what cannot be shipped; an interrupted download goes on.
 
-    'bfree' is the B-Free backbone, converted and checked: its licence is nonprofit use only, and
-    whatever is trained on it inherits that. 'photos' are 100 photographs for the laptop profile
-    (DIV2K, 450 MB, for academic research). The DINOv2 and DINOv3 backbones need no fetching: they
-    come from their hub at first use.
+    'bfree' is the B-Free backbone (320 MB), converted and checked: its licence is nonprofit use
+    only, and whatever is trained on it inherits that. 'photos' are 100 photographs for the laptop
+    profile (DIV2K, 450 MB, for academic research). DINOv2 and DINOv3 need no fetching: they come
+    from their hub at first use.
     """
-    with _one_sentence():
-        if name == "bfree":
-            from dinolizer.model.bfree import fetch as run
-            from dinolizer.model.specs import BACKBONES
+    if name == "bfree":
+        from dinolizer.model.bfree import fetch as run
+        from dinolizer.model.specs import BACKBONES
 
-            typer.echo(f"{run(from_file)}  {BACKBONES[name].licence}")
-        elif name == "photos":
-            from dinolizer.pocket.photos import fetch_photos
+        typer.echo(f"{run(from_file)}  {BACKBONES[name].licence}")
+    else:
+        from dinolizer.pocket.photos import DIV2K_NAMES, fetch_photos
 
-            fetch_photos(out)
-            typer.echo(f"{out}  DIV2K, for academic research")
-        else:
-            raise InputError(
-                f"The name is {name!r}, but only 'bfree' and 'photos' can be fetched; the weights "
-                "of the other models are found when they are used."
-            )
+        check_outputs([out / photo for photo in DIV2K_NAMES], overwrite=overwrite)
+        fetch_photos(out)
+        typer.echo(f"{out}  DIV2K, for academic research")
 
 
 @app.command()
 def train(
-    manifests: Annotated[
-        list[Path], typer.Argument(metavar="MANIFEST...", help="CSV manifests, taken together.")
-    ],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The head, ending in .safetensors.")],
-    model: Annotated[str, typer.Option(metavar="NAME", help="Backbone.")] = "pocket",
-    weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Its weights; by default its own.")
-    ] = None,
+    manifests: Annotated[list[Path], Argument(help="CSV manifests, taken together.")],
+    out: Annotated[Path, Option(metavar="FILE", help="The head, ending in .safetensors.")],
+    model: Model = "pocket",
+    weights: File = None,
     variant: Annotated[
-        str, typer.Option(help="'v1': frozen, linear head; 'v2': LoRA, three classes.")
+        VariantName, Option(help="'v1': frozen, linear head; 'v2': LoRA, three classes.")
     ] = "v1",
-    policy: Annotated[
-        str | None,
-        typer.Option(help="'pristine', 'fake' or 'three-class'; by default the variant's."),
-    ] = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the images.")] = 20,
-    batch: Annotated[int, typer.Option(help="Crops per step, of all processes together.")] = 32,
-    lr: Annotated[
-        float | None, typer.Option(help="Learning rate; by default the variant's.")
-    ] = None,
-    patience: Annotated[
-        int, typer.Option(help="Epochs without a better validation Dice before it stops.")
-    ] = 5,
+    policy: Annotated[Policy | None, Option(help="Of labels; by default the variant's.")] = None,
+    epochs: Annotated[int, Option(min=1, help="Passes over the images.")] = 20,
+    batch: Annotated[int, Option(min=1, help="Crops per step, of all processes together.")] = 32,
+    lr: Annotated[float | None, Option(min=0, help="Rate; by default the variant's.")] = None,
+    patience: Annotated[int, Option(min=1, help="Epochs without a better validation Dice.")] = 5,
     crops: Annotated[
-        str | None,
-        typer.Option(help="'fixed' or 'fresh' in every epoch; by default the variant's."),
+        Literal["fixed", "fresh"] | None, Option(help="In every epoch; by default the variant's.")
     ] = None,
-    cache_gb: Annotated[
-        float, typer.Option(help="Gigabytes that the tokens of fixed crops may take.")
-    ] = 8,
-    device: Annotated[
-        str | None, typer.Option(help="'cpu' or 'cuda'; by default the GPU if there is one.")
-    ] = None,
-    precision: Annotated[str, typer.Option(help="'float32', 'bfloat16' or 'float16'.")] = "float32",
-    overwrite: Annotated[bool, typer.Option(help="Replace a head that is there.")] = False,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    workers: Annotated[int, typer.Option(help="Processes that prepare crops ahead.")] = 4,
+    cache_gb: Annotated[float, Option(min=0, help="That tokens of fixed crops may take.")] = 8,
+    device: Device = None,
+    precision: Precise = "float32",
+    seed: Annotated[int, Option(min=0, max=2**32 - 1, help="Of everything random.")] = 0,
+    workers: Annotated[int, Option(min=0, help="Processes that prepare crops ahead.")] = 4,
+    overwrite: Overwrite = False,
 ) -> None:
     """Train a head on images listed in manifests; an interrupted run goes on.
 
     On several GPUs: torchrun --nproc-per-node 4 -m dinolizer train ...
     """
-    with _one_sentence():
-        import pandas as pd
+    check_outputs([out], ".safetensors", inputs=[*manifests, weights], overwrite=overwrite)
+    import pandas as pd
 
-        from dinolizer.data.manifest import read_manifest
-        from dinolizer.model.backbones import load_backbone
-        from dinolizer.training.recipes import train as run
+    from dinolizer.data.manifest import read_manifest
+    from dinolizer.model.backbones import load_backbone
+    from dinolizer.training.recipes import train as run
 
-        run(
-            pd.concat([read_manifest(path) for path in manifests], ignore_index=True),
-            load_backbone(model, weights, device="cpu"),
-            out,
-            variant,
-            policy=policy,
-            epochs=epochs,
-            batch=batch,
-            lr=lr,
-            patience=patience,
-            crops=crops,
-            cache_gb=cache_gb,
-            device=device,
-            overwrite=overwrite,
-            precision=precision,
-            seed=seed,
-            workers=workers,
-        )
+    run(
+        pd.concat([read_manifest(path) for path in dict.fromkeys(manifests)], ignore_index=True),
+        load_backbone(model, weights, device="cpu"),
+        out,
+        variant,
+        policy=policy,
+        epochs=epochs,
+        batch=batch,
+        lr=lr,
+        patience=patience,
+        crops=crops,
+        cache_gb=cache_gb,
+        device=device,
+        overwrite=overwrite,
+        precision=precision,
+        seed=seed,
+        workers=workers,
+    )
 
 
 @app.command()
-def pretrain(
-    photos: Annotated[Path, typer.Argument(metavar="PHOTOS", help="Folder of photographs.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for weights and checkpoints.")],
-    device: Annotated[
-        str | None, typer.Option(help="'cpu' or 'cuda'; by default the GPU if there is one.")
+def manifest(
+    dataset: Annotated[DatasetName, Argument(help="Which; see data/README.md.")],
+    root: Annotated[Path, Argument(help="Its folder, or its list's file.")],
+    out: Annotated[Path, Option("--out", "-o", metavar="FILE", help="CSV file to write.")],
+    incomplete: Annotated[
+        bool, Option("--incomplete", help="Leave out what lacks its mask, and count it.")
+    ] = False,
+    choice: Annotated[
+        list[str] | None, Option(metavar="NAME=VALUE", help="The dataset's own, such as split.")
     ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write the manifest of a dataset on disk; say what was found and left out."""
+    check_outputs([out], ".csv", inputs=[root], overwrite=overwrite)
+    choices: dict[str, object] = {}
+    for text in choice or []:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"The choice is {text!r}, but it must be NAME=VALUE.")
+        if name in choices:
+            raise InputError(f"The choice {name!r} was given twice; give it once.")
+        choices[name] = value
+    from dinolizer.data.datasets import make_manifest
+
+    typer.echo(str(make_manifest(dataset, root, out, choices, incomplete=incomplete)))
+
+
+@app.command()
+def check(path: Annotated[Path, Argument(metavar="MANIFEST", help="CSV file.")]) -> None:
+    """Check a manifest and all files that it names."""
+    from dinolizer.data.checks import check_files
+    from dinolizer.data.manifest import read_manifest
+
+    frame = read_manifest(path)
+    notes = check_files(frame)
+    typer.echo(f"{path}: {len(frame)} images and their files are as the manifest says")
+    for note in notes:
+        typer.echo(f"  {note}")
+
+
+def _profile_file(profile: str) -> Path:
+    from dinolizer.study.parameters import find_profile
+
+    return Path(profile) if profile.endswith((".yaml", ".yml")) else find_profile(profile)
+
+
+@study.command()
+def pretrain(
+    photos: Annotated[Path, Argument(help="Folder of photographs.")],
+    out: Annotated[Path, Option(metavar="DIR", help="Folder for weights and checkpoints.")],
+    device: Device = None,
 ) -> None:
     """Make the pocket weights from a folder of photographs; an interrupted run goes on."""
     from dinolizer.pocket.build import pretrain as run
 
-    with _one_sentence():
-        run(photos, out, device)
+    run(photos, out, device)
 
 
-@app.command()
-def prepare(
-    profile: Annotated[Path, typer.Argument(metavar="PROFILE", help="File of a profile.")],
-) -> None:
+@study.command()
+def prepare(profile: Profile) -> None:
     """Make what the notebooks of a profile share: images, tokens, heads, thresholds."""
     from dinolizer.study.jobs import prepare as run
 
-    with _one_sentence():
-        run(profile)
+    run(_profile_file(profile))
 
 
-@app.command()
+@study.command()
 def evaluate(
-    profile: Annotated[Path, typer.Argument(metavar="PROFILE", help="File of a profile.")],
-    shard: Annotated[
-        str, typer.Option(metavar="I/N", help="Only part I of N; by default all of it.")
-    ] = "1/1",
+    profile: Profile, shard: Annotated[str, Option(metavar="I/N", help="Only part I of N.")] = "1/1"
 ) -> None:
     """Compute the rows of a profile's benchmark and robustness study ahead of the notebooks.
 
@@ -353,88 +431,38 @@ def evaluate(
     from dinolizer.bulk.listing import Shard
     from dinolizer.study.jobs import compute_rows
 
-    with _one_sentence():
-        part = Shard.parse(shard)
-        compute_rows(profile, part.number, part.count)
+    part = Shard.parse(shard)
+    compute_rows(_profile_file(profile), part.number, part.count)
 
 
-@app.command()
-def summarise(
-    profile: Annotated[str, typer.Argument(metavar="PROFILE", help="Name of a profile.")],
-) -> None:
+@study.command()
+def summarise(profile: Profile) -> None:
     """Write the summary page of a profile's results: claim by claim, from the tables."""
+    from dinolizer.study.parameters import read_profile
     from dinolizer.study.summary import summarise_results as run
 
-    with _one_sentence():
-        for path in run(profile):
-            typer.echo(str(path))
+    file = _profile_file(profile)
+    for path in run(str(read_profile(file).get("profile", file.stem))):
+        typer.echo(str(path))
 
 
-@app.command()
+@study.command()
 def check_parameters(
-    notebook: Annotated[Path, typer.Argument(metavar="NOTEBOOK")],
-    profile: Annotated[Path, typer.Argument(metavar="PROFILE")],
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write those that the notebook has, for papermill."),
-    ] = None,
+    notebook: Annotated[Path, Argument(help="An .ipynb file.")],
+    profile: Profile,
+    out: Annotated[Path | None, Option(help="Write the notebook's own there, as YAML.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Check that the notebooks know every parameter name of a profile."""
+    """Check the names and values that a profile sets, against the notebooks' own."""
     import yaml
 
     from dinolizer.paths import atomic
     from dinolizer.study.parameters import parameters_for
 
-    with _one_sentence():
-        parameters = parameters_for(notebook, profile)
-        if out is not None:
-            with atomic(out) as draft:
-                draft.write_text(yaml.safe_dump(parameters), encoding="utf-8")
-
-
-@app.command()
-def manifest(
-    dataset: Annotated[
-        str | None, typer.Argument(metavar="DATASET", help="Which dataset; see data/README.md.")
-    ] = None,
-    root: Annotated[
-        Path | None, typer.Argument(metavar="ROOT", help="Its folder, or its list's file.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="FILE", help="CSV file to write.")
-    ] = None,
-    incomplete: Annotated[
-        bool, typer.Option("--incomplete", help="Leave out what lacks its mask, and count it.")
-    ] = False,
-    choice: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="A choice of the dataset's own, such as quality."),
-    ] = None,
-    check: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Check this manifest and its files instead.")
-    ] = None,
-) -> None:
-    """Write the manifest of a dataset on disk, or check one; say what was found and left out."""
-    from dinolizer.data.checks import check_files
-    from dinolizer.data.datasets import make_manifest
-    from dinolizer.data.manifest import read_manifest
-
-    with _one_sentence():
-        if check is not None:
-            if dataset is not None or out is not None:
-                raise InputError("--check was given with a dataset; check a manifest, or make one.")
-            frame = read_manifest(check)
-            notes = check_files(frame)
-            typer.echo(f"{check}: {len(frame)} images and their files are as the manifest says")
-            for note in notes:
-                typer.echo(f"  {note}")
-            return
-        if dataset is None or root is None or out is None:
-            raise InputError("Give a dataset, its folder and --out FILE, or --check FILE.")
-        choices: dict[str, object] = {}
-        for text in choice or []:
-            name, equals, value = text.partition("=")
-            if not equals:
-                raise InputError(f"The choice is {text!r}, but it must be NAME=VALUE.")
-            choices[name] = value
-        typer.echo(str(make_manifest(dataset, root, out, choices, incomplete=incomplete)))
+    file = _profile_file(profile)
+    if out is not None:
+        check_outputs([out], ".yaml", inputs=[notebook, file], overwrite=overwrite)
+    parameters = parameters_for(notebook, file)
+    if out is not None:
+        with atomic(out) as draft:
+            draft.write_text(yaml.safe_dump(parameters), encoding="utf-8")

@@ -1,12 +1,15 @@
 """Where things are, and how a file is written whole or not at all."""
 
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
 
 import pooch
+
+from dinolizer.errors import InputError
 
 PACKAGE = Path(__file__).resolve().parent
 ASSETS = PACKAGE / "assets"
@@ -71,3 +74,54 @@ def atomic(path: Path) -> Iterator[Path]:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def file_name(stem: str, suffix: str) -> str:
+    """A name that file systems take: a long stem is cut, and ends in a hash of the whole."""
+    raw = os.fsencode(stem)
+    room = 240 - len(suffix)  # bytes of 255; a draft's name is longer
+    if len(raw) <= room:
+        return stem + suffix
+    return f"{os.fsdecode(raw[: room - 17])}-{hashlib.sha256(raw).hexdigest()[:16]}{suffix}"
+
+
+def check_outputs(
+    paths: Iterable[Path],
+    suffix: str = "",
+    *,
+    inputs: Iterable[Path | None] = (),
+    overwrite: bool = False,
+) -> None:
+    """Refuse files that must not be written, before any work is done.
+
+    Raises
+    ------
+    InputError
+        For a name that does not end in ``suffix``, for what is there and no regular file, for one
+        of ``inputs`` under whatever path, and for a file that is there and not to be overwritten.
+    """
+    read = {_identity(path) for path in inputs if path is not None} - {None}
+    for path in paths:
+        if suffix and path.suffix.lower() != suffix:
+            raise InputError(
+                f"The output was to be written as {path}, but its name must end in {suffix}."
+            )
+        if not os.path.lexists(path):
+            continue
+        if not path.is_file():
+            raise InputError(f"{path} is no regular file and is not replaced; give another name.")
+        if _identity(path) in read:
+            raise InputError(f"The output {path} is one of the inputs; give it another name.")
+        if not overwrite:
+            raise InputError(
+                f"{path} is there already; give another name, or have it replaced (overwrite)."
+            )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """The same for all names of a file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

@@ -27,16 +27,16 @@ import os, signal, sys
 from pathlib import Path
 from dinolizer.cli import app
 if "1/2" in sys.argv and not Path("killed").exists():
-    from dinolizer.bulk.table import Ledger
+    from dinolizer.bulk.table import Table
     from dinolizer.bulk import run as scan
     scan.PART_ROWS = 1
-    write = Ledger.write
+    write = Table.write
     def write_or_die(self, rows):
-        if len(list(self.parts.glob("*.parquet"))) == 2:
+        if len(self.parts) == 3:
             Path("killed").touch()
             os.kill(os.getpid(), signal.SIGKILL)
         write(self, rows)
-    Ledger.write = write_or_die
+    Table.write = write_or_die
 with open("started", "a") as file:
     print(*sys.argv[1:], file=file)
 app()
@@ -68,7 +68,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def bulk(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     options = "--model untrained-pocket --head head.safetensors --device cpu --masks"
-    settings = ["images=in put", "shards=2", "out=found", f"localize={options}"]
+    settings = ["pictures=in put", "shards=2", "out=found", f"localize={options}"]
     command = [sys.executable, "-m", "snakemake", *arguments, "bulk", "--config", *settings]
     return subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
 
@@ -79,19 +79,18 @@ def test_a_killed_worker_is_started_again_and_every_image_has_one_row(checkout: 
     assert (checkout / "killed").exists()
     started = (checkout / "started").read_text()
     assert [started.count(text) for text in ("--shard 1/2", "--shard 2/2", "merge")] == [2, 1, 1]
-    rows, settings = read_rows(checkout / "found" / "localized.parquet")
+    rows, settings = read_rows(checkout / "found" / "merged.parquet")
     assert rows["path"].to_pylist() == [f"{number}.png" for number in range(COUNT)]
     assert rows["error"].null_count == COUNT
     assert settings["list"] == read_listing(checkout / "in put").hash
     whole = pd.concat(
-        pd.read_parquet(checkout / "found" / f"localized-{number}-of-2.parquet")
+        pd.read_parquet(checkout / "found" / "localized.parquet" / f"{number}-of-2.parquet")
         for number in (1, 2)
     )
     pd.testing.assert_frame_equal(
         rows.to_pandas(), whole.sort_values("path", ignore_index=True), check_dtype=False
     )
     assert len(list((checkout / "found" / "masks").glob("[!.]*.png"))) == COUNT
-    assert not list((checkout / "found").glob("parts*"))
 
 
 def test_the_slurm_profile_asks_for_a_gpu_and_cores_for_each_shard(checkout: Path) -> None:
@@ -114,4 +113,4 @@ def test_without_images_it_says_how_to_name_them(checkout: Path) -> None:
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "bulk"]
     refused = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
     assert refused.returncode == 1
-    assert "--config images=FOLDER_OR_MANIFEST" in refused.stderr
+    assert "--config pictures=FOLDER_OR_MANIFEST" in refused.stderr

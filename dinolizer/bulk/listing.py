@@ -2,18 +2,23 @@
 
 import hashlib
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from dinolizer.data.files import find_images, read_csv
+from dinolizer.data.files import read_csv, walk
+from dinolizer.data.images import SUFFIXES
 from dinolizer.errors import InputError
+
+TABLE = "localized.parquet"
+"""Name of the folder of a run's rows; where it is, all is the run's output, and no image."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One of ``count`` parts of a list, numbered from 1.
+    """Part ``number`` (from 1) of a list in ``count`` parts.
 
     Which images are in it depends on their names alone: not on their order, nor on what else is
     listed.
@@ -31,13 +36,14 @@ class Shard:
         InputError
             For anything else, and for a number that is not from 1 to the count.
         """
-        number, _, count = text.partition("/")
-        if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        digits = re.fullmatch("([0-9]{1,9})/([0-9]{1,9})", text)
+        number, count = map(int, digits.groups()) if digits else (0, 0)
+        if not 1 <= number <= count:
             raise InputError(
-                f"The shard is {text!r}, but it must be NUMBER/COUNT with a number from 1 to the "
-                "count, such as 1/4 or 4/4."
+                f"The shard is {text[:40]!r}, but it must be NUMBER/COUNT with a number from 1 to "
+                "the count, such as 1/4 or 4/4."
             )
-        return cls(int(number), int(count))
+        return cls(number, count)
 
     def has(self, name: str) -> bool:
         """Whether an image of that name is in this shard: by SHA-256 of the name, modulo count."""
@@ -48,6 +54,9 @@ class Shard:
         return f"{self.number}-of-{self.count}"
 
 
+WHOLE = Shard(1, 1)
+
+
 @dataclass(frozen=True)
 class Listing:
     """Images below a folder.
@@ -55,14 +64,17 @@ class Listing:
     Attributes
     ----------
     root
-        The folder.
+        The folder, absolute.
     names
         Paths relative to it, with ``/``, or absolute where an image lies elsewhere; sorted, each
         once.
+    left_out
+        Paths of what was found beside them and is not localized, by what it is.
     """
 
     root: Path
     names: tuple[str, ...]
+    left_out: Mapping[str, list[str]] = field(default_factory=dict, compare=False)
 
     @cached_property
     def hash(self) -> str:
@@ -83,41 +95,70 @@ def list_hash(names: Iterable[str]) -> str:
     return hashlib.sha256("\0".join(sorted(names)).encode()).hexdigest()
 
 
-def read_listing(source: Path) -> Listing:
+def read_listing(source: Path, out: Path | None = None) -> Listing:
     """List the images in and below a folder, or those in the column ``image`` of a CSV file.
 
-    Of a manifest, or of any CSV file with such a column, nothing else is read; its paths are
-    relative to the file's own folder or absolute.
+    Of a folder hidden files are left out, and what `Listing.left_out` names: other suffixes than
+    images have, what cannot be read, and results. Of a CSV file nothing but the column is read; its
+    paths are relative to the file's folder or absolute.
+
+    Parameters
+    ----------
+    source
+        The folder or the file.
+    out
+        Folder of the results, which are never read as images.
 
     Raises
     ------
     InputError
         Where there is no such folder or file, or no image in it.
     """
-    if source.is_dir():
-        root = source.absolute()
-        paths = [str(path) for path in find_images([root])]
-    else:
-        root = source.parent.absolute()
-        # os.path: pathlib takes ten times as long, which counts with a million rows.
-        paths = [os.path.join(root, name) for name in _column(source)]  # noqa: PTH118
-    inside = f"{root}{os.sep}"
-    names = {os.path.normpath(path).removeprefix(inside) for path in paths}
-    for name in names:
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise InputError(
-                f"The name of the image {name!r} is not UTF-8; rename the file."
-            ) from None
-    return Listing(root, tuple(sorted(names)))
+    # os.path: pathlib takes ten times as long, which counts with a million rows.
+    root = os.path.abspath(source if source.is_dir() else source.parent)  # noqa: PTH100
+    left_out: dict[str, list[str]] = {}
+    paths = _walk(root, out, left_out) if source.is_dir() else _column(source)
+    inside = root.rstrip(os.sep) + os.sep
+    names = {os.path.normpath(os.path.join(root, path)).removeprefix(inside) for path in paths}  # noqa: PTH118
+    if not names:
+        told = "".join(f"; {len(paths)} {what}" for what, paths in left_out.items())
+        raise InputError(
+            f"The folder {source} holds no image{told}; it must hold files ending in one of "
+            f"{', '.join(SUFFIXES)}."
+        )
+    return Listing(Path(root), tuple(sorted(names)), left_out)
+
+
+def _walk(root: str, out: Path | None, left_out: dict[str, list[str]]) -> list[str]:
+    """Paths of the images below a folder; what is no image is added to ``left_out``."""
+
+    def leave(path: str, what: str) -> bool:
+        # Shown, so that nothing else has to know of names that are no text.
+        left_out.setdefault(what, []).append(os.fsencode(path).decode(errors="backslashreplace"))
+        return True
+
+    def of_results(folder: str) -> bool:
+        is_out = out is not None and out.is_dir() and out.samefile(folder)
+        return (is_out or (Path(folder) / TABLE).is_dir()) and leave(folder, "folders of results")
+
+    images, unreadable = [], list[str]()
+    for path in walk(root, unreadable, of_results):
+        name = path.lower()
+        if name.endswith(".mask.png"):
+            leave(path, "masks of earlier results")
+        elif not name.endswith(SUFFIXES):
+            leave(path, "files of other suffixes")
+        elif any("\udc80" <= letter <= "\udcff" for letter in path):  # bytes, as Python reads them
+            leave(path, "files whose name is not UTF-8")
+        else:
+            images.append(path)
+    for path in unreadable:
+        leave(path, "folders, links or other things that cannot be read")
+    return images
 
 
 def _column(path: Path) -> list[str]:
-    if not path.is_file():
-        raise InputError(f"There is no manifest {path}; give a CSV file, or a folder of images.")
-    frame = read_csv(path, ["image"], usecols=["image"], dtype=str)
-    names = list(frame["image"])
+    names = list(read_csv(path, ["image"], usecols=["image"], dtype=str)["image"])
     if not all(names):
         raise InputError(
             f"{path} lists {names.count('')} images without a path and {len(names)} in all; give "

@@ -1,24 +1,27 @@
 """A bulk run: every image of a list gets its row, once, however often the run is cut short."""
 
+import errno
+import hashlib
+import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from tqdm.auto import tqdm
 
 import dinolizer
-from dinolizer.bulk.listing import Listing, Shard
+from dinolizer.bulk.listing import WHOLE, Listing, Shard
 from dinolizer.bulk.stream import localize_many
-from dinolizer.bulk.table import Ledger
+from dinolizer.bulk.table import Table
 from dinolizer.data.images import write_image
 from dinolizer.errors import InputError, unwritable
 from dinolizer.model.localization import Localization
 from dinolizer.model.localizer import Localizer
-from dinolizer.paths import atomic
+from dinolizer.paths import atomic, file_name
 
 PART_ROWS = 10_000
 PART_SECONDS = 60.0
@@ -31,15 +34,16 @@ def scan(
     images: Listing,
     out: Path,
     *,
-    shard: Shard | None = None,
+    shard: Shard = WHOLE,
     masks: bool = False,
     maps: bool = False,
     max_failures: int | None = None,
-) -> tuple[Path, pa.Table]:
-    """Localize a list of images, or one shard of it, into a Parquet file of one row an image.
+    add: bool = False,
+) -> pa.Table:
+    """Localize a list of images, or one shard of it, into a table of one row per image.
 
     What an earlier run with the same settings has done is not done again, but for the images that
-    could not be read then. Rows are described in `dinolizer.bulk.table`.
+    could not be read then, or are others now. Rows are described in `dinolizer.bulk.table`.
 
     Parameters
     ----------
@@ -48,20 +52,18 @@ def scan(
     images
         The whole list, also for a shard of it.
     out
-        Folder of the run: all shards may share it. The rows go to ``localized.parquet``, or
-        ``localized-1-of-4.parquet``.
+        Folder of the run: all shards may share it. The rows go to the folder ``localized.parquet``
+        in it.
     shard
         By default the whole list.
     masks, maps
-        Whether to write each mask to ``masks/<image>.png`` (0 and 255), and each map to
-        ``maps/<image>.npz`` (``probability``, float16).
+        Whether to write each mask to ``masks/<image>.mask.png`` (0 and 255), and each map to
+        ``maps/<image>.map.npz`` (``probability``, float16). A name too long for that is cut and
+        ends in a hash, as is that of an image outside of the list's folder.
     max_failures
         The run stops when more images than these could not be read; by default it never does.
-
-    Returns
-    -------
-    path, rows
-        The file and what is in it.
+    add
+        Whether the list may have more images than it had when the folder was begun.
 
     Raises
     ------
@@ -76,70 +78,110 @@ def scan(
         "masks": masks,
         "maps": maps,
     }
-    ledger = Ledger(out, settings, shard)
-    ledger.claim()
-    names = [name for name in images.names if shard is None or shard.has(name)]
-    rows = ledger.rows()
-    done = {row["path"] for row in rows.select(["path", "error"]).to_pylist() if not row["error"]}
-    todo = [name for name in names if name not in done]
+    table = Table(out, settings, shard, add)
+    names = [name for name in images.names if shard.has(name)]
+    with table.claimed():
+        done = {row["path"] for row in table.rows().to_pylist() if _valid(row, images)}
+        todo = [name for name in names if name not in done]
+        with tqdm(
+            total=len(names),
+            initial=len(names) - len(todo),
+            unit="image",
+            # A line a minute in the log of a job, where nobody looks on.
+            mininterval=0.5 if sys.stderr.isatty() else 60,
+        ) as progress:
+            failed, rows, written = 0, [], time.monotonic()
+            try:
+                for row in _rows(localizer, images, todo, out, masks, maps):
+                    rows.append(row)
+                    progress.update()
+                    failed += row["error"] is not None
+                    if max_failures is not None and failed > max_failures:
+                        raise InputError(
+                            f"Of the images, {failed} could not be read, but at most "
+                            f"{max_failures} may fail; the last one: {row['error']}"
+                        )
+                    if len(rows) >= PART_ROWS or time.monotonic() - written > PART_SECONDS:
+                        table.write(rows)
+                        rows, written = [], time.monotonic()
+            finally:
+                table.write(rows)
+        return table.finish(names)
 
-    with tqdm(
-        total=len(names),
-        initial=len(names) - len(todo),
-        unit="image",
-        # A line a minute in the log of a job, where nobody looks on.
-        mininterval=0.5 if sys.stderr.isatty() else 60,
-    ) as progress:
-        _run(localizer, images, todo, ledger, (masks, maps), max_failures, progress)
-    return ledger.file, ledger.finish(names)
 
+def _rows(
+    localizer: Localizer, images: Listing, names: Sequence[str], out: Path, masks: bool, maps: bool
+) -> Iterator[dict[str, Any]]:
+    """The row of each image, in order, after its mask and map were written."""
+    begun: dict[str, tuple[int, int] | None] = {}
 
-def _run(
-    localizer: Localizer,
-    images: Listing,
-    names: Sequence[str],
-    ledger: Ledger,
-    saved: tuple[bool, bool],
-    max_failures: int | None,
-    progress: "tqdm[NoReturn]",
-) -> None:
-    def keep(result: Localization) -> dict[str, Any]:
-        _save(result, ledger.folder, images.name(result.source), *saved)
+    def paths() -> Iterator[Path]:
+        for name in names:
+            begun[name] = _state(images.path(name))
+            yield images.path(name)
+
+    def keep(result: Localization) -> dict[str, Any] | InputError:
+        path, name = Path(result.source), images.name(result.source)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        state = _state(path)
+        if state is None or state != begun[name]:
+            return InputError(f"{path} was changed while it was read; run the command again.")
+        try:
+            _save(result, out, name, masks, maps)
+        except OSError as error:
+            if error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR):  # only of this one
+                return InputError(f"The results of {path} cannot be written ({error.strerror}).")
+            raise unwritable(out, error) from None
         height, width = result.mask.shape
-        measured = {"score": result.score, "marked": result.marked, "seconds": result.seconds}
-        return measured | {"width": width, "height": height}
+        return {
+            "score": result.score,
+            "marked": result.marked,
+            "width": width,
+            "height": height,
+            "seconds": result.seconds,
+            "error": None,
+            "sha256": digest,
+            "bytes": state[0],
+            "changed": state[1],
+        }
 
-    rows: list[dict[str, Any]] = []
-    failed, written = 0, time.monotonic()
-    results = localize_many(localizer, map(images.path, names), keep)
+    results = localize_many(localizer, paths(), keep)
+    for name, result in zip(names, results, strict=True):
+        del begun[name]
+        yield {"path": name} | (
+            {"error": str(result)} if isinstance(result, InputError) else result
+        )
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """Size in bytes of a file and time of its last change (of that, no program sets another)."""
     try:
-        for name, result in zip(names, results, strict=True):
-            if isinstance(result, InputError):
-                failed += 1
-                rows.append({"path": name, "error": str(result)})
-            else:
-                rows.append({"path": name} | result)
-            progress.update()
-            if max_failures is not None and failed > max_failures:
-                raise InputError(
-                    f"Of the images, {failed} could not be read, but at most {max_failures} may "
-                    f"fail; the last one: {result}"
-                )
-            if len(rows) >= PART_ROWS or time.monotonic() - written > PART_SECONDS:
-                ledger.write(rows)
-                rows, written = [], time.monotonic()
-    finally:
-        ledger.write(rows)
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_size, status.st_ctime_ns
 
 
-def _save(result: Localization, folder: Path, name: str, masks: bool, maps: bool) -> None:
-    """Write a mask and a map, each whole or not at all; suffixes are added, never replaced."""
-    place = name.lstrip("/")
-    try:
-        if masks:
-            write_image(folder / "masks" / f"{place}.png", np.uint8(255) * result.mask)
-        if maps:
-            with atomic(folder / "maps" / f"{place}.npz") as draft:
-                np.savez_compressed(draft, probability=result.probability.astype(np.float16))
-    except OSError as error:
-        raise unwritable(folder, error) from None
+def _valid(row: dict[str, Any], images: Listing) -> bool:
+    """Whether a row need not be made again: its image is the same, or gone."""
+    if row["error"] is not None:
+        return False
+    path = images.path(row["path"])
+    if _state(path) in (None, (row["bytes"], row["changed"])):
+        return True
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == row["sha256"]
+
+
+def _save(result: Localization, out: Path, name: str, masks: bool, maps: bool) -> None:
+    """Write a mask and a map, each whole or not at all."""
+    folder, stem = os.path.split(name)
+    if name.startswith(os.sep):  # /x/i.png and x/i.png have masks of their own
+        folder, stem = "", f"{stem}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    if masks:
+        path = out / "masks" / folder / file_name(stem, ".mask.png")
+        write_image(path, np.uint8(255) * result.mask)
+    if maps:
+        with atomic(out / "maps" / folder / file_name(stem, ".map.npz")) as draft:
+            np.savez_compressed(draft, probability=result.probability.astype(np.float16))

@@ -1,34 +1,40 @@
-"""The rows of a bulk run: small Parquet files while it goes on, one when it is done.
+"""The rows of a bulk run: a folder of Parquet files, which readers of Parquet take as a table.
 
-=============  ==================================================================================
-path           of the image, relative to the folder that was localized or to its manifest
-score          99th percentile of its map, 0 to 1
-marked         share of its pixels that are marked, 0 to 1
-width, height  in pixels
-seconds        its share of the run's time, by windows: over a run they add up to its duration
-error          why the image could not be localized, in one sentence; then the others are missing
-=============  ==================================================================================
+==============  =================================================================================
+path            of the image, relative to the folder that was localized or to its manifest
+score           99th percentile of its map, 0 to 1
+marked          share of its pixels that are marked, 0 to 1
+width, height   in pixels
+seconds         its share of the run's time, by windows: over a run they add up to its duration
+error           why the image could not be localized, in one sentence; then the others are missing
+sha256          of the image's file
+bytes           its size
+changed         when it, its name or its rights were changed last, in nanoseconds since 1970
+==============  =================================================================================
 
-The settings are JSON in the file's metadata, under ``dinolizer``. A Parquet file cannot be appended
-to, so the rows of every minute become a part of their own, whole or not at all; what a killed run
-has left is therefore valid, and the next run does the rest. Parts are named at random: two
-processes on one shard by mistake do the same work twice, but lose nothing.
+A Parquet file cannot be appended to, so the rows of every minute become a part of their own,
+``1-of-4-part-000001.parquet``, whole or not at all; what a killed run has left is therefore valid,
+and the next run does the rest. When a shard is done its parts become one file, ``1-of-4.parquet``.
+Each file has the run's settings in its metadata, as JSON, and the SHA-256 of them and the rows.
 """
 
+import hashlib
 import json
-import shutil
-import uuid
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
-from dinolizer.bulk.listing import Shard
+from dinolizer.bulk.listing import TABLE, WHOLE, Shard, list_hash
 from dinolizer.errors import InputError, unwritable
-from dinolizer.paths import atomic
+from dinolizer.paths import atomic, check_outputs
 
 SCHEMA = pa.schema(
     [
@@ -39,82 +45,103 @@ SCHEMA = pa.schema(
         ("height", pa.int32()),
         ("seconds", pa.float64()),
         ("error", pa.string()),
+        ("sha256", pa.string()),
+        ("bytes", pa.int64()),
+        ("changed", pa.int64()),
     ]
 )
-KEY = b"dinolizer"
-NAME = "localized"
-SETTINGS_FILE = "settings.json"
 
 
 @dataclass(frozen=True)
-class Ledger:
-    """The rows of one shard, or of a whole list.
+class Table:
+    """The rows of one shard.
 
     Attributes
     ----------
-    folder
-        Of the run, shared by its shards.
+    out
+        Folder of the run, shared by its shards.
     settings
-        What the rows depend on; among them ``list`` and ``images``, the hash and the length of the
-        whole list.
+        What the rows depend on; also ``list`` and ``images``, hash and length of the whole list.
     shard
-        None for a whole list.
+        By default the whole list.
+    add
+        Whether rows may be there that were made of another list.
     """
 
-    folder: Path
+    out: Path
     settings: Mapping[str, Any]
-    shard: Shard | None = None
+    shard: Shard = WHOLE
+    add: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """Of the rows of all shards."""
+        return self.out / TABLE
 
     @property
     def file(self) -> Path:
-        """Where all rows are in the end."""
-        return self.folder / f"{NAME}{f'-{self.shard}' if self.shard else ''}.parquet"
+        """Where the rows are in the end."""
+        return self.folder / f"{self.shard}.parquet"
 
     @property
-    def parts(self) -> Path:
-        """Folder of the rows until then."""
-        return self.folder / f"parts{f'-{self.shard}' if self.shard else ''}"
+    def parts(self) -> list[Path]:
+        """Where they are until then, oldest first."""
+        return sorted(self.folder.glob(f"{self.shard}-part-*.parquet"))
 
-    def claim(self) -> None:
-        """Make the folder this run's, or check that it was begun with the same settings.
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Hold the shard for this process alone.
 
         Raises
         ------
         InputError
-            For other settings, of which the first is named, and where nothing can be written.
+            For a folder of other files, or begun with other settings, of which the first is named,
+            where another process holds the shard, and where nothing can be written.
         """
-        path = self.folder / SETTINGS_FILE
-        mine = dict(self.settings) | {"shards": self.shard.count if self.shard else 1}
-        if path.is_file():
-            try:
-                found = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError:
-                raise InputError(
-                    f"The settings {path} cannot be read; give another folder, or delete this one."
-                ) from None
-            remedy = "give another folder, or what it was begun with"
-            compare(found, mine, f"The folder {self.folder}", "this run", remedy)
-            return
+        lock = FileLock(self.folder / f".{self.shard}.lock")
         try:
-            with atomic(path) as draft:
-                draft.write_text(json.dumps(mine, indent=1) + "\n", encoding="utf-8")
+            if not self.folder.is_dir() and [*self.out.glob("[!.]*")]:
+                raise InputError(
+                    f"The folder {self.out} holds other files than a run's; give a new one, or "
+                    "that of an earlier run."
+                )
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(
+                f"Another process is writing shard {self.shard} to {self.out}; wait for it, or "
+                "give another folder."
+            ) from None
         except OSError as error:
-            raise unwritable(self.folder, error) from None
+            raise unwritable(self.out, error) from None
+        with lock:
+            lock.release()  # the with statement has taken it once more
+            for file in sorted(self.folder.glob("[!.]*.parquet"))[:1]:  # perhaps another shard's
+                try:
+                    self._compare(read_rows(file)[1])
+                except InputError:
+                    if file.exists():  # that is done just now, and its parts are gone
+                        raise
+            self._save(SCHEMA.empty_table())  # the settings are there from the beginning
+            yield
 
     def rows(self) -> pa.Table:
-        """All rows so far, sorted by path, one for each; a part that cannot be read is left out.
+        """All rows so far, sorted by path: the latest of each image.
 
-        Where an image failed at first and not later, the later row stays.
+        Raises
+        ------
+        InputError
+            For a file that is damaged or was made with other settings.
         """
-        files = [*sorted(self.parts.glob("[!.]*.parquet")), *([self.file] * self.file.is_file())]
-        tables = []
-        for file in files:
-            try:
-                tables.append(read_rows(file)[0])
-            except InputError:
-                if file == self.file:
-                    raise
-        return once(pa.concat_tables([SCHEMA.empty_table(), *tables]))
+        tables = [SCHEMA.empty_table()]
+        for file in [*([self.file] * self.file.is_file()), *self.parts]:
+            table, settings = read_rows(file)
+            self._compare(settings)
+            tables.append(table)
+        table = pa.concat_tables(tables)
+        paths = table["path"].to_pandas()
+        latest = paths.drop_duplicates(keep="last").sort_values().index
+        return table.take(pa.array(latest))
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Keep rows, as a part.
@@ -125,8 +152,7 @@ class Ledger:
             Where they cannot be written, as on a full disk.
         """
         if rows:
-            table = pa.Table.from_pylist(list(rows), SCHEMA)
-            self._write(table, self.parts / f"{uuid.uuid4().hex}.parquet")
+            self._save(pa.Table.from_pylist(list(rows), SCHEMA))
 
     def finish(self, names: Sequence[str]) -> pa.Table:
         """Turn the parts into the file, and return its rows.
@@ -139,25 +165,92 @@ class Ledger:
         Raises
         ------
         InputError
-            Where a row is missing, or the file cannot be written.
+            Where rows are not those of the names, or the file cannot be written.
         """
         table = self.rows()
         if table["path"].to_pylist() != sorted(names):
             raise InputError(
-                f"{self.file} cannot be written: there are {len(table)} rows for {len(names)} "
-                "images, as after another process took parts away; run the same command again."
+                f"{self.folder} has rows of {len(table)} images, but {len(names)} are listed, or "
+                "others; give a new folder."
             )
-        if self.parts.is_dir() or not self.file.is_file():
-            self._write(table, self.file)
-            shutil.rmtree(self.parts, ignore_errors=True)
-            for draft in self.folder.glob(f".{self.file.stem}-*"):  # of a process killed just then
-                draft.unlink(missing_ok=True)
+        save_rows(table, self._mine(), self.file)
+        for path in (*self.parts, *self.folder.glob(f".{self.shard}-*")):  # and drafts, of the dead
+            path.unlink(missing_ok=True)
         return table
 
-    def _write(self, table: pa.Table, path: Path) -> None:
-        shard = self.shard or Shard(1, 1)
-        settings = dict(self.settings) | {"shards": shard.count, "shard": shard.number}
-        save_rows(table, settings, path)
+    def _mine(self) -> dict[str, Any]:
+        return dict(self.settings) | {"shards": self.shard.count, "shard": self.shard.number}
+
+    def _save(self, table: pa.Table) -> None:
+        number = int(self.parts[-1].stem.rpartition("-")[2]) + 1 if self.parts else 0
+        path = self.folder / f"{self.shard}-part-{number:06}.parquet"
+        save_rows(table, self._mine(), path)
+
+    def _compare(self, settings: Mapping[str, Any]) -> None:
+        mine = self._mine() | {"shard": settings.get("shard")}
+        if self.add:
+            mine |= {name: settings.get(name) for name in ("list", "images")}
+        elif settings.get("list") != mine["list"]:
+            raise InputError(
+                f"The folder {self.out} was begun with another list of images "
+                f"({settings.get('images')} of them) than this run ({mine['images']}); give "
+                "another folder, or have the new images added (add)."
+            )
+        remedy = "give another folder, or what it was begun with"
+        compare(settings, mine, f"The folder {self.out}", "this run", remedy)
+
+
+def merge(folders: Sequence[Path], out: Path, *, overwrite: bool = False) -> pa.Table:
+    """Merge the files of all shards into one, as a run without shards would have written it.
+
+    Parameters
+    ----------
+    folders
+        Of the runs; each may hold several shards.
+    out
+        The Parquet file to write.
+    overwrite
+        Whether it may be there.
+
+    Raises
+    ------
+    InputError
+        For a folder without a finished shard, for settings that differ, for an image that is in two
+        files, and for one that is in none.
+    """
+    shards = re.compile(r"[0-9]+-of-[0-9]+.parquet")
+    files = []
+    for folder in dict.fromkeys(folders):
+        done = [file for file in (folder / TABLE).glob("*") if shards.fullmatch(file.name)]
+        if not done:
+            raise InputError(
+                f"The folder {folder} holds no finished shard; give that of a run which has come "
+                "to its end."
+            )
+        files += sorted(done)
+    check_outputs([out], ".parquet", inputs=files, overwrite=overwrite)
+    read = [read_rows(file) for file in files]
+    first = read[0][1]
+    for file, (_, settings) in zip(files, read, strict=True):
+        expected = first | {"shard": settings["shard"]}
+        compare(expected, settings, str(files[0]), str(file), "merge files of one run")
+    rows = pa.concat_tables(table for table, _ in read).sort_by("path")
+    doubles = rows["path"].to_pandas()
+    if (doubles := doubles[doubles.duplicated()]).size:
+        raise InputError(f"{doubles.iloc[0]} is in more than one file; give every shard once.")
+    missing = sorted(set(range(1, first["shards"] + 1)) - {found["shard"] for _, found in read})
+    if missing:
+        raise InputError(
+            f"Of {first['shards']} shards, number {', '.join(map(str, missing))} is not there; "
+            "finish it, or give its folder too."
+        )
+    if list_hash(rows["path"].to_pylist()) != first["list"]:
+        raise InputError(
+            f"The files have {len(rows)} rows, but not those of the {first['images']} images of "
+            "the list; run the shards again, in a new folder."
+        )
+    save_rows(rows, first | {"shards": 1, "shard": 1}, out)
+    return rows
 
 
 def read_rows(path: Path) -> tuple[pa.Table, dict[str, Any]]:
@@ -170,12 +263,17 @@ def read_rows(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     """
     try:
         table = pq.ParquetFile(path).read()
-        settings = json.loads((table.schema.metadata or {})[KEY])
-        return table.replace_schema_metadata(None).cast(SCHEMA), settings
-    except (OSError, KeyError, ValueError):  # pyarrow's own errors are among them
-        raise InputError(
-            f"{path} is not a file of rows of 'dinolizer localize'; delete it and run that again."
-        ) from None
+        metadata = table.schema.metadata or {}
+        table = table.replace_schema_metadata(None).cast(SCHEMA)
+        settings = json.loads(metadata[b"dinolizer"])
+        if metadata[b"sha256"].decode() == _digest(table, settings):
+            return table, settings
+    except (pa.ArrowException, OSError, KeyError, ValueError):
+        pass
+    raise InputError(
+        f"{path} is not a file of rows, or it is damaged; delete it, and run the same command "
+        "again."
+    )
 
 
 def save_rows(table: pa.Table, settings: Mapping[str, Any], path: Path) -> None:
@@ -186,7 +284,7 @@ def save_rows(table: pa.Table, settings: Mapping[str, Any], path: Path) -> None:
     InputError
         Where they cannot be written, as on a full disk.
     """
-    metadata = {KEY: json.dumps(dict(settings)).encode()}
+    metadata = {"dinolizer": json.dumps(settings), "sha256": _digest(table, settings)}
     try:
         with atomic(path) as draft:
             pq.write_table(table.replace_schema_metadata(metadata), draft, compression="zstd")
@@ -194,22 +292,16 @@ def save_rows(table: pa.Table, settings: Mapping[str, Any], path: Path) -> None:
         raise unwritable(path.parent, error) from None
 
 
-def once(table: pa.Table) -> pa.Table:
-    """Rows sorted by path, one for each: one without an error where there is one."""
-    frame = table.select(["path", "error"]).to_pandas()
-    frame = frame.sort_values("error", na_position="first", kind="stable")
-    return table.take(pa.array(frame.drop_duplicates("path").sort_values("path").index))
+def _digest(table: pa.Table, settings: Mapping[str, Any]) -> str:
+    text = pa.BufferOutputStream()
+    pyarrow.csv.write_csv(table, text)
+    return hashlib.sha256(json.dumps(settings).encode() + text.getvalue()).hexdigest()
 
 
 def compare(
     old: Mapping[str, Any], new: Mapping[str, Any], one: str, other: str, remedy: str
 ) -> None:
     """Refuse settings that differ, naming the first."""
-    if old.get("list") != new.get("list"):
-        raise InputError(
-            f"{one} was made of another list of images ({old.get('images')} of them) than "
-            f"{other} ({new.get('images')}); {remedy}."
-        )
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name):
             raise InputError(

@@ -5,7 +5,7 @@ import logging
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ MAX_CELL = 10_000_000
 log = logging.getLogger(__name__)
 
 
-def walk(root: str | Path, unreadable: list[str]) -> Iterator[str]:
+def walk(
+    root: str | Path, unreadable: list[str], skip: Callable[[str], bool] = lambda folder: False
+) -> Iterator[str]:
     """The regular files in and below a folder, sorted by folders and names.
 
     Links are followed, but not in a circle; hidden files and folders are left out.
@@ -33,6 +35,8 @@ def walk(root: str | Path, unreadable: list[str]) -> Iterator[str]:
         The folder.
     unreadable
         Takes the folders, links and other things that cannot be read.
+    skip
+        Of a folder below the root: whether it is not entered.
     """
     pending = [(str(root), frozenset[tuple[int, int]]())]
     while pending:
@@ -44,7 +48,8 @@ def walk(root: str | Path, unreadable: list[str]) -> Iterator[str]:
                 yield path
                 continue
             identity = status.st_dev, status.st_ino
-            names = [] if identity in above else os.listdir(path)  # noqa: PTH208
+            passed = identity in above or (above and skip(path))
+            names = [] if passed else os.listdir(path)  # noqa: PTH208
         except OSError:
             unreadable.append(path)
             continue

@@ -173,7 +173,7 @@ def pick_device(name: str | torch.device | None = None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).cpu()  # 'meta' has no values
     except (RuntimeError, AssertionError, NotImplementedError):
         raise InputError(
             f"The device is {str(name)!r}, but it must be one that torch finds here: 'cpu' always "

@@ -16,7 +16,7 @@ from torch import Tensor
 from dinolizer.data.images import write_image
 from dinolizer.errors import InputError
 from dinolizer.model.windows import Plan
-from dinolizer.paths import atomic
+from dinolizer.paths import atomic, check_outputs, file_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -85,16 +85,21 @@ class Localization:
             "seconds": self.seconds,
         }
 
-    def save(self, directory: str | Path, stem: str) -> list[Path]:
-        """Write ``<stem>.png`` (mask, 0 and 255), ``.npz`` (``probability`` float32 and ``mask``)
-        and ``.json`` (`summary`), each whole or not at all; files of that name are replaced.
+    def save(
+        self, directory: str | Path, name: str, *, overwrite: bool = False
+    ) -> tuple[Path, Path, Path]:
+        """Write mask (PNG, 0 and 255), map (NPZ: ``probability`` float32 and ``mask``) and
+        `summary` (JSON) to `result_paths`, each whole or not at all.
 
         Raises
         ------
         InputError
-            If they cannot be written there.
+            If they cannot be written there, are there and not to be overwritten, or one of them is
+            the photograph itself.
         """
-        png, npz, text = (Path(directory) / f"{stem}{end}" for end in (".png", ".npz", ".json"))
+        paths = png, npz, text = result_paths(directory, name)
+        source = Path(self.source) if self.source else None
+        check_outputs(paths, inputs=[source], overwrite=overwrite)
         try:
             write_image(png, self.mask.astype(np.uint8) * 255)
             with atomic(npz) as draft:
@@ -106,7 +111,7 @@ class Localization:
                 f"The result cannot be written to {directory} ({error.strerror or error}); give a "
                 "folder that you may write to."
             ) from None
-        return [png, npz, text]
+        return paths
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -138,6 +143,13 @@ class Localization:
             ax.set_axis_off()
         figure.suptitle(f"{self.settings['model']}: score {self.score:.2f}")
         return figure
+
+
+def result_paths(directory: str | Path, name: str) -> tuple[Path, Path, Path]:
+    """Files of a result: ``NAME.mask.png``, ``NAME.map.npz`` and ``NAME.json``."""
+    folder = Path(directory)
+    mask, array, text = (file_name(name, end) for end in (".mask.png", ".map.npz", ".json"))
+    return folder / mask, folder / array, folder / text
 
 
 def gathered(

@@ -19,7 +19,7 @@ HOW_TO_READ = (
     "A verdict follows from a number by the rule beside it: *supported* where the 95 % interval of "
     "the number lies, as a whole, where the rule asks; *not testable* where the profile lacks what "
     "the rule needs; *not tested* where no notebook has left a verdict. Written from the tables by "
-    "`dinolizer summarise`."
+    "`dinolizer study summarise`."
 )
 STYLE = """
 body { max-width: 64rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 sans-serif }

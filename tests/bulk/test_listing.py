@@ -1,9 +1,9 @@
 """A list of images is the same whatever order it came in, and its shards are a partition of it."""
 
 import hashlib
+import os
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from small import small_manifest
 
 from dinolizer.bulk.listing import Listing, Shard, list_hash, read_listing
-from dinolizer.data.images import write_image
 from dinolizer.errors import InputError
 
 NAMES = st.lists(st.text(st.characters(codec="utf-8"), min_size=1), max_size=20, unique=True)
@@ -81,7 +80,7 @@ def test_a_manifest_is_a_list(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (None, "There is no manifest"),
+        (None, "There is no file"),
         ("mask\na.png\n", "column 'image'"),
         ("", "cannot be read as CSV"),
         ("image\n", "has no rows"),
@@ -100,8 +99,48 @@ def test_what_is_no_list_is_one_sentence(
         read_listing(path)
 
 
-def test_a_name_that_no_table_can_hold_is_one_sentence(tmp_path: Path) -> None:
-    write_image(tmp_path / "a.png", np.zeros((2, 2), np.uint8))
-    (tmp_path / "a.png").rename(tmp_path / b"\xff.png".decode(errors="surrogateescape"))
-    with pytest.raises(InputError, match="is not UTF-8; rename"):
-        read_listing(tmp_path)
+@pytest.mark.parametrize("text", ["1/" + "9" * 5000, "1" * 5000 + "/1", "²/3", "1/2\n"])
+def test_digits_that_are_no_number_are_one_sentence(text: str) -> None:
+    with pytest.raises(InputError, match="must be NUMBER/COUNT"):
+        Shard.parse(text)
+
+
+def test_linked_folders_are_listed_and_what_is_left_out_is_told(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    for name in (
+        *("photos/a.png", "photos/b.JFIF", "photos/.hidden/c.png", "photos/raw.dng"),
+        *("photos/found/localized.parquet/1-of-1.parquet", "photos/found/masks/a.png.mask.png"),
+        *("photos/old/a.mask.png", "else/d.png", "photos/out/e.png"),
+    ):
+        touch(tmp_path / name)
+    (tmp_path / "photos" / b"\xff.png".decode(errors="surrogateescape")).touch()
+    (photos / "far").symlink_to("../else")
+    (photos / "circle").symlink_to(".")
+    (photos / "lost.png").symlink_to("nowhere.png")
+    os.mkfifo(photos / "pipe.png")
+    listing = read_listing(photos, photos / "out")
+    assert listing.names == ("a.png", "b.JFIF", "far/d.png")
+    root = f"{photos}/"
+    assert {
+        what: sorted(path.removeprefix(root) for path in paths)
+        for what, paths in listing.left_out.items()
+    } == {
+        "folders of results": ["found", "out"],
+        "masks of earlier results": ["old/a.mask.png"],
+        "files of other suffixes": ["raw.dng"],
+        "files whose name is not UTF-8": ["\\xff.png"],
+        "folders, links or other things that cannot be read": ["lost.png", "pipe.png"],
+    }
+    with pytest.raises(InputError, match=r"old holds no image; 1 masks of earlier results; it"):
+        read_listing(photos / "old")
+
+
+def test_a_folder_has_one_list_wherever_it_is_named_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path / "in/a.png")
+    (tmp_path / "other").mkdir()
+    expected = read_listing(tmp_path / "in")
+    monkeypatch.chdir(tmp_path / "other")
+    assert read_listing(Path("../in")) == expected
+    assert expected.names == ("a.png",)

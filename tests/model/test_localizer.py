@@ -197,8 +197,8 @@ def test_a_result_is_saved_with_its_settings_and_replaces_an_older_one(tmp_path:
     loc = localizer(threshold=0.4, reduce="mean")
     for seed in (0, 1):
         result = loc(photo(60, 70, seed))
-        saved = result.save(tmp_path / "out", "photo")
-    assert [path.name for path in saved] == ["photo.png", "photo.npz", "photo.json"]
+        saved = result.save(tmp_path / "out", "photo", overwrite=seed > 0)
+    assert [path.name for path in saved] == ["photo.mask.png", "photo.map.npz", "photo.json"]
     assert sorted((tmp_path / "out").iterdir()) == sorted(saved)
     with Image.open(saved[0]) as mask:
         assert mask.mode == "L"
@@ -228,6 +228,20 @@ def test_a_result_is_saved_with_its_settings_and_replaces_an_older_one(tmp_path:
         "passes": 4,  # at 0 and 4 down, at 0 and 14 across
         "tokens": 4 * 16,
     }
+
+
+def test_a_result_replaces_nothing_unasked_and_never_its_photograph(tmp_path: Path) -> None:
+    Image.fromarray(photo(60, 70)).save(tmp_path / "photo.mask.png")
+    before = (tmp_path / "photo.mask.png").read_bytes()
+    result = localizer()(tmp_path / "photo.mask.png")
+    (tmp_path / "link").symlink_to(tmp_path)
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="is one of the inputs"):
+            result.save(tmp_path / "link", "photo", overwrite=overwrite)
+    assert (tmp_path / "photo.mask.png").read_bytes() == before
+    result.save(tmp_path, "other")
+    with pytest.raises(InputError, match=r"other.mask.png is there already"):
+        result.save(tmp_path, "other")
 
 
 def test_a_result_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
