@@ -1,23 +1,20 @@
 """A manifest against its files: sizes, masks, and whether the masks mark the edit or all but it."""
 
+import functools
 import os
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from dinolizer.data.images import Header, read_header, read_image
+from dinolizer.data.images import read_header, read_image
 from dinolizer.data.manifest import AUTHENTIC_KINDS, read_pair
 from dinolizer.data.masks import check_shape, read_mask
 from dinolizer.errors import InputError
-
-Key = TypeVar("Key", bound=Hashable)
-Result = TypeVar("Result")
 
 AREA_TOLERANCE = 1e-3
 """How far a manifest's area may be from its mask's."""
@@ -28,14 +25,6 @@ EDGE = 8
 OUTSIDE = 0.05
 """Share of a splice's changed pixels that may lie further out."""
 LOSSY = (".jpg", ".jpeg", ".webp", ".avif")
-
-
-class Marks(NamedTuple):
-    """Size of a mask in pixels, and the share of them that it marks."""
-
-    width: int
-    height: int
-    area: float
 
 
 class Facts(NamedTuple):
@@ -55,35 +44,39 @@ class Fault(NamedTuple):
     sentence: str
 
 
-def measure(
-    function: Callable[[Key], Result], keys: Iterable[Key]
-) -> dict[Key, Result | InputError]:
-    """Apply a function to every key once, in threads; an `InputError` is kept as the result."""
-
-    def measured(key: Key) -> Result | InputError:
-        try:
-            return function(key)
-        except InputError as error:
-            return error
-
-    unique = list(dict.fromkeys(keys))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip(unique, pool.map(measured, unique), strict=True))
-
-
 def inspect_rows(frame: pd.DataFrame) -> list[Facts | Fault]:
     """Read the headers of the images and the masks of a table of ``image, mask, kind``."""
-    headers = measure(read_header, frame["image"])
-    keys = []
-    for image, mask in frame[["image", "mask"]].itertuples(index=False):
-        header = headers[image]
-        keys.append((mask, header.orientation if isinstance(header, Header) else 1))
-    marks = measure(_read_marks, (key for key in keys if key[0]))
-    edited = ~frame["kind"].isin(AUTHENTIC_KINDS)
-    return [
-        _facts(image, mask, is_edited, headers[image], marks.get((mask, orientation)))
-        for image, (mask, orientation), is_edited in zip(frame["image"], keys, edited, strict=True)
-    ]
+
+    @functools.cache  # images may share a mask
+    def read_marks(mask: str, orientation: int) -> tuple[tuple[int, int], float]:
+        pixels = read_mask(mask, orientation)
+        return (pixels.shape[1], pixels.shape[0]), float(pixels.mean())
+
+    def inspect_row(image: str, mask: str, kind: str) -> Facts | Fault:
+        is_edited = kind not in AUTHENTIC_KINDS
+        try:
+            width, height, orientation = read_header(image)
+        except InputError as error:
+            return Fault("unreadable images", str(error))
+        if not mask:
+            sentence = f"{image} is edited, but no mask is listed; give the file of its mask."
+            missing = Fault("images without their mask", sentence)
+            return missing if is_edited else Facts(width, height, 0.0, False, False)
+        if not Path(mask).exists():
+            sentence = f"{image} has no mask: there is no file {mask}; complete the dataset."
+            return Fault("images without their mask", sentence)
+        try:
+            size, area = read_marks(mask, orientation)
+            check_shape(size, mask, (width, height), image)
+        except InputError as error:
+            return Fault("masks that cannot be used", str(error))
+        if is_edited and area == 0:
+            sentence = f"The mask {mask} is all black, but white must mark what is new in {image}."
+            return Fault("masks that are all black", sentence)
+        return Facts(width, height, area, size != (width, height), orientation > 1)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(inspect_row, frame["image"], frame["mask"], frame["kind"]))
 
 
 def reading_notes(facts: Iterable[Facts]) -> list[str]:
@@ -91,15 +84,12 @@ def reading_notes(facts: Iterable[Facts]) -> list[str]:
     facts = list(facts)
     resized = sum(fact.is_resized for fact in facts)
     turned = sum(fact.is_turned for fact in facts)
-    notes = []
-    if resized:
-        notes.append(f"{resized} masks have another size than their image: read resized")
-    if turned:
-        notes.append(
-            f"{turned} images are turned by their EXIF orientation: their masks are taken to lie "
-            "on the pixels as stored, and turned too"
-        )
-    return notes
+    notes = {
+        f"{resized} masks have another size than their image: read resized": resized,
+        f"{turned} images are turned by their EXIF orientation: their masks are taken to lie on "
+        "the pixels as stored, and turned too": turned,
+    }
+    return [note for note, number in notes.items() if number]
 
 
 def check_files(frame: pd.DataFrame) -> list[str]:
@@ -118,13 +108,15 @@ def check_files(frame: pd.DataFrame) -> list[str]:
     InputError
         Naming the first row that is wrong.
     """
-    facts = inspect_rows(frame)
-    for number, (fact, row) in enumerate(zip(facts, frame.to_dict("records"), strict=True)):
+    facts = []
+    for number, (fact, row) in enumerate(
+        zip(inspect_rows(frame), frame.to_dict("records"), strict=True)
+    ):
         at = f"Row {number} of the manifest"
         image, width, height, area = (row[key] for key in ("image", "width", "height", "area"))
         if isinstance(fact, Fault):
             raise InputError(f"{at}: {fact.sentence}")
-        if (fact.width, fact.height) != (width, height):
+        if fact[:2] != (width, height):
             raise InputError(
                 f"{at} says {width}x{height} pixels, but {image} has {fact.width}x{fact.height}; "
                 "make the manifest again."
@@ -134,10 +126,8 @@ def check_files(frame: pd.DataFrame) -> list[str]:
                 f"{at} says that {area:.4f} of {image} is edited, but its mask says "
                 f"{fact.area:.4f}; make the manifest again."
             )
-    return [
-        *reading_notes(fact for fact in facts if isinstance(fact, Facts)),
-        check_polarity(frame),
-    ]
+        facts.append(fact)
+    return [*reading_notes(facts), check_polarity(frame)]
 
 
 def check_polarity(frame: pd.DataFrame) -> str:
@@ -167,9 +157,9 @@ def check_polarity(frame: pd.DataFrame) -> str:
     source = pd.Series([by_group.get(group, "") for group in frame["group"]], frame.index)
     if "source" in frame:
         source = frame["source"].where(frame["source"] != "", source)
-    partners = frame.assign(source=source)[(source != "") & (frame["mask"] != "")]
+    pairs = frame.assign(source=source)[(source != "") & (frame["mask"] != "")]
     compared = 0
-    for _, rows in partners.groupby(["generator", "kind"], sort=False):
+    for _, rows in pairs.groupby(["generator", "kind"], sort=False):
         spread = np.unique(np.linspace(0, len(rows) - 1, PAIRS).round().astype(int))
         answers = [_complaint(row) for row in rows.iloc[spread].to_dict("records")]
         decided = [answer for answer in answers if answer is not None]
@@ -183,42 +173,6 @@ def check_polarity(frame: pd.DataFrame) -> str:
     return f"polarity as expected in the {compared} pairs compared"
 
 
-def _read_marks(key: tuple[str, int]) -> Marks:
-    mask = read_mask(*key)
-    return Marks(mask.shape[1], mask.shape[0], float(mask.mean()))
-
-
-def _facts(
-    image: str,
-    mask: str,
-    is_edited: bool,
-    header: Header | InputError,
-    marks: Marks | InputError | None,
-) -> Facts | Fault:
-    if isinstance(header, InputError):
-        return Fault("unreadable images", str(header))
-    size = header[:2]
-    is_turned = bool(mask) and header.orientation > 1
-    if marks is None:
-        if is_edited:
-            sentence = f"{image} is edited, but no mask is listed; give the file of its mask."
-            return Fault("images without their mask", sentence)
-        return Facts(*size, 0.0, False, is_turned)
-    if isinstance(marks, InputError):
-        if Path(mask).exists():
-            return Fault("unreadable masks", str(marks))
-        sentence = f"{image} has no mask: there is no file {mask}; complete the dataset."
-        return Fault("images without their mask", sentence)
-    if is_edited and marks.area == 0:
-        sentence = f"The mask {mask} is all black, but white must mark what is new in {image}."
-        return Fault("masks that are all black", sentence)
-    try:
-        check_shape(marks[:2], mask, size, image)
-    except InputError as error:
-        return Fault("masks of another shape", str(error))
-    return Facts(*size, marks.area, marks[:2] != size, is_turned)
-
-
 def _complaint(row: dict[Any, Any]) -> tuple[str, bool] | None:
     """What is wrong with a pair, or nothing, and whether for certain; None if it cannot tell."""
     image, mask = read_pair(row)
@@ -228,26 +182,20 @@ def _complaint(row: dict[Any, Any]) -> tuple[str, bool] | None:
     change = np.abs(image.astype(np.int16) - source).max(axis=2)
     if not change.any():
         return None
+    is_lossy = any(str(row[key]).lower().endswith(LOSSY) for key in ("image", "source"))
+    is_certain = row["background"] == "real" and not is_lossy
     names = f"{row['image']} differs from the authentic {row['source']}"
-    advice = "white must mark the edit; invert the masks, or see whose they are"
-    lossy = any(str(row[key]).lower().endswith(LOSSY) for key in ("image", "source"))
-    if row["background"] == "real" and not lossy:
-        share = _share_outside(change > 0, mask)
-        sentence = (
-            f"The mask {row['mask']} looks inverted: {share:.0%} of the pixels in which "
-            f"{names} lie outside of it, but {advice}."
-        )
-        return (sentence if share > OUTSIDE else ""), True
-    inside, outside = change[mask].mean(), change[~mask].mean()
+    if is_certain:
+        near = cv2.dilate(mask.astype(np.uint8), np.ones((2 * EDGE + 1, 2 * EDGE + 1), np.uint8))
+        share = np.count_nonzero(change[near == 0]) / np.count_nonzero(change)
+        is_wrong = share > OUTSIDE
+        what = f"{share:.0%} of the pixels in which {names} lie outside of it"
+    else:
+        inside, outside = change[mask].mean(), change[~mask].mean()
+        is_wrong = outside >= inside
+        what = f"{names} by {outside:.1f} outside of it and by {inside:.1f} inside"
     sentence = (
-        f"The mask {row['mask']} looks inverted: {names} by {outside:.1f} outside of it and by "
-        f"{inside:.1f} inside, but {advice}."
+        f"The mask {row['mask']} looks inverted: {what}, but white must mark the edit; invert the "
+        "masks, or see whose they are."
     )
-    return (sentence if outside >= inside else ""), False
-
-
-def _share_outside(changed: NDArray[np.bool_], mask: NDArray[np.bool_]) -> float:
-    """Share of the changed pixels that lie outside of the mask and its surroundings."""
-    kernel = np.ones((2 * EDGE + 1, 2 * EDGE + 1), np.uint8)
-    near = cv2.dilate(mask.astype(np.uint8), kernel).astype(bool)
-    return float(changed[~near].sum() / changed.sum())
+    return (sentence if is_wrong else ""), is_certain

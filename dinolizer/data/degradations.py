@@ -1,7 +1,7 @@
 """What happens to an image between the edit and the eye: compression, noise, blur and resizing.
 
-Every function takes and returns a uint8 (H, W, 3) RGB image and is deterministic, given its seed.
-``DEGRADATIONS`` holds the levels at which the robustness curves are drawn.
+Every function takes and returns a uint8 (H, W, 3) RGB image, is deterministic, given its seed, and
+raises `InputError` for a level that makes no sense.
 """
 
 import io
@@ -16,6 +16,7 @@ from dinolizer.errors import InputError
 
 Step = tuple[str, float]
 """One degradation, a key of `DEGRADATIONS`, and its level."""
+IMDL_BENCO = "grid of IMDL-BenCo (Ma et al., NeurIPS 2024)"
 
 
 @dataclass(frozen=True)
@@ -28,76 +29,32 @@ class Degradation:
 
 
 DEGRADATIONS = {
-    "jpeg": Degradation(
-        label="JPEG quality",
-        levels=(50, 60, 70, 80, 90, 100),
-        source="grid of IMDL-BenCo (Ma et al., NeurIPS 2024)",
-    ),
+    "jpeg": Degradation("JPEG quality", (50, 60, 70, 80, 90, 100), IMDL_BENCO),
     "webp": Degradation(
-        label="WEBP quality",
-        levels=(60, 80, 90),
+        *("WEBP quality", (60, 80, 90)),
         source="60 and 80 as TGIF (Mareen et al., WIFS 2024); 90 is ours",
     ),
     "noise": Degradation(
-        label="noise, standard deviation [grey levels]",
-        levels=(3, 7, 11, 15, 19, 23),
-        source="grid of IMDL-BenCo (Ma et al., NeurIPS 2024)",
+        "noise, standard deviation [grey levels]", (3, 7, 11, 15, 19, 23), IMDL_BENCO
     ),
     "blur": Degradation(
-        label="Gaussian blur, side of the kernel [pixels]",
-        levels=(3, 7, 11, 15, 19, 23),
-        source="grid of IMDL-BenCo (Ma et al., NeurIPS 2024)",
+        "Gaussian blur, side of the kernel [pixels]", (3, 7, 11, 15, 19, 23), IMDL_BENCO
     ),
-    "resize": Degradation(
-        label="resize factor",
-        levels=(0.5, 0.75, 0.9, 1.1, 1.5),
-        source="a grid of ours",
-    ),
+    "resize": Degradation("resize factor", (0.5, 0.75, 0.9, 1.1, 1.5), "a grid of ours"),
     "rescale": Degradation(
-        label="resize factor, and back to the first size",
-        levels=(0.5, 0.75, 0.9),
-        source="a grid of ours",
+        "resize factor, and back to the first size", (0.5, 0.75, 0.9), "a grid of ours"
     ),
 }
+"""The levels at which the robustness curves are drawn."""
 
 
 def jpeg(image: NDArray[np.uint8], quality: float) -> NDArray[np.uint8]:
-    """Encode as baseline JPEG and decode again.
-
-    Parameters
-    ----------
-    image : uint8 (H, W, 3), RGB.
-    quality : 1 to 100, the libjpeg scale; chroma is subsampled 4:2:0, libjpeg's default.
-
-    Returns
-    -------
-    uint8 (H, W, 3), RGB.
-
-    Raises
-    ------
-    InputError
-        If the quality is not a whole number from 1 to 100.
-    """
+    """Encode as baseline JPEG, quality 1 to 100 and chroma 4:2:0 as libjpeg's, and decode again."""
     return _encode(image, "JPEG", quality, subsampling="4:2:0")
 
 
 def webp(image: NDArray[np.uint8], quality: float) -> NDArray[np.uint8]:
-    """Encode as lossy WEBP and decode again.
-
-    Parameters
-    ----------
-    image : uint8 (H, W, 3), RGB.
-    quality : 1 to 100, the scale of libwebp; chroma is always subsampled 4:2:0.
-
-    Returns
-    -------
-    uint8 (H, W, 3), RGB.
-
-    Raises
-    ------
-    InputError
-        If the quality is not a whole number from 1 to 100.
-    """
+    """Encode as lossy WEBP, quality 1 to 100 as libwebp's, and decode again."""
     return _encode(image, "WEBP", quality)
 
 
@@ -106,11 +63,7 @@ def gaussian_noise(
 ) -> NDArray[np.uint8]:
     """Add white Gaussian noise, independent in every pixel and channel, rounded and clipped.
 
-    Parameters
-    ----------
-    image : uint8 (H, W, 3), RGB.
-    std : standard deviation in grey levels (of 0 to 255), before clipping.
-    rng : the source of randomness.
+    The standard deviation is in grey levels (of 0 to 255), before clipping.
     """
     if std < 0:
         raise InputError(f"The noise level is {std}, but a standard deviation is at least 0.")
@@ -119,21 +72,11 @@ def gaussian_noise(
 
 
 def blur(image: NDArray[np.uint8], side: float) -> NDArray[np.uint8]:
-    """Blur with a square Gaussian kernel, mirrored at the edges.
+    """Blur with a square Gaussian kernel of an odd side in pixels, mirrored at the edges.
 
     The standard deviation is the one that OpenCV takes for a kernel of that side,
     ``0.3 * ((side - 1) / 2 - 1) + 0.8`` pixels (`cv2.getGaussianKernel`; for sides up to 7 its
     binomial kernels, which are close to that).
-
-    Parameters
-    ----------
-    image : uint8 (H, W, 3), RGB.
-    side : of the kernel in pixels, odd.
-
-    Raises
-    ------
-    InputError
-        If the side is not an odd whole number of at least 1.
     """
     if side < 1 or side % 2 != 1:
         raise InputError(f"The blur's kernel is {side}, but it must be an odd number of pixels.")
@@ -143,10 +86,7 @@ def blur(image: NDArray[np.uint8], side: float) -> NDArray[np.uint8]:
 def resize(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
     """Resize both sides by a factor: pixel areas averaged when shrinking, bicubic when enlarging.
 
-    Parameters
-    ----------
-    image : uint8 (H, W, 3), RGB.
-    scale : greater than 0; the sides become ``round(side * scale)``, at least one pixel.
+    The sides become ``round(side * scale)``, at least one pixel.
     """
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(image, _scaled(image, scale), interpolation=interpolation))
@@ -169,33 +109,19 @@ def resize_mask(mask: NDArray[np.bool_], scale: float) -> NDArray[np.bool_]:
 
 
 def degrade(name: str, level: float, image: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-    """Apply one degradation of ``DEGRADATIONS`` at a level (which need not be on its grid).
+    """Apply one of ``DEGRADATIONS`` at a level in its label's unit, which need not be on its grid.
 
-    Parameters
-    ----------
-    name : a key of ``DEGRADATIONS``.
-    level : in the unit of the degradation's label.
-    image : uint8 (H, W, 3), RGB.
-    seed : of the noise; the same seed draws the same noise pattern at every level.
-
-    Returns
-    -------
-    uint8 (H, W, 3); (H, W) changes under ``"resize"`` only, see `degrade_mask`.
+    (H, W) changes under ``"resize"`` only, see `degrade_mask`. One seed draws the same noise
+    pattern at every level.
     """
-    match name:
-        case "jpeg":
-            return jpeg(image, level)
-        case "webp":
-            return webp(image, level)
-        case "noise":
-            return gaussian_noise(image, level, np.random.default_rng(seed))
-        case "blur":
-            return blur(image, level)
-        case "resize":
-            return resize(image, level)
-        case "rescale":
-            return rescale(image, level)
-    raise InputError(f"The degradation is {name!r}, but it must be one of {list(DEGRADATIONS)}.")
+    if name == "noise":
+        return gaussian_noise(image, level, np.random.default_rng(seed))
+    functions = {"jpeg": jpeg, "webp": webp, "blur": blur, "resize": resize, "rescale": rescale}
+    if name not in functions:
+        raise InputError(
+            f"The degradation is {name!r}, but it must be one of {list(DEGRADATIONS)}."
+        )
+    return functions[name](image, level)
 
 
 def degrade_mask(name: str, level: float, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -17,17 +17,9 @@ CHUNK = 2**20
 def download(url: str, path: Path, known_hash: str) -> None:
     """Download a file, unless it is there already; an interrupted download goes on.
 
-    What has arrived is kept beside ``path`` with the suffix ``.part``. Where the server does not
+    What has arrived is kept beside ``path`` with the suffix ``.part``; ``path`` appears only when
+    it is whole and has the known hash, ``"md5:..."`` or ``"sha256:..."``. Where the server does not
     know the ``Range`` header it starts anew.
-
-    Parameters
-    ----------
-    url
-        HTTP or HTTPS.
-    path
-        Appears only when it is whole.
-    known_hash
-        That the file must have: ``"md5:..."`` or ``"sha256:..."``, in hexadecimal.
 
     Raises
     ------
@@ -94,16 +86,13 @@ def extract(archive: Path, members: Mapping[str, int], folder: Path) -> dict[str
 
     Returns
     -------
-    dict
-        File name to path.
+    File name to path.
 
     Raises
     ------
     InputError
         For an archive that is damaged, or lacks a member, or has it twice, too large or under a
         path that leads elsewhere.
-    OSError
-        If a member cannot be written.
     """
     try:
         with zipfile.ZipFile(archive) as file:

@@ -38,18 +38,8 @@ from dinolizer.paths import atomic
 
 TEXT_COLUMNS = ("image", "mask", "dataset", "generator", "kind", "background", "split", "group")
 COLUMNS = (
-    "image",
-    "mask",
-    "authentic",
-    "dataset",
-    "generator",
-    "kind",
-    "background",
-    "split",
-    "group",
-    "width",
-    "height",
-    "area",
+    *("image", "mask", "authentic", "dataset", "generator", "kind", "background", "split"),
+    *("group", "width", "height", "area"),
 )
 KINDS = ("real", "sp", "fr", "reencoded")
 AUTHENTIC_KINDS = ("real", "reencoded")
@@ -172,13 +162,13 @@ def write_manifest(frame: pd.DataFrame, path: str | Path) -> None:
 def read_pair(row: Mapping[Hashable, Any]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Read the image of a manifest's row, uint8 (H, W, 3), and its mask, bool (H, W).
 
-    A mask of another size is resized to the image's, by nearest neighbour; without one, nothing is
-    marked.
+    Without a mask nothing is marked; one that is the image in another resolution is resized, by
+    nearest neighbour.
 
     Raises
     ------
     InputError
-        As `read_image` and `read_mask`, and for a mask that has another shape than the image.
+        As `read_image` and `read_mask`, and for a mask of another shape than the image.
     """
     image = read_image(row["image"])
     if not row["mask"]:
@@ -188,7 +178,7 @@ def read_pair(row: Mapping[Hashable, Any]) -> tuple[NDArray[np.uint8], NDArray[n
 
 
 def target(mask: NDArray[np.bool_], kind: str, background: str, policy: str) -> NDArray[np.uint8]:
-    """Turn an image's mask into the labels a head is trained for.
+    """Turn an image's mask into the labels a head is trained for, uint8 (H, W).
 
     Parameters
     ----------
@@ -198,10 +188,6 @@ def target(mask: NDArray[np.bool_], kind: str, background: str, policy: str) -> 
     policy : what pixels without an edit are when a generator's auto-encoder rewrote them:
         ``"pristine"``: 0, as if real (the paper's labels); ``"fake"``: 1, as if edited;
         ``"three-class"``: 1, a class of its own, and the edit is 2.
-
-    Returns
-    -------
-    uint8 (H, W).
 
     Raises
     ------

@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 import trees
 
-from dinolizer.data.checks import check_files, check_polarity, measure
+from dinolizer.data.checks import check_files, check_polarity
 from dinolizer.data.datasets import read_dataset
-from dinolizer.data.images import read_header
 from dinolizer.errors import InputError
 
 SIDE = 64
@@ -24,15 +23,6 @@ def test_a_manifest_that_is_right_says_how_its_masks_are_read(frame: pd.DataFram
     resized, polarity = check_files(frame)
     assert resized == "6 masks have another size than their image: read resized"
     assert polarity == "polarity as expected in the 6 pairs compared"
-
-
-def test_what_cannot_be_read_is_kept_as_the_readers_sentence(tmp_path: Path) -> None:
-    good = trees.save(tmp_path / "good.png", np.zeros((4, 6), np.uint8))
-    paths = [str(tmp_path / "none.png"), str(good)]
-    results = measure(read_header, [*paths, *paths])
-    assert list(results) == paths
-    assert "There is no file" in str(results[paths[0]])
-    assert results[paths[1]] == (6, 4, 1)
 
 
 def damage(frame: pd.DataFrame, what: str) -> None:

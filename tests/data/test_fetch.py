@@ -51,8 +51,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
         self.end_headers()
         body = body[: server.breaks_after]
+        server.sent += len(body)  # before the client has it all and looks
         self.wfile.write(body)
-        server.sent += len(body)
 
     def log_message(self, *_: object) -> None:
         pass

@@ -10,10 +10,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from dinolizer.data.datasets.folders import autosplice, bfree, brgen, tgif
+from dinolizer.data.datasets.folders import (
+    BFREE_LISTS,
+    BFREE_REAL,
+    autosplice,
+    bfree,
+    brgen,
+    cocoglide,
+    tgif,
+)
 from dinolizer.data.datasets.parquet import magicbrush, opensdi
 from dinolizer.data.datasets.rows import Report, Row, assemble
-from dinolizer.data.datasets.tables import btb, cocoglide, imdl, own_csv, sagid
+from dinolizer.data.datasets.tables import btb, imdl, own_csv, sagid
 from dinolizer.data.datasets.tree import open_tree
 from dinolizer.data.manifest import write_manifest
 from dinolizer.errors import InputError
@@ -27,66 +35,45 @@ class Dataset:
     ----------
     rows
         Takes the dataset's `dinolizer.data.datasets.tree.Tree`, a report and choices by name.
+    title
+        Its name in sentences.
     needs
         What the dataset's folder must hold, as in `open_tree`; None for a list, which is one file:
         ``rows`` then takes its path.
-    title, licence, citation
-        For those who use it.
     """
 
     rows: Callable[..., Iterator[Row]]
-    needs: tuple[str, ...] | None
     title: str
-    licence: str
-    citation: str
+    needs: tuple[str, ...] | None
 
 
-DATASETS: dict[str, Dataset] = {
+DATASETS = {
     "bfree": Dataset(
-        bfree,
-        ("COCO_real_512", "SD2.1_*", "mask", "bbox", "train_list.csv", "valid_list.csv"),
-        *("B-Free training set", "nonprofit use only", "arXiv:2412.17671"),
+        bfree, "the B-Free training set", (BFREE_REAL, "SD2.1_*", "mask", "bbox", *BFREE_LISTS)
     ),
-    "tgif": Dataset(
-        tgif,
-        ("orig|original", "masks*", "*-sp*|*-fr*"),
-        *("TGIF and TGIF2", "CC BY-SA 4.0", "arXiv:2407.11566, arXiv:2603.28613"),
-    ),
-    "cocoglide": Dataset(
-        cocoglide,
-        ("real", "fake", "mask"),
-        *("CocoGlide", "nonprofit use only", "arXiv:2212.10957"),
-    ),
-    "sagid": Dataset(sagid, ("sagid.csv",), *("SAGI-D", "not confirmed", "arXiv:2502.06593")),
-    "btb": Dataset(
-        btb,
-        ("flickr30k|floreview|vision", "btb-*.csv"),
-        *("Beyond the Brush", "CC BY-SA 4.0", "https://lesc.dinfo.unifi.it/papers/btb-framework/"),
-    ),
-    "brgen": Dataset(brgen, ("Au", "Tp", "Gt"), "BR-Gen", "academic use only", "arXiv:2504.11922"),
-    "opensdi": Dataset(opensdi, (), "OpenSDI", "CC BY-SA 4.0", "arXiv:2503.19653"),
-    "autosplice": Dataset(
-        autosplice,
-        ("Authentic", "Forged_JPEG*", "Mask"),
-        *("AutoSplice", "academic use only", "CVPR Workshops 2023, pp. 893-903"),
-    ),
-    "magicbrush": Dataset(magicbrush, (), "MagicBrush", "CC BY 4.0", "arXiv:2306.10012"),
-    "imdl": Dataset(
-        imdl, None, "a list in IMDL-BenCo's JSON", "that of the images", "arXiv:2406.10580"
-    ),
-    "csv": Dataset(own_csv, None, "a CSV file of one's own", "that of the images", ""),
+    "tgif": Dataset(tgif, "TGIF", ("orig|original", "masks*", "*-sp*|*-fr*")),
+    "cocoglide": Dataset(cocoglide, "CocoGlide", ("real", "fake", "mask")),
+    "sagid": Dataset(sagid, "SAGI-D", ("sagid.csv",)),
+    "btb": Dataset(btb, "Beyond the Brush", ("flickr30k|floreview|vision", "btb-*.csv")),
+    "brgen": Dataset(brgen, "BR-Gen", ("Au", "Tp", "Gt")),
+    "opensdi": Dataset(opensdi, "OpenSDI", ()),
+    "autosplice": Dataset(autosplice, "AutoSplice", ("Authentic", "Forged_JPEG*", "Mask")),
+    "magicbrush": Dataset(magicbrush, "MagicBrush", ()),
+    "imdl": Dataset(imdl, "a list in IMDL-BenCo's JSON", None),
+    "csv": Dataset(own_csv, "a CSV file of one's own", None),
 }
+"""What each is, and its terms, stand in data/README.md."""
 
 
 def read_dataset(
     name: str,
     root: str | Path,
+    choices: Mapping[str, object] | None = None,
     *,
     images: Path | None = None,
     incomplete: bool = False,
-    choices: Mapping[str, object] | None = None,
 ) -> pd.DataFrame:
-    """Pair, measure and check the files of a dataset.
+    """Pair, measure and check the files of a dataset, and make its manifest.
 
     Parameters
     ----------
@@ -94,13 +81,13 @@ def read_dataset(
         One of `DATASETS`.
     root
         The dataset's folder, or the file of ``imdl`` and ``csv``.
+    choices
+        Further arguments of the dataset's ``rows``, by name.
     images
         Folder to which images that come inside parquet files are extracted.
     incomplete
         Leave out, and count, images that are unreadable or whose mask is missing, unreadable or
         all black on a forged image; otherwise the first of them is refused.
-    choices
-        Further arguments of the dataset's ``rows``, by name.
 
     Returns
     -------
@@ -115,21 +102,18 @@ def read_dataset(
     if name not in DATASETS:
         raise InputError(f"The dataset is {name!r}, but it must be one of {', '.join(DATASETS)}.")
     dataset, root, given = DATASETS[name], Path(root).absolute(), dict(choices or {})
-    known = list(inspect.signature(dataset.rows).parameters)[2:]
-    if "images" in known:
-        known.remove("images")
+    known = set(inspect.signature(dataset.rows).parameters) - {"tree", "path", "report", "images"}
+    if unknown := given.keys() - known:
+        has = ", ".join(sorted(known)) or "none"
+        raise InputError(f"{name} has no choice {min(unknown)!r}; it has {has}.")
+    if dataset.needs == ():  # parquet files, at any depth
         given["images"] = images
-    if unknown := [choice for choice in given if choice not in (*known, "images")]:
-        has = f"it has {', '.join(known)}" if known else "it has none"
-        raise InputError(f"{name} has no choice {unknown[0]!r}; {has}.")
     report = Report(name, incomplete)
     if dataset.needs is None:
         return assemble(dataset.rows(root, report, **given), report)
     tree = open_tree(root, dataset.title, dataset.needs)
-    if tree.unreadable:
-        report.fault(
-            "files or folders that cannot be read", f"{tree.unreadable[0]} cannot be read."
-        )
+    for path in tree.unreadable:
+        report.fault("files or folders that cannot be read", f"{path} cannot be read.")
     return assemble(dataset.rows(tree, report, **given), report)
 
 
@@ -156,7 +140,7 @@ def make_manifest(
         raise InputError(f"The manifest was to be written as {out}, but its name must end in .csv.")
     images = out.absolute().with_name(f"{out.stem}-images")
     try:
-        frame = read_dataset(name, root, images=images, incomplete=incomplete, choices=choices)
+        frame = read_dataset(name, root, choices, images=images, incomplete=incomplete)
         write_manifest(frame, out)
     except OSError as error:
         raise InputError(

@@ -19,7 +19,7 @@ BFREE_FOLDERS = {
     "SD2.1_inpainted_diffcat_origBG": ("bbox", "sp", "real"),
 }
 """Folder to its masks' folder, its kind and its background. The generator is the folder's name."""
-BFREE_LISTS = {"train": "train_list.csv", "valid": "valid_list.csv"}
+BFREE_LISTS = ("train_list.csv", "valid_list.csv")
 
 TGIF_FAKE = re.compile(
     r"(?P<id>\d+)_mask_(?P<type>bbox|segm|random)\.png"
@@ -30,6 +30,7 @@ TGIF_AUTHENTIC = re.compile(r"(?P<id>\d+)_orig(?:_(?:512|1024))?\.png")
 TGIF_LAYOUT = re.compile(r"(?P<top>[^/]+)/(?P<split>[^/]+)/(?P<category>[^/]+)/(?P<name>[^/]+)")
 TGIF_KINDS = {"sp": ("sp", "real"), "fr": ("fr", "reencoded")}
 
+COCO_ID = re.compile(r"(\d+)(?:_up|_mask)?\.png")
 BRGEN_NAME = re.compile(r"(?P<method>.+?)_(?:stuff|background)_(?P<photo>.+)", re.IGNORECASE)
 AUTOSPLICE_QUALITIES = ("75", "90", "100")
 
@@ -41,11 +42,11 @@ def bfree(tree: Tree, report: Report) -> Iterator[Row]:
     """
     # The lists may name '9', '000000000009' or '000000000009.png': compare without these.
     split_of: dict[str, str] = {}
-    for split, name in BFREE_LISTS.items():
+    for split, name in zip(("train", "valid"), BFREE_LISTS, strict=True):
         for listed in read_table(tree.path(name), ["id"])["id"]:
             if split_of.setdefault(_bfree_id(listed), split) != split:
                 raise InputError(
-                    f"The id {listed} is in both {' and '.join(BFREE_LISTS.values())} of "
+                    f"The id {listed} is in both {' and '.join(BFREE_LISTS)} of "
                     f"{tree.root}; each photograph must be in one."
                 )
     present = set()
@@ -115,6 +116,20 @@ def _tgif_path(tree: Tree, top: str, folders: tuple[str, ...], names: tuple[str,
     suffixes = [f"-{word}" for word in ("flux", "random") if word in top]
     special = [folder + suffix for suffix in suffixes for folder in (*folders, "original")]
     return next((path for folder in (*special, *folders) if (path := tree.get(folder, *names))), "")
+
+
+def cocoglide(tree: Tree, report: Report) -> Iterator[Row]:
+    """Give the rows of CocoGlide, paired by the COCO id that ends every name."""
+    real, fake, mask = (
+        {found[1]: path for name, path in tree.under(folder) if (found := COCO_ID.search(name))}
+        for folder in ("real", "fake", "mask")
+    )
+    report.left_out["pairs of which an image is not there"] += len(real.keys() ^ fake.keys())
+    for group in real.keys() & fake.keys():
+        missing = tree.path("mask", f"{Path(real[group]).stem}_mask.png")
+        marked = mask.get(group, missing)
+        yield real_row(real[group], "test", group)
+        yield Row(fake[group], marked, "glide", "sp", "real", "test", group, real[group])
 
 
 def brgen(tree: Tree, report: Report, split: str = "test") -> Iterator[Row]:

@@ -36,20 +36,9 @@ def real_row(image: str, split: str, group: str) -> Row:
 
 @dataclass
 class Report:
-    """What an adapter found.
+    """What an adapter found: images, mask files, pairs of both, and files not in the manifest.
 
-    Attributes
-    ----------
-    dataset
-        Name of the dataset.
-    incomplete
-        Whether images that cannot be used are left out; otherwise the first of them is refused.
-    images, masks, pairs
-        Images in the manifest; mask files; images with a mask.
-    left_out
-        Reason to number of files that are not in the manifest.
-    notes
-        What else is worth knowing.
+    With ``incomplete``, images that cannot be used are left out; otherwise the first is refused.
     """
 
     dataset: str
@@ -100,9 +89,8 @@ def assemble(rows: Iterable[Row], report: Report) -> pd.DataFrame:
         )
     frame = frame[[isinstance(fact, Facts) for fact in facts]].reset_index(drop=True)
     frame["authentic"] = frame["kind"].isin(AUTHENTIC_KINDS)
-    frame["width"] = [fact.width for fact in usable]
-    frame["height"] = [fact.height for fact in usable]
-    frame["area"] = [fact.area for fact in usable]
+    for column in ("width", "height", "area"):
+        frame[column] = [getattr(fact, column) for fact in usable]
     frame.loc[frame["authentic"], "area"] = 0.0  # where a mask says what was re-encoded
     frame["dataset"] = report.dataset
     validate(frame)

@@ -14,38 +14,9 @@ from dinolizer.data.files import read_table
 from dinolizer.data.manifest import AUTHENTIC_KINDS, COLUMNS
 from dinolizer.errors import InputError
 
-COCO_ID = re.compile(r"(\d+)(?=(?:_up|_mask)?\.png$)")
-BTB_SOURCES = ("flickr30k", "floreview", "vision")
 SAGID_COLUMNS = ["img_path", "mask_path", "src_path", "split", "type", "inpainting_model"]
 NO_MASK = ("", "negative", "none")
 """What a list writes for the mask of an authentic image, in any case."""
-
-
-def cocoglide(tree: Tree, report: Report) -> Iterator[Row]:
-    """Give the rows of CocoGlide, paired by its table, or by the COCO id if that is absent."""
-    folders = ("real", "fake", "mask")
-    if listed := tree.get("table.csv"):
-        table = read_table(listed, folders)
-        real, fake, mask = ([tree.find(name, part) for name in table[part]] for part in folders)
-    else:
-        report.notes.append("there is no table.csv: paired by the COCO id")
-        by_id = [
-            {named[1]: path for name, path in tree.under(part) if (named := COCO_ID.search(name))}
-            for part in folders
-        ]
-        real, fake, mask = ([paths.get(key, "") for key in by_id[1]] for paths in by_id)
-    seen = set()
-    for authentic, forged, marked in zip(real, fake, mask, strict=True):
-        if not forged or not authentic:
-            report.left_out["pairs of which an image is not there"] += 1
-            continue
-        named = COCO_ID.search(forged.lower())
-        group = named[1] if named else Path(forged).stem
-        if authentic not in seen:
-            seen.add(authentic)
-            yield real_row(authentic, "test", group)
-        marked = marked or tree.path("mask", f"{Path(authentic).stem}_mask.png")
-        yield Row(forged, marked, "glide", "sp", "real", "test", group, authentic)
 
 
 def sagid(tree: Tree, report: Report) -> Iterator[Row]:

@@ -20,16 +20,9 @@ SPLITS = {
 
 @dataclass(frozen=True)
 class Tree:
-    """The images, tables and parquet files in and below a folder.
+    """The images, tables and parquet files in and below a folder, and what cannot be read there.
 
-    Attributes
-    ----------
-    root
-        The folder.
-    files
-        Path relative to ``root``, with ``/`` and in lower case (`str.casefold`), to the path.
-    unreadable
-        What in the folder cannot be read.
+    ``files`` leads from a path relative to ``root``, with ``/`` and in lower case, to the path.
     """
 
     root: Path
