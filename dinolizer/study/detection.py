@@ -87,6 +87,23 @@ def edited_or_not(rows: pd.DataFrame, method: str, unedited: str = "both") -> pd
     return of_method.assign(edited=edited)[edited | of_method["kind"].isin(UNEDITED[unedited])]
 
 
+def reliability_curves(rows: pd.DataFrame, method: str) -> dict[str, pd.DataFrame]:
+    """Reliability of a method's image-level score, as it is and calibrated; none where there are no
+    images of both sorts."""
+    images = edited_or_not(rows, method)
+    scores, edited, groups = (images[name].to_numpy() for name in ("score", "edited", "group"))
+    if len(np.unique(edited)) < 2:
+        return {}
+    said = {"score as it is": scores}
+    said |= {how: calibrate(scores, edited, groups, how) for how in CALIBRATIONS}
+    known = {name: ~np.isnan(values) for name, values in said.items()}
+    return {
+        name: reliability(edited[known[name]], values[known[name]], groups[known[name]])
+        for name, values in said.items()
+        if known[name].any()
+    }
+
+
 def left_out_accuracy(
     scores: NDArray[np.floating], edited: NDArray[np.bool_], groups: ArrayLike
 ) -> float:

@@ -36,7 +36,7 @@ class Method:
         From an image, uint8 ``(H, W, 3)``, and its row of the manifest to a map, float ``(H, W)``,
         higher = more suspicious.
     threshold
-        Over which a pixel is marked: one for all images, or one for each photograph.
+        Over which an edit is predicted: one for all images, or one for each photograph.
     key
         All that the maps depend on, for a `dinolizer.study.cache.cache_key`.
     """
@@ -184,5 +184,5 @@ def authentic_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     rate = "false_positive_rate"
     if authentic.empty:
         return pd.DataFrame(columns=["method", "kind", rate])
-    authentic = authentic.rename(columns={"marked": rate})
+    authentic = authentic.rename(columns={"predicted_area": rate})
     return macro_table(authentic, ["method", "kind"], rate, seed=seed)

@@ -240,6 +240,6 @@ def image_rows(
             counted = counts(of_head, truth)
             edited = counted.tp + counted.fn
             recall = counted.tp / edited if edited else float("nan")
-            scores = {"iou": counted.iou, "recall": recall, "marked": counted.marked}
+            scores = {"iou": counted.iou, "recall": recall, "marked": counted.predicted_area}
             lines.append({**name, **about, **scores})
     return pd.DataFrame(lines)

@@ -3,7 +3,7 @@
 The rule of every table: IoU and F1 are of forged images, whose truth is not empty, at one fixed
 threshold; macro is the mean over images, micro is the score of the pooled counts. An image with
 nothing edited has no IoU and no F1 (nan, neither 0 nor 1): authentic images are reported apart, as
-the share of their pixels that is marked and by image-level scores.
+the false-positive rate of their pixels and by image-level scores.
 """
 
 from collections.abc import Sequence
@@ -17,21 +17,21 @@ from dinolizer.errors import InputError
 
 METRIC_RULE = (
     "IoU and F1: forged images only, one fixed threshold, mean over images (macro) unless pooled "
-    "(micro); authentic images are reported apart, as the share of pixels marked"
+    "(micro); authentic images are reported apart, by the false-positive rate of their pixels"
 )
 
 SCORE_PERCENTILE = 99
-"""An image is called forged, by its score, where over 1 % of its pixels are marked."""
+"""An image is called forged, by its score, where an edit is predicted on over 1 % of its pixels."""
 
 
 @dataclass(frozen=True)
 class Counts:
     """Pixels of one image, or of many pooled by ``+``."""
 
-    tp: int  # marked, edited
-    fp: int  # marked, not edited
-    fn: int  # not marked, edited
-    tn: int  # not marked, not edited
+    tp: int  # predicted, edited
+    fp: int  # predicted, not edited
+    fn: int  # not predicted, edited
+    tn: int  # not predicted, not edited
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(
@@ -50,8 +50,8 @@ class Counts:
         return 2 * self.tp / (2 * self.tp + self.fp + self.fn) if edited else float("nan")
 
     @property
-    def marked(self) -> float:
-        """Share of all pixels that is marked, 0 to 1."""
+    def predicted_area(self) -> float:
+        """Share of all pixels that is predicted to be edited, 0 to 1."""
         return (self.tp + self.fp) / (self.tp + self.fp + self.fn + self.tn)
 
 
@@ -63,8 +63,8 @@ def counts(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Counts:
             "one size; resize neither, find the pair that belongs together."
         )
     tp = int(np.count_nonzero(mask & truth))
-    marked, edited = int(np.count_nonzero(mask)), int(np.count_nonzero(truth))
-    return Counts(tp, marked - tp, edited - tp, truth.size - marked - edited + tp)
+    predicted, edited = int(np.count_nonzero(mask)), int(np.count_nonzero(truth))
+    return Counts(tp, predicted - tp, edited - tp, truth.size - predicted - edited + tp)
 
 
 def ranking_scores(values: NDArray[np.floating], truth: NDArray[np.bool_]) -> tuple[float, float]:
@@ -97,7 +97,7 @@ def score_image(
     values
         float ``(H, W)``, higher = more suspicious.
     threshold
-        A pixel is marked where its value is over it (strictly).
+        An edit is predicted where the value is over it (strictly).
     truth
         bool ``(H, W)``; empty for an authentic image.
     ranking
@@ -106,8 +106,8 @@ def score_image(
     Returns
     -------
     dict
-        ``tp, fp, fn, tn, iou, f1, best_iou, ap, marked``, and ``score``, that of the image: the
-        `SCORE_PERCENTILE` of the map.
+        ``tp, fp, fn, tn, iou, f1, best_iou, ap, predicted_area``, and ``score``, that of the image:
+        the `SCORE_PERCENTILE` of the map.
     """
     counted = counts(values > threshold, truth)
     ap, best_iou = ranking_scores(values, truth) if ranking else (float("nan"), float("nan"))
@@ -117,7 +117,7 @@ def score_image(
         "f1": counted.f1,
         "best_iou": best_iou,
         "ap": ap,
-        "marked": counted.marked,
+        "predicted_area": counted.predicted_area,
         "score": float(np.percentile(values, SCORE_PERCENTILE)),
     }
 

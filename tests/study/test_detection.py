@@ -17,6 +17,7 @@ from dinolizer.study.detection import (
     folds,
     left_out_accuracy,
     reliability,
+    reliability_curves,
 )
 from dinolizer.study.statistics import bootstrap_draws
 
@@ -138,3 +139,12 @@ def test_without_both_sorts_among_the_others_there_is_no_probability() -> None:
     found = calibrate([0.1, 0.9, 0.5], [False, True, True], ["a", "b", "b"], "platt")
     assert np.isnan(found).all()  # to a the others are all true, to b all false
     assert folds(["a", "a"]) == []
+
+
+def test_curves_of_the_score_as_it_is_and_calibrated(rows: pd.DataFrame) -> None:
+    curves = reliability_curves(rows, "m")
+    assert list(curves) == ["score as it is", *CALIBRATIONS]
+    assert curves["score as it is"]["n"].sum() == len(rows)
+    expected = reliability(rows["kind"].isin(["sp", "fr"]), rows["score"], rows["group"])
+    pd.testing.assert_frame_equal(curves["score as it is"], expected)
+    assert reliability_curves(rows[rows["kind"] == "real"], "m") == {}

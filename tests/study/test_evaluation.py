@@ -82,7 +82,7 @@ def test_rows_hold_counts_and_scores_of_each_image(manifest: pd.DataFrame) -> No
         ("b", "real"): [0, 10, 0, 190],
     }
     assert rows["iou"].tolist()[:2] == [1, 0.5]
-    assert rows["marked"].tolist() == [0.1] * 3 + [0.05] * 3
+    assert rows["predicted_area"].tolist() == [0.1] * 3 + [0.05] * 3
     assert rows.loc[("a", "sp"), ["best_iou", "ap", "score"]].tolist() == pytest.approx(
         [1, 1, 200 / 255]
     )
@@ -99,7 +99,7 @@ def test_what_is_only_reencoded_is_not_edited(manifest: pd.DataFrame) -> None:
 
 def test_the_threshold_may_differ_between_photos(manifest: pd.DataFrame) -> None:
     rows = evaluate_one("red", red, manifest, {"a": 0.9, "b": 0.5}, ranking=False)
-    assert rows.groupby("group")["marked"].max().to_dict() == {"a": 0, "b": 0.05}
+    assert rows.groupby("group")["predicted_area"].max().to_dict() == {"a": 0, "b": 0.05}
     assert rows["threshold"].tolist() == [0.9] * 3 + [0.5] * 3
     assert rows[["ap", "best_iou"]].isna().all(axis=None)
     with pytest.raises(InputError, match="no threshold for the photo 'b', only for a"):

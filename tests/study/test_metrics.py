@@ -28,7 +28,7 @@ def test_a_hand_counted_case() -> None:
     assert found == Counts(tp=2, fp=1, fn=1, tn=4)
     assert found.iou == 2 / 4
     assert found.f1 == 4 / 6
-    assert found.marked == 3 / 8
+    assert found.predicted_area == 3 / 8
 
 
 @given(mask=MASKS, truth=MASKS)
@@ -46,10 +46,10 @@ def test_iou_and_f1_are_those_of_scikit_learn(
 
 
 @pytest.mark.parametrize("marked", [False, True])
-def test_an_authentic_image_has_no_iou_but_a_marked_share(marked: bool) -> None:
+def test_an_authentic_image_has_no_iou_but_a_predicted_area(marked: bool) -> None:
     found = counts(np.full((4, 5), marked), np.zeros((4, 5), dtype=bool))
     assert np.isnan([found.iou, found.f1]).all()
-    assert found.marked == float(marked)
+    assert found.predicted_area == float(marked)
 
 
 def test_pooled_counts_are_the_counts_of_all_pixels_together() -> None:
@@ -88,7 +88,7 @@ def test_the_score_of_an_image_is_the_99th_percentile() -> None:
     values = np.arange(10_000, dtype=np.float32).reshape(100, 100)
     scores = score_image(values, 9899.5, np.zeros((100, 100), dtype=bool))
     assert scores["score"] == pytest.approx(9899.01)
-    assert scores["marked"] == 0.01
+    assert scores["predicted_area"] == 0.01
 
 
 def test_the_threshold_is_the_best_of_an_exhaustive_search() -> None:

@@ -83,7 +83,7 @@ def test_the_threshold_is_in_the_unit_of_the_maps(tmp_path: Path, manifest: pd.D
     marked = []
     for threshold in (-4, -3, -1):
         (peer,) = read_peers([declare(folder, **lines, threshold=threshold)], manifest)
-        marked.append(evaluate([peer], manifest)["marked"].tolist()[0])
+        marked.append(evaluate([peer], manifest)["predicted_area"].tolist()[0])
     assert marked == pytest.approx([0, 2 / 3, 1])
 
 
