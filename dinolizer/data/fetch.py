@@ -5,21 +5,38 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 import pooch
 
+from dinolizer.data.formats import known_format
 from dinolizer.errors import InputError
 
 CHUNK = 2**20
 
 
-def download(url: str, path: Path, known_hash: str) -> None:
+def download(
+    url: str,
+    path: Path,
+    known_hash: str | None = None,
+    *,
+    size: int | None = None,
+    advice: str = "try again later",
+) -> None:
     """Download a file, unless it is there already; an interrupted download goes on.
 
     What has arrived is kept beside ``path`` with the suffix ``.part``; ``path`` appears only when
     it is whole and has the known hash, ``"md5:..."`` or ``"sha256:..."``. Where the server does not
     know the ``Range`` header it starts anew.
+
+    Parameters
+    ----------
+    known_hash
+        None where none is published.
+    size
+        In bytes, where it is known: another one is refused, a larger one before it is downloaded.
+    advice
+        Ends the sentence that says that another file came.
 
     Raises
     ------
@@ -32,14 +49,23 @@ def download(url: str, path: Path, known_hash: str) -> None:
     from requests.exceptions import RequestException
 
     part = path.with_name(f"{path.name}.part")
+    came = ""
+
+    def refused(what: str) -> InputError:
+        wanted = f"{size:,} bytes" if size else known_hash
+        return InputError(
+            f"{url} sent {what}, but the published file ({wanted}) is expected; nothing of it was "
+            f"kept, {advice}."
+        )
 
     def resume(url: str, draft: str, _pooch: object) -> None:
+        nonlocal came
         with part.open("ab") as file:
             arrived = file.tell()
 
             def start_anew(response: Any, *_args: object, **_kwargs: object) -> None:
                 if response.status_code == 200:  # and not 206, the range that was asked for
-                    file.truncate(0)
+                    file.seek(file.truncate(0))
 
             headers = {"Accept-Encoding": "identity"}
             if arrived:
@@ -48,11 +74,19 @@ def download(url: str, path: Path, known_hash: str) -> None:
                 progressbar=True, chunk_size=CHUNK, headers=headers, hooks={"response": start_anew}
             )
             try:
-                http(url, file, None)
+                http(url, file if size is None else _Limited(file, size), None)
+            except _TooLargeError:
+                part.unlink()
+                raise refused(f"more than {size:,} bytes") from None
             except RequestException as error:
-                # 416: nothing is left to send. Whether all is right, the hash tells.
+                # 416: nothing is left to send. Whether all is right, size and hash tell.
                 if error.response is None or error.response.status_code != 416:
                     raise
+        came = (known_format(part) or "another file").partition(";")[0]
+        if size is not None and part.stat().st_size != size:
+            came += f" of {part.stat().st_size:,} bytes"
+            part.unlink()
+            raise refused(came)
         part.replace(draft)
 
     try:
@@ -65,11 +99,29 @@ def download(url: str, path: Path, known_hash: str) -> None:
             f"The download of {url} did not end well ({status or type(error).__name__}); run the "
             "command again and it goes on where it stopped."
         ) from None
-    except ValueError:  # pooch has removed what it got
-        raise InputError(
-            f"What {url} sent is not the published file (its hash is not {known_hash}); nothing "
-            "of it was kept, try again later."
-        ) from None
+    except ValueError as error:  # pooch has removed what it got
+        if isinstance(error, InputError):
+            raise
+        raise refused(f"{came} of another hash") from None
+
+
+class _TooLargeError(Exception):
+    """More arrives than the file has."""
+
+
+class _Limited:
+    """A file that takes no more than ``size`` bytes in all."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self.file, self.size = file, size
+
+    def write(self, chunk: bytes) -> None:
+        if self.file.tell() + len(chunk) > self.size:
+            raise _TooLargeError
+        self.file.write(chunk)
+
+    def flush(self) -> None:
+        self.file.flush()
 
 
 def extract(archive: Path, members: Mapping[str, int], folder: Path) -> dict[str, Path]:

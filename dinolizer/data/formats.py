@@ -30,6 +30,12 @@ PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND")
 
 def other_file(path: Path) -> str:
     """What a file that is no image is, and what to do."""
+    broken = "not an image that can be read, or damaged; get a whole copy in a common format"
+    return known_format(path) or broken
+
+
+def known_format(path: Path) -> str | None:
+    """The entry of `OTHER_FILES` that a file's first bytes belong to, if any."""
     try:
         with path.open("rb") as file:
             start = file.read(256)
@@ -38,7 +44,7 @@ def other_file(path: Path) -> str:
     for pattern, what in OTHER_FILES.items():
         if re.match(pattern, start, re.DOTALL | re.IGNORECASE):
             return what
-    return "not an image that can be read, or damaged; get a whole copy in a common format"
+    return None
 
 
 def bare_png(file: BinaryIO, pixels: bool) -> BinaryIO:

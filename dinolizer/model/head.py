@@ -19,7 +19,7 @@ from dinolizer.model.backbones import Backbone
 from dinolizer.model.lora import Lora, merged
 from dinolizer.model.specs import Small
 from dinolizer.model.weights import check_finite
-from dinolizer.model.windows import REDUCTIONS, Reduce
+from dinolizer.model.windows import REDUCTIONS, Reduce, Restore
 from dinolizer.paths import atomic
 
 CLASSES = {"pristine": 1, "fake": 1, "three-class": 3}
@@ -47,6 +47,10 @@ class HeadCard:
         How the logits of overlapping windows are put together.
     small
         What is done to an image with a side under the window; see `windows.make_plan`.
+    restore
+        How the map of an image that was resized comes back to its size; see `windows.Plan`.
+    score_threshold
+        An image is called edited where its score is over it; None where none is known.
     about
         Free text: data, seed, time, machine, licence.
     lora
@@ -61,11 +65,18 @@ class HeadCard:
     threshold: float = 0.5
     reduce: Reduce = "sum"
     small: Small = "resize"
+    restore: Restore = "bilinear"
+    score_threshold: float | None = None
     about: str = ""
     lora: Lora | None = None
 
     def __post_init__(self) -> None:
-        choices = {"policy": CLASSES, "reduce": REDUCTIONS, "small": get_args(Small)}
+        choices = {
+            "policy": CLASSES,
+            "reduce": REDUCTIONS,
+            "small": get_args(Small),
+            "restore": get_args(Restore),
+        }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise InputError(
@@ -183,7 +194,8 @@ def load_head(path: Path, backbone: Backbone) -> tuple[Backbone, nn.Conv2d, Head
 
 
 def _card(metadata: dict[str, str], path: Path) -> HeadCard:
-    metadata = {"lora": "null"} | metadata  # heads from before there were adapters do not say
+    # Older heads do not say what was not there to be said.
+    metadata = {"lora": "null", "restore": '"bilinear"', "score_threshold": "null"} | metadata
     names = [field.name for field in fields(HeadCard)]
     missing = [name for name in names if name not in metadata]
     if missing:

@@ -40,7 +40,7 @@ class Localization:
     mask
         bool ``(H, W)``: where ``probability`` is over the threshold.
     score
-        99th percentile of the map, in [0, 1]: how likely there is an edit at all.
+        99th percentile of the map, in [0, 1], before one that is restored bicubically is.
     image
         uint8 ``(H, W, 3)`` RGB, the photograph.
     source

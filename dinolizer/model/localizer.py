@@ -20,13 +20,17 @@ from dinolizer.model.batches import Batches, Pixels, as_batch, batch_size, place
 from dinolizer.model.head import HeadCard, load_head, probabilities
 from dinolizer.model.localization import Localization, gathered
 from dinolizer.model.specs import Small
-from dinolizer.model.weights import weights_hash
-from dinolizer.model.windows import Plan, Reduce, assemble, make_plan, strips
-from dinolizer.paths import ASSETS
+from dinolizer.model.weights import fetched_path, head_file, weights_hash
+from dinolizer.model.windows import Plan, Reduce, assemble, make_plan, restored, strips
 
 Source = str | Path | Image.Image | NDArray[np.uint8]
 """What `dinolizer.data.images.read_image` reads."""
 PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+def default_model() -> str:
+    """The authors' released model where it has been fetched, else the demonstration."""
+    return "dinolizer" if fetched_path("dinolizer").is_file() else "pocket"
 
 
 class Localizer:
@@ -90,7 +94,7 @@ class Localizer:
     @classmethod
     def from_pretrained(
         cls,
-        name: str = "pocket",
+        name: str | None = None,
         head: str | Path | None = None,
         device: str | torch.device | None = None,
         weights: str | Path | None = None,
@@ -107,10 +111,10 @@ class Localizer:
         Parameters
         ----------
         name
-            Key in `dinolizer.model.backbones.BACKBONES`.
+            Key in `dinolizer.model.backbones.BACKBONES`; by default `default_model`.
         head
-            File of a head, with or without an adapter of the backbone; by default the one shipped
-            for that backbone, if any is.
+            File of a head, with or without an adapter of the backbone; by default the one that was
+            shipped or fetched with that backbone, if any was.
         device
             ``"cpu"``, ``"cuda"``; by default the GPU where there is one.
         weights
@@ -126,8 +130,9 @@ class Localizer:
             For an unknown model, mode or setting, for weights that are missing or another model's,
             and for a head that is missing or another backbone's.
         """
+        name = name or default_model()
         backbone = load_backbone(name, None if weights is None else Path(weights), device)
-        path = ASSETS / f"{name}-head.safetensors" if head is None else Path(head)
+        path = head_file(name) if head is None else Path(head)
         if not path.is_file():
             raise InputError(
                 f"There is no head {path} for the model {name!r}; name the file of one that was "
@@ -186,6 +191,8 @@ class Localizer:
         """What a map depends on, the photograph apart, as values of JSON."""
         return {
             "model": self.backbone.spec.name,
+            "licence": self.backbone.spec.licence,
+            "caution": self.backbone.spec.caution,
             "backbone_hash": self.backbone.hash,
             "head_hash": weights_hash(self.head),
             "mode": self.mode,
@@ -195,6 +202,8 @@ class Localizer:
             "threshold": self.card.threshold,
             "reduce": self.card.reduce,
             "small": self.card.small,
+            "restore": self.card.restore,
+            "score_threshold": self.card.score_threshold,
         }
 
     def __call__(self, source: Source) -> Localization:
@@ -230,6 +239,7 @@ class Localizer:
             patch=self.backbone.spec.patch,
             small=self.card.small,
             reduce=self.card.reduce,
+            restore=self.card.restore,
             mode=self.mode,
         )
 
@@ -288,5 +298,8 @@ class Localizer:
     ) -> Localization:
         """The map of an image from the logits of all its windows, ``(n, C, h, w)`` as they come."""
         maps = (probabilities(strip)[-1] for strip in strips(plan, patch_logits))
-        probability, mask, score = gathered(maps, plan.size, self.card.threshold)
+        probability, mask, score = gathered(maps, plan.assembled, self.card.threshold)
+        if plan.assembled != plan.size:
+            probability = restored(plan, probability)
+            mask = probability > self.card.threshold
         return Localization(probability, mask, score, image, source, plan, self.settings, seconds)

@@ -1,17 +1,26 @@
-"""Low-rank adapters (LoRA) inside a backbone: added, taken out as tensors, merged."""
+"""Low-rank adapters (LoRA) inside a backbone: added, taken out as tensors, merged.
+
+The layout is that of the authors' later release, which is LoRA-ViT's: every attention layer has an
+adapter of its queries and one of its values, none of its keys and none of its output.
+"""
 
 import copy
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone
+from dinolizer.model.specs import Transformer
 
+QV = "qv"
 ATTENTION = r".*\.attn\.(qkv|proj)"
-"""The attention projections by their names in timm: input (queries, keys, values) and output."""
+"""What the heads of this project's first version say of their adapters, which were of all rows of
+the input projection and of the output projection: they still load."""
 
 
 @dataclass(frozen=True)
@@ -21,44 +30,75 @@ class Lora:
     Attributes
     ----------
     rank, alpha
-        64 and 64 in the later public release of DinoLizer.
+        64 and 64 in the authors' release.
     targets
-        Regular expression for the names of the linear layers that get one. The release is only
-        reported to adapt the transformer; that it is all attention projections is our reading.
+        `QV`, or `ATTENTION` in the card of an old head.
     """
 
     rank: int = 64
     alpha: int = 64
-    targets: str = ATTENTION
+    targets: str = QV
+
+    def __post_init__(self) -> None:
+        if not (self.rank > 0 and self.alpha > 0 and self.targets in (QV, ATTENTION)):
+            raise InputError(
+                f"The adapter is {self}, but a rank and an alpha over 0 and the targets {QV!r} are "
+                "expected."
+            )
+
+
+class AdaptedQkv(nn.Module):
+    """A frozen input projection of attention, with adapters of its queries and of its values."""
+
+    def __init__(self, qkv: nn.Linear, lora: Lora) -> None:
+        super().__init__()
+        dim = qkv.in_features
+        self.qkv, self.scale = qkv, lora.alpha / lora.rank
+        self.linear_a_q, self.linear_a_v = (nn.Linear(dim, lora.rank, bias=False) for _ in QV)
+        self.linear_b_q, self.linear_b_v = (nn.Linear(lora.rank, dim, bias=False) for _ in QV)
+        for layer in (self.linear_b_q, self.linear_b_v):
+            nn.init.zeros_(layer.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, L, D)`` to ``(N, L, 3 D)``: queries, keys, values."""
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        q = q + self.scale * self.linear_b_q(self.linear_a_q(x))
+        v = v + self.scale * self.linear_b_v(self.linear_a_v(x))
+        return torch.cat([q, k, v], dim=-1)
 
 
 def adapted(backbone: Backbone, lora: Lora, seed: int = 0) -> Backbone:
     """Copy a backbone and put a trainable adapter inside, which at first changes nothing.
 
-    Only the adapter has gradients: ``rank * (in + out)`` parameters for each layer. Its random half
-    (A) is drawn by the seed, the other (B) is zero. ``hash`` stays that of the weights it was put
-    on.
+    Only the adapter has gradients: ``4 * rank * D`` parameters for each layer. Its random half (A)
+    is drawn by the seed, the other (B) is zero. ``hash`` stays that of the weights it was put on.
     """
-    from peft import LoraConfig, LoraModel  # here: it takes seconds, and only training needs it
-
     twin = copy.deepcopy(backbone)
-    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=lora.targets)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        LoraModel(twin.model, config, "default")  # in place
+        blocks: Any = twin.model.blocks
+        for block in blocks:
+            block.attn.qkv = AdaptedQkv(block.attn.qkv, lora).to(backbone.device)
     return twin.eval()
 
 
 def adapter_tensors(backbone: Backbone) -> dict[str, Tensor]:
-    """Tensors of the adapter inside a backbone: ``<layer>.lora_A.weight`` ``(rank, in)`` and
-    ``<layer>.lora_B.weight`` ``(out, rank)``, on its device."""
-    from peft import get_peft_model_state_dict
+    """Tensors of the adapter inside a backbone, on its device.
 
-    return dict(get_peft_model_state_dict(backbone.model))
+    In every layer ``blocks.N.attn.qkv.linear_a_q.weight``, ``(rank, D)``, and ``linear_b_q``,
+    ``(D, rank)``; and the same of ``v``.
+    """
+    return {
+        name: tensor for name, tensor in backbone.model.state_dict().items() if is_adapter(name)
+    }
 
 
-@torch.no_grad()
-def merged(backbone: Backbone, lora: Lora, tensors: dict[str, Tensor]) -> Backbone:
+def is_adapter(name: str) -> bool:
+    """Whether a tensor of that name is one of `adapter_tensors`."""
+    return re.fullmatch(r"blocks\.\d+\.attn\.qkv\.linear_[ab]_[qv]\.weight", name) is not None
+
+
+def merged(backbone: Backbone, lora: Lora, tensors: Mapping[str, Tensor]) -> Backbone:
     """Copy a backbone and add an adapter to its weights: the same tokens at no further cost.
 
     Parameters
@@ -79,22 +119,42 @@ def merged(backbone: Backbone, lora: Lora, tensors: dict[str, Tensor]) -> Backbo
         If the tensors are not those of such an adapter of this backbone.
     """
     twin = copy.deepcopy(backbone.model)
-    layers = {
-        name: layer
-        for name, layer in twin.named_modules()
-        if isinstance(layer, nn.Linear) and re.fullmatch(lora.targets, name)
-    }
-    expected = {}
-    for name, layer in layers.items():
-        expected[f"{name}.lora_A.weight"] = (lora.rank, layer.in_features)
-        expected[f"{name}.lora_B.weight"] = (layer.out_features, lora.rank)
-    if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != expected:
-        raise InputError(
-            f"The adapter does not fit the backbone {backbone.spec.name!r}: {len(expected)} "
-            f"tensors of rank {lora.rank} are expected and {len(tensors)} were found, or their "
-            "shapes differ; train it again."
-        )
-    for name, layer in layers.items():
-        a, b = (tensors[f"{name}.lora_{half}.weight"].to(layer.weight) for half in "AB")
-        layer.weight += lora.alpha / lora.rank * (b @ a)
+    merge(twin, lora, tensors)
     return Backbone(backbone.spec, twin).to(backbone.device)
+
+
+@torch.no_grad()
+def merge(model: Transformer, lora: Lora, tensors: Mapping[str, Tensor]) -> None:
+    """As `merged`, in place."""
+    products = _products(model, lora)
+    expected: dict[str, tuple[int, ...]] = {}
+    for (a, b), rows in products.items():
+        expected |= {a: (lora.rank, rows.shape[1]), b: (rows.shape[0], lora.rank)}
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    wrong = [name for name in expected | shapes if expected.get(name) != shapes.get(name)]
+    if wrong:
+        got, wanted = (of.get(wrong[0], "not there") for of in (shapes, expected))
+        raise InputError(
+            f"The adapter does not fit the backbone: {wrong[0]} is {got}, but it must be {wanted}; "
+            "give the one that was trained on it."
+        )
+    for (a, b), rows in products.items():
+        rows += lora.alpha / lora.rank * (tensors[b].to(rows) @ tensors[a].to(rows))
+
+
+def _products(model: Transformer, lora: Lora) -> dict[tuple[str, str], Tensor]:
+    """Names of A and B, to the rows of a weight that their product is added to."""
+    products: dict[tuple[str, str], Tensor] = {}
+    blocks: Any = model.blocks
+    for number, block in enumerate(blocks):
+        layer, qkv = f"blocks.{number}.attn", block.attn.qkv.weight
+        if lora.targets == QV:
+            q, _, v = qkv.chunk(3)
+            for third, rows in zip(QV, (q, v), strict=True):
+                name = f"{layer}.qkv.linear_{{}}_{third}.weight"
+                products[name.format("a"), name.format("b")] = rows
+        else:
+            for name, weight in (("qkv", qkv), ("proj", block.attn.proj.weight)):
+                name = f"{layer}.{name}.lora_{{}}.weight"
+                products[name.format("A"), name.format("B")] = weight
+    return products

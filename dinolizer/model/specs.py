@@ -43,6 +43,8 @@ class BackboneSpec:
         cache once ``dinolizer fetch NAME`` was run; None: random weights of a fixed seed.
     licence, citation
         Of the weights.
+    caution
+        What a reader of its maps must know, in one sentence.
     small
         What is done to an image with a side under the window, see `dinolizer.model.windows`.
     mean, std
@@ -59,6 +61,7 @@ class BackboneSpec:
     weights: str | None
     licence: str
     citation: str
+    caution: str = "What is marked is a hint, not a proof; neither is it one if nothing is marked."
     small: Small = "resize"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
@@ -66,11 +69,25 @@ class BackboneSpec:
 
 
 _POCKET: dict[str, Any] = {
+    "caution": "A small demonstration that knows the traces of a few small generators: untouched "
+    "photographs may be marked, and edits missed.",
     "small": "pad",
     "licence": "Apache-2.0",
     "citation": "This project; see the card beside the weights.",
 }
 _TRAINED = (
+    BackboneSpec(
+        name="dinolizer",
+        architecture="vit_base_patch14_reg4_dinov2.lvd142m",
+        patch=14,
+        window=504,
+        stride=128,
+        weights="fetch:dinolizer",
+        licence="not stated with the release; trained on B-Free's weights, whose licence is for "
+        "nonprofit use only and holds for whatever is trained on them",
+        citation="DinoLizer: Learning from the Best for Generative Inpainting Localization "
+        "(arXiv:2511.20722), the authors' later public release",
+    ),
     BackboneSpec(
         name="bfree",
         architecture="vit_base_patch14_reg4_dinov2.lvd142m",
@@ -147,6 +164,7 @@ _UNTRAINED = (
         citation="This project; random weights, for tests and as a control.",
     )
     for spec in _TRAINED
+    if spec.name != "dinolizer"  # an architecture that is there as B-Free's
 )
 BACKBONES = {spec.name: spec for spec in (*_TRAINED, *_UNTRAINED)}
 

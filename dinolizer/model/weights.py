@@ -19,7 +19,7 @@ from timm.models import eva, vision_transformer
 from torch import Tensor, nn
 
 from dinolizer.errors import InputError
-from dinolizer.model.specs import BackboneSpec, Transformer
+from dinolizer.model.specs import BACKBONES, BackboneSpec, Transformer
 from dinolizer.paths import ASSETS, atomic, weights_dir
 
 HUB_FILE = "model.safetensors"
@@ -66,6 +66,12 @@ def fetched_path(name: str) -> Path:
     return weights_dir() / f"{name}.safetensors"
 
 
+def head_file(name: str) -> Path:
+    """Where the head is that was fetched or is shipped with a backbone, if one is."""
+    fetched = (BACKBONES[name].weights or "").startswith("fetch:")
+    return (weights_dir() if fetched else ASSETS) / f"{name}-head.safetensors"
+
+
 def checked_weights(name: str) -> Path:
     """Path of converted weights, after their SHA-256 was compared with the recorded one.
 
@@ -95,7 +101,7 @@ def checked_weights(name: str) -> Path:
 
 
 def save_converted(
-    spec: BackboneSpec, state: Mapping[str, Tensor], checkpoint: Path, record: Mapping[str, str]
+    spec: BackboneSpec, state: Mapping[str, Tensor], checkpoint: Path, record: Mapping[str, object]
 ) -> Path:
     """Write a checkpoint's tensors to `fetched_path` in float32, with a record of their source.
 

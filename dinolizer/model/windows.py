@@ -21,6 +21,7 @@ from dinolizer.model.specs import Small
 
 Reduce = Literal["sum", "mean"]
 REDUCTIONS: tuple[Reduce, ...] = get_args(Reduce)
+Restore = Literal["bilinear", "bicubic"]
 MODES = {
     "exact": "Windows at the head's stride.",
     "half": "Windows that overlap by one half.",
@@ -57,6 +58,11 @@ class Plan:
         Side of a patch, in pixels.
     reduce
         What overlapping windows' logits become: their ``"sum"`` or ``"mean"``.
+    restore
+        How the map of an image that was resized comes back to its size. ``"bilinear"``: as logits,
+        averaged where they shrink, as this project does. ``"bicubic"``: as probabilities, clipped
+        to [0, 1], as the authors' release does by a third party's adapter. What the paper's own
+        model did is not known.
     """
 
     size: Pair
@@ -67,11 +73,17 @@ class Plan:
     lefts: tuple[int, ...]
     patch: int
     reduce: Reduce
+    restore: Restore = "bilinear"
 
     @property
     def positions(self) -> list[Pair]:
         """``(top, left)`` of every window, row by row."""
         return list(product(self.tops, self.lefts))
+
+    @property
+    def assembled(self) -> Pair:
+        """``(H, W)`` of what `strips` give: that of the image, unless its map is restored after."""
+        return self.fitted if self.resized and self.restore == "bicubic" else self.size
 
     @property
     def passes(self) -> int:
@@ -108,6 +120,7 @@ def make_plan(
     patch: int,
     small: Small = "pad",
     reduce: Reduce = "sum",
+    restore: Restore = "bilinear",
     mode: str = "exact",
 ) -> Plan:
     """Plan the way of an image of ``size``, ``(H, W)`` in pixels.
@@ -120,7 +133,7 @@ def make_plan(
         What is done to an image with a side under the window. ``"pad"``: it is continued to the
         window by reflection. ``"resize"``: both sides are scaled alike, bicubically, to
         `SMALL_AREA`, and further up if the short side is still under the window.
-    reduce
+    reduce, restore
         As in `Plan`.
     mode
         A key of `MODES`. In ``"whole"`` the sides are rounded up to whole patches.
@@ -140,7 +153,7 @@ def make_plan(
         fitted = (ceil(fitted[0] / patch) * patch, ceil(fitted[1] / patch) * patch)
         steps = sides = _equal_parts(fitted, patch)
     tops, lefts = (tuple(origins(*axis)) for axis in zip(fitted, sides, steps, strict=True))
-    return Plan(size, fitted, resized, sides, tops, lefts, patch, reduce)
+    return Plan(size, fitted, resized, sides, tops, lefts, patch, reduce, restore)
 
 
 def origins(length: int, window: int, stride: int) -> list[int]:
@@ -165,7 +178,7 @@ def origins(length: int, window: int, stride: int) -> list[int]:
 
 
 def assemble(plan: Plan, logits: Iterable[Tensor]) -> Tensor:
-    """Logits of the image, float32 ``(C, H, W)``, from those of its windows: all `strips`."""
+    """All `strips` together, float32 ``(C, H, W)``."""
     return torch.cat([*strips(plan, logits)], dim=1)
 
 
@@ -185,10 +198,13 @@ def strips(plan: Plan, logits: Iterable[Tensor]) -> Iterator[Tensor]:
     Yields
     ------
     Tensor
-        ``(C, n, W)`` float32, on the device of the logits: the next n rows, H in all; those of an
-        image that was resized all at once.
+        ``(C, n, W)`` float32, on the device of the logits: the next n rows of `Plan.assembled`;
+        those of an image that was resized all at once.
     """
     added = _added(plan, logits)
+    if plan.assembled != plan.size:
+        yield torch.cat([*added], dim=1)
+        return
     if plan.resized:
         whole = torch.cat([*added], dim=1)[None]
         yield F.interpolate(whole, size=plan.size, mode="bilinear", antialias=True)[0]
@@ -197,6 +213,14 @@ def strips(plan: Plan, logits: Iterable[Tensor]) -> Iterator[Tensor]:
     for strip in added:
         yield strip[:, :left, : plan.size[1]]
         left = max(left - strip.shape[1], 0)
+
+
+def restored(plan: Plan, probability: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Bring a map of the size `Plan.assembled`, ``(H, W)`` in [0, 1], to the image's size."""
+    if plan.assembled == plan.size:
+        return probability
+    values = F.interpolate(torch.from_numpy(probability)[None, None], plan.size, mode="bicubic")
+    return np.asarray(values[0, 0].clamp(0, 1).numpy())
 
 
 def _added(plan: Plan, logits: Iterable[Tensor]) -> Iterator[Tensor]:

@@ -129,13 +129,34 @@ def test_another_file_is_refused_and_not_kept(begun: bytes, server: Server, tmp_
     if begun:
         (tmp_path / "weights.zip.part").write_bytes(begun)
     server.content = b"<html>Service overloaded</html>" + CONTENT
-    with pytest.raises(InputError, match="is not the published file") as caught:
+    with pytest.raises(InputError, match="sent .* of another hash, but the pub") as caught:
         download(server.url, tmp_path / "weights.zip", MD5)
     assert "\n" not in str(caught.value)
     assert names(tmp_path) == []
     server.content = CONTENT
     download(server.url, tmp_path / "weights.zip", MD5)
     assert (tmp_path / "weights.zip").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("begun", [b"", b"x" * 1000, b"x" * 200])
+@pytest.mark.parametrize(
+    "content, says",
+    [
+        (b"<!DOCTYPE html><title>Share</title>", "sent an HTML page of 35 bytes, but the pub"),
+        (b"PK\x03\x04" + bytes(96), "sent a ZIP archive of 100 bytes, but the published"),
+        (bytes(200), "sent more than 150 bytes, but the published file .150 bytes. is expected"),
+    ],
+)
+def test_a_file_of_another_size_is_refused_and_not_kept(
+    begun: bytes, content: bytes, says: str, server: Server, tmp_path: Path
+) -> None:
+    server.knows_range = False
+    if begun:
+        (tmp_path / "weights.zip.part").write_bytes(begun)
+    server.content = content
+    with pytest.raises(InputError, match=f"{says}.* by hand"):
+        download(server.url, tmp_path / "weights.zip", MD5, size=150, advice="get it by hand")
+    assert names(tmp_path) == []
 
 
 def test_a_refusing_server_costs_nothing_of_what_has_arrived(

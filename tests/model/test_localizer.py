@@ -212,6 +212,10 @@ def test_a_result_is_saved_with_its_settings_and_replaces_an_older_one(tmp_path:
     assert settings == {
         "source": "",
         "model": "small",
+        "licence": "Apache-2.0",
+        "caution": loc.backbone.spec.caution,
+        "restore": "bilinear",
+        "score_threshold": None,
         "backbone_hash": loc.backbone.hash,
         "head_hash": weights_hash(loc.head),
         "mode": "exact",

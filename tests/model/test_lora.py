@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -58,12 +59,12 @@ def test_only_the_adapter_has_gradients_and_as_many_parameters_as_counted(make: 
     twin = adapted(backbone, LORA)
     twin.tokens(batch()).square().sum().backward()
     learned = {name: value for name, value in twin.named_parameters() if value.requires_grad}
-    assert all("lora_" in name for name in learned)
-    # In each of 2 blocks: qkv from 32 to 96 and proj from 32 to 32.
-    assert sum(value.numel() for value in learned.values()) == 2 * 4 * ((32 + 96) + (32 + 32))
+    # In each of 2 blocks, of the queries and of the values: A from 32 to 4 and B back.
+    assert len(learned) == 2 * 2 * 2
+    assert sum(value.numel() for value in learned.values()) == 2 * 2 * 4 * (32 + 32)
     for name, value in learned.items():
         assert value.grad is not None
-        if "lora_B" in name:  # that of A is zero as long as B is
+        if "linear_b" in name:  # that of A is zero as long as B is
             assert value.grad.abs().max() > 0, name
     assert all(value.grad is None for name, value in twin.named_parameters() if name not in learned)
     assert not any(value.requires_grad for value in backbone.parameters())
@@ -73,9 +74,7 @@ def test_the_published_adapter_has_as_many_parameters_as_counted() -> None:
     backbone = Backbone(BACKBONES["untrained-pocket"], BACKBONES["untrained-pocket"].architecture())
     depth, dim = len(backbone.model.blocks), backbone.dim
     learned = sum(p.numel() for p in adapted(backbone, Lora()).parameters() if p.requires_grad)
-    assert learned == depth * 64 * ((dim + 3 * dim) + (dim + dim))
-    # The same sum for ViT-B: 12 blocks of 64 * (768 + 2304) + 64 * (768 + 768).
-    assert 12 * 64 * ((768 + 3 * 768) + (768 + 768)) == 3_538_944
+    assert learned == depth * 2 * 64 * 2 * dim  # queries and values, A and B
 
 
 def test_it_starts_as_nothing_and_leaves_the_original_alone() -> None:
@@ -87,7 +86,7 @@ def test_it_starts_as_nothing_and_leaves_the_original_alone() -> None:
     assert torch.rand(1) == expected
     torch.testing.assert_close(twin.tokens(batch()), backbone(batch()), rtol=0, atol=0)
     assert twin.hash == backbone.hash
-    assert not any("lora" in name for name, _ in backbone.named_modules())
+    assert not any("linear_" in name for name, _ in backbone.named_modules())
     again = adapter_tensors(adapted(backbone, LORA))
     assert all(torch.equal(value, again[name]) for name, value in adapter_tensors(twin).items())
 
@@ -106,15 +105,42 @@ def test_merged_equals_unmerged(make: object) -> None:
     assert not any(value.requires_grad for value in whole.parameters())
 
 
-def test_merging_adds_scaled_products_to_the_weights() -> None:
+def test_merging_adds_scaled_products_to_queries_and_values_only() -> None:
     backbone = small_backbone()
     tensors = adapter_tensors(shaken(backbone))
     whole = merged(backbone, LORA, tensors)
     name = "blocks.1.attn.qkv"
-    product = tensors[f"{name}.lora_B.weight"] @ tensors[f"{name}.lora_A.weight"]
-    expected = backbone.model.get_submodule(name).weight + 8 / 4 * product
-    torch.testing.assert_close(whole.model.get_submodule(name).weight, expected)
+    before, after = (
+        made.model.get_submodule(name).weight.split(32) for made in (backbone, whole)
+    )  # queries, keys, values of 32 rows each
+    for third, rows in (("q", 0), ("v", 2)):
+        a, b = (tensors[f"{name}.linear_{half}_{third}.weight"] for half in "ab")
+        torch.testing.assert_close(after[rows], before[rows] + 8 / 4 * (b @ a))
+    assert torch.equal(after[1], before[1])
     assert whole.hash != backbone.hash
+
+
+def test_an_old_head_with_an_adapter_of_both_projections_still_loads(tmp_path: Path) -> None:
+    backbone, generator = small_backbone(), torch.Generator().manual_seed(3)
+    lora = Lora(rank=4, alpha=8, targets=r".*\.attn\.(qkv|proj)")
+    tensors, expected = {}, {}
+    for name, rows in (("qkv", 96), ("proj", 32)):
+        for block in (0, 1):
+            layer = f"blocks.{block}.attn.{name}"
+            a, b = (torch.randn(shape, generator=generator) for shape in ((4, 32), (rows, 4)))
+            tensors |= {f"{layer}.lora_A.weight": a, f"{layer}.lora_B.weight": b}
+            expected[layer] = backbone.model.get_submodule(layer).weight + 8 / 4 * (b @ a)
+    card = HeadCard("small", backbone.hash, "three-class", 56, 28, reduce="mean", lora=lora)
+    save_head(tmp_path / "head.safetensors", random_head(32, 3), card, tensors)
+    whole, _, _ = load_head(tmp_path / "head.safetensors", backbone)
+    for layer, weight in expected.items():
+        torch.testing.assert_close(whole.model.get_submodule(layer).weight, weight)
+
+
+@pytest.mark.parametrize("settings", [{"rank": 0}, {"alpha": -1}, {"targets": "(a+)+$"}])
+def test_settings_that_no_adapter_has_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="a rank and an alpha over 0"):
+        Lora(**settings)
 
 
 def test_gradients_equal_those_through_the_summed_weights() -> None:
@@ -127,9 +153,13 @@ def test_gradients_equal_those_through_the_summed_weights() -> None:
     }
     weights = dict(backbone.model.named_parameters())
     for block in (0, 1):
-        for name in (f"blocks.{block}.attn.qkv", f"blocks.{block}.attn.proj"):
-            product = tensors[f"{name}.lora_B.weight"] @ tensors[f"{name}.lora_A.weight"]
-            weights[f"{name}.weight"] = weights[f"{name}.weight"] + 2 * product
+        name = f"blocks.{block}.attn.qkv"
+        q, v = (
+            tensors[f"{name}.linear_b_{third}.weight"] @ tensors[f"{name}.linear_a_{third}.weight"]
+            for third in "qv"
+        )
+        products = torch.cat([q, torch.zeros_like(q), v])
+        weights[f"{name}.weight"] = weights[f"{name}.weight"] + 2 * products
     normed = (batch() - backbone.mean) / backbone.std
     normed_tokens = []
     hook = backbone.model.norm.register_forward_hook(lambda *made: normed_tokens.append(made[2]))
@@ -138,7 +168,7 @@ def test_gradients_equal_those_through_the_summed_weights() -> None:
     normed_tokens[0][:, 5:].square().sum().backward()  # after class token and registers
     for name, value in twin.named_parameters():
         if value.requires_grad:
-            plain = tensors[name.removeprefix("model.").replace(".default", "")]
+            plain = tensors[name.removeprefix("model.")]
             torch.testing.assert_close(value.grad, plain.grad, rtol=1e-4, atol=1e-5)
 
 
@@ -158,8 +188,8 @@ def test_the_file_holds_adapter_and_head_and_comes_back(tmp_path: Path) -> None:
     assert read == card
     torch.testing.assert_close(loaded.weight, head.weight.detach(), rtol=0, atol=0)
     torch.testing.assert_close(whole(batch()), twin.tokens(batch()), rtol=0, atol=1e-5)
-    # 2 blocks x 2 layers x A and B, weight and bias: float32 each, and no weight of the backbone.
-    numbers = 2 * 4 * ((32 + 96) + (32 + 32)) + 3 * 33
+    # 2 blocks x q and v x A and B, weight and bias: float32 each, and no weight of the backbone.
+    numbers = 2 * 2 * 4 * (32 + 32) + 3 * 33
     assert 4 * numbers < path.stat().st_size < 4 * numbers + 4096
     assert Localizer(whole, loaded, read)(torch.zeros(60, 60, 3).byte().numpy()).mask.shape == (
         60,
@@ -181,9 +211,9 @@ def test_the_adapter_of_another_backbone_is_refused(tmp_path: Path) -> None:
 def test_an_adapter_that_belies_its_card_is_refused(rank: int) -> None:
     backbone = small_backbone()
     tensors = adapter_tensors(adapted(backbone, replace(LORA, rank=rank)))
-    with pytest.raises(InputError, match="does not fit the backbone 'small'"):
+    with pytest.raises(InputError, match="does not fit the backbone"):
         merged(backbone, LORA, tensors)
-    with pytest.raises(InputError, match="does not fit the backbone 'small'"):
+    with pytest.raises(InputError, match="does not fit the backbone"):
         merged(backbone, LORA, {})
 
 

@@ -16,7 +16,7 @@ TRAINED = ["bfree", *(f"{f}-{size}" for f in ("dinov2", "dinov3") for size in SI
 
 
 def test_the_names_are_these_and_a_control_for_each() -> None:
-    assert list(BACKBONES) == TRAINED + [f"untrained-{name}" for name in TRAINED]
+    assert list(BACKBONES) == ["dinolizer", *TRAINED] + [f"untrained-{name}" for name in TRAINED]
     for name, spec in BACKBONES.items():
         assert spec.name == name
         assert spec.window % spec.patch == 0
