@@ -129,7 +129,7 @@ def test_another_file_is_refused_and_not_kept(begun: bytes, server: Server, tmp_
     if begun:
         (tmp_path / "weights.zip.part").write_bytes(begun)
     server.content = b"<html>Service overloaded</html>" + CONTENT
-    with pytest.raises(InputError, match="sent .* of another hash, but the pub") as caught:
+    with pytest.raises(InputError, match=r"sent .* of another hash, but the pub") as caught:
         download(server.url, tmp_path / "weights.zip", MD5)
     assert "\n" not in str(caught.value)
     assert names(tmp_path) == []
