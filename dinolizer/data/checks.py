@@ -80,11 +80,13 @@ def inspect_rows(frame: pd.DataFrame) -> list[Facts | Fault]:
 
 
 def reading_notes(facts: Iterable[Facts]) -> list[str]:
-    """Say how many masks are not read as they are."""
+    """Say how many masks are not read as they are, or look as if they marked all but the edit."""
     facts = list(facts)
     resized = sum(fact.is_resized for fact in facts)
     turned = sum(fact.is_turned for fact in facts)
+    large = sum(fact.area > 0.5 for fact in facts)
     notes = {
+        f"{large} masks mark over half of their image: see that white marks the edit": large,
         f"{resized} masks have another size than their image: read resized": resized,
         f"{turned} images are turned by their EXIF orientation: their masks are taken to lie on "
         "the pixels as stored, and turned too": turned,
@@ -93,20 +95,11 @@ def reading_notes(facts: Iterable[Facts]) -> list[str]:
 
 
 def check_files(frame: pd.DataFrame) -> list[str]:
-    """Check a manifest against its files; `validate` has checked the table itself.
+    """Check a manifest against its files, and say what is worth knowing, in sentences.
 
     Every image and mask is there, the sizes and areas are as the table says, no edited image has a
     mask that is all black, and none of the masks compared is inverted. Pixels of images are not
-    decoded but for the pairs compared, those of masks are.
-
-    Returns
-    -------
-    What is worth knowing, in sentences.
-
-    Raises
-    ------
-    InputError
-        Naming the first row that is wrong.
+    decoded but for the pairs compared, those of masks are. The first row that is wrong is refused.
     """
     facts = []
     for number, (fact, row) in enumerate(
@@ -131,26 +124,18 @@ def check_files(frame: pd.DataFrame) -> list[str]:
 
 
 def check_polarity(frame: pd.DataFrame) -> str:
-    """Compare a few images with the authentic ones that they were made of.
+    """Compare a few images with the authentic ones that they were made of, and say what was found.
 
     Where the background is real and no file is lossy, the pixels that differ must lie inside the
     mask. Elsewhere all pixels differ, and the mean change inside must exceed that outside in at
-    least half of the pairs of a generator: a single one may be an accident.
+    least half of the pairs of a generator: a single one may be an accident. Otherwise the masks
+    look inverted and are refused.
 
     Parameters
     ----------
     frame
         A manifest. A further column ``source`` may name the authentic image, or be empty; then it
         is the one real image of the group.
-
-    Returns
-    -------
-    What was found, in words.
-
-    Raises
-    ------
-    InputError
-        If the masks of a generator look inverted.
     """
     real = frame[frame["kind"] == "real"].drop_duplicates("group", keep=False)
     by_group = dict(zip(real["group"], real["image"], strict=True))

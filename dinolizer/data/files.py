@@ -27,16 +27,9 @@ def walk(
 ) -> Iterator[str]:
     """The regular files in and below a folder, sorted by folders and names.
 
-    Links are followed, but not in a circle; hidden files and folders are left out.
-
-    Parameters
-    ----------
-    root
-        The folder.
-    unreadable
-        Takes the folders, links and other things that cannot be read.
-    skip
-        Of a folder below the root: whether it is not entered.
+    Links are followed, but not in a circle. Hidden files and folders are left out, and folders
+    below the root that ``skip`` is true of. ``unreadable`` takes the folders, links and other
+    things that cannot be read.
     """
     pending = [(str(root), frozenset[tuple[int, int]]())]
     while pending:
@@ -63,12 +56,8 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
     """List image files: a folder stands for those in and below it, as `walk` finds them.
 
     A file stands for itself, and none comes twice. How many files of a folder are left out, as
-    they cannot be read or have other suffixes than images, is logged as a warning.
-
-    Raises
-    ------
-    InputError
-        If a folder holds no image.
+    they cannot be read or have other suffixes than images, is logged as a warning. A folder without
+    an image is refused.
     """
     images: dict[Path, None] = {}
     for path in map(Path, paths):
@@ -104,19 +93,8 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
 def read_csv(path: str | Path, needed: Sequence[str], **options: Any) -> pd.DataFrame:
     """Read a CSV file, with or without a byte-order mark.
 
-    Parameters
-    ----------
-    path
-        In UTF-8, with a header line; every further line has as many cells, or none.
-    needed
-        Columns it must have.
-    options
-        Of `pandas.read_csv`.
-
-    Raises
-    ------
-    InputError
-        If it is absent, is not such a file, has no rows or lacks a column.
+    It must be in UTF-8 and have a header line with the columns ``needed`` and one or more rows of
+    as many cells; anything else is refused. ``options`` are those of `pandas.read_csv`.
     """
     path = Path(path)
     if not path.is_file():

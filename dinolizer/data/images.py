@@ -62,9 +62,8 @@ def read_image(source: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[
     Raises
     ------
     InputError
-        For what is missing, empty, damaged, larger than `MAX_PIXELS` or not an image of one of
-        `FORMATS`, for TIFF files of several pages, and for arrays and PIL images of another type
-        or shape.
+        For what is missing, empty, damaged, larger than `MAX_PIXELS` or of none of `FORMATS`, for
+        TIFF files of several pages, and for arrays and PIL images of another type or shape.
     """
     if isinstance(source, np.ndarray):
         _check_array(source, channels=(3, 4))
@@ -78,22 +77,14 @@ def read_image(source: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[
 
 
 def read_samples(source: str | Path | Image.Image) -> tuple[NDArray[Any], int]:
-    """Read an image's values as they are, with alpha, and the orientation that was applied.
+    """Read an image's values with alpha, and the EXIF orientation, 1 to 8, that was applied.
 
-    Returns
-    -------
-    uint8 or uint16, upright: ``(H, W)`` grey, or ``(H, W, C)`` with C of 2 (grey and alpha), 3
-    (RGB) or 4 (RGB and alpha). And the EXIF orientation, 1 to 8.
-
-    Raises
-    ------
-    InputError
-        As `read_image`.
+    The values are uint8 or uint16, ``(H, W)`` grey, or ``(H, W, C)`` with C of 2 (grey and alpha),
+    3 (RGB) or 4 (RGB and alpha). Errors are those of `read_image`.
     """
     name = "The PIL image" if isinstance(source, Image.Image) else str(source)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             if isinstance(source, Image.Image):
                 return _decode(source, name, None)
             with _opened(Path(source)) as image:
@@ -118,14 +109,10 @@ def read_samples(source: str | Path | Image.Image) -> tuple[NDArray[Any], int]:
 def read_header(path: str | Path) -> Header:
     """Read an image's size and orientation without decoding it, a hundred thousand a minute.
 
-    Raises
-    ------
-    InputError
-        As `read_image`, but what is damaged behind its header is not noticed.
+    Errors are those of `read_image`, but what is damaged behind its header is not noticed.
     """
     try:
-        with warnings.catch_warnings(), _opened(Path(path), pixels=False) as image:
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"), _opened(Path(path), pixels=False) as image:
             width, height = image.size
             orientation = _orientation(image)
             turned = orientation >= 5 and image.format != "TIFF"  # whose size Pillow gives turned

@@ -18,15 +18,9 @@ def read_mask(path: str | Path, orientation: int = 1) -> NDArray[np.bool_]:
     """Read which pixels a mask file marks: bool ``(H, W)``, True (edited).
 
     If it has two values, one of them 0 (black), the other marks, be it 1, 255 or a colour.
-    Otherwise the upper half of the range marks, over 127 of 255.
-
-    Parameters
-    ----------
-    path
-        An image file in black and white, or in grey where most is nearly black or white.
-    orientation
-        The EXIF orientation of the mask's image. A mask without one of its own lies on the pixels
-        as they are stored and is turned with them.
+    Otherwise the upper half of the range marks, over 127 of 255, if most is nearly black or white.
+    A mask without an EXIF orientation lies on its image's pixels as they are stored, and is turned
+    with them by the image's ``orientation``.
 
     Raises
     ------

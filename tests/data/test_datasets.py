@@ -3,6 +3,7 @@
 The numbers expected are counted from what `trees` writes: it says how many of each.
 """
 
+import json
 import re
 import shutil
 from collections import Counter
@@ -15,9 +16,8 @@ import pandas as pd
 import pytest
 import trees
 from PIL import Image
-from typer.testing import CliRunner, Result
 
-from dinolizer.cli import app
+from dinolizer.data.checks import check_files
 from dinolizer.data.datasets import DATASETS, make_manifest, read_dataset
 from dinolizer.data.images import read_image
 from dinolizer.data.manifest import POLICIES, read_manifest, read_pair, target
@@ -75,28 +75,23 @@ def manifest(name: str, root: Path, out: Path, **choices: object) -> pd.DataFram
     return read_manifest(out)
 
 
-def run(*words: object) -> Result:
-    return CliRunner().invoke(app, ["manifest", *map(str, words)])
-
-
 def test_every_adapter_has_a_miniature() -> None:
     assert set(trees.MAKERS) == set(DATASETS) == set(FOUND)
 
 
-def test_the_command_writes_checks_and_reports(miniature: tuple[str, Path], tmp_path: Path) -> None:
+def test_a_manifest_is_written_reported_and_fits_its_files(
+    miniature: tuple[str, Path], tmp_path: Path
+) -> None:
     name, root = miniature
-    made = run(name, root, "-o", tmp_path / "out.csv")
-    assert made.exit_code == 0, made.output
+    report = str(make_manifest(name, root, tmp_path / "out.csv"))
     images, masks, pairs, kinds = FOUND[name]
     title = "mine" if name == "csv" else name
-    assert made.stdout.splitlines()[0] == (
+    assert report.splitlines()[0] == (
         f"{title}: {images} images, {masks} masks, {pairs} pairs of image and mask"
     )
     frame = read_manifest(tmp_path / "out.csv")
     assert Counter(frame["kind"]) == kinds
-    checked = run("--check", tmp_path / "out.csv")
-    assert checked.exit_code == 0, checked.output
-    assert f"{images} images and their files are as the manifest says" in checked.stdout
+    check_files(frame)
     # Each row against its files, read again in full.
     for row in frame.to_dict("records"):
         image, mask = read_pair(row)
@@ -104,7 +99,7 @@ def test_the_command_writes_checks_and_reports(miniature: tuple[str, Path], tmp_
         edited = 0 if row["authentic"] else read_mask(row["mask"]).mean()
         assert row["area"] == pytest.approx(edited, abs=1e-12)
     without_partner = name in ("btb", "opensdi", "imdl", "csv")
-    assert ("polarity not checked" in made.stdout) == without_partner
+    assert ("polarity not checked" in report) == without_partner
 
 
 @pytest.mark.parametrize("miniature", WITH_ORIGINALS, indirect=True)
@@ -183,12 +178,11 @@ def test_a_missing_a_black_and_an_unreadable_mask_are_named(
     mask.unlink()
     message = refused(name, root, tmp_path / "out.csv")
     assert mask.name in message and "has no mask" in message
-    # With --incomplete the images of this mask are left out and counted, and nothing else.
-    done = run(name, root, "-o", tmp_path / "out.csv", "--incomplete")
-    assert done.exit_code == 0, done.output
+    # If incomplete may be, the images of this mask are left out and counted, and nothing else.
+    report = make_manifest(name, root, tmp_path / "out.csv", incomplete=True)
     left_out = FOUND[name][0] - len(read_manifest(tmp_path / "out.csv"))
     assert left_out > 0
-    assert f"{left_out} left out: images without their mask" in done.stdout
+    assert f"{left_out} left out: images without their mask" in str(report)
 
 
 @pytest.mark.parametrize("name", [name for name in FOLDERS if name not in (*PARQUET, "btb")])
@@ -199,12 +193,9 @@ def test_inverted_masks_are_refused_by_name(
     masks = masks_of(name, root, tmp_path)
     for mask in masks:
         trees.save(mask, 255 - np.asarray(Image.open(mask)))
-    result = run(name, root, "-o", tmp_path / "out.csv")
-    assert result.exit_code == 1
-    assert "looks inverted" in result.stderr
-    assert any(str(mask) in result.stderr for mask in masks)
-    assert result.stderr.count("\n") == 1
-    assert not (tmp_path / "out.csv").exists()
+    message = refused(name, root, tmp_path / "out.csv")
+    assert "looks inverted" in message
+    assert any(str(mask) in message for mask in masks)
 
 
 def test_bfree_masks_inverted_only_over_real_backgrounds_are_refused(
@@ -388,7 +379,7 @@ def test_opensdi_extracts_its_images_and_binarises_its_masks(tmp_path: Path) -> 
     assert entire["area"] == 1
     # The folder can be moved with its manifest.
     (tmp_path / "o").rename(tmp_path / "moved")
-    assert run("--check", tmp_path / "moved" / "out.csv").exit_code == 0
+    check_files(read_manifest(tmp_path / "moved" / "out.csv"))
 
 
 def test_magicbrush_takes_the_first_turn_from_parquet_and_from_folders(tmp_path: Path) -> None:
@@ -467,25 +458,64 @@ def test_a_json_of_another_form_is_one_sentence(text: str, tmp_path: Path) -> No
     assert "must be a JSON list of pairs" in refused("imdl", path, tmp_path / "out.csv")
 
 
-def test_what_the_command_was_given_wrong_is_one_sentence(tmp_path: Path) -> None:
+def test_what_was_given_wrong_is_one_sentence(tmp_path: Path) -> None:
     root = trees.make_cocoglide(tmp_path / "glide")
     out = tmp_path / "out.csv"
-    for words, says in (
-        (("cocoglyde", root, "-o", out), "'cocoglyde', but it must be one of bfree, tgif"),
-        (("cocoglide", tmp_path / "no", "-o", out), "There is no folder"),
-        (("cocoglide", root), "Give a dataset, its folder and --out FILE"),
-        (("cocoglide", root, "-o", tmp_path / "out.txt"), "must end in .csv"),
-        (("cocoglide", root, "-o", out, "--choice", "quality=75"), "has no choice 'quality'"),
-        (("cocoglide", root, "-o", out, "--choice", "quality"), "must be NAME=VALUE"),
-        (("cocoglide", root, "-o", root / "table.csv" / "out.csv"), "cannot be made"),
-        (("cocoglide", "--check", out), "--check was given with a dataset"),
-        (("--check", out), "There is no file"),
-    ):
-        result = run(*words)
-        assert result.exit_code == 1, words
-        assert result.stderr.startswith("dinolizer: ") and result.stderr.count("\n") == 1
-        assert says in result.stderr
-    assert not out.exists()
+    assert "'cocoglyde', but it must be one of bfree" in refused("cocoglyde", root, out)
+    assert "There is no folder" in refused("cocoglide", tmp_path / "no", out)
+    assert "must end in .csv" in refused("cocoglide", root, tmp_path / "out.txt")
+    assert "has no choice 'quality'" in refused("cocoglide", root, out, quality="75")
+    # Not a choice that any text turns on.
+    assert "has no choice 'incomplete'" in refused("cocoglide", root, out, incomplete="no")
+    assert "cannot be made" in refused("cocoglide", root, root / "table.csv" / "out.csv")
+
+
+def test_rows_of_parquet_files_that_cannot_be_used_are_left_out_and_counted(tmp_path: Path) -> None:
+    good = {"key": "partial/a", "image": trees.encode(trees.Scene(0, 64).photo), "label": 1}
+    good |= {"mask": trees.encode(trees.Scene(0, 64).mask)}
+    cut = {"bytes": bytes(good["image"]["bytes"])[:-60], "path": None}
+    path = tmp_path / "set" / "sd3-0.parquet"
+    path.parent.mkdir()
+    for bad in ({"image": cut}, {"image": None}, {"label": None}, {"mask": cut}):
+        table = trees.pa.Table.from_pylist([good | bad, good])
+        trees.pq.write_table(table, path)
+        assert f"{path}, row 0" in refused("opensdi", path.parent, tmp_path / "out.csv")
+        report = make_manifest("opensdi", path.parent, tmp_path / "out.csv", incomplete=True)
+        assert (report.images, report.left_out["rows whose cells cannot be read"]) == (1, 1)
+        (tmp_path / "out.csv").unlink()
+
+
+@pytest.mark.parametrize(
+    ("pairs", "says"),
+    [
+        ([["Tp/0.png", "Gt/0.png"], ["./Tp/0.png", "Negative"]], "twice"),
+        ([["ManiDataset", "/data/CASIA2"]], "a protocol that names datasets"),
+    ],
+)
+def test_a_json_list_that_contradicts_itself_or_lists_datasets_is_refused(
+    pairs: list[list[str]], says: str, tmp_path: Path
+) -> None:
+    path = trees.make_imdl(tmp_path / "mine")
+    path.write_text(json.dumps(pairs))
+    assert says in refused("imdl", path, tmp_path / "out.csv")
+
+
+def test_sagid_rows_may_lack_the_source_but_not_the_mask(tmp_path: Path) -> None:
+    root = trees.make_sagid(tmp_path / "sagid")
+    table = pd.read_csv(root / "sagid.csv")
+    table.assign(src_path="").to_csv(root / "sagid.csv", index=False)
+    frame = manifest("sagid", root, tmp_path / "out.csv")
+    assert frame["group"].nunique() == 6  # each image is its own
+    table.assign(mask_path="").to_csv(root / "sagid.csv", index=False)
+    assert "no mask is listed" in refused("sagid", root, tmp_path / "other.csv")
+
+
+def test_files_that_are_no_images_do_not_count(tmp_path: Path) -> None:
+    root = trees.make_autosplice(tmp_path / "set")
+    (root / "Forged_JPEG75" / "Thumbs.db").touch()
+    (root / "README.md").touch()
+    (root / "readme.md").touch()
+    assert make_manifest("autosplice", root, tmp_path / "out.csv").images == FOUND["autosplice"][0]
 
 
 def test_two_names_that_differ_only_in_case_are_refused(tmp_path: Path) -> None:

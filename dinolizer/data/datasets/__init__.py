@@ -96,8 +96,7 @@ def read_dataset(
     Raises
     ------
     InputError
-        If the name or a choice is unknown, the files are not as expected or the masks look
-        inverted.
+        If the files are not as expected or the masks look inverted.
     """
     if name not in DATASETS:
         raise InputError(f"The dataset is {name!r}, but it must be one of {', '.join(DATASETS)}.")
@@ -125,15 +124,10 @@ def make_manifest(
     *,
     incomplete: bool = False,
 ) -> Report:
-    """Write a dataset's manifest to a CSV file; arguments as in `read_dataset`.
+    """Write a dataset's manifest to a CSV file; arguments and errors as in `read_dataset`.
 
     Images that come inside parquet files are extracted to the folder beside ``out`` that has its
     name and ``-images``.
-
-    Raises
-    ------
-    InputError
-        As `read_dataset`, or if the file cannot be written; then there is no manifest.
     """
     out = Path(out)
     if out.suffix.lower() != ".csv":
