@@ -14,9 +14,8 @@ BATCH = 50
 
 def windows(localizer: Localizer, image: NDArray[np.uint8]) -> Tensor:
     """All windows of an image, float32 ``(N, 3, h, w)`` in [0, 1], on the device."""
-    plan = localizer.plan(*image.shape[:2])
-    cut = np.stack([plan.cut(image, position) for position in plan.positions])
-    stacked = torch.from_numpy(cut).to(localizer.backbone.device)
+    cut = localizer.plan(*image.shape[:2]).windows(image, torch.device("cpu"))
+    stacked = torch.from_numpy(np.stack(cut)).to(localizer.backbone.device)
     return stacked.permute(0, 3, 1, 2).float() / 255
 
 

@@ -19,8 +19,8 @@ ROOT = Path.cwd() if INSTALLED else PACKAGE.parent
 PROFILES = ROOT / "notebooks" / "profiles"
 
 
-def _made(variable: str, default: Path, *parts: str) -> Path:
-    folder = Path(os.environ.get(variable) or default).resolve().joinpath(*parts)
+def _made(variable: str, default: Path, below: str = "") -> Path:
+    folder = Path(os.environ.get(variable) or default).resolve() / below
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +14,9 @@ from torch import Tensor
 
 from dinolizer.data.images import read_image
 from dinolizer.errors import InputError
-from dinolizer.model.batches import Pixels, placed
 from dinolizer.model.localization import Localization
 from dinolizer.model.localizer import Localizer
-from dinolizer.model.windows import Plan
+from dinolizer.model.windows import Pixels, Plan
 
 THREADS = 4
 """That read images ahead, and again as many that finish results behind."""
@@ -32,9 +31,9 @@ class _Open:
     """A photograph whose windows are on their way."""
 
     image: NDArray[np.uint8]
-    pixels: Pixels
     source: str
     plan: Plan
+    windows: list[Pixels]
     logits: list[Tensor] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -86,9 +85,8 @@ def localize_many(
             plan = localizer.plan(*image.shape[:2])
         except InputError as error:
             return error
-        pixels = placed(plan.fit(image), localizer.backbone.device)
-        name = "" if isinstance(source, np.ndarray) else str(source)
-        return _Open(image, pixels, name, plan)
+        windows = plan.windows(image, localizer.backbone.device)
+        return _Open(image, "" if isinstance(source, np.ndarray) else str(source), plan, windows)
 
     def finish(done: _Open | InputError) -> Out | InputError:
         if isinstance(done, InputError):
@@ -107,14 +105,15 @@ def _through(
 ) -> Iterator[_Open | InputError]:
     """Each image, with the logits of its windows on the device, when its last one is through."""
     queue: deque[_Open | InputError] = deque()
-    waiting: list[tuple[_Open, tuple[int, int]]] = []
+    waiting: list[tuple[_Open, Pixels]] = []
     clock = time.perf_counter()
 
     def run() -> None:
         nonlocal clock
         batch = waiting[:size]
         del waiting[:size]
-        logits = localizer.window_logits(_cut(batch, size))
+        windows = [window for _, window in batch]
+        logits = localizer.window_logits(windows + windows[-1:] * (size - len(windows)))
         now = time.perf_counter()
         for (opened, _), patch_logits in zip(batch, logits[: len(batch)].split(1), strict=True):
             opened.logits.append(patch_logits)
@@ -128,10 +127,11 @@ def _through(
     for item in images:
         queue.append(item)
         if isinstance(item, _Open):
-            for position in item.plan.positions:
-                waiting.append((item, position))
+            for window in item.windows:
+                waiting.append((item, window))
                 while len(waiting) >= size:
                     run()
+            item.windows.clear()
         # Each image that waits has a window in the batch: where more wait, most are errors.
         if waiting and len(queue) > size:
             run()
@@ -139,11 +139,6 @@ def _through(
     while waiting:
         run()
     yield from ready()
-
-
-def _cut(batch: Sequence[tuple[_Open, tuple[int, int]]], size: int) -> list[Pixels]:
-    windows = [opened.plan.cut(opened.pixels, position) for opened, position in batch]
-    return windows + windows[-1:] * (size - len(windows))
 
 
 def in_threads(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dinolizer.errors import InputError
+from dinolizer.model.batches import as_batch
 from dinolizer.model.specs import BACKBONES, BackboneSpec, Transformer, build
 from dinolizer.model.weights import fit_weights, read_weights, weights_file, weights_hash
 
@@ -37,8 +38,8 @@ class Backbone(nn.Module):
     hash : str
         SHA-256 of the weights, see `weights_hash`.
     fingerprint : str
-        Short hash of what the backbone makes of a fixed image. It is another where the code on the
-        way to the tokens is, this package's, timm's or torch's, and the weights are the same.
+        Short hash of what the backbone makes of a fixed image: with the same weights it is another
+        where the code from pixels to tokens is, this package's, timm's or torch's.
     """
 
     mean: Tensor
@@ -59,9 +60,9 @@ class Backbone(nn.Module):
     def fingerprint(self) -> str:
         # A few sums over all tokens of noise. From one to eight threads, with and without oneDNN,
         # they moved by 2e-6; of single tokens many lie so near to the edge of a rounding.
-        generator = torch.Generator().manual_seed(0)
-        probe = torch.rand(1, 3, self.spec.window, self.spec.window, generator=generator)
-        tokens = self(probe.to(self.device)).flatten().double().cpu()
+        generator, side = torch.Generator().manual_seed(0), self.spec.window
+        probe = (256 * torch.rand(side, side, 3, generator=generator)).byte()
+        tokens = self(as_batch([probe], self.device)).flatten().double().cpu()
         weights = torch.randn(PROBE_SUMS, len(tokens), generator=generator).double()
         sums = (weights @ tokens / len(tokens) ** 0.5 / PROBE_STEP).round().int()
         return hashlib.sha256(f"{len(tokens)} {sums.tolist()}".encode()).hexdigest()[:16]

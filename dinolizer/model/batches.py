@@ -7,17 +7,16 @@ from typing import TypeVar
 import numpy as np
 import psutil
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from dinolizer.errors import InputError
+from dinolizer.model.windows import Pixels
 
 BYTES_PER_PIXEL = 512
 """Of a window, that a pass of a backbone takes: measured were 330 with the pocket backbone, 260
 with DINOv2's base and 170 with DINOv3's."""
 
-Pixels = NDArray[np.uint8] | Tensor
 In = TypeVar("In")
 Out = TypeVar("Out")
 
@@ -92,12 +91,6 @@ def _ran_out(error: Exception) -> bool:
 
 def _say(line: str) -> None:
     tqdm.write(f"dinolizer: {line}", file=sys.stderr)
-
-
-def placed(image: NDArray[np.uint8], device: torch.device) -> Pixels:
-    """An image where its windows are cut from it: on a GPU, as windows overlap and would else be
-    moved there with every pixel several times; on a CPU as it is."""
-    return image if device.type == "cpu" else torch.tensor(image, device=device)
 
 
 def as_batch(images: Sequence[Pixels], device: torch.device) -> Tensor:

@@ -183,8 +183,8 @@ def gathered(
     def read() -> Iterator[NDArray[np.float32]]:
         nonlocal upper
         first = 0
-        for on_device in strips:
-            strip = on_device.cpu().numpy()
+        for pixels in strips:
+            strip = pixels.cpu().numpy()
             mask[first : first + len(strip)] = strip > threshold
             first += len(strip)
             upper = _largest(strip, upper, number)
@@ -198,7 +198,7 @@ def gathered(
 def _largest(
     values: NDArray[np.float32], largest: NDArray[np.float32], number: int
 ) -> NDArray[np.float32]:
-    """The largest values, the least one first, of these and those found before."""
+    """The largest values, the least one first, of these and those before them."""
     values = values[values >= largest[0]] if len(largest) == number else values.ravel()
     values = np.append(largest, values)
     surplus = max(len(values) - number, 0)

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from dinolizer.data.images import read_image
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone, load_backbone
-from dinolizer.model.batches import Batches, Pixels, as_batch, batch_size, placed
+from dinolizer.model.batches import Batches, as_batch, batch_size
 from dinolizer.model.head import HeadCard, load_head, probabilities
 from dinolizer.model.localization import Localization, gathered
 from dinolizer.model.specs import Small
 from dinolizer.model.weights import fetched_path, head_file, weights_hash
-from dinolizer.model.windows import Plan, Reduce, assemble, make_plan, restored, strips
+from dinolizer.model.windows import Pixels, Plan, Reduce, assemble, make_plan, restored, strips
 
 Source = str | Path | Image.Image | NDArray[np.uint8]
 """What `dinolizer.data.images.read_image` reads."""
@@ -111,7 +111,7 @@ class Localizer:
         Parameters
         ----------
         name
-            Key in `dinolizer.model.backbones.BACKBONES`; by default `default_model`.
+            Key in `dinolizer.model.specs.BACKBONES`; by default `default_model`.
         head
             File of a head, with or without an adapter of the backbone; by default the one that was
             shipped or fetched with that backbone, if any was.
@@ -120,15 +120,13 @@ class Localizer:
         weights
             Safetensors file to use in place of the backbone's own weights.
         stride, threshold, reduce, small
-            As in `HeadCard`; by default what the head's card says.
-        mode, precision
-            As for the class.
+            By default what the head's card says, see `HeadCard`.
 
         Raises
         ------
         InputError
-            For an unknown model, mode or setting, for weights that are missing or another model's,
-            and for a head that is missing or another backbone's.
+            For an unknown model or setting, for weights that are missing or another model's, and
+            for a head that is missing or another backbone's.
         """
         name = name or default_model()
         backbone = load_backbone(name, None if weights is None else Path(weights), device)
@@ -207,13 +205,7 @@ class Localizer:
         }
 
     def __call__(self, source: Source) -> Localization:
-        """Localize what was inpainted in a photograph; for what can be read see `read_image`.
-
-        Raises
-        ------
-        InputError
-            If it cannot be read.
-        """
+        """Localize what was inpainted in a photograph; for what can be read see `read_image`."""
         image = read_image(source)
         start = time.perf_counter()
         name = str(source) if isinstance(source, str | Path) else ""
@@ -250,21 +242,14 @@ class Localizer:
 
     def patch_logits(self, image: NDArray[np.uint8], plan: Plan) -> Iterator[Tensor]:
         """Logits ``(n, C, h, w)`` of an image's windows, batch by batch."""
-        pixels, positions = placed(plan.fit(image), self.backbone.device), plan.positions
-        for first in range(0, len(positions), self.batch):
-            chosen = positions[first : first + self.batch]
-            yield self.window_logits([plan.cut(pixels, position) for position in chosen])
+        windows = plan.windows(image, self.backbone.device)
+        for first in range(0, len(windows), self.batch):
+            yield self.window_logits(windows[first : first + self.batch])
 
     @torch.inference_mode()
     def window_logits(self, windows: list[Pixels]) -> Tensor:
-        """Logits at patch resolution, ``(N, C, h, w)``, of windows uint8 ``(H, W, 3)`` of one
-        size, in one batch if memory allows.
-
-        Raises
-        ------
-        InputError
-            Where one is not finite.
-        """
+        """Logits ``(N, C, h, w)`` at patch resolution, all finite or it is an `InputError`, of
+        windows uint8 ``(H, W, 3)`` of one size, in one batch if memory allows."""
         device, lower = self.backbone.device, getattr(torch, self.precision)
 
         def run(batch: Iterable[Pixels]) -> Tensor:
@@ -272,9 +257,9 @@ class Localizer:
                 tokens = self.backbone(as_batch([*batch], device))
             logits: Tensor = self.head(tokens.float())
             if not logits.isfinite().all():
-                place = "logits of the head" if tokens.isfinite().all() else "tokens"
+                values = "logits of the head" if tokens.isfinite().all() else "tokens"
                 raise InputError(
-                    f"The {place} of {self.backbone.spec.name!r} are not all finite in "
+                    f"The {values} of {self.backbone.spec.name!r} are not all finite in "
                     f"{self.precision}; use the precision float32, or other weights."
                 )
             return logits

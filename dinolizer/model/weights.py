@@ -27,13 +27,7 @@ PATCH_WEIGHT = "patch_embed.proj.weight"
 
 
 def weights_file(spec: BackboneSpec) -> Path | None:
-    """The file that a spec's ``weights`` names, downloaded or checked; None for random weights.
-
-    Raises
-    ------
-    InputError
-        Where it is not here and cannot be had, or is not what was converted.
-    """
+    """The file that a spec's ``weights`` names, downloaded or checked; None for random weights."""
     source, _, rest = (spec.weights or "").partition(":")
     match source:
         case "package":
@@ -73,13 +67,7 @@ def head_file(name: str) -> Path:
 
 
 def checked_weights(name: str) -> Path:
-    """Path of converted weights, after their SHA-256 was compared with the recorded one.
-
-    Raises
-    ------
-    InputError
-        If they are missing, or not what was converted.
-    """
+    """Path of converted weights, if they are there and their SHA-256 is the recorded one."""
     path = fetched_path(name)
     if not path.is_file():
         raise InputError(
@@ -103,17 +91,8 @@ def checked_weights(name: str) -> Path:
 def save_converted(
     spec: BackboneSpec, state: Mapping[str, Tensor], checkpoint: Path, record: Mapping[str, object]
 ) -> Path:
-    """Write a checkpoint's tensors to `fetched_path` in float32, with a record of their source.
-
-    Parameters
-    ----------
-    state
-        Has exactly the names and shapes of the spec's model.
-    checkpoint
-        The file that they were read from.
-    record
-        What is known of it; hashes, licence, citation and date are added.
-    """
+    """Write the tensors of a checkpoint to `fetched_path` in float32, and beside them a record:
+    what is known of the checkpoint's source, hashes, licence, citation and date."""
     path = fetched_path(spec.name)
     with atomic(path) as draft:
         # Each tensor gets memory of its own, whatever the pickle shared: safetensors needs that.
@@ -133,15 +112,8 @@ def save_converted(
 
 
 def read_checkpoint(path: Path, key: str, wanted: str) -> dict[str, Tensor]:
-    """Read the state dict under a key of a file of ``torch.save``; only tensors are unpickled.
-
-    ``wanted`` says for the message which file is to be given.
-
-    Raises
-    ------
-    InputError
-        For a file that is damaged, holds anything but tensors, or has no state dict there.
-    """
+    """Read the state dict under a key of a file of ``torch.save``; nothing but tensors is ever
+    unpickled. The `InputError` for any other file ends by the file that is ``wanted``."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
@@ -167,13 +139,7 @@ def read_checkpoint(path: Path, key: str, wanted: str) -> dict[str, Tensor]:
 
 
 def read_weights(path: Path, name: str) -> dict[str, Tensor]:
-    """Read a safetensors file; ``name`` is the model's, for the message.
-
-    Raises
-    ------
-    InputError
-        For a file that is missing, damaged or of another format.
-    """
+    """Read a safetensors file of a model's, or raise an `InputError`."""
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
@@ -188,11 +154,6 @@ def fit_weights(model: Transformer, state: Mapping[str, Tensor], path: Path, nam
 
     Only a position embedding of another grid is resampled, by timm's own checkpoint filter: the hub
     holds DINOv2's for 37x37 patches, and a window of 504 pixels has 36x36.
-
-    Raises
-    ------
-    InputError
-        For the weights of another model; ``path`` and ``name`` are for the message.
     """
     filter_of = eva if isinstance(model, eva.Eva) else vision_transformer
     patch = state.get(PATCH_WEIGHT)
@@ -207,13 +168,7 @@ def fit_weights(model: Transformer, state: Mapping[str, Tensor], path: Path, nam
 
 
 def check_fit(model: nn.Module, state: Mapping[str, Tensor], path: Path, name: str) -> None:
-    """Check that a state dict has exactly a model's names and shapes, and only finite values.
-
-    Raises
-    ------
-    InputError
-        With the first difference.
-    """
+    """Refuse a state dict that has not exactly a model's names and shapes, and finite values."""
     difference = _difference(model.state_dict(), state)
     if difference:
         raise InputError(
@@ -224,13 +179,7 @@ def check_fit(model: nn.Module, state: Mapping[str, Tensor], path: Path, name: s
 
 
 def check_finite(state: Mapping[str, Tensor], path: Path) -> None:
-    """Check that tensors read from a file hold neither NaN nor infinity.
-
-    Raises
-    ------
-    InputError
-        With the first that does.
-    """
+    """Refuse tensors of a file that hold NaN or infinity."""
     for name, tensor in state.items():
         if not tensor.isfinite().all():
             raise InputError(

@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 from dinolizer.data.images import MAX_PIXELS
 from dinolizer.errors import InputError
-from dinolizer.model.batches import Pixels
 from dinolizer.model.specs import Small
 
 Reduce = Literal["sum", "mean"]
@@ -36,6 +35,7 @@ SMALL_AREA, SMALL_AREA_WINDOW = 1016 * 1016, 504
 to do; for another window it is scaled with the window's own area."""
 
 Pair = tuple[int, int]
+Pixels = NDArray[np.uint8] | Tensor
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Plan:
     patch
         Side of a patch, in pixels.
     reduce
-        What overlapping windows' logits become: their ``"sum"`` or ``"mean"``.
+        What the logits of overlapping windows become: their ``"sum"`` or ``"mean"``.
     restore
         How the map of an image that was resized comes back to its size. ``"bilinear"``: as logits,
         averaged where they shrink, as this project does. ``"bicubic"``: as probabilities, clipped
@@ -111,6 +111,16 @@ class Plan:
         (top, left), (height, width) = position, self.window
         return fitted[top : top + height, left : left + width]
 
+    def windows(self, image: NDArray[np.uint8], device: torch.device) -> list[Pixels]:
+        """All windows of an image ``(H, W, 3)``, row by row, none of them copied.
+
+        Those for a GPU are of the image there: they overlap, and so no pixel moves twice.
+        """
+        fitted: Pixels = self.fit(image)
+        if device.type != "cpu":
+            fitted = torch.tensor(fitted, device=device)
+        return [self.cut(fitted, position) for position in self.positions]
+
 
 def make_plan(
     size: Pair,
@@ -123,18 +133,14 @@ def make_plan(
     restore: Restore = "bilinear",
     mode: str = "exact",
 ) -> Plan:
-    """Plan the way of an image of ``size``, ``(H, W)`` in pixels.
+    """Plan the way of an image of ``size``, ``(H, W)``; it and the first three are in pixels.
 
     Parameters
     ----------
-    window, stride, patch
-        Sides and step, in pixels.
     small
         What is done to an image with a side under the window. ``"pad"``: it is continued to the
         window by reflection. ``"resize"``: both sides are scaled alike, bicubically, to
         `SMALL_AREA`, and further up if the short side is still under the window.
-    reduce, restore
-        As in `Plan`.
     mode
         A key of `MODES`. In ``"whole"`` the sides are rounded up to whole patches.
 
@@ -157,17 +163,13 @@ def make_plan(
 
 
 def origins(length: int, window: int, stride: int) -> list[int]:
-    """First pixel of every window along one side; the last window is flush with the end.
-
-    Parameters
-    ----------
-    length, window, stride
-        Pixels, with ``0 < stride <= window <= length``, so that every pixel is covered.
+    """First pixel of every window along a side of ``length`` pixels; the last window is flush with
+    the end, so that every pixel is covered.
 
     Raises
     ------
     InputError
-        Where that does not hold.
+        Unless ``0 < stride <= window <= length``.
     """
     if not 0 < stride <= window <= length:
         raise InputError(

@@ -27,7 +27,6 @@ from dinolizer.training import heads as training
 from dinolizer.training.crops import Crops
 from dinolizer.training.heads import Fit, Heads
 from dinolizer.training.recipes import history_path, train
-from dinolizer.training.tokens import fingerprint
 
 EPOCHS = 20
 Logits = Callable[[NDArray[np.uint8], Row], Tensor]
@@ -84,7 +83,7 @@ def fit(
     key = cache_key(
         images=images_hash(manifest),
         backbone=backbone.hash,
-        code=(fingerprint(backbone), _fit_hash(), probe_hash(crop, shares)),
+        code=(backbone.fingerprint, _fit_hash(), probe_hash(crop, shares)),
         settings=(dataset.train is None, epochs, seed, policy),
     )
     if dataset.train is not None:

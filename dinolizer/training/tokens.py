@@ -4,7 +4,6 @@ import hashlib
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import timm
@@ -24,7 +23,6 @@ from dinolizer.training.crops import Crops, crop_batches
 
 PART = 64
 """Crops whose tokens share a file of the cache."""
-_fingerprints: WeakKeyDictionary[Backbone, str] = WeakKeyDictionary()
 
 
 def extract(backbone: Backbone, images: Sequence[NDArray[np.uint8]]) -> Tensor:
@@ -43,8 +41,8 @@ def extract(backbone: Backbone, images: Sequence[NDArray[np.uint8]]) -> Tensor:
     Notes
     -----
     The cache is one safetensors file under ``tokens`` in `dinolizer.paths.cache_dir`, named by a
-    SHA-256 of the weights, the pixels, the versions of torch and timm, and a `fingerprint` of the
-    code between them. A file whose checksum is not that of its values is computed again.
+    SHA-256 of the weights, the pixels, the versions of torch and timm, and the fingerprint of
+    the backbone. A file whose checksum is not that of its values is computed again.
 
     Raises
     ------
@@ -79,21 +77,6 @@ def extract_layers(
             _save(computed[layer], paths[layer])
         tokens |= computed
     return {layer: tokens[layer] for layer in layers}
-
-
-def fingerprint(backbone: Backbone) -> str:
-    """SHA-256 of a few rounded numbers of the tokens of a fixed probe: it tells code that computes
-    other tokens from the same weights, be it by its stem, its normalisation or a library."""
-    if backbone not in _fingerprints:
-        side = backbone.spec.window
-        noise = np.random.default_rng(0).uniform(size=(side, side, 3))
-        probe = (255 * noise * np.linspace(0, 1, side)[:, None]).astype(np.uint8)
-        tokens = backbone(as_batch([probe], backbone.device))[0].double().flatten(1)
-        # Few and coarse, or the last bits, which differ between machines, would decide.
-        std, mean = torch.std_mean(tokens[:: max(1, backbone.dim // 8)].cpu(), dim=1)
-        summary = " ".join(f"{value:.2f}" for value in (*mean, *std))
-        _fingerprints[backbone] = hashlib.sha256(summary.encode()).hexdigest()
-    return _fingerprints[backbone]
 
 
 @torch.no_grad()
@@ -146,7 +129,7 @@ def token_bytes(backbone: Backbone, crops: int, classes: int) -> int:
 
 
 def _key(backbone: Backbone, images: Sequence[NDArray[np.uint8]]) -> str:
-    code = f"{fingerprint(backbone)} torch {torch.__version__} timm {timm.__version__}"
+    code = f"{backbone.fingerprint} torch {torch.__version__} timm {timm.__version__}"
     digest = hashlib.sha256(f"{backbone.hash} {code}".encode())
     for image in images:
         digest.update(f"{image.shape} {image.dtype}".encode())
