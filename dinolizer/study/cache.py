@@ -42,11 +42,12 @@ def probe_hash(*made: ArrayLike, decimals: int = 3) -> str:
 
 
 def images_hash(manifest: pd.DataFrame) -> str:
-    """SHA-256 of a manifest's rows and of the files of its images and masks."""
+    """SHA-256 of a manifest's rows and of the files of its images and masks, wherever these lie."""
     paths = [Path(path) for path in (*manifest["image"], *manifest["mask"]) if path]
     with ThreadPoolExecutor() as pool:
         hashes = list(pool.map(file_hash, paths))
-    return hashlib.sha256("\n".join([manifest.to_csv(), *hashes]).encode()).hexdigest()
+    rows = manifest.drop(columns=["image", "mask"]).to_csv()
+    return hashlib.sha256("\n".join([rows, *hashes]).encode()).hexdigest()
 
 
 def file_hash(path: Path) -> str:

@@ -51,7 +51,7 @@ class Part:
         """Rows of `dinolizer.study.evaluation.evaluate`, from the cache if they are there."""
         key = cache_key(
             methods=[(method.name, method.key, method.threshold) for method in self.methods],
-            images=images_hash(self.images),
+            images=(images_hash(self.images), list(self.images["image"])),  # the rows name them
             case=(self.case, self.seed if self.case else 0),
             code=evaluation_hash(self.case or ()),
         )
