@@ -251,10 +251,10 @@ def _eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _orientation(image: Image.Image) -> int:
     try:
-        found = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        value = int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # a photograph with damaged EXIF is still a photograph
         return 1
-    return found if 1 <= found <= 8 else 1
+    return value if 1 <= value <= 8 else 1
 
 
 def _too_large(name: str) -> InputError:

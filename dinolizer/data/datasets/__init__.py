@@ -77,10 +77,8 @@ def read_dataset(
 
     Parameters
     ----------
-    name
-        One of `DATASETS`.
-    root
-        The dataset's folder, or the file of ``imdl`` and ``csv``.
+    name, root
+        One of `DATASETS`, and its folder, or the file of ``imdl`` and ``csv``.
     choices
         Further arguments of the dataset's ``rows``, by name.
     images

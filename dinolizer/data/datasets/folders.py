@@ -121,7 +121,7 @@ def _tgif_path(tree: Tree, top: str, folders: tuple[str, ...], names: tuple[str,
 def cocoglide(tree: Tree, report: Report) -> Iterator[Row]:
     """Give the rows of CocoGlide, paired by the COCO id that ends every name."""
     real, fake, mask = (
-        {found[1]: path for name, path in tree.under(folder) if (found := COCO_ID.search(name))}
+        {named[1]: path for name, path in tree.under(folder) if (named := COCO_ID.search(name))}
         for folder in ("real", "fake", "mask")
     )
     report.left_out["pairs of which an image is not there"] += len(real.keys() ^ fake.keys())
@@ -137,7 +137,7 @@ def brgen(tree: Tree, report: Report, split: str = "test") -> Iterator[Row]:
 
     That the whole image went through the generator is our reading, the weaker claim of the two.
     """
-    authentic = {Path(name).stem: path for name, path in tree.under("Au")}
+    authentic = tree.stems("Au")
     for path in authentic.values():
         yield real_row(path, split, Path(path).stem)
     for _, path in tree.under("Tp"):
@@ -158,7 +158,7 @@ def autosplice(
     if str(quality) not in AUTOSPLICE_QUALITIES:
         names = ", ".join(AUTOSPLICE_QUALITIES)
         raise InputError(f"quality is {quality!r}, but it must be one of {names}.")
-    authentic = {Path(name).stem: path for name, path in tree.under("Authentic")}
+    authentic = tree.stems("Authentic")
     for path in authentic.values():
         yield real_row(path, split, Path(path).stem.partition("_")[0])
     for other in AUTOSPLICE_QUALITIES:

@@ -56,9 +56,9 @@ class Report:
         self.left_out[reason] += 1
 
     def __str__(self) -> str:
-        found = f"{self.images} images, {self.masks} masks, {self.pairs} pairs of image and mask"
+        counts = f"{self.images} images, {self.masks} masks, {self.pairs} pairs of image and mask"
         out = [f"{number} left out: {reason}" for reason, number in self.left_out.items() if number]
-        return "\n".join([f"{self.dataset}: {found}", *(f"  {line}" for line in out + self.notes)])
+        return "\n".join([f"{self.dataset}: {counts}", *(f"  {line}" for line in out + self.notes)])
 
 
 def assemble(rows: Iterable[Row], report: Report) -> pd.DataFrame:

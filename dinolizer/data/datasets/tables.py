@@ -57,7 +57,7 @@ def btb(tree: Tree, report: Report) -> Iterator[Row]:
         if named is None or named[2] not in SPLITS:
             continue
         source, split = named[1], SPLITS[named[2]]
-        by_stem = {Path(name).stem: path for name, path in tree.under(f"{source}/masks")}
+        by_stem = tree.stems(f"{source}/masks")
         table = read_table(listed, [])
         images, masks = (_column_of(table, tree, source, part) for part in ("images", "masks"))
         if not images:

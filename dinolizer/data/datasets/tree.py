@@ -49,6 +49,10 @@ class Tree:
                 return path
         return next((path for folder in folders if (path := self.get(folder, *parts))), "")
 
+    def stems(self, folder: str) -> dict[str, str]:
+        """Path of each file below a folder by its name without suffix, in lower case."""
+        return {Path(name).stem: path for name, path in self.under(folder)}
+
     def under(self, folder: str) -> Iterator[tuple[str, str]]:
         """The files in and below a folder: path relative to it, in lower case, and path."""
         prefix = f"{folder}/".casefold()
@@ -58,23 +62,16 @@ class Tree:
 
 
 def open_tree(root: Path, dataset: str, needed: Sequence[str]) -> Tree:
-    """List a dataset's files.
+    """List a dataset's files; ``dataset`` is its name in sentences.
 
-    Parameters
-    ----------
-    root
-        The dataset's folder.
-    dataset
-        Its name, for the sentences.
-    needed
-        What ``root`` must hold: patterns of names, in any case; ``"orig|original"`` are two names
-        of one thing. Of none, the files may be at any depth.
+    ``root`` must hold what is ``needed``: patterns of names, in any case; ``"orig|original"`` are
+    two names of one thing. If nothing is, the files may be at any depth.
 
     Raises
     ------
     InputError
-        If the folder is absent or lacks something that is needed; where its parent or a folder
-        in it would do, the sentence says so. Also if two names differ only in case.
+        If the folder is absent or lacks something that is needed; if its parent or a folder in it
+        would do, the sentence says so. Also if two names differ only in case.
     """
     wanted = ", ".join(name.replace("|", " or ") for name in needed)
     if not root.is_dir():
@@ -87,9 +84,9 @@ def open_tree(root: Path, dataset: str, needed: Sequence[str]) -> Tree:
                 raise InputError(
                     f"{root} is one level too {level} to be the folder of {dataset}; give {other}."
                 )
-        found = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
+        names = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
         raise InputError(
-            f"{root} holds {found}, but the folder of {dataset} must hold {wanted} "
+            f"{root} holds {names}, but the folder of {dataset} must hold {wanted} "
             f"({missing[0].replace('|', ' or ')} is missing); give that folder."
         )
     tree = Tree(root, {}, [])
