@@ -1,9 +1,7 @@
-"""What the parts are worth: the backbone, the layer of the tokens, the head and its loss."""
+"""What the backbone, the layer of the tokens, the head and its loss are each worth."""
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from torch import Tensor
@@ -14,18 +12,10 @@ from dinolizer.training.heads import Heads, fit
 from dinolizer.training.losses import Loss
 
 
-@dataclass(frozen=True)
-class Shape:
-    """A head's shape, see `dinolizer.training.heads.Heads`, and how it is fitted.
-
-    Attributes
-    ----------
-    lr
-        Learning rate; ours, set before any was compared.
-    pace
-        By how much fewer epochs it gets than the linear head, with as much smaller batches: the
-        number of steps is the same.
-    """
+class Shape(NamedTuple):
+    """A head's shape and how it is fitted: ``kernel`` and ``hidden`` as of `Heads`; ``lr``, ours,
+    set before any was compared; ``pace``, by how much fewer epochs it gets than the linear head,
+    with as much smaller batches (the number of steps is the same)."""
 
     kernel: int = 1
     hidden: int = 0
@@ -40,6 +30,7 @@ SHAPES = {
 }
 BATCH = 64
 UNTRAINED, GENERIC, FORENSIC = "untrained", "generic", "forensic"
+RATE = "false_positive_rate"
 
 
 def pretraining(backbone: str) -> str:
@@ -47,15 +38,6 @@ def pretraining(backbone: str) -> str:
     if backbone.startswith("untrained-"):
         return UNTRAINED
     return FORENSIC if backbone.startswith(("bfree", "pocket")) else GENERIC
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """Heads of one shape: ``names`` says of each, folds apart, what it is (loss and seed)."""
-
-    heads: Heads
-    names: list[dict[str, object]]
-    seconds: float
 
 
 def fit_shape(
@@ -66,29 +48,29 @@ def fit_shape(
     *,
     seeds: Sequence[int],
     epochs: int,
-) -> Fitted:
-    """Fit the heads of one of the `SHAPES`: one for each loss, seed and fold, in one pass.
+) -> tuple[Heads, list[dict[str, object]]]:
+    """Fit the heads of one of the `SHAPES`, axes ``loss, seed, fold``, in one pass.
 
     Parameters
     ----------
     tokens, sample
         ``(N, D, h, w)`` and their labels.
     seeds
-        Of the images drawn, see `dinolizer.study.samples.Sample.drawn`; the first one also of the
-        order and, where there are hidden values, of the start.
+        Of the images drawn, see `Sample.drawn`; the first one also of the order and, where there
+        are hidden values, of the start.
     epochs
         Of the linear head.
+
+    Returns
+    -------
+    heads, names
+        The names say of each head, folds apart, what it is: ``head, loss, seed``.
     """
     shape = SHAPES[name]
     drawn = sample.drawn(seeds)  # (S, F, N)
-    heads = Heads(
-        {"loss": len(losses), "seed": len(seeds), "fold": drawn.shape[1]},
-        tokens.shape[1],
-        kernel=shape.kernel,
-        hidden=shape.hidden,
-        seed=seeds[0],
-    ).to(tokens.device)
-    start = time.perf_counter()
+    axes = {"loss": len(losses), "seed": len(seeds), "fold": drawn.shape[1]}
+    about = {"kernel": shape.kernel, "hidden": shape.hidden, "seed": seeds[0]}
+    heads = Heads(axes, tokens.shape[1], **about).to(tokens.device)
     fit(
         heads,
         tokens,
@@ -100,37 +82,28 @@ def fit_shape(
         lr=shape.lr,
         seed=seeds[0],
     )
-    seconds = time.perf_counter() - start
-    names: list[dict[str, object]] = [
-        {"head": name, "loss": loss, "seed": seed} for loss in losses for seed in seeds
-    ]
-    return Fitted(heads.requires_grad_(False), names, seconds)
+    names = [{"head": name, "loss": loss, "seed": seed} for loss in losses for seed in seeds]
+    return heads.requires_grad_(False), names
 
 
 def compare(
     rows: pd.DataFrame, by: Sequence[str], against: Mapping[str, object], seed: int = 0
 ) -> pd.DataFrame:
-    """Macro IoU of every variant, its change, and its false-positive rate where nothing is edited.
+    """Table of `macro_table`: ``iou`` of every variant, and its ``false_positive_rate`` where
+    nothing is edited (there all images count alike).
 
     Parameters
     ----------
     rows
         A row per image (or crop of it), variant and ``seed``: ``image, group, family, iou, marked``
         and the columns ``by``. The same images for all.
-    by, against
-        As for `dinolizer.study.statistics.macro_table`.
-
-    Returns
-    -------
-    As of `macro_table`, of ``iou`` and ``false_positive_rate``, whose images count alike.
     """
     table = macro_table(rows[rows["iou"].notna()], by, "iou", against, seed=seed)
-    rate = "false_positive_rate"
-    unedited = rows[rows["iou"].isna()].drop(columns="family").rename(columns={"marked": rate})
+    unedited = rows[rows["iou"].isna()].drop(columns="family").rename(columns={"marked": RATE})
     if unedited.empty:
         return table
-    rates = macro_table(unedited, by, rate, seed=seed)
-    return table.merge(rates[[*by, rate, f"{rate}_low", f"{rate}_high"]], "left", list(by))
+    rates = macro_table(unedited, by, RATE, seed=seed)
+    return table.merge(rates[[*by, RATE, f"{RATE}_low", f"{RATE}_high"]], "left", list(by))
 
 
 def change_text(line: Mapping[Any, Any], name: str) -> str:

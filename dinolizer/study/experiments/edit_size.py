@@ -34,7 +34,9 @@ SIZE_RULE = (
 
 
 def training_weights(sample: Sample, extra: Sample, drawn: Tensor) -> dict[str, Tensor]:
-    """How much each window counts in each sampling strategy.
+    """How much each window counts, ``(S, F, N)``, in each sampling strategy.
+
+    Windows without an edit stay in all of them.
 
     Parameters
     ----------
@@ -42,10 +44,6 @@ def training_weights(sample: Sample, extra: Sample, drawn: Tensor) -> dict[str, 
         Windows as they are, and windows of enlarged images that come behind them.
     drawn
         ``(S, F, N)`` of both together, see `Sample.drawn`.
-
-    Returns
-    -------
-    From a strategy to weights ``(S, F, N)``. Windows without an edit stay in all of them.
     """
     share = np.concatenate([sample.rows["share"], extra.rows["share"]])
     native = np.arange(len(share)) < len(sample.rows)
@@ -62,17 +60,8 @@ def training_weights(sample: Sample, extra: Sample, drawn: Tensor) -> dict[str, 
 def fit_strategies(
     tokens: Tensor, sample: Sample, weights: Mapping[str, Tensor], *, epochs: int, seed: int
 ) -> Heads:
-    """Fit the linear heads of all strategies in one pass: axes ``strategy, seed, fold``.
-
-    Parameters
-    ----------
-    tokens, sample
-        Windows as they are and the extra ones behind them.
-    weights
-        Of `training_weights`.
-    seed
-        Of the order of the windows.
-    """
+    """Fit the linear heads of all strategies of `training_weights` in one pass: axes ``strategy,
+    seed, fold``; ``tokens, sample`` are of all windows, and ``seed`` of their order."""
     train = torch.stack(list(weights.values()))
     axes = dict(zip(("strategy", "seed", "fold"), train.shape[:3], strict=True))
     heads = Heads(axes, tokens.shape[1])
@@ -83,14 +72,12 @@ def fit_strategies(
 def matched_cuts(
     heads: Heads, tokens: Tensor, sample: Sample, weights: Mapping[str, Tensor]
 ) -> Tensor:
-    """Logit of each head at which its false-positive rate is that of the first strategy at 0.
+    """Logit of each head, float32 ``(K,)``, at which its false-positive rate is that of the first
+    strategy at 0.
 
     A head that predicts more detects more: at a probability of one half, strategies differ in
-    both. The rates are of the patches of the unedited windows that a head was fitted on.
-
-    Returns
-    -------
-    float32 ``(K,)``; 0 in the first strategy, and for a head fitted on no window without an edit.
+    both. The rates are of the patches of the unedited windows that a head was fitted on; without
+    any, the logit is 0.
     """
     clean = torch.from_numpy(np.flatnonzero(sample.rows["share"] == 0))
     used = torch.stack(list(weights.values())).flatten(0, 2)[:, clean] > 0  # (K, n)
@@ -141,7 +128,8 @@ def window_rows(logits: Tensor, sample: Sample, names: Sequence[Mapping[str, Any
 
 
 def by_size(rows: pd.DataFrame, share: str, seed: int = 0) -> pd.DataFrame:
-    """Mean IoU, recall and miss rate in logarithmic bins of the edited share.
+    """Table of `macro_table` in logarithmic bins of the edited share: ``iou, recall, missed``, and
+    ``share`` (geometric middle), ``from`` and ``to`` of each bin that has an edit.
 
     Parameters
     ----------
@@ -149,11 +137,6 @@ def by_size(rows: pd.DataFrame, share: str, seed: int = 0) -> pd.DataFrame:
         Of windows or images and several seeds, see `window_rows`.
     share
         Name of the column of the share.
-
-    Returns
-    -------
-    As of `macro_table`, a line per bin that has an edit: ``share`` (geometric middle), ``from,
-    to``, ``n_images`` (windows or images); ``iou, recall, missed``.
     """
     edges = np.geomspace(SMALLEST, LARGEST, BINS + 1)
     rows = _numbered(rows, ["seed"]).assign(missed=(rows["recall"] < DETECTED).astype(float))
@@ -214,12 +197,10 @@ def compare_strategies(
     Parameters
     ----------
     rows
-        Of several strategies and seeds, see `window_rows`, with the columns ``strategy`` and
-        ``seed``; the same windows or images for all.
+        Of `window_rows` or `image_rows`, with the columns ``strategy`` and ``seed``; the same
+        windows or images for all.
     share
         Name of the column of the share.
-    reference
-        The strategy that all are compared with, edit by edit.
 
     Returns
     -------

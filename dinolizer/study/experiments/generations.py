@@ -7,7 +7,7 @@ are of a bootstrap over photographs, see `dinolizer.study.statistics`.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations, combinations_with_replacement
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -204,14 +204,14 @@ def training_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     return compare(doubled, ["generators", "backbone", "training"], {"training": FROZEN}, seed)
 
 
-def difference(
-    rows: pd.DataFrame, first: str, second: str, seed: int = 0
+def lead(
+    rows: pd.DataFrame, score: str, first: str, second: str, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Macro IoU of one backbone less that of another, crop by crop, and its 95 % interval, of rows
-    of `train_and_test` of one training."""
-    table = macro_table(rows, ["backbone"], "iou", {"backbone": second}, seed=seed)
-    line = table[table["backbone"] == first].iloc[0]
-    return line["iou_change"], line["iou_change_low"], line["iou_change_high"]
+    """Macro mean of a score of one ``backbone`` less that of another, and its 95 % interval, over
+    the crops that both have."""
+    wide = rows.pivot_table(score, ["family", "group", "image"], "backbone")
+    ahead = (wide[first] - wide[second]).dropna().reset_index(name="lead")
+    return macro_mean(ahead["lead"], ahead["family"], ahead["group"], seed=seed)
 
 
 def cka_table(
@@ -234,7 +234,7 @@ def cka_table(
 
     Returns
     -------
-    A line per pair, each once: ``first, first_layer, second, second_layer, cka, low, high``.
+    A line per two layers, both ways: ``first, first_layer, second, second_layer, cka, low, high``.
     """
     height, width = min((tokens.shape[2:] for tokens in layers.values()), key=np.prod)
     pooled = [F.adaptive_avg_pool2d(of.float(), (height, width)) for of in layers.values()]
@@ -266,27 +266,10 @@ def cka_table(
     return pd.DataFrame(
         [
             (*names[a], *names[b], value[a, b], low[a, b], high[a, b])
-            for a, b in combinations_with_replacement(range(len(names)), 2)
+            for a, b in product(range(len(names)), repeat=2)
         ],
         columns=["first", "first_layer", "second", "second_layer", "cka", "low", "high"],
     )
-
-
-def similarity_panels(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Both halves of every square of a `cka_table`, by the names of its two backbones: ``layer``
-    (of the first), ``other layer`` and ``cka``."""
-    sides = ["first", "first_layer", "second", "second_layer"]
-    swapped = table.rename(columns=dict(zip(sides, sides[2:] + sides[:2], strict=True)))
-    both = pd.concat([table, swapped]).drop_duplicates(sides).sort_values(sides[1::2])
-    both = both.rename(columns={"first_layer": "layer", "second_layer": "other layer"})
-    names = list(dict.fromkeys([*table["first"], *table["second"]]))
-    pairs = [(name, name) for name in names] + list(combinations(names, 2))
-    return {
-        f"{one}\nand {other}": both.loc[
-            (both["first"] == one) & (both["second"] == other), ["layer", "other layer", "cka"]
-        ]
-        for one, other in pairs
-    }
 
 
 def autocorrelation(
@@ -359,14 +342,13 @@ def linear_probe(tokens: Tensor, sample: Sample, seed: int = 0) -> pd.DataFrame:
 
     Returns
     -------
-    A row per tested crop and class that it has: ``image, group, family, seen, truth, correct``,
-    the last the share of its patches that is classified rightly.
+    A row per tested crop and class that it has: ``image, group, seen``, the class as ``family``,
+    and ``accuracy``, the share of its patches that is classified rightly.
     """
     share, label = sample.targets.flatten(2).max(1)  # (N, h w)
     pure = share >= PURE
     features = tokens.flatten(2).transpose(1, 2)  # (N, h w, D)
-    about = ["image", "group", "family", "seen"]
-    tables = [pd.DataFrame(columns=[*about, "truth", "correct"])]
+    tables = []
     for fold, fitted in enumerate(sample.train):
         tested = torch.from_numpy(sample.fold == fold)
         rng = np.random.default_rng((seed, fold))
@@ -379,43 +361,24 @@ def linear_probe(tokens: Tensor, sample: Sample, seed: int = 0) -> pd.DataFrame:
         classifier.fit(features[crop, patch].float().numpy(), known)
         crop, patch = (pure & tested[:, None]).nonzero().numpy().T
         truth = label[crop, patch].numpy()
-        correct = classifier.predict(features[crop, patch].float().numpy()) == truth
-        rows = sample.rows.iloc[crop][about].assign(truth=np.array(CLASS_NAMES)[truth])
-        by = rows.assign(correct=correct).groupby([*about, "truth"], sort=False)
-        tables.append(by["correct"].mean().reset_index())
-    return pd.concat(tables[1:] or tables)
+        right = classifier.predict(features[crop, patch].float().numpy()) == truth
+        rows = sample.rows.iloc[crop][["image", "group", "seen"]]
+        rows = rows.assign(family=np.array(CLASS_NAMES)[truth], accuracy=right)
+        by = ["image", "group", "seen", "family"]
+        tables.append(rows.groupby(by, sort=False)["accuracy"].mean().reset_index())
+    return pd.concat(tables) if tables else pd.DataFrame()
 
 
 def accuracy_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Balanced accuracy, the mean over the classes of the share classified rightly.
-
-    Parameters
-    ----------
-    rows
-        Of `linear_probe`, with the columns ``backbone`` and ``layer``.
-
-    Returns
-    -------
-    As of `macro_table`, ``accuracy`` (a third by chance) for each backbone, layer and
-    ``generators`` (``"seen"`` in training or ``"held out"``); real patches count in both.
-    """
-    real = rows["truth"] == CLASS_NAMES[0]
+    """Table of `macro_table`: balanced ``accuracy`` (a third by chance), of rows of `linear_probe`,
+    for each ``backbone``, ``layer`` and ``generators`` (``"seen"`` in training or ``"held out"``);
+    real patches count in both."""
+    real = rows["family"] == CLASS_NAMES[0]
     both = [("seen", rows["seen"]), ("held out", ~rows["seen"].astype(bool))]
     doubled = pd.concat(
         rows[edited | real].assign(generators=name) for name, edited in both if edited.any()
     )
-    doubled = doubled.assign(family=doubled["truth"]).rename(columns={"correct": "accuracy"})
     return macro_table(doubled, ["backbone", "layer", "generators"], "accuracy", seed=seed)
-
-
-def accuracy_lead(
-    rows: pd.DataFrame, first: str, second: str, seed: int = 0
-) -> tuple[float, float, float]:
-    """Balanced accuracy of one backbone less that of another, with its interval, over the crops and
-    classes that both have; ``rows`` of `linear_probe` with the column ``backbone``."""
-    wide = rows.pivot(index=["truth", "group", "image"], columns="backbone", values="correct")
-    lead = (wide[first] - wide[second]).dropna().reset_index(name="lead")
-    return macro_mean(lead["lead"], lead["truth"], lead["group"], seed=seed)
 
 
 def pca_pictures(tokens: Tensor, shown: Sequence[int]) -> list[NDArray[np.float64]]:

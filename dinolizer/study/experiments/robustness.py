@@ -101,34 +101,30 @@ def _levels(lines: pd.DataFrame, name: str, undegraded: str) -> pd.DataFrame:
 
 
 def share_kept(rows: pd.DataFrame, case: Case, seed: int = 0) -> tuple[float, float, float]:
-    """Share of the IoU that is left after a case, with its 95 % interval.
-
-    Both IoUs are means over families of the same images; the interval is of their ratio.
+    """Share of the IoU that is left after a case, with its 95 % interval: of the ratio of both
+    means over families of the same images.
 
     Parameters
     ----------
-    rows : of one method, of that case and of the images as they were.
-    case : one of this module's.
+    rows
+        Of one method, of that case and of the images as they were.
 
     Returns
     -------
-    share, low, high : 1 where nothing is lost; nan where nothing was detected before, and the
-        interval where there are fewer than two photographs.
+    share, low, high
+        1 where nothing is lost; nan where nothing was detected before.
     """
     after, clean = rows_of(rows, case), rows_of(rows, CLEAN)
     clean = clean[clean["image"].isin(after["image"])]
-    (left, left_drawn), (whole, whole_drawn) = (
-        (
-            part.groupby("family")["iou"].mean().mean(),
-            bootstrap_means(part["iou"], part["group"], strata=part["family"], seed=seed),
-        )
+    left, whole = (part.groupby("family")["iou"].mean().mean() for part in (after, clean))
+    drawn, of = (
+        bootstrap_means(part["iou"], part["group"], strata=part["family"], seed=seed)
         for part in (after, clean)
     )
-    known = whole_drawn > 0  # a draw in which nothing was detected before has no share
-    share = left / whole if whole > 0 else np.nan
-    if not known.any() or np.isnan(share):
-        return share, np.nan, np.nan
-    return share, *percentile_interval(left_drawn[known] / whole_drawn[known])
+    known = of > 0  # a draw in which nothing was detected before has no share
+    if not whole > 0 or not known.any():
+        return left / whole if whole > 0 else np.nan, np.nan, np.nan
+    return left / whole, *percentile_interval(drawn[known] / of[known])
 
 
 def lead_gained(rows: pd.DataFrame, method: str, seed: int = 0) -> tuple[float, float, float]:

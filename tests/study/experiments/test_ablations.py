@@ -64,16 +64,18 @@ def test_every_shape_learns_and_names_its_heads(shape: str) -> None:
     rows = pd.DataFrame({"image": [str(number) for number in range(96)]})
     train = torch.stack([torch.arange(96) < 64, torch.arange(96) >= 32])
     sample = Sample(targets, rows, np.zeros(96, int), train)
-    fitted = ablations.fit_shape(shape, ["dice", "bce"], tokens, sample, seeds=[3, 4], epochs=400)
-    assert [(name["loss"], name["seed"]) for name in fitted.names] == [
+    heads, names = ablations.fit_shape(
+        shape, ["dice", "bce"], tokens, sample, seeds=[3, 4], epochs=400
+    )
+    assert [(name["loss"], name["seed"]) for name in names] == [
         ("dice", 3),
         ("dice", 4),
         ("bce", 3),
         ("bce", 4),
     ]
-    assert len(fitted.heads) == 2 * 2 * 2
+    assert len(heads) == 2 * 2 * 2
     with torch.no_grad():
-        right = ((fitted.heads(tokens)[:, :, 0] > 0) == (targets[:, None] > 0.5)).float()
+        right = ((heads(tokens)[:, :, 0] > 0) == (targets[:, None] > 0.5)).float()
     assert right.mean((0, 2, 3)).min() > 0.85
 
 

@@ -93,14 +93,14 @@ def test_cka_minds_neither_rotation_nor_scale_nor_shift() -> None:
     assert table["cka"].to_numpy() == pytest.approx(1, abs=1e-5)
 
 
-def test_the_table_has_every_pair_once_and_agrees_with_the_definition() -> None:
+def test_the_table_has_every_two_layers_and_agrees_with_the_definition() -> None:
     layers = {
         ("v2", 1): random_tokens(0),
         ("v2", 2): random_tokens(1) + 5,
         ("v3", 1): random_tokens(2),
     }
     table = generations.cka_table(layers, GROUPS)
-    assert len(table) == 6
+    assert len(table) == 9
     for line in table.itertuples():
         pair = layers[line.first, line.first_layer], layers[line.second, line.second_layer]
         expected = linear_cka(*map(flat, pair))
@@ -178,7 +178,7 @@ def test_patches_are_classified_by_a_probe_that_never_met_them() -> None:
     labels, sample = three_class_sample()
     tokens = random_tokens(3) + 1.2 * torch.nn.functional.pad(labels[:, None], (0,) * 8).float()
     rows = generations.linear_probe(tokens, sample)
-    assert set(rows["truth"]) == set(CLASS_NAMES)
+    assert set(rows["family"]) == set(CLASS_NAMES)
     assert len(rows) == 6 * 3  # the mixed row of patches is left out
     truth, called = [], []
     for fold in range(2):
@@ -197,8 +197,8 @@ def test_patches_are_classified_by_a_probe_that_never_met_them() -> None:
     assert line["n_photos"] == 3
     assert line["accuracy"] == pytest.approx(expected)
     assert 1 / 3 < line["accuracy_low"] <= line["accuracy"] <= line["accuracy_high"]
-    two = pd.concat([rows, rows.assign(backbone="v3", correct=rows["correct"] - 0.1)])
-    assert generations.accuracy_lead(two, "v2", "v3") == pytest.approx((0.1, 0.1, 0.1))
+    two = pd.concat([rows, rows.assign(backbone="v3", accuracy=rows["accuracy"] - 0.1)])
+    assert generations.lead(two, "accuracy", "v2", "v3") == pytest.approx((0.1, 0.1, 0.1))
 
 
 def test_pictures_show_the_three_directions_in_which_tokens_differ_most() -> None:
@@ -314,7 +314,7 @@ def test_the_difference_of_two_backbones_is_of_the_same_crops() -> None:
             for name, iou in zip(("v2", "v3"), ious, strict=True)
         ]
     )
-    mean, low, high = generations.difference(rows, "v2", "v3")
+    mean, low, high = generations.lead(rows, "iou", "v2", "v3")
     assert mean == pytest.approx(0.25)
     assert low <= mean <= high
 
