@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # written out; a test compares them with the tables that they are the keys of.
 # fmt: off
 ModelName = Literal[
-    "pocket", "pocket-learned", "pocket-rotary", "bfree",
+    "dinolizer", "pocket", "pocket-learned", "pocket-rotary", "bfree",
     "dinov2-small", "dinov2-base", "dinov2-large", "dinov3-small", "dinov3-base", "dinov3-large",
     "untrained-pocket", "untrained-pocket-learned", "untrained-pocket-rotary", "untrained-bfree",
     "untrained-dinov2-small", "untrained-dinov2-base", "untrained-dinov2-large",
@@ -39,6 +39,7 @@ DatasetName = Literal[
     "imdl", "csv",
 ]
 # fmt: on
+FetchName = Literal["dinolizer", "bfree", "cocoglide", "photos"]
 ModeName = Literal["exact", "half", "tiles", "whole"]
 Precision = Literal["float32", "bfloat16", "float16"]
 Small = Literal["resize", "pad"]
@@ -51,8 +52,8 @@ Model = Annotated[
     Option(
         "--model",
         metavar="NAME",
-        help="Backbone: 'pocket', 'pocket-learned', 'pocket-rotary', 'bfree' (see the fetch "
-        "command), 'dinov2-base', 'dinov3-base', either also '-small' or '-large', or "
+        help="'dinolizer' and 'bfree' once they are fetched, 'pocket', 'pocket-learned', "
+        "'pocket-rotary', 'dinov2-base', 'dinov3-base', either also '-small' or '-large', or "
         "'untrained-' and one of these.",
     ),
 ]
@@ -120,8 +121,11 @@ def localize(
     paths: Annotated[
         list[Path], Argument(help="Image files; or one folder of images, or one CSV manifest.")
     ],
-    out: Annotated[Path, Option(metavar="DIR", help="Folder for the results.")],
-    model: Model = "pocket",
+    out: Annotated[Path, Option(metavar="DIR", help="Folder for the results.")] = Path("localized"),
+    model: Annotated[
+        ModelName | None,
+        Option(metavar="NAME", help="By default 'dinolizer' where it was fetched, else 'pocket'."),
+    ] = None,
     head: File = None,
     weights: File = None,
     mode: Annotated[ModeName, Option(help="All but 'exact' take fewer windows.")] = "exact",
@@ -196,6 +200,8 @@ def localize(
         stride=stride,
         small=small,
     )
+    spec = localizer.backbone.spec
+    typer.echo(f"dinolizer: model '{spec.name}'. {spec.caution}", err=True)
     if listing is None:
         _localize_files(localizer, images, out, as_json, overwrite)
         return
@@ -269,29 +275,43 @@ def merge(
 
 @app.command()
 def fetch(
-    name: Annotated[Literal["bfree", "photos"], Argument(help="What to get.")],
+    name: Annotated[FetchName, Argument(help="What to get.")],
     from_file: Annotated[
         Path | None,
-        Option(help="Of bfree: the published zip, or model_epoch_best.pth out of it."),
+        Option(metavar="FILE", help="Of dinolizer and bfree: the published file, not downloaded."),
     ] = None,
-    out: Annotated[Path, Option(help="Of photos: the folder.")] = Path("data/photos"),
+    out: Annotated[
+        Path | None, Option(metavar="DIR", help="Of cocoglide and photos: by default in data.")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Get what cannot be shipped; an interrupted download goes on.
 
-    'bfree' is the B-Free backbone (320 MB), converted and checked: its licence is nonprofit use
-    only, and whatever is trained on it inherits that. 'photos' are 100 photographs for the laptop
-    profile (DIV2K, 450 MB, for academic research). DINOv2 and DINOv3 need no fetching: they come
-    from their hub at first use.
+    'dinolizer' is the authors' released model (387 MB) and 'bfree' the B-Free backbone (320 MB),
+    both converted and checked: B-Free's licence is nonprofit use only, and whatever is trained on
+    it inherits that. 'cocoglide' are the 1,024 test images of CocoGlide with their manifest (123
+    MB, for nonprofit use), 'photos' are 100 photographs for the laptop profile (DIV2K, 450 MB, for
+    academic research). DINOv2 and DINOv3 need no fetching: they come from their hub at first use.
     """
-    if name == "bfree":
-        from dinolizer.model.bfree import fetch as run
+    if name in ("dinolizer", "bfree"):
+        from dinolizer.model import bfree, release
         from dinolizer.model.specs import BACKBONES
 
-        typer.echo(f"{run(from_file)}  {BACKBONES[name].licence}")
+        if name == "dinolizer" and from_file and not release.is_published(from_file):
+            line = f"{from_file} is not the published file, of the SHA-256 {release.SHA256}"
+            typer.echo(f"dinolizer: {line}; it is converted as it is.", err=True)
+        run = release.fetch if name == "dinolizer" else bfree.fetch
+        typer.echo(f"{run(from_file)}  Licence: {BACKBONES[name].licence}")
+    elif name == "cocoglide":
+        from dinolizer.data.datasets import fetch_cocoglide
+
+        out = out or Path("data")
+        typer.echo(f"{fetch_cocoglide(out, overwrite=overwrite)}")
+        typer.echo(f"{out / 'cocoglide.csv'}  CocoGlide (GRIP-UNINA), for nonprofit use only")
     else:
         from dinolizer.pocket.photos import DIV2K_NAMES, fetch_photos
 
+        out = out or Path("data/photos")
         check_outputs([out / photo for photo in DIV2K_NAMES], overwrite=overwrite)
         fetch_photos(out)
         typer.echo(f"{out}  DIV2K, for academic research")

@@ -3,7 +3,8 @@
 import shutil
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -124,6 +125,38 @@ class _Limited:
         self.file.flush()
 
 
+def extract_tree(archive: Path, folder: Path, limit: int) -> None:
+    """Take all of a zip archive of at most ``limit`` bytes, unpacked, to a folder.
+
+    Raises
+    ------
+    InputError
+        For an archive that is damaged or larger.
+    OSError
+        If a file cannot be written.
+    """
+    with _archive(archive) as file:
+        size = sum(info.file_size for info in file.infolist())
+        if size > limit:
+            raise InputError(
+                f"The archive {archive} unpacks to {size:,} bytes, but at most {limit:,} are "
+                "expected: this is another file; download it again."
+            )
+        file.extractall(folder)  # which leaves out what of a path leads elsewhere
+
+
+@contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(path) as file:
+            yield file
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise InputError(
+            f"The archive {path} cannot be read ({error}), but a whole zip file is expected; "
+            "download it again."
+        ) from None
+
+
 def extract(archive: Path, members: Mapping[str, int], folder: Path) -> dict[str, Path]:
     """Take the expected members out of a zip archive, and nothing else.
 
@@ -146,23 +179,17 @@ def extract(archive: Path, members: Mapping[str, int], folder: Path) -> dict[str
         For an archive that is damaged, or lacks a member, or has it twice, too large or under a
         path that leads elsewhere.
     """
-    try:
-        with zipfile.ZipFile(archive) as file:
-            for name, limit in members.items():
-                info = _member(file, name, archive)
-                if info.file_size > limit:
-                    raise InputError(
-                        f"{info.filename} in {archive} has {info.file_size} bytes, but at most "
-                        f"{limit} are expected: this is another file; download it again."
-                    )
-                # zipfile reads no more than the size it announced, and checks the CRC.
-                with file.open(info) as source, (folder / name).open("wb") as target:
-                    shutil.copyfileobj(source, target, CHUNK)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise InputError(
-            f"The archive {archive} cannot be read ({error}), but a whole zip file is expected; "
-            "download it again."
-        ) from None
+    with _archive(archive) as file:
+        for name, limit in members.items():
+            info = _member(file, name, archive)
+            if info.file_size > limit:
+                raise InputError(
+                    f"{info.filename} in {archive} has {info.file_size} bytes, but at most "
+                    f"{limit} are expected: this is another file; download it again."
+                )
+            # zipfile reads no more than the size it announced, and checks the CRC.
+            with file.open(info) as source, (folder / name).open("wb") as target:
+                shutil.copyfileobj(source, target, CHUNK)
     return {name: folder / name for name in members}
 
 

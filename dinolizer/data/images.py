@@ -1,7 +1,7 @@
 """Safe reading and writing of images: whatever comes in, uint8 RGB comes out, or one sentence."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from dinolizer.data.formats import bare_png, check_tiff, has_16_bit_colour, other_file
 from dinolizer.errors import InputError
@@ -135,8 +136,12 @@ def turn(pixels: NDArray[Pixel], orientation: int) -> NDArray[Pixel]:
     return np.ascontiguousarray(pixels)
 
 
-def write_image(path: str | Path, image: NDArray[np.uint8]) -> None:
+def write_image(
+    path: str | Path, image: NDArray[np.uint8], texts: Mapping[str, str] | None = None
+) -> None:
     """Write a uint8 array, ``(H, W)`` grey or ``(H, W, 3)`` RGB, as PNG, whole or not at all.
+
+    ``texts`` go into its metadata.
 
     Raises
     ------
@@ -147,8 +152,11 @@ def write_image(path: str | Path, image: NDArray[np.uint8]) -> None:
     if path.suffix.lower() != ".png":
         raise InputError(f"The image was to be written as {path.name}, but only .png is lossless.")
     _check_array(image, channels=(3,))
+    info = PngInfo()
+    for key, value in (texts or {}).items():
+        info.add_itxt(key, value)
     with atomic(path) as draft:
-        Image.fromarray(image).save(draft, format="PNG")
+        Image.fromarray(image).save(draft, format="PNG", pnginfo=info)
 
 
 def _rgb(pixels: NDArray[Any]) -> NDArray[np.uint8]:

@@ -88,8 +88,9 @@ class Localization:
     def save(
         self, directory: str | Path, name: str, *, overwrite: bool = False
     ) -> tuple[Path, Path, Path]:
-        """Write mask (PNG, 0 and 255), map (NPZ: ``probability`` float32 and ``mask``) and
-        `summary` (JSON) to `result_paths`, each whole or not at all.
+        """Write mask (PNG, 0 and 255; model, licence and caution in its metadata), map (NPZ:
+        ``probability`` float32 and ``mask``) and `summary` (JSON) to `result_paths`, each whole or
+        not at all.
 
         Raises
         ------
@@ -101,7 +102,8 @@ class Localization:
         source = Path(self.source) if self.source else None
         check_outputs(paths, inputs=[source], overwrite=overwrite)
         try:
-            write_image(png, self.mask.astype(np.uint8) * 255)
+            texts = {name: str(self.settings[name]) for name in ("model", "licence", "caution")}
+            write_image(png, self.mask.astype(np.uint8) * 255, texts)
             with atomic(npz) as draft:
                 np.savez_compressed(draft, probability=self.probability, mask=self.mask)
             with atomic(text) as draft:
@@ -142,6 +144,7 @@ class Localization:
         for ax in axes:
             ax.set_axis_off()
         figure.suptitle(f"{self.settings['model']}: score {self.score:.2f}")
+        figure.supxlabel(f"{self.settings['caution']} Licence: {self.settings['licence']}.", size=7)
         return figure
 
 

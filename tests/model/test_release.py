@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,10 +20,13 @@ from checkpoints import (
 )
 from numpy.typing import NDArray
 from PIL import Image
+from servers import Server, serving
 from torch import Tensor
 from torch.nn import functional as F
+from typer.testing import CliRunner
 
 from dinolizer import Localizer
+from dinolizer.cli import app
 from dinolizer.errors import InputError
 from dinolizer.model import release as releases
 from dinolizer.model.specs import BACKBONES, IMAGENET_MEAN, IMAGENET_STD
@@ -261,3 +264,82 @@ def test_the_head_of_another_conversion_is_refused(release: Release, tmp_path: P
     head_file("dinolizer").write_bytes(head)
     with pytest.raises(InputError, match="was trained on 'dinolizer'"):
         Localizer.from_pretrained("dinolizer")
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, release: Release, tmp_path: Path) -> Iterator[Server]:
+    """Serves a released checkpoint, and is where the release is thought to be."""
+    content = save_release(tmp_path / "served.ckpt", release_state(release)).read_bytes()
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(releases, "SIZE", len(content))
+    monkeypatch.setattr(releases, "SHA256", hashlib.sha256(content).hexdigest())
+    with serving() as server:
+        server.content = content
+        monkeypatch.setattr(releases, "URL", server.url)
+        yield server
+
+
+def test_fetching_goes_on_where_the_connection_was_cut(server: Server, cache: Path) -> None:
+    server.breaks_after = 1_500_000  # what arrives is kept by whole chunks of 2**20
+    with pytest.raises(InputError, match="run the command again and it goes on"):
+        releases.fetch()
+    assert [path.name for path in (cache / "weights").iterdir()] == ["dinolizer.ckpt.part"]
+    server.breaks_after = None
+    result = CliRunner().invoke(app, ["fetch", "dinolizer"])
+    assert result.exit_code == 0, result.output
+    assert server.asked == [None, f"bytes={2**20}-"]
+    assert "nonprofit" in result.stdout
+    assert sorted(path.name for path in (cache / "weights").iterdir()) == [
+        "dinolizer-head.safetensors",
+        "dinolizer.json",
+        "dinolizer.safetensors",
+    ]
+    assert json.loads(fetched_path("dinolizer").with_suffix(".json").read_text())["published"]
+    asked = len(server.asked)
+    assert CliRunner().invoke(app, ["fetch", "dinolizer"]).exit_code == 0
+    assert len(server.asked) == asked  # what is there is not downloaded again
+
+
+def test_what_else_a_share_sends_is_named_with_the_way_by_hand(server: Server, cache: Path) -> None:
+    for content, what in (
+        (b"<!DOCTYPE html><title>Nextcloud</title>", "an HTML page of 39 bytes"),
+        (b"PK\x03\x04" + bytes(500), "a ZIP archive of 504 bytes"),
+        (bytes(len(server.content)), "another file of another hash"),
+        (bytes(len(server.content) + 1), "more than"),
+    ):
+        server.content = content
+        result = CliRunner().invoke(app, ["fetch", "dinolizer"])
+        assert result.exit_code == 1
+        line = result.stderr.splitlines()[-1]
+        assert f"sent {what}" in line and "univ-lille.fr" in line and "--from-file FILE" in line
+        assert not list((cache / "weights").iterdir())
+
+
+def test_another_file_is_converted_after_a_line_that_says_so(
+    release: Release, tmp_path: Path
+) -> None:
+    file = save_release(tmp_path / "mine.ckpt", release_state(release))
+    result = CliRunner().invoke(app, ["fetch", "dinolizer", "--from-file", str(file)])
+    assert result.exit_code == 0, result.output
+    assert "mine.ckpt is not the published file" in result.stderr
+    record = json.loads(fetched_path("dinolizer").with_suffix(".json").read_text())
+    assert not record["published"]
+    assert record["checkpoint_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_the_shell_says_which_model_answers_and_marks_its_files(
+    release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.zeros((60, 70, 3), np.uint8)).save("photo.png")
+    releases.fetch(save_release(tmp_path / "release.ckpt", release_state(release)))
+    for words, model in (([], "dinolizer"), (["--model", "pocket", "--overwrite"], "pocket")):
+        result = CliRunner().invoke(app, ["localize", "photo.png", *words])
+        assert result.exit_code == 0, result.output
+        assert result.stderr.startswith(f"dinolizer: model '{model}'. ")
+        summary = json.loads(Path("localized/photo.json").read_text())
+        with Image.open("localized/photo.mask.png") as mask:
+            assert mask.text == {  # type: ignore[attr-defined]
+                name: summary[name] for name in ("model", "licence", "caution")
+            }
+        assert summary["model"] == model and summary["licence"] and summary["caution"]

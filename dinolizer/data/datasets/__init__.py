@@ -23,8 +23,10 @@ from dinolizer.data.datasets.parquet import magicbrush, opensdi
 from dinolizer.data.datasets.rows import Report, Row, assemble
 from dinolizer.data.datasets.tables import btb, imdl, own_csv, sagid
 from dinolizer.data.datasets.tree import open_tree
+from dinolizer.data.fetch import download, extract_tree
 from dinolizer.data.manifest import write_manifest
-from dinolizer.errors import InputError
+from dinolizer.errors import InputError, unwritable
+from dinolizer.paths import check_outputs
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,10 @@ def read_dataset(
     return assemble(dataset.rows(tree, report, **given), report)
 
 
+COCOGLIDE = "https://www.grip.unina.it/download/prog/TruFor/CocoGlide.zip"
+COCOGLIDE_SIZE = 123_161_479
+
+
 def make_manifest(
     name: str,
     root: str | Path,
@@ -140,4 +146,28 @@ def make_manifest(
             "that there is space and leave to write."
         ) from error
     report: Report = frame.attrs["report"]
+    return report
+
+
+def fetch_cocoglide(folder: Path, *, overwrite: bool = False) -> Report:
+    """Download CocoGlide (512 pairs) to ``CocoGlide`` in a folder, and write its manifest beside.
+
+    No hash of it is published: its size is checked, and its files as `make_manifest` checks them.
+
+    Raises
+    ------
+    InputError
+        If it cannot be downloaded or written, another file comes, or a manifest is there.
+    """
+    manifest = folder / "cocoglide.csv"
+    check_outputs([manifest], overwrite=overwrite)
+    archive = folder / "CocoGlide.zip"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        download(COCOGLIDE, archive, size=COCOGLIDE_SIZE)
+        extract_tree(archive, folder, 2 * COCOGLIDE_SIZE)
+        report = make_manifest("cocoglide", folder / "CocoGlide", manifest)
+        archive.unlink()
+    except OSError as error:
+        raise unwritable(folder, error) from None
     return report
