@@ -5,7 +5,7 @@ calibrations are fitted on other photographs than those they are used on. Interv
 percentile intervals of a bootstrap over photographs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,9 +19,9 @@ from sklearn.model_selection import GroupKFold
 from dinolizer.data.manifest import AUTHENTIC_KINDS
 from dinolizer.study.statistics import bootstrap_draws, bootstrap_interval, percentile_interval
 
+Values = NDArray[np.float64]
 UNEDITED = {"real": ("real",), "reencoded": ("reencoded",), "both": AUTHENTIC_KINDS}
 """The kinds of images without an edit that edited ones are told from."""
-CALIBRATIONS = ("platt", "isotonic")
 BINS = 10
 """Bins of equal width between 0 and 1: the usual number."""
 FOLDS = 10
@@ -104,23 +104,16 @@ def reliability_curves(rows: pd.DataFrame, method: str) -> dict[str, pd.DataFram
     }
 
 
-def left_out_accuracy(
-    scores: NDArray[np.floating], edited: NDArray[np.bool_], groups: ArrayLike
-) -> float:
+def left_out_accuracy(scores: ArrayLike, edited: ArrayLike, groups: ArrayLike) -> float:
     """Balanced accuracy, each photograph decided by the threshold that is best on others.
 
-    Best is where the true positive rate is furthest over the false positive rate (Youden's index).
     Photographs whose others hold but one of both sorts are left out; nan where none is left.
     """
-    called = np.full(len(scores), np.nan)
-    for others, own in folds(groups):
-        if len(np.unique(edited[others])) == 2:
-            false, true, thresholds = roc_curve(edited[others], scores[others])
-            called[own] = scores[own] >= thresholds[np.argmax(true - false)]
+    called, truth = calibrate(scores, edited, groups, "threshold"), np.asarray(edited, dtype=bool)
     known = ~np.isnan(called)
-    if len(np.unique(edited[known])) < 2:
+    if len(np.unique(truth[known])) < 2:
         return float("nan")
-    return float(balanced_accuracy_score(edited[known], called[known].astype(bool)))
+    return float(balanced_accuracy_score(truth[known], called[known].astype(bool)))
 
 
 def auc_interval(
@@ -222,35 +215,44 @@ def calibrate(
 ) -> NDArray[np.float64]:
     """Turn scores, higher = more likely, into probabilities that are fitted on other photographs.
 
-    ``how`` is ``"platt"``, a logistic curve (Platt 1999), or ``"isotonic"``, steps that never fall
-    (Zadrozny and Elkan 2002). Where the other photographs hold but one of both sorts it is nan.
+    ``how`` is a key of `FITS`. At most `FOLDS` times some photographs are left out; it is nan where
+    the others hold but one of both sorts.
     """
     values, happened = np.asarray(scores, dtype=float), np.asarray(truth, dtype=bool)
-    found = np.full(len(values), np.nan)
-    for others, own in folds(groups):
-        if len(np.unique(happened[others])) < 2:
-            continue
-        if how == "isotonic":
-            steps = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
-            found[own] = steps.fit(values[others], happened[others]).predict(values[own])
-        else:
-            centre, scale = values[others].mean(), values[others].std() or 1.0
-            standard = ((values - centre) / scale)[:, None]
-            # No penalty to speak of: the curve is to be that of the scores.
-            curve = LogisticRegression(C=1e6).fit(standard[others], happened[others])
-            found[own] = curve.predict_proba(standard[own])[:, 1]
-    return found
-
-
-def folds(groups: ArrayLike) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Numbers of the images of the other photographs and of its own, for each fold.
-
-    Each photograph is a fold where there are no more than `FOLDS`; a single one has no others, and
-    so there is no fold.
-    """
-    photos = np.asarray(groups)
+    photos, said = np.asarray(groups), np.full(len(values), np.nan)
     count = min(FOLDS, len(np.unique(photos)))
-    return list(GroupKFold(count).split(photos, groups=photos)) if count > 1 else []
+    for others, left_out in GroupKFold(count).split(photos, groups=photos) if count > 1 else []:
+        if len(np.unique(happened[others])) == 2:
+            said[left_out] = FITS[how](values[others], happened[others], values[left_out])
+    return said
+
+
+def _platt(scores: Values, truth: NDArray[np.bool_], new: Values) -> Values:
+    centre, scale = scores.mean(), scores.std() or 1.0
+    # No penalty to speak of: the curve is to be that of the scores.
+    curve = LogisticRegression(C=1e6).fit((scores[:, None] - centre) / scale, truth)
+    return np.asarray(curve.predict_proba((new[:, None] - centre) / scale)[:, 1])
+
+
+def _isotonic(scores: Values, truth: NDArray[np.bool_], new: Values) -> Values:
+    steps = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(scores, truth)
+    return np.asarray(steps.predict(new))
+
+
+def _best_threshold(scores: Values, truth: NDArray[np.bool_], new: Values) -> Values:
+    false, true, thresholds = roc_curve(truth, scores)
+    return np.asarray(new >= thresholds[np.argmax(true - false)], dtype=float)
+
+
+FITS: dict[str, Callable[[Values, NDArray[np.bool_], Values], Values]] = {
+    "platt": _platt,
+    "isotonic": _isotonic,
+    "threshold": _best_threshold,
+}
+"""From scores, what happened, and new scores to probabilities of these: a logistic curve (Platt
+1999), steps that never fall (Zadrozny and Elkan 2002), or 1 over the threshold where the true
+positive rate is furthest over the false positive rate (Youden's index), else 0."""
+CALIBRATIONS = ("platt", "isotonic")
 
 
 def bin_numbers(probability: NDArray[np.floating]) -> NDArray[np.int64]:

@@ -26,17 +26,12 @@ SCORE_PERCENTILE = 99
 
 @dataclass(frozen=True)
 class Counts:
-    """Pixels of one image, or of many pooled by ``+``."""
+    """Pixels of one image."""
 
     tp: int  # predicted, edited
     fp: int  # predicted, not edited
     fn: int  # not predicted, edited
     tn: int  # not predicted, not edited
-
-    def __add__(self, other: "Counts") -> "Counts":
-        return Counts(
-            self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn
-        )
 
     @property
     def iou(self) -> float:

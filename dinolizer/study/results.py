@@ -66,16 +66,13 @@ class Results:
         is shown, and by which rules.
         """
         path = self.folder / "tables" / f"{name}.csv"
-        latex = (
-            frame.style.hide(axis="index")
-            .format(precision=decimals, na_rep="--", escape="latex")
-            .format_index(axis="columns", escape="latex")
-            .to_latex(
-                hrules=True,
-                position_float="centering",
-                caption=self._caption(caption).translate(_LATEX),
-                label=f"tab:{name}",
-            )
+        latex = frame.to_latex(
+            index=False,
+            float_format=f"%.{decimals}f",
+            na_rep="--",
+            escape=True,
+            caption=self._caption(caption).translate(_LATEX),
+            label=f"tab:{name}",
         )
         with atomic(path) as draft:
             frame.to_csv(draft, index=False, float_format=f"%.{decimals}f")

@@ -78,8 +78,14 @@ def macro_table(
     known = rows[rows[names].notna().any(axis=1)]
     if known.empty:
         raise InputError(f"There is no row with {' or '.join(names)} to average: evaluate first.")
+    given: dict[str, Any] = {
+        "family": "",
+        "image": np.arange(len(known)),
+    }  # where rows have no such column
+    known = known.assign(**{name: of for name, of in given.items() if name not in known})
     lines = dict(list(known.groupby(list(by), sort=False, dropna=False)))
-    images = {key: _of_images(part, names) for key, part in lines.items()}
+    of_image = ["family", "group", "image"]
+    images = {key: part.groupby(of_image)[names].mean() for key, part in lines.items()}
 
     def with_interval(name: str, scores: "pd.Series[float]") -> dict[str, float]:
         families, groups = (scores.index.get_level_values(level) for level in ("family", "group"))
@@ -100,7 +106,8 @@ def macro_table(
         for name in names:
             line |= with_interval(name, of[name])
             if "seed" in part:
-                line[f"{name}_sd"] = _spread(part, name)
+                of_seeds = part.groupby(["seed", "family"])[name].mean().groupby(level=0).mean()
+                line[f"{name}_sd"] = of_seeds.std(ddof=1)
             if against is not None:
                 other = images.get(tuple({**kind, **against}.values()))
                 if other is None or set(other.index) != set(of.index):
@@ -264,20 +271,3 @@ def percentile_interval(means: NDArray[np.floating], level: float = 0.95) -> tup
     tail = (1 - level) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
-
-
-def _of_images(rows: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    """Mean scores of every image, indexed by ``family, group, image``."""
-    about = {
-        "family": rows["family"] if "family" in rows else pd.Series("", rows.index),
-        "group": rows["group"],
-        "image": rows["image"] if "image" in rows else pd.Series(range(len(rows)), rows.index),
-    }
-    return rows[names].groupby([part.rename(name) for name, part in about.items()]).mean()
-
-
-def _spread(rows: pd.DataFrame, name: str) -> float:
-    """Standard deviation over seeds of the macro mean."""
-    families = rows["family"] if "family" in rows else pd.Series("", rows.index)
-    of_seeds = rows.groupby([rows["seed"], families])[name].mean().groupby(level=0).mean()
-    return float(of_seeds.std(ddof=1))

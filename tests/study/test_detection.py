@@ -14,7 +14,6 @@ from dinolizer.study.detection import (
     calibrate,
     calibration_error,
     detection_table,
-    folds,
     left_out_accuracy,
     reliability,
     reliability_curves,
@@ -138,7 +137,7 @@ def test_a_photograph_has_no_part_in_its_own_calibration(how: str) -> None:
 def test_without_both_sorts_among_the_others_there_is_no_probability() -> None:
     found = calibrate([0.1, 0.9, 0.5], [False, True, True], ["a", "b", "b"], "platt")
     assert np.isnan(found).all()  # to a the others are all true, to b all false
-    assert folds(["a", "a"]) == []
+    assert np.isnan(calibrate([0.1, 0.9], [False, True], ["a", "a"], "platt")).all()
 
 
 def test_curves_of_the_score_as_it_is_and_calibrated(rows: pd.DataFrame) -> None:

@@ -52,13 +52,6 @@ def test_an_authentic_image_has_no_iou_but_a_predicted_area(marked: bool) -> Non
     assert found.predicted_area == float(marked)
 
 
-def test_pooled_counts_are_the_counts_of_all_pixels_together() -> None:
-    rng = np.random.default_rng(0)
-    masks, truths = rng.random((2, 3, 6, 5)) > 0.6
-    pooled = sum((counts(*pair) for pair in zip(masks, truths, strict=True)), Counts(0, 0, 0, 0))
-    assert pooled.iou == pytest.approx(jaccard_score(truths.ravel(), masks.ravel()))
-
-
 def test_masks_of_two_sizes_are_refused() -> None:
     with pytest.raises(InputError, match="mask is 4 x 5 and the truth 5 x 4 pixels"):
         counts(np.zeros((4, 5), dtype=bool), np.zeros((5, 4), dtype=bool))
