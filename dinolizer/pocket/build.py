@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dinolizer.data.files import find_images
 from dinolizer.data.images import read_image
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import BACKBONES, load_backbone, pick_device
 from dinolizer.model.head import card_for, save_head
 from dinolizer.model.pocket_vit import build_learned, build_pocket_vit, build_rotary
 from dinolizer.paths import atomic
-from dinolizer.pocket.forging import CONDITIONS, FAMILIES, HELD_OUT, LEARNED, forge
+from dinolizer.pocket.forging import CASES, CONDITIONS, HELD_OUT, forge
 from dinolizer.pocket.generators import GENERATORS
+from dinolizer.pocket.photos import photo_paths
 from dinolizer.pocket.pretraining import (
     MAKERS,
     PAIRS,
@@ -66,7 +66,7 @@ def pretrain(
     Parameters
     ----------
     photos
-        Folder of photographs, at least two, no side under 160 pixels.
+        Folder of photographs, at least two, no side under 224 pixels.
     out
         Folder of the weights: ``pocket-<name>.safetensors``, each with a ``.json`` card.
     device
@@ -75,8 +75,6 @@ def pretrain(
         Steps of each generator's and of each backbone's training.
     rounds
         Crops forged of each photograph with each generator.
-    seed
-        Decides everything random.
     about
         What the photographs are, for the cards.
 
@@ -144,9 +142,7 @@ def _forgeries(
     pictures: Sequence[NDArray[np.uint8]], side: int, seed: int, assets: Path
 ) -> tuple[list[NDArray[np.uint8]], NDArray[np.bool_]]:
     """Forge crops in every way but with the generator that is held out."""
-    cases = [("none", "real"), *((family, "sp") for family in FAMILIES)]
-    cases += [(family, kind) for family in LEARNED for kind in ("fr", "reencoded")]
-    cases = [case for case in cases if case[0] != HELD_OUT]
+    cases = [case for case in CASES if case[0] != HELD_OUT]
     images, masks = [], []
     for number in range(HEAD_CROPS_PER_CASE):
         for index, (generator, kind) in enumerate(cases):
@@ -168,23 +164,15 @@ def _forgeries(
 
 
 def _read_photos(folder: Path) -> list[NDArray[np.uint8]]:
-    paths = find_images([folder])
-    pictures = [read_image(path) for path in paths]
-    small = [
-        path
-        for path, picture in zip(paths, pictures, strict=True)
-        if min(picture.shape[:2]) < BACKBONES["pocket"].window
-    ]
-    if small:
-        raise InputError(
-            f"{small[0]} has a side under {BACKBONES['pocket'].window} pixels, but crops of that "
-            "size are taken; leave it out of the folder."
-        )
-    if len(pictures) < 2:
-        raise InputError(
-            f"The folder {folder} holds {len(pictures)} photograph, but at least two are needed."
-        )
-    return pictures
+    pictures = {path: read_image(path) for path in photo_paths(folder).values()}
+    least = BACKBONES["pocket"].window
+    for path, picture in pictures.items():
+        if min(picture.shape[:2]) < least:
+            raise InputError(
+                f"{path} has a side under {least} pixels, but crops of that size are taken; leave "
+                "it out of the folder."
+            )
+    return list(pictures.values())
 
 
 def _save(

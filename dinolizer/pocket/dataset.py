@@ -19,7 +19,7 @@ from dinolizer.data.images import read_image, write_image
 from dinolizer.data.manifest import AUTHENTIC_KINDS, read_manifest, write_manifest
 from dinolizer.errors import InputError
 from dinolizer.paths import cache_dir
-from dinolizer.pocket.forging import CONDITIONS, FAMILIES, HELD_OUT, LEARNED, Forgery, forge
+from dinolizer.pocket.forging import CASES, CONDITIONS, HELD_OUT, Forgery, forge
 from dinolizer.pocket.generators import DOWNSAMPLING
 from dinolizer.pocket.photos import photo_paths
 
@@ -31,7 +31,7 @@ PROBE = 64
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Case:
     """How one image is made; ``path`` and ``photo`` are the photograph's file and name."""
 
     path: Path
@@ -50,61 +50,41 @@ class Recipe:
         return f"{self.photo}-{self.generator}-{self.kind}{grain}-{self.condition}-{self.seed[1]}"
 
 
-def recipes(photos: Mapping[str, Path], side: int, seed: int, rounds: int) -> Iterator[Recipe]:
+def list_cases(photos: Mapping[str, Path], side: int, seed: int, rounds: int) -> Iterator[Case]:
     """List every image: photographs x generators and kinds x grain x conditions, ``rounds`` times.
 
     Every case and every photograph comes alike often; the held-out family is among them.
     """
-    makers = [
-        ("none", "real"),
-        *((family, "sp") for family in FAMILIES),
-        *((family, "fr") for family in LEARNED),
-        *((family, "reencoded") for family in LEARNED),
-    ]
-    cases = product(
-        range(rounds), enumerate(photos.items()), enumerate(makers), enumerate(CONDITIONS)
-    )
-    for round_, (photo, (name, path)), (maker, (generator, kind)), (number, condition) in cases:
+    for round_, (photo, (name, path)), (case, (generator, kind)), (number, condition) in product(
+        range(rounds), enumerate(photos.items()), enumerate(CASES), enumerate(CONDITIONS)
+    ):
         for grain in (False,) if kind in AUTHENTIC_KINDS else (False, True):
-            yield Recipe(
-                path,
-                name,
-                side,
-                generator,
-                kind,
-                grain,
-                condition,
-                (seed, round_, photo, maker, number, int(grain)),
-            )
+            seeds = (seed, round_, photo, case, number, int(grain))
+            yield Case(path, name, side, generator, kind, grain, condition, seeds)
 
 
-def make(recipe: Recipe) -> Forgery:
+def make(case: Case) -> Forgery:
     """Forge one image from a random crop of its photograph.
 
     What an auto-encoder puts into the mask comes from another crop of the same photograph,
     mirrored: so no content of a photograph is found in an image of another.
-
-    Raises
-    ------
-    InputError
-        If the photograph cannot be read, or is smaller than the crop.
     """
-    rng = np.random.default_rng((*recipe.seed, 1))
-    photo = read_image(recipe.path)
-    if min(photo.shape[:2]) < recipe.side:
+    rng = np.random.default_rng((*case.seed, 1))
+    photo = read_image(case.path)
+    if min(photo.shape[:2]) < case.side:
         raise InputError(
-            f"The photograph {recipe.path} is {photo.shape[1]}x{photo.shape[0]}, but both sides "
-            f"must have {recipe.side} pixels: take it out of the folder, or a larger one."
+            f"The photograph {case.path} is {photo.shape[1]}x{photo.shape[0]}, but both sides "
+            f"must have {case.side} pixels: take it out of the folder, or a larger one."
         )
-    crop, foreign = _crop(photo, recipe.side, rng), _crop(photo, recipe.side, rng)[:, ::-1]
+    crop, foreign = _crop(photo, case.side, rng), _crop(photo, case.side, rng)[:, ::-1]
     return forge(
         crop,
-        recipe.generator,
-        recipe.kind,
-        seed=list(recipe.seed),
+        case.generator,
+        case.kind,
+        seed=list(case.seed),
         foreign=foreign,
-        grain=recipe.grain,
-        condition=recipe.condition,
+        grain=case.grain,
+        condition=case.condition,
     )
 
 
@@ -118,8 +98,6 @@ def build(photos: Mapping[str, Path], window: int, seed: int = 0, rounds: int = 
     window
         Side of the backbone's window, in pixels; the images are `MARGIN` pixels larger, cut to a
         multiple of what the generators need.
-    seed
-        Decides everything random.
     rounds
         Images for each combination of photograph, generator, kind, grain and condition; 66 images
         a photograph in one round.
@@ -134,7 +112,7 @@ def build(photos: Mapping[str, Path], window: int, seed: int = 0, rounds: int = 
     Raises
     ------
     InputError
-        See `make`.
+        If a photograph cannot be read, or is smaller than the images.
     """
     side = (window + MARGIN) // DOWNSAMPLING * DOWNSAMPLING
     folder = cache_dir() / "images" / _key(photos, side, seed, rounds)
@@ -142,7 +120,7 @@ def build(photos: Mapping[str, Path], window: int, seed: int = 0, rounds: int = 
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".draft-"))
         try:
-            _write(draft, recipes(photos, side, seed, rounds))
+            _write(draft, list_cases(photos, side, seed, rounds))
             draft.chmod(0o755)
             draft.rename(folder)
         except OSError:
@@ -153,16 +131,16 @@ def build(photos: Mapping[str, Path], window: int, seed: int = 0, rounds: int = 
     return read_manifest(folder / "manifest.csv")
 
 
-def _write(folder: Path, all_recipes: Iterable[Recipe]) -> None:
-    rows = Parallel(PROCESSES)(delayed(_write_one)(folder, recipe) for recipe in all_recipes)
+def _write(folder: Path, cases: Iterable[Case]) -> None:
+    rows = Parallel(PROCESSES)(delayed(_write_one)(folder, case) for case in cases)
     write_manifest(pd.DataFrame(rows), folder / "manifest.csv")
 
 
-def _write_one(folder: Path, recipe: Recipe) -> dict[str, object]:
+def _write_one(folder: Path, case: Case) -> dict[str, object]:
     torch.set_num_threads(1)
-    forgery = make(recipe)
-    authentic = recipe.kind in AUTHENTIC_KINDS
-    image, mask = f"{recipe.name}.png", "" if authentic else f"{recipe.name}-mask.png"
+    forgery = make(case)
+    authentic = case.kind in AUTHENTIC_KINDS
+    image, mask = f"{case.name}.png", "" if authentic else f"{case.name}-mask.png"
     write_image(folder / image, forgery.image)
     if mask:
         write_image(folder / mask, np.uint8(255) * forgery.mask.astype(np.uint8))
@@ -171,17 +149,17 @@ def _write_one(folder: Path, recipe: Recipe) -> dict[str, object]:
         "mask": mask,
         "authentic": authentic,
         "dataset": "forgeries",
-        "generator": recipe.generator,
-        "kind": recipe.kind,
-        "background": "reencoded" if recipe.kind in ("fr", "reencoded") else "real",
+        "generator": case.generator,
+        "kind": case.kind,
+        "background": "reencoded" if case.kind in ("fr", "reencoded") else "real",
         "split": "cross-fit",
-        "group": recipe.photo,
-        "width": recipe.side,
-        "height": recipe.side,
+        "group": case.photo,
+        "width": case.side,
+        "height": case.side,
         "area": float(forgery.mask.mean()),
-        "grain": recipe.grain,
-        "condition": recipe.condition,
-        "seen": recipe.generator != HELD_OUT,
+        "grain": case.grain,
+        "condition": case.condition,
+        "seen": case.generator != HELD_OUT,
     }
 
 
@@ -203,8 +181,8 @@ def fingerprint() -> str:
     """SHA-256 of one photograph forged by every generator in miniature: whatever changes in the
     code, the libraries or the generators' weights and shows in a pixel, shows here."""
     digest = hashlib.sha256()
-    probes = recipes({"cat": photo_paths()["cat"]}, PROBE, seed=0, rounds=1)
-    for recipe in islice(probes, None, None, len(CONDITIONS)):  # of each generator and kind
-        forgery = make(recipe)
+    probes = list_cases({"cat": photo_paths()["cat"]}, PROBE, seed=0, rounds=1)
+    for case in islice(probes, None, None, len(CONDITIONS)):  # of each generator and kind
+        forgery = make(case)
         digest.update(forgery.image.tobytes() + forgery.mask.tobytes())
     return digest.hexdigest()

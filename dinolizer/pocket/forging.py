@@ -1,7 +1,7 @@
 """The forger: from a photograph and a seed to a forgery whose every pixel's history is known."""
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -14,7 +14,6 @@ from dinolizer.data.degradations import gaussian_noise, jpeg
 from dinolizer.errors import InputError
 from dinolizer.paths import ASSETS
 from dinolizer.pocket.generators import DOWNSAMPLING, AutoEncoder, load_generator
-from dinolizer.pocket.masks import log_uniform_area, random_mask
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -23,6 +22,10 @@ CLASSICAL = ("telea", "navier-stokes", "biharmonic")
 LEARNED = ("autoencoder", "inpainter", "heldout")
 FAMILIES = CLASSICAL + LEARNED
 HELD_OUT = "heldout"
+MAKERS = {"real": ("none",), "sp": FAMILIES, "fr": LEARNED, "reencoded": LEARNED}
+"""From each kind to the generators that can make it: a photograph as it is; edited content spliced
+into the original; a whole image out of the generator, edited; the same without an edit."""
+CASES = [(generator, kind) for kind, makers in MAKERS.items() for generator in makers]
 CONDITIONS = ("clean", "jpeg", "noise")
 
 INPAINT_RADIUS = 3
@@ -33,35 +36,17 @@ GRAIN_SIGMA = 1.0
 """Standard deviation of the Gaussian that separates grain from content, in pixels."""
 RING = 16
 """Width of the surroundings whose grain is matched, in pixels."""
+SHAPES = ("blob", "ellipse", "box")
+AREA_RANGE = (0.01, 0.60)
+"""Share of the image that is edited: log-uniform between these bounds."""
 
 
-@dataclass(frozen=True)
-class Forgery:
-    """An image, and what was done to it.
-
-    Attributes
-    ----------
-    image
-        uint8 ``(H, W, 3)`` RGB.
-    mask
-        bool ``(H, W)``, True where the content was generated; nowhere for a re-encoded image.
-    generator
-        One of `FAMILIES`, or ``"none"`` for a photograph.
-    kind
-        ``real``, ``sp`` (spliced into the original), ``fr`` (the whole image comes out of the
-        generator) or ``reencoded`` (so does this one, but nothing was edited).
-    grain
-        Whether the grain of the region was brought to that of its surroundings.
-    condition
-        One of `CONDITIONS`: how the image is met.
-    """
+class Forgery(NamedTuple):
+    """An image, uint8 ``(H, W, 3)`` RGB, and a mask, bool ``(H, W)``, True where its content was
+    generated: nowhere for a re-encoded image."""
 
     image: Image
     mask: Mask
-    generator: str
-    kind: str
-    grain: bool
-    condition: str
 
 
 def forge(
@@ -81,10 +66,8 @@ def forge(
     ----------
     photo
         uint8 ``(H, W, 3)`` RGB, both sides multiples of 8.
-    generator
-        One of `FAMILIES`, or ``"none"`` with the kind ``real``.
-    kind
-        ``real``, ``sp``, ``fr`` or ``reencoded``; the last two need a learned generator.
+    generator, kind
+        One of `CASES`.
     seed
         Decides the mask, the noise and the compression.
     foreign
@@ -119,7 +102,7 @@ def forge(
         image = jpeg(image, int(rng.integers(75, 96)))
     elif condition == "noise":
         image = gaussian_noise(image, rng.uniform(1, 3), rng)
-    return Forgery(image, mask, generator, kind, grain, condition)
+    return Forgery(image, mask)
 
 
 def synthesise(
@@ -142,12 +125,12 @@ def synthesise(
     hole = torch.from_numpy(mask)[None, None].float()
     with torch.inference_mode():
         if isinstance(net, AutoEncoder):
-            own, other = net.encode(_to_tensor(photo)), net.encode(_to_tensor(foreign))
+            kept, other = net.encode(_to_tensor(photo)), net.encode(_to_tensor(foreign))
             noise = rng.standard_normal(other.shape, dtype=np.float32)
             spread = other.std(dim=(2, 3), keepdim=True)
             other = other + GENERATION_NOISE * spread * torch.from_numpy(noise)
             inside = F.max_pool2d(hole, DOWNSAMPLING) > 0
-            output = net.decode(torch.where(inside, other, own))
+            output = net.decode(torch.where(inside, other, kept))
         else:
             output = net(_to_tensor(photo), hole)
     return _to_image(output)
@@ -176,15 +159,58 @@ def match_grain(image: Image, mask: Mask, rng: np.random.Generator) -> Image:
     return np.where(mask[..., None], _round(grained), image)
 
 
+def log_uniform_area(rng: np.random.Generator, bounds: tuple[float, float] = AREA_RANGE) -> float:
+    """Draw the share of the image that is edited."""
+    low, high = np.log(bounds)
+    return float(np.exp(rng.uniform(low, high)))
+
+
+def random_mask(
+    height: int, width: int, area: float, rng: np.random.Generator, shape: str | None = None
+) -> Mask:
+    """Draw a mask, bool ``(height, width)``, True inside, that covers a wanted share of the image.
+
+    The area, in (0, 1), is met exactly, up to ties, by ranking the pixels of a smooth field and
+    keeping the highest. The shape is one of `SHAPES`, drawn if absent.
+    """
+    shape = shape or str(rng.choice(SHAPES))
+    field = _mask_field(shape, height, width, area, rng)
+    count = max(1, round(area * height * width))
+    threshold = np.partition(field, -count, axis=None)[-count]
+    return field >= threshold
+
+
+def _mask_field(
+    shape: str, height: int, width: int, area: float, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Return a field whose upper level sets are the wanted shape, inside the image."""
+    aspect = np.exp(rng.uniform(-0.6, 0.6))
+    half = np.sqrt(area / np.pi if shape == "ellipse" else area / 4)
+    # Half sides as shares of the image; the centre keeps the shape inside where that is possible.
+    half_y = min(half * aspect, 0.5)
+    half_x = min(half / aspect, 0.5)
+    y = (np.arange(height)[:, None] + 0.5) / height - rng.uniform(half_y, 1 - half_y)
+    x = (np.arange(width)[None, :] + 0.5) / width - rng.uniform(half_x, 1 - half_x)
+    # A hair of the other axis breaks ties between the rows or columns of a box.
+    if shape == "box":
+        return -np.maximum(np.abs(y) / half_y, np.abs(x) / half_x) - 1e-6 * (np.abs(y) + np.abs(x))
+    distance = -np.hypot(y / half_y, x / half_x)
+    if shape == "ellipse":
+        return distance
+    noise = rng.standard_normal((height, width))
+    sigma = max(2.0, 0.35 * half * min(height, width))
+    smooth = cv2.GaussianBlur(noise, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
+    return distance + 0.6 * smooth / smooth.std()
+
+
 def _check(photo: Image, generator: str, kind: str, condition: str) -> None:
     if condition not in CONDITIONS:
         raise InputError(f"The condition is {condition!r}, but it must be one of {CONDITIONS}.")
-    makers = {"real": ("none",), "sp": FAMILIES, "fr": LEARNED, "reencoded": LEARNED}
-    if kind not in makers:
-        raise InputError(f"The kind is {kind!r}, but it must be one of {tuple(makers)}.")
-    if generator not in makers[kind]:
+    if kind not in MAKERS:
+        raise InputError(f"The kind is {kind!r}, but it must be one of {tuple(MAKERS)}.")
+    if generator not in MAKERS[kind]:
         raise InputError(
-            f"The generator is {generator!r}, but the kind {kind!r} takes one of {makers[kind]}."
+            f"The generator is {generator!r}, but the kind {kind!r} takes one of {MAKERS[kind]}."
         )
     if photo.shape[0] % DOWNSAMPLING or photo.shape[1] % DOWNSAMPLING:
         raise InputError(

@@ -57,15 +57,9 @@ def _up_transposed(inputs: int, outputs: int) -> nn.Sequential:
 class AutoEncoder(nn.Module):
     """A convolutional auto-encoder with 8x down-sampling along each axis.
 
-    Parameters
-    ----------
-    latents
-        Channels of the latent grid.
-    upsample
-        Builds one 2x up-sampling stage of the decoder; the kind of stage decides much of the trace
-        that decoding leaves.
-    widths
-        Channels at 1/2, 1/4 and 1/8 of the resolution.
+    ``latents`` are the channels of the latent grid, ``widths`` those at 1/2, 1/4 and 1/8 of the
+    resolution. ``upsample`` builds one 2x up-sampling stage of the decoder, whose kind decides much
+    of the trace that decoding leaves.
     """
 
     def __init__(
@@ -122,20 +116,8 @@ class Inpainter(nn.Module):
         self.last = nn.Conv2d(first, 3, 3, padding=1)
 
     def forward(self, images: Tensor, holes: Tensor) -> Tensor:
-        """Fill holes.
-
-        Parameters
-        ----------
-        images
-            ``(N, 3, H, W)`` in [0, 1], sides multiples of 8; what lies in the hole is ignored.
-        holes
-            ``(N, 1, H, W)``, 1 inside the hole, 0 elsewhere.
-
-        Returns
-        -------
-        Tensor
-            ``(N, 3, H, W)``, about [0, 1] but not clipped.
-        """
+        """Fill holes, ``(N, 1, H, W)``, 1 inside and 0 elsewhere, of images ``(N, 3, H, W)`` in
+        [0, 1], sides multiples of 8; the output is about that, but not clipped."""
         x = torch.cat([(2 * images - 1) * (1 - holes), holes], dim=1)
         x1 = self.down1(x)
         x2 = self.down2(x1)

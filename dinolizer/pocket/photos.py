@@ -34,12 +34,8 @@ DIV2K_LIMIT = 20_000_000  # bytes of one photograph
 def photo_paths(folder: str | Path = "", count: int = 0) -> dict[str, Path]:
     """Names and files of the photographs of a study.
 
-    Parameters
-    ----------
-    folder
-        The images in and below it, named by their stems; if empty, `PHOTOS`.
-    count
-        At most so many of them, the first ones; 0 for all.
+    They are the images in and below a folder, named by their stems, or without a folder `PHOTOS`;
+    with a count at most so many of them, the first ones.
 
     Raises
     ------
@@ -54,42 +50,30 @@ def photo_paths(folder: str | Path = "", count: int = 0) -> dict[str, Path]:
             f"There is no folder {folder} of photographs; make it, or get one with 'dinolizer "
             "fetch photos'."
         )
-    found = find_images([folder])[: count or None]
-    if len(found) < 2:
+    images = find_images([folder])[: count or None]
+    if len(images) < 2:
         raise InputError(
-            f"The folder {folder} holds {len(found)} photograph, but at least two are needed."
+            f"The folder {folder} holds {len(images)} photograph, but at least two are needed."
         )
-    by_name = {path.stem: path for path in found}
-    for path in found:
-        if by_name[path.stem] != path:
+    by_name: dict[str, Path] = {}
+    for path in images:
+        if by_name.setdefault(path.stem, path) != path:
             raise InputError(
-                f"Two photographs are named {path.stem!r} ({path} and {by_name[path.stem]}); "
+                f"Two photographs are named {path.stem!r} ({by_name[path.stem]} and {path}); "
                 "rename one of them."
             )
     return by_name
 
 
 def load_photo(name: str) -> NDArray[np.uint8]:
-    """Load one of `PHOTOS`: uint8 ``(H, W, 3)`` RGB.
-
-    Raises
-    ------
-    InputError
-        If the name is unknown.
-    """
+    """Load one of `PHOTOS`: uint8 ``(H, W, 3)`` RGB."""
     if name not in PHOTOS:
         raise InputError(f"The photograph is {name!r}, but it must be one of {list(PHOTOS)}.")
     return read_image(photo_paths()[name])
 
 
 def fetch_photos(folder: Path) -> None:
-    """Download the validation set of DIV2K (450 MB) into a folder; an interrupted download goes on.
-
-    Raises
-    ------
-    InputError
-        If the server cannot be reached or sends another file.
-    """
+    """Download the validation set of DIV2K (450 MB); an interrupted download goes on."""
     folder.mkdir(parents=True, exist_ok=True)
     archive = folder / "DIV2K_valid_HR.zip"
     download(DIV2K, archive, DIV2K_HASH)

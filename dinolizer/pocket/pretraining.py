@@ -7,14 +7,12 @@ one from the other. Only image-level labels are used.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.functional import normalize
@@ -23,12 +21,17 @@ from tqdm.auto import tqdm
 from dinolizer.data.degradations import gaussian_noise, jpeg
 from dinolizer.model.pocket_vit import WINDOW
 from dinolizer.model.specs import IMAGENET_MEAN, IMAGENET_STD
-from dinolizer.pocket.forging import CLASSICAL, match_grain, synthesise
+from dinolizer.pocket.forging import (
+    CLASSICAL,
+    Image,
+    Mask,
+    log_uniform_area,
+    match_grain,
+    random_mask,
+    synthesise,
+)
 from dinolizer.pocket.generators import GENERATORS, AutoEncoder, Inpainter
-from dinolizer.pocket.masks import log_uniform_area, random_mask
 from dinolizer.training.loop import Progress, drawn, optimise
-
-Image = NDArray[np.uint8]
 
 MAKERS = (*CLASSICAL, "autoencoder", "transposed", "inpainter")
 """Generators of the pre-training: not the one that the study holds out."""
@@ -55,9 +58,7 @@ TEXTURE_WEIGHT = 0.01
 LEARNING: dict[str, Any] = {"lr": 1e-3, "weight_decay": 0.02, "clip": 1.0, "save_every": 250}
 
 
-def random_crops(
-    photos: Sequence[NDArray[np.uint8]], count: int, size: int, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def random_crops(photos: Sequence[Image], count: int, size: int, rng: np.random.Generator) -> Image:
     """Draw square crops, mirrored at random: ``(count, size, size, 3)`` uint8."""
     crops = np.empty((count, size, size, 3), np.uint8)
     for index in range(count):
@@ -93,8 +94,6 @@ def train_generator(
 
     Parameters
     ----------
-    name
-        Key of `GENERATORS`.
     photos
         uint8 ``(H, W, 3)`` each, no side under `GENERATOR_CROP`.
     seed
@@ -137,36 +136,19 @@ def inpainter_loss(model: Inpainter, crops: Tensor, holes: Tensor) -> Tensor:
     return generator_loss(output, crops) + inside
 
 
-@dataclass(frozen=True)
-class Pool:
-    """Crops of photographs and what a generator made of them.
-
-    Attributes
-    ----------
-    real, output
-        uint8 ``(N, POOL_CROP, POOL_CROP, 3)`` RGB.
-    mask
-        bool ``(N, POOL_CROP, POOL_CROP)``, True where the generator was asked for new content.
-    learned
-        bool ``(N,)``, whether the generator re-synthesises the background too.
-    """
+class Pool(NamedTuple):
+    """N crops of photographs and what a generator made of them, uint8 RGB; masks of where it was
+    asked for new content; and whether it re-synthesises the background too, ``(N,)``."""
 
     real: Image
     output: Image
-    mask: NDArray[np.bool_]
-    learned: NDArray[np.bool_]
+    mask: Mask
+    learned: Mask
 
 
 def build_pool(photos: Sequence[Image], rounds: int, seed: int, assets: Path) -> Pool:
-    """Forge ``rounds`` crops of every photograph with every generator of `MAKERS`.
-
-    Parameters
-    ----------
-    photos
-        uint8 ``(H, W, 3)`` each; shrunk, no side may be under `POOL_CROP`.
-    assets
-        Folder of the generators' weights.
-    """
+    """Forge ``rounds`` crops of every photograph with every generator of `MAKERS`; their weights
+    are in the folder ``assets``. Shrunk, no side of a photograph may be under `POOL_CROP`."""
     rng = np.random.default_rng(seed)
     count = rounds * len(photos) * len(MAKERS)
     real = np.empty((count, POOL_CROP, POOL_CROP, 3), np.uint8)
@@ -185,14 +167,8 @@ def build_pool(photos: Sequence[Image], rounds: int, seed: int, assets: Path) ->
 
 
 def draw_pairs(pool: Pool, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Draw real and generated twins.
-
-    Returns
-    -------
-    images, labels
-        float32 ``(2 * count, 3, CROP, CROP)`` in [0, 1], the real half first, and float32
-        ``(2 * count,)``, 1 for generated.
-    """
+    """Draw real and generated twins: images float32 ``(2 * count, 3, CROP, CROP)`` in [0, 1], the
+    real half first, and labels float32 ``(2 * count,)``, 1 for generated."""
     pairs = [_draw_pair(pool, rng) for _ in range(count)]
     images = np.stack([real for real, _ in pairs] + [fake for _, fake in pairs])
     labels = torch.arange(2 * count).ge(count).float()
@@ -253,7 +229,7 @@ def _draw_pair(pool: Pool, rng: np.random.Generator) -> tuple[Image, Image]:
     return _as_met(real, fake, rng)
 
 
-def _window_on(mask: NDArray[np.bool_], rng: np.random.Generator) -> tuple[slice, slice]:
+def _window_on(mask: Mask, rng: np.random.Generator) -> tuple[slice, slice]:
     """Choose a window of side `CROP` that holds a random pixel of the mask."""
     rows, columns = np.nonzero(mask)
     pixel = rng.integers(len(rows))

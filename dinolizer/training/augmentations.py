@@ -5,7 +5,6 @@ known. Every number in `Augmentations` is a choice of this project.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from dinolizer.errors import InputError
 
 @dataclass(frozen=True)
 class Augmentations:
-    """Probabilities and ranges of the augmentations; all of them are ours, not the paper's.
+    """Probabilities and ranges of the augmentations.
 
     Attributes
     ----------
@@ -55,63 +54,34 @@ class Augmentations:
                 )
 
 
-class Jpeg(v2.Transform):  # type: ignore[misc]
-    """Compression of a uint8 image on the CPU; torchvision's own transform is deprecated.
-
-    Parameters
-    ----------
-    quality
-        Least and greatest on the libjpeg scale; one in between is drawn.
-    """
-
-    def __init__(self, quality: tuple[int, int]) -> None:
-        super().__init__()
-        self.least, self.greatest = quality
-
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, int]:
-        return {"quality": int(torch.randint(self.least, self.greatest + 1, ()))}
-
-    def transform(self, inpt: Tensor, params: dict[str, int]) -> Tensor:
-        if not isinstance(inpt, tv_tensors.Image):
-            return inpt
-        compressed = jpeg(inpt.permute(1, 2, 0).numpy(), params["quality"])
-        return tv_tensors.wrap(torch.from_numpy(compressed).permute(2, 0, 1), like=inpt)
-
-
 def build_transform(window: int, settings: Augmentations | None) -> v2.Transform:
     """Build the torchvision transform of ``(image, labels)`` pairs to crops.
 
-    Parameters
-    ----------
-    window
-        Side of the crop, in pixels.
-    settings
-        None: the crop alone, as for validation.
-
-    Returns
-    -------
-    v2.Transform
-        Takes a uint8 ``tv_tensors.Image`` (3, H, W) and a ``tv_tensors.Mask`` (H, W), with neither
-        side under the window, and gives them at (window, window). It draws from torch's global
-        random numbers. Nothing is resized; the mask follows the geometry only. JPEG comes last, as
-        compression is what an image has usually met last, and is really encoded.
+    It takes a uint8 ``tv_tensors.Image`` (3, H, W) and a ``tv_tensors.Mask`` (H, W), with neither
+    side under the window, and gives them at (window, window); without settings it only cuts. It
+    draws from torch's global random numbers. Nothing is resized; the mask follows the geometry
+    only. JPEG comes last, as compression is what an image has usually met last, and is really
+    encoded.
     """
     crop = v2.RandomCrop(window)
     if settings is None:
         return crop
-    jitter = settings.colour_jitter
+    jitter = v2.ColorJitter(*[settings.colour_jitter] * 3, settings.hue_jitter)
+    noises = [v2.GaussianNoise(0, level / 255) for level in settings.noise_levels]
+    least, greatest = settings.jpeg_quality
+
+    def compress(image: Tensor) -> Tensor:
+        quality = int(torch.randint(least, greatest + 1, ()))
+        compressed = torch.from_numpy(jpeg(image.permute(1, 2, 0).numpy(), quality))
+        return tv_tensors.wrap(compressed.permute(2, 0, 1), like=image)
+
     return v2.Compose(
         [
             crop,
             v2.RandomHorizontalFlip(settings.flip),
-            v2.RandomApply(
-                [v2.ColorJitter(jitter, jitter, jitter, settings.hue_jitter)], settings.colour
-            ),
+            v2.RandomApply([jitter], settings.colour),
             v2.RandomApply([v2.GaussianBlur(9, settings.blur_sigma)], settings.blur),
-            v2.RandomApply(
-                [v2.RandomChoice([v2.GaussianNoise(0, s / 255) for s in settings.noise_levels])],
-                settings.noise,
-            ),
-            v2.RandomApply([Jpeg(settings.jpeg_quality)], settings.jpeg),
+            v2.RandomApply([v2.RandomChoice(noises)], settings.noise),
+            v2.RandomApply([v2.Lambda(compress, tv_tensors.Image)], settings.jpeg),
         ]
     )

@@ -25,7 +25,8 @@ class Crops(Dataset[tuple[Tensor, ...]]):
     """Augmented crops with their labels; each is a function of the seed, the epoch and the row.
 
     Item ``epoch * len(frame) + row`` is the crop of that row in that epoch (from 0), the same
-    whatever was drawn before it and in whichever process. Images with a side under the window are
+    whatever was drawn before it and in whichever process: the image uint8 ``(3, window, window)``
+    RGB, and the labels as `patch_shares` gives them. Images with a side under the window are
     continued by reflection, their labels too.
 
     Parameters
@@ -36,8 +37,6 @@ class Crops(Dataset[tuple[Tensor, ...]]):
         One of `dinolizer.data.manifest.POLICIES`.
     window, patch
         In pixels; the window is a multiple of the patch.
-    seed
-        Of all crops.
     augmentations
         None: nothing but the crop.
     """
@@ -66,7 +65,6 @@ class Crops(Dataset[tuple[Tensor, ...]]):
         return hashlib.sha256(f"{self.window} {self.patch}\n{rows}".encode()).hexdigest()
 
     def __getitem__(self, item: int) -> tuple[Tensor, ...]:
-        """Image uint8 ``(3, window, window)`` RGB, and the labels as `patch_shares`."""
         epoch, row = divmod(item, len(self.rows))
         image, labels = self._read(row)
         state = np.random.SeedSequence([self.seed, epoch, row]).generate_state(1, np.uint64)
@@ -98,16 +96,10 @@ def crop_batches(
     workers: int = 0,
     pin_memory: bool = False,
 ) -> Iterator[tuple[Tensor, ...]]:
-    """Crops and labels of each list of items, stacked, in the order of the lists.
+    """Crops and labels of each list of items, stacked, in the order of the lists, none of it empty.
 
-    Parameters
-    ----------
-    crops, items
-        See `Crops`, or any other data set of pairs; no list is empty.
-    workers
-        Processes that prepare crops ahead; the crops do not depend on it.
-    pin_memory
-        As in torch's ``DataLoader``: for a GPU.
+    The items are those of `Crops` or of another data set of pairs. ``workers`` processes prepare
+    them ahead, on which the crops do not depend; ``pin_memory`` is for a GPU.
 
     Raises
     ------
@@ -116,7 +108,7 @@ def crop_batches(
     """
     loader = DataLoader(
         crops,
-        batch_sampler=[list(some) for some in items],
+        batch_sampler=[list(batch) for batch in items],
         num_workers=workers,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # or it would take from the caller's random numbers
@@ -124,7 +116,7 @@ def crop_batches(
     try:
         yield from loader
     except InputError as error:
-        # From another process it comes with a traceback in its message, its own sentence last.
+        # From another process it comes with a traceback in its message, the sentence last.
         sentence = str(error).strip().splitlines()[-1]
         raise InputError(sentence.removeprefix("dinolizer.errors.InputError: ")) from None
 
@@ -137,8 +129,6 @@ def patch_shares(labels: Tensor, policy: str, patch: int) -> Tensor:
     labels
         uint8 ``(H, W)``, as `dinolizer.data.manifest.target` gives them; sides are multiples of
         the patch.
-    policy, patch
-        As in `Crops`.
 
     Returns
     -------

@@ -33,9 +33,7 @@ class Heads(nn.Module):
     kernel
         Side of the convolution, in patches; odd.
     hidden
-        Hidden values of a patch; 0 for none.
-    seed
-        Of the random start that hidden values need; all else starts at 0.
+        Hidden values of a patch, from a random start by the seed; all else starts at 0.
 
     Attributes
     ----------
@@ -113,10 +111,7 @@ class Heads(nn.Module):
         return head.eval().requires_grad_(False)
 
     def cut_at(self, logits: Tensor) -> "Heads":
-        """Copy the heads with as much taken off the logits of each, ``(K,)``; frozen.
-
-        What lies over 0 then, lay over that cut before.
-        """
+        """Copy the heads with as much, ``(K,)``, taken off the logits of each; frozen."""
         moved = copy.deepcopy(self).requires_grad_(False)
         (moved.last_bias if self.hidden else moved.bias).sub_(logits[:, None])
         return moved
@@ -178,13 +173,9 @@ def fit(
     """Fit heads in place, with AdamW.
 
     They share the pass over the tokens and nothing else: each has its own windows, loss, weights
-    and step sizes, so it comes out as if it had been fitted alone on the same batches.
-
-    The target of a patch is the share of it that is edited. That the loss is taken at patch
-    resolution is a choice of this project; at which the paper takes it is not known.
-
-    Tokens are standardised per channel, which conditions the problem; mean and scale are folded
-    into the weights, so that a linear head is the plain one: ``D + 1`` parameters per class.
+    and step sizes, so it comes out as if it had been fitted alone on the same batches. That the
+    loss is taken at patch resolution is a choice of this project; at which the paper takes it is
+    not known. Tokens are standardised per channel, which conditions the problem.
 
     Parameters
     ----------
@@ -193,7 +184,7 @@ def fit(
     tokens
         ``(N, D, h, w)``, float16 or float32, on any device; cast batch by batch.
     targets
-        In [0, 1]: ``(N, h, w)``, or ``(N, C, h, w)`` for C classes.
+        In [0, 1], the share of a patch that is edited: ``(N, h, w)``, or ``(N, C, h, w)``.
     train
         ``(K, N)``, or with an axis for each of the heads' in place of K. Bool: the windows that
         each head is fitted on; or numbers from 0: how much each window counts for it, 2 as if it
@@ -203,10 +194,9 @@ def fit(
     losses
         Of each of the K heads, see `dinolizer.training.losses.loss_of_heads`; by default soft Dice.
     epochs, batch_size
-        Passes over the windows, and windows per step; windows in a batch that are not a head's own
-        do not count for it.
-    lr, weight_decay
-        Of AdamW; the learning rate falls to 0 along a cosine.
+        Passes over the windows, and windows per step.
+    lr
+        Highest learning rate; it falls to 0 along a cosine.
     seed
         Of the order of the windows. The same seed gives the same heads.
 

@@ -1,7 +1,5 @@
-"""The end-to-end loop: gradient steps on batches, resumable, for whatever is trained by itself.
-
-Heads with or without an adapter, whole backbones and small generators all pass through `optimise`.
-"""
+"""The end-to-end loop, resumable: heads on crops with or without an adapter, whole backbones and
+small generators all pass through `optimise`."""
 
 import math
 import pickle
@@ -61,19 +59,8 @@ class Network(nn.Module):
 
 @dataclass
 class Progress:
-    """How far a training is.
-
-    Attributes
-    ----------
-    losses
-        Of every step.
-    scores
-        One for each round of steps: what is to become large.
-    best
-        The trained tensors after the round with the highest score, the first of equals.
-    seconds
-        Spent so far, those before an interruption too.
-    """
+    """How far a training is: the losses of its steps, the scores of its rounds, the trained tensors
+    after the round with the highest score (the first of equals), and the seconds spent."""
 
     losses: list[float] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
@@ -150,9 +137,9 @@ def optimise(
     settings
         What the result depends on, numbers and text: a checkpoint of others is refused.
     log
-        CSV of `Progress.history`, written anew after every round.
+        CSV of `Progress.history`, written after every round.
     accelerator
-        For several processes or half precision; without one, plain torch.
+        For several processes or half precision.
 
     Raises
     ------

@@ -16,46 +16,23 @@ Detection", ICCV 2017). Their class weight is left out: it shifts what 0.5 means
 
 
 def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
-    """Soft Dice loss, pooled over the batch.
+    """Soft Dice loss, pooled over the batch: a scalar in [0, 1].
 
-    ``1 - (2 sum(p t) + smooth) / (sum(p) + sum(t) + smooth)``, with p the sigmoid of the logits and
-    every sum over all patches of all images of the batch, not per image: an image without an edit
-    has no Dice of its own, but its false positives count here. With more than one channel p is the
-    softmax, and the loss is the mean of those of the channels.
-
-    Parameters
-    ----------
-    logits
-        ``(N, C, h, w)``, any real number.
-    target
-        In [0, 1]: ``(N, h, w)`` for one channel, ``(N, C, h, w)`` for any number of them.
-    smooth
-        Added above and below, in patches; with 0 the loss of an all-empty batch is undefined.
-
-    Returns
-    -------
-    Tensor
-        A scalar in [0, 1].
+    ``1 - (2 sum(p t) + smooth) / (sum(p) + sum(t) + smooth)``, with p the sigmoid of the logits
+    ``(N, C, h, w)`` and every sum over all patches of all images of the batch, not per image: an
+    image without an edit has no Dice of its own, but its false positives count here. With more than
+    one channel p is the softmax, and the loss is the mean of those of the channels. The target is
+    in [0, 1], ``(N, C, h, w)``, or ``(N, h, w)`` for one channel.
     """
     return 1 - soft_dice(dice_sums(logits, target).sum(1), smooth)
 
 
 def dice_sums(logits: Tensor, target: Tensor) -> Tensor:
-    """The sums of soft Dice, for each image: ``sum(p t)`` and ``sum(p) + sum(t)``.
+    """The sums of soft Dice for each image, ``sum(p t)`` and ``sum(p) + sum(t)``: ``(2, ..., C)``.
 
-    Those of the images of a batch add up to those of the batch, whichever process has them.
-
-    Parameters
-    ----------
-    logits
-        ``(..., C, h, w)``.
-    target
-        As many axes, or one less for one channel; broadcast to the logits.
-
-    Returns
-    -------
-    Tensor
-        ``(2, ..., C)``.
+    Those of the images of a batch add up to those of the batch, whichever process has them. Logits
+    are ``(..., C, h, w)``; the target, broadcast to them, has as many axes, or for one channel one
+    less.
     """
     if target.ndim == logits.ndim - 1:
         target = target.unsqueeze(-3)
@@ -76,18 +53,7 @@ def entropy_sums(logits: Tensor, target: Tensor, focus: float = 0.0) -> Tensor:
 
     ``-sum(t (1 - p)^focus log p)`` over the classes, of which one channel has two: edited, with p
     the sigmoid, and its complement. With a focus over 0 it is the focal loss without class weights.
-
-    Parameters
-    ----------
-    logits
-        ``(..., C, h, w)``.
-    target
-        In [0, 1], as many axes; broadcast to the logits.
-
-    Returns
-    -------
-    Tensor
-        ``(...)``.
+    Logits, and the target in [0, 1], are ``(..., C, h, w)``; the sums ``(...)``.
     """
     if logits.shape[-3] == 1 and not focus:
         each = F.softplus(logits) - target * logits  # the same, in half the work
@@ -102,24 +68,17 @@ def entropy_sums(logits: Tensor, target: Tensor, focus: float = 0.0) -> Tensor:
 
 
 def loss_of_heads(loss: Loss, logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Loss of each of K heads over its own images of a batch.
+    """Loss of each of K heads over its own images of a batch, ``(K,)``.
 
     Parameters
     ----------
     loss
         ``"dice"`` as `dice_loss`; ``"bce"``: mean cross-entropy of a patch; ``"focal"``: the same
         with `FOCUS`; ``"dice+bce"``: the sum of the two.
-    logits
-        ``(N, K, C, h, w)``.
-    target
-        In [0, 1], ``(N, C, h, w)``.
+    logits, target
+        ``(N, K, C, h, w)``, and in [0, 1] ``(N, C, h, w)``.
     weights
         ``(K, N)``: how much an image counts for a head; 2 as if it were there twice.
-
-    Returns
-    -------
-    Tensor
-        ``(K,)``.
     """
     target = target[:, None]
     total = torch.zeros(len(weights), device=logits.device)

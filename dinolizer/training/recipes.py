@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 from dinolizer.data.manifest import validate
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone, pick_device
-from dinolizer.model.head import CLASSES, HeadCard, load_head, save_head
+from dinolizer.model.head import CLASSES, HeadCard, card_for, load_head, save_head
 from dinolizer.model.lora import Lora, adapted, adapter_tensors
 from dinolizer.training.augmentations import Augmentations
 from dinolizer.training.crops import TRAIN, VALIDATION, Crops, crop_batches
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 Batches = Iterator[tuple[Tensor, ...]]
+CROPS = ("fixed", "fresh")
 PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 """From the names of torch to those of Accelerate."""
-CROPS = ("fixed", "fresh")
 SAMPLE = 64
 """Crops whose tokens give the mean and the scale that the head's input is standardised with."""
 
@@ -54,7 +54,7 @@ class Recipe:
     policy
         A key of `dinolizer.model.head.CLASSES`.
     lora
-        Settings of the adapter that is trained along, or None: the backbone is frozen.
+        Of the adapter that is trained along, or None: the backbone is frozen.
     lr
         Highest learning rate of AdamW; it falls to 0 along a cosine.
     crops
@@ -67,15 +67,13 @@ class Recipe:
     seed
         Of the crops, their order, and the adapter's first values.
     precision
-        ``"float32"``, ``"bfloat16"`` or ``"float16"``.
-    augmentations
-        Of the training crops.
+        A key of `PRECISIONS`.
     """
 
     policy: str
     lora: Lora | None
     lr: float
-    crops: str = "fixed"
+    crops: str
     epochs: int = 20
     batch: int = 32
     patience: int = 5
@@ -95,6 +93,11 @@ class Recipe:
                     f"The {name} is {getattr(self, name)!r}, but it must be one of {allowed}."
                 )
 
+    @property
+    def keeps_tokens(self) -> bool:
+        """Whether every crop passes through the backbone once only."""
+        return self.crops == "fixed" and self.lora is None
+
 
 VARIANTS = {
     "v1": Recipe(policy="pristine", lora=None, lr=0.05, crops="fixed"),
@@ -104,8 +107,7 @@ VARIANTS = {
 
 
 class Training(NamedTuple):
-    """What came out of a training, as `load_head` reads it from the file that was saved; and the
-    history, see `Fit`."""
+    """What `load_head` reads from the file that was saved, and the history as in `Fit`."""
 
     backbone: Backbone
     head: nn.Conv2d
@@ -164,38 +166,24 @@ def train(
         raise InputError(f"The variant is {variant!r}, but it must be one of {list(VARIANTS)}.")
     given = {name: value for name, value in changes.items() if value is not None}
     recipe = replace(VARIANTS[variant], **given)  # type: ignore[arg-type]
-    training, validation = split_crops(manifest, backbone, recipe)
+    training, validation = _split_crops(manifest, backbone, recipe)
     log, checkpoint = history_path(out), out.with_suffix(".checkpoint")
     _check_out(out, log, checkpoint, overwrite)
     accelerator = _accelerator(recipe.precision, device)
     backbone = backbone.to(accelerator.device)
     _check_memory(backbone, recipe, len(training) + len(validation), cache_gb, accelerator)
     learning = adapted(backbone, recipe.lora, recipe.seed) if recipe.lora else backbone
+    saving = {"checkpoint": checkpoint, "log": log, "save_every": save_every}
     made = fit_recipe(
-        learning,
-        training,
-        validation,
-        recipe,
-        accelerator,
-        checkpoint=checkpoint,
-        log=log,
-        workers=workers,
-        save_every=save_every,
+        learning, training, validation, recipe, accelerator, workers=workers, **saving
     )
-    names = ", ".join(sorted(set(manifest["dataset"])))
-    card = HeadCard(
-        backbone=backbone.spec.name,
-        backbone_hash=backbone.hash,
-        policy=recipe.policy,
-        window=backbone.spec.window,
-        stride=backbone.spec.stride,
-        reduce="mean" if CLASSES[recipe.policy] > 1 else "sum",
-        small=backbone.spec.small,
-        about=f"{variant}, trained on {len(training)} images of {names}; {recipe}; licence of the "
-        f"backbone: {backbone.spec.licence}",
-        lora=recipe.lora,
+    about = (
+        f"{variant}, trained on {len(training)} images of "
+        f"{', '.join(sorted(set(manifest['dataset'])))}; {recipe}; licence of the backbone: "
+        f"{backbone.spec.licence}"
     )
     if accelerator.is_main_process:
+        card = card_for(backbone, about, recipe.policy, recipe.lora)
         save_head(out, made.head, card, adapter_tensors(learning) if recipe.lora else None)
         checkpoint.unlink(missing_ok=True)
     accelerator.wait_for_everyone()
@@ -214,27 +202,23 @@ def fit_recipe(
     workers: int = 0,
     **saving: Any,
 ) -> Fit:
-    """Train a head, and the adapter inside the backbone where there is one.
+    """Train a head, and the adapter inside the backbone, which ends as that of the best epoch.
 
     Each step takes the soft Dice of all crops of its batch together, whichever process has them:
     several processes give the result of one. Crops that do not fill the last batch of an epoch are
-    left out of that epoch.
-
-    Parameters
-    ----------
-    backbone
-        Its adapter ends as that of the best epoch.
-    training, validation
-        Neither is empty.
-    workers
-        As in `train`.
-    **saving
-        ``checkpoint, log, save_every``, as in `dinolizer.training.loop.optimise`.
+    left out of that epoch. How it is saved is told as in `dinolizer.training.loop.optimise`, by
+    ``checkpoint``, ``log`` and ``save_every``.
     """
-    size, rank, world = _shares(recipe, len(training), accelerator)
-    per_epoch, device = len(training) // size, accelerator.device
+    device, world = accelerator.device, accelerator.num_processes
+    size = min(recipe.batch, len(training))
+    if size < world:
+        raise InputError(
+            f"A batch has {size} crops, but each of the {world} processes needs one: take a larger "
+            "batch or fewer processes."
+        )
+    per_epoch = len(training) // size
     sets: list[Dataset[tuple[Tensor, ...]]] = [training, validation]
-    if recipe.crops == "fixed" and not recipe.lora:
+    if recipe.keeps_tokens:
         sets = [extract_crops(backbone, crops, workers) for crops in (training, validation)]
         workers = 0
     head = Heads({}, backbone.dim, CLASSES[recipe.policy])
@@ -245,15 +229,16 @@ def fit_recipe(
         numbers = np.random.default_rng([recipe.seed, epoch]).permutation(len(training))
         return (numbers + epoch * len(training) * (recipe.crops == "fresh")).tolist()
 
-    def load(number: int, items: Sequence[int], rank: int = rank, world: int = world) -> Batches:
-        """This process's share of each batch of items of a set."""
+    def load(number: int, items: Sequence[int], rank: int, world: int = world) -> Batches:
+        """A process's share of each batch of items of a set."""
         batches = [items[at : at + size][rank::world] for at in range(0, len(items), size)]
-        batches = [list(batch) for batch in batches if batch]
+        batches = [batch for batch in batches if batch]
         return crop_batches(sets[number], batches, workers, device.type == "cuda")
 
     def batches(first: int, last: int) -> Batches:
         epoch, done = divmod(first, per_epoch)
-        return load(0, order(epoch)[done * size : (done + last - first) * size])
+        items = order(epoch)[done * size : (done + last - first) * size]
+        return load(0, items, accelerator.process_index)
 
     def loss_of(model: nn.Module, crops: Tensor, targets: Tensor) -> Tensor:
         sums = dice_sums(model(crops).float(), targets).sum(1)
@@ -262,15 +247,16 @@ def fit_recipe(
     @torch.no_grad()
     def validation_dice() -> float:
         sums = torch.zeros(2, CLASSES[recipe.policy], device=device)
-        for crops, targets in load(1, range(len(validation))):
+        for crops, targets in load(1, range(len(validation)), accelerator.process_index):
             # Not through the wrapped model, which waits for processes that have fewer batches.
             sums += dice_sums(network(crops.to(device)).float(), targets.to(device)).sum(1)
         return soft_dice(accelerator.reduce(sums, "sum")).item()
 
     with torch.no_grad(), accelerator.autocast():
-        sample = load(0, order(0)[:SAMPLE], 0, 1)  # the same in each process
+        sample = load(0, order(0)[:SAMPLE], rank=0, world=1)  # the same in each process
         tokens = torch.cat([network.tokens(crops.to(device)) for crops, _ in sample])
         head.mean, head.scale = standardisation(tokens, tokens.new_ones(1, len(tokens)), size)
+    images = f"{training.digest[:12]} {validation.digest[:12]}"
     progress = optimise(
         network,
         batches,
@@ -281,9 +267,7 @@ def fit_recipe(
         score=validation_dice,
         score_every=per_epoch,
         patience=recipe.patience,
-        settings=asdict(recipe)
-        | {"backbone": backbone.hash}
-        | {"images": f"{training.digest[:12]} {validation.digest[:12]}"},
+        settings=asdict(recipe) | {"backbone": backbone.hash, "images": images},
         accelerator=accelerator,
         **saving,
     )
@@ -291,10 +275,8 @@ def fit_recipe(
 
 
 def pooled(sums: Tensor, accelerator: "Accelerator") -> Tensor:
-    """Add up the sums of all processes, with the gradient of this process's own part.
-
-    It is taken times the number of processes, whose gradients are averaged afterwards.
-    """
+    """Add up the sums of all processes, with the gradient of this process's part, times the number
+    of processes, whose gradients are averaged afterwards."""
     fixed = sums.detach()
     return accelerator.reduce(fixed, "sum") + accelerator.num_processes * (sums - fixed)
 
@@ -304,15 +286,10 @@ def history_path(out: Path) -> Path:
     return out.with_name(f"{out.stem}-history.csv")
 
 
-def split_crops(manifest: pd.DataFrame, backbone: Backbone, recipe: Recipe) -> tuple[Crops, Crops]:
-    """Crops of the training and of the validation rows; the latter are not augmented.
-
-    Raises
-    ------
-    InputError
-        If the table is no manifest (so that no photo is in two splits), or a split has no rows.
-    """
-    validate(manifest)
+def _split_crops(manifest: pd.DataFrame, backbone: Backbone, recipe: Recipe) -> list[Crops]:
+    """Crops of the training and of the validation rows; the latter are not augmented."""
+    validate(manifest)  # so that no photo is in two splits
+    window, patch = backbone.spec.window, backbone.spec.patch
     made = []
     for names, augmentations in ((TRAIN, recipe.augmentations), (VALIDATION, None)):
         rows = manifest[manifest["split"].isin(names)]
@@ -322,37 +299,24 @@ def split_crops(manifest: pd.DataFrame, backbone: Backbone, recipe: Recipe) -> t
                 f"{', '.join(sorted(set(manifest['split'])))}: training needs rows of "
                 f"{TRAIN[0]!r} and of {VALIDATION[0]!r}."
             )
-        window, patch = backbone.spec.window, backbone.spec.patch
         made.append(Crops(rows, recipe.policy, window, patch, recipe.seed, augmentations))
-    return made[0], made[1]
-
-
-def _shares(recipe: Recipe, crops: int, accelerator: "Accelerator") -> tuple[int, int, int]:
-    """Crops of a batch, this process's number, and the number of processes."""
-    size, world = min(recipe.batch, crops), accelerator.num_processes
-    if size < world:
-        raise InputError(
-            f"A batch has {size} crops, but each of the {world} processes needs one: take a larger "
-            "batch or fewer processes."
-        )
-    return size, accelerator.process_index, world
+    return made
 
 
 def _check_memory(
     backbone: Backbone, recipe: Recipe, crops: int, cache_gb: float, accelerator: "Accelerator"
 ) -> None:
     """Say what will be done, and find out whether the tokens of fixed crops can be kept."""
-    how = "through the backbone in every epoch"
-    if recipe.crops == "fixed" and not recipe.lora:
-        size = token_bytes(backbone, crops, CLASSES[recipe.policy]) / 1e9
-        how = f"whose tokens take {size:.3g} GB"
-        if size > cache_gb or accelerator.num_processes > 1:
-            raise InputError(
-                f"Training on {crops} fixed crops, one per image, keeps {size:.3g} GB of tokens in "
-                f"each of {accelerator.num_processes} processes, but only one process and "
-                f"{cache_gb:g} GB are allowed: allow more, or choose fresh crops."
-            )
-    accelerator.print(f"{crops} {recipe.crops} crops, one per image, {how}.")
+    size = token_bytes(backbone, crops, CLASSES[recipe.policy]) / 1e9
+    world = accelerator.num_processes
+    if recipe.keeps_tokens and (size > cache_gb or world > 1):
+        raise InputError(
+            f"Training on {crops} fixed crops, one per image, keeps {size:.3g} GB of tokens in "
+            f"each of {world} processes, but only one process and {cache_gb:g} GB are allowed: "
+            "allow more, or choose fresh crops."
+        )
+    passes = f"with {size:.3g} GB of tokens" if recipe.keeps_tokens else "read in every epoch"
+    accelerator.print(f"{crops} {recipe.crops} crops, one per image, {passes}.")
 
 
 def _accelerator(precision: str, device: str | None) -> "Accelerator":

@@ -41,8 +41,8 @@ def extract(backbone: Backbone, images: Sequence[NDArray[np.uint8]]) -> Tensor:
     Notes
     -----
     The cache is one safetensors file under ``tokens`` in `dinolizer.paths.cache_dir`, named by a
-    SHA-256 of the weights, the pixels, the versions of torch and timm, and the fingerprint of
-    the backbone. A file whose checksum is not that of its values is computed again.
+    SHA-256 of the weights, the fingerprint of the code, the versions of torch and timm, and the
+    pixels. A file whose checksum is not that of its values is computed again.
 
     Raises
     ------

@@ -16,30 +16,30 @@ from dinolizer.pocket.photos import photo_paths
 
 
 def test_every_case_comes_alike_often() -> None:
-    recipes = list(forgeries.recipes(photo_paths(), 288, seed=0, rounds=2))
+    cases = list(forgeries.list_cases(photo_paths(), 288, seed=0, rounds=2))
     # 9 pairs of generator and edited kind with 2 grains, 4 authentic ones, under 3 conditions.
-    assert len(recipes) == 2 * 7 * (9 * 2 + 4) * 3
-    assert set(Counter(recipe.photo for recipe in recipes).values()) == {2 * 66}
-    assert len({recipe.name for recipe in recipes}) == len(recipes)
-    assert len({recipe.seed for recipe in recipes}) == len(recipes)
+    assert len(cases) == 2 * 7 * (9 * 2 + 4) * 3
+    assert set(Counter(case.photo for case in cases).values()) == {2 * 66}
+    assert len({case.name for case in cases}) == len(cases)
+    assert len({case.seed for case in cases}) == len(cases)
 
 
 def test_manifest_describes_the_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DINOLIZER_CACHE", str(tmp_path))
     monkeypatch.setattr(forgeries, "PROCESSES", 1)
-    every = list(forgeries.recipes(photo_paths(), 128, seed=1, rounds=1))
-    few = [recipe for recipe in every if recipe.photo == "cat" and recipe.condition == "jpeg"][::5]
+    every = list(forgeries.list_cases(photo_paths(), 128, seed=1, rounds=1))
+    few = [case for case in every if case.photo == "cat" and case.condition == "jpeg"][::5]
     forgeries.fingerprint()
-    monkeypatch.setattr(forgeries, "recipes", lambda *choices: few)
+    monkeypatch.setattr(forgeries, "list_cases", lambda *choices: few)
     manifest = validate(forgeries.build(photo_paths(), window=64, seed=1))
     assert len(manifest) == len(few)
     assert set(manifest["width"]) == {128}
-    for row, recipe in zip(manifest.to_dict("records"), few, strict=True):
-        forgery = forgeries.make(recipe)
+    for row, case in zip(manifest.to_dict("records"), few, strict=True):
+        forgery = forgeries.make(case)
         assert np.array_equal(read_image(row["image"]), forgery.image)
         if not row["authentic"]:
             assert np.array_equal(read_mask(row["mask"]), forgery.mask)
-        assert row["seen"] == (recipe.generator != "heldout")
+        assert row["seen"] == (case.generator != "heldout")
     # A second call finds them, and leaves no draft behind.
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
     assert forgeries.build(photo_paths(), window=64, seed=1).equals(manifest)
@@ -57,6 +57,6 @@ def test_the_cache_notices_code_that_forges_otherwise(monkeypatch: pytest.Monkey
 
 
 def test_a_photograph_that_is_too_small_is_named() -> None:
-    recipe = next(forgeries.recipes(photo_paths(), 1000, seed=0, rounds=1))
+    case = next(forgeries.list_cases(photo_paths(), 1000, seed=0, rounds=1))
     with pytest.raises(InputError, match=r"astronaut.png is 512x512, .* must have 1000 pixels"):
-        forgeries.make(recipe)
+        forgeries.make(case)

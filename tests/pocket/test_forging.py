@@ -1,9 +1,22 @@
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dinolizer.errors import InputError
-from dinolizer.pocket.forging import CLASSICAL, FAMILIES, LEARNED, RING, forge, match_grain
+from dinolizer.pocket.forging import (
+    AREA_RANGE,
+    CLASSICAL,
+    FAMILIES,
+    LEARNED,
+    RING,
+    SHAPES,
+    forge,
+    log_uniform_area,
+    match_grain,
+    random_mask,
+)
 from dinolizer.pocket.photos import load_photo
 
 PHOTO = np.ascontiguousarray(load_photo("astronaut")[100:228, 180:308])
@@ -90,3 +103,35 @@ def test_names_that_are_not_known_are_refused(arguments: dict[str, str], named: 
 def test_sides_must_be_multiples_of_eight() -> None:
     with pytest.raises(InputError, match="multiples of 8"):
         forge(PHOTO[:127], "autoencoder", "sp", seed=0)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@given(area=st.floats(*AREA_RANGE), seed=st.integers(0, 2**32))
+def test_mask_has_the_wanted_area(shape: str, area: float, seed: int) -> None:
+    mask = random_mask(64, 96, area, np.random.default_rng(seed), shape)
+    assert mask.shape == (64, 96)
+    # Exact up to pixels that tie for the last place.
+    assert abs(mask.sum() - round(area * 64 * 96)) <= 2
+
+
+def test_box_is_a_full_rectangle() -> None:
+    mask = random_mask(200, 200, 0.2, np.random.default_rng(3), "box")
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    rectangle = len(rows) * len(columns)
+    # The bounding box holds nothing else but a part of its last row or column.
+    assert mask.sum() > rectangle - 2 * max(len(rows), len(columns))
+
+
+def test_same_seed_same_mask_and_other_seed_another() -> None:
+    first, again, other = (random_mask(64, 64, 0.1, np.random.default_rng(s)) for s in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_area_is_log_uniform() -> None:
+    rng = np.random.default_rng(0)
+    areas = np.array([log_uniform_area(rng) for _ in range(4000)])
+    assert areas.min() >= 0.01
+    assert areas.max() <= 0.60
+    # Half of a log-uniform sample lies under the geometric mean of its bounds; 4 sigma = 0.032.
+    assert abs((areas < np.sqrt(0.01 * 0.60)).mean() - 0.5) < 0.032

@@ -39,6 +39,7 @@ def test_pretrain_makes_every_asset_and_takes_up_what_is_there(
 ) -> None:
     monkeypatch.setenv("DINOLIZER_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(assets, "HEAD_CROPS_PER_CASE", 1)
+    monkeypatch.setattr(pretraining, "PAIRS", 1)
     quick_inpainting = forging._inpaint_classically  # biharmonic takes seconds a crop
     monkeypatch.setattr(
         forging, "_inpaint_classically", lambda *given: quick_inpainting(*given[:2], "telea")
@@ -75,7 +76,8 @@ def test_a_folder_with_one_photograph_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_small_photograph_is_refused_by_name_at_the_shell(tmp_path: Path) -> None:
-    write_image(tmp_path / "photos" / "small.png", np.zeros((100, 300, 3), np.uint8))
+    for name, height in (("large", 300), ("small", 100)):
+        write_image(tmp_path / f"photos/{name}.png", np.zeros((height, 300, 3), np.uint8))
     result = CliRunner().invoke(
         app, ["pretrain", str(tmp_path / "photos"), "--out", str(tmp_path / "out")]
     )

@@ -217,7 +217,7 @@ def test_an_unreadable_image_is_one_sentence_in_any_process(
     some = crops(manifest.iloc[[0]].assign(image=str(tmp_path / "bad.png")))
     with pytest.raises(InputError) as caught:
         list(crop_batches(some, [[0]], workers))
-    assert str(caught.value).startswith(f"{tmp_path / 'bad.png'} is not an image")
+    assert str(caught.value).startswith(f"{tmp_path / 'bad.png'} is a text file; give an image")
     assert "\n" not in str(caught.value)
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from small import small_backbone, small_manifest
 from torch.multiprocessing import start_processes
@@ -61,7 +62,7 @@ def test_fixed_crops_take_the_memory_that_is_counted_by_hand(
     assert token_bytes(small_backbone(), 18, 1) == size
     trained(manifest, tmp_path / "a.safetensors", cache_gb=size / 1e9)
     said = capsys.readouterr().out
-    assert "18 fixed crops, one per image, whose tokens take 1.96e-05 GB." in said
+    assert "18 fixed crops, one per image, with 1.96e-05 GB of tokens." in said
     with pytest.raises(InputError, match=r"18 fixed crops.* 1\.96e-05 GB.* or choose fresh crops"):
         trained(manifest, tmp_path / "b.safetensors", cache_gb=(size - 1) / 1e9)
     assert names(tmp_path) == ["a-history.csv", "a.safetensors"]
@@ -110,7 +111,8 @@ def test_both_ways_of_taking_crops_learn_the_same_thing_and_keep_the_best_epoch(
     manifest: pd.DataFrame, tmp_path: Path
 ) -> None:
     """On crops that are always the same: the image is the window, and nothing is augmented."""
-    frame = manifest.assign(image=[str(_cut(path, tmp_path)) for path in manifest["image"]])
+    files = {name: [_cut(path, tmp_path) for path in manifest[name]] for name in ("image", "mask")}
+    frame = manifest.assign(**files)
     plain = recipes.Augmentations(flip=0, colour=0, blur=0, noise=0, jpeg=0)
     options = {"epochs": 12, "batch": 9, "augmentations": plain, "patience": 30}
     fixed = trained(frame, tmp_path / "a.safetensors", **options)
@@ -120,12 +122,12 @@ def test_both_ways_of_taking_crops_learn_the_same_thing_and_keep_the_best_epoch(
     torch.testing.assert_close(fixed.head.weight, fresh.head.weight, rtol=0, atol=0.05)
 
 
-def _cut(path: str, folder: Path) -> Path:
-    from PIL import Image
-
-    out = folder / Path(path).name
-    Image.open(path).crop((20, 0, 76, 56)).save(out)
-    return out
+def _cut(path: str, folder: Path) -> str:
+    if path:
+        out = folder / Path(path).name
+        Image.open(path).crop((20, 0, 76, 56)).save(out)
+        return str(out)
+    return path
 
 
 @pytest.mark.parametrize("variant", ["v1", "v2"])
