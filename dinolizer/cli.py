@@ -241,8 +241,8 @@ def _localize_files(
             tqdm.write(f"dinolizer: {error}", file=sys.stderr)
             continue
         renamed = "" if name == path.stem else f"  saved as {name}"
-        line = f"{path}  score {result.score:.3f}  marked {result.marked:.1%}{renamed}"
-        tqdm.write(json.dumps(result.summary()) if as_json else line)
+        line = f"{path}  score {result.score:.3f}  predicted area {result.predicted_area:.1%}"
+        tqdm.write(json.dumps(result.summary()) if as_json else line + renamed)
     if failed:
         raise typer.Exit(1)
 

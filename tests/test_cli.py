@@ -62,7 +62,7 @@ def test_one_photo_gives_one_line_and_three_files(head: Path, tmp_path: Path) ->
     assert names(tmp_path / "out") == ["photo.json", "photo.map.npz", "photo.mask.png"]
     saved = json.loads((tmp_path / "out/photo.json").read_text())
     assert saved["source"] == str(photo)
-    line = f"{photo}  score {saved['score']:.3f}  marked {saved['marked']:.1%}\n"
+    line = f"{photo}  score {saved['score']:.3f}  predicted area {saved['predicted_area']:.1%}\n"
     assert result.stdout == line
     assert result.stderr == ""
 

@@ -136,7 +136,7 @@ def _rows(
         height, width = result.mask.shape
         return {
             "score": result.score,
-            "marked": result.marked,
+            "predicted_area": result.predicted_area,
             "width": width,
             "height": height,
             "seconds": result.seconds,

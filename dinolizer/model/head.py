@@ -42,7 +42,7 @@ class HeadCard:
     window, stride
         In pixels.
     threshold
-        A pixel is marked where its probability is over it (strictly).
+        A pixel is in the mask where its probability is over it (strictly).
     reduce
         How the logits of overlapping windows are put together.
     small

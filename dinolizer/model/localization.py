@@ -68,8 +68,8 @@ class Localization:
         return float(self.settings["threshold"])
 
     @property
-    def marked(self) -> float:
-        """Share of the pixels that are marked, 0 to 1."""
+    def predicted_area(self) -> float:
+        """Share of the pixels that are in the mask, 0 to 1."""
         return float(self.mask.mean())
 
     def summary(self) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class Localization:
         return dict(self.settings) | {
             "source": self.source,
             "score": self.score,
-            "marked": self.marked,
+            "predicted_area": self.predicted_area,
             "size": self.plan.size,
             "working_size": self.plan.fitted,
             "passes": self.plan.passes,
@@ -136,7 +136,7 @@ class Localization:
         axes[1].set_title("probability of generation")
         figure.colorbar(drawn, ax=axes[1], shrink=0.8)
         axes[2].imshow(image)
-        axes[2].set_title(f"marked: {self.marked:.1%} (over {self.threshold:g})")
+        axes[2].set_title(f"predicted area: {self.predicted_area:.1%} (over {self.threshold:g})")
         if mask.any() and not mask.all() and min(mask.shape) > 1:
             # White under dashed black is seen on any photograph, and in grey.
             axes[2].contour(mask, levels=[0.5], colors="white", linewidths=2.5)

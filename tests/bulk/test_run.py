@@ -86,16 +86,17 @@ def test_each_row_is_what_the_image_gives_alone(photos: Path, tmp_path: Path) ->
         mask, array = (tmp_path / "out" / f"masks/{row['path']}.mask.png"), tmp_path / "out/maps"
         if row["path"] == "1/damaged.jpg":
             assert "damaged.jpg is a text file" in row["error"]
-            assert [row[name] for name in ("score", "marked", "width", "seconds")] == [None] * 4
+            numbers = ("score", "predicted_area", "width", "seconds")
+            assert [row[name] for name in numbers] == [None] * 4
             assert not mask.exists()
             continue
         alone = loc(photos / row["path"])
         assert row["error"] is None
         assert row["score"] == pytest.approx(alone.score, abs=1e-4)
-        assert row["marked"] == pytest.approx(alone.marked, abs=1e-3)
+        assert row["predicted_area"] == pytest.approx(alone.predicted_area, abs=1e-3)
         assert (row["height"], row["width"]) == alone.mask.shape
         assert row["seconds"] > 0
-        assert (np.asarray(Image.open(mask)) == 255).mean() == row["marked"]
+        assert (np.asarray(Image.open(mask)) == 255).mean() == row["predicted_area"]
         with np.load(array / f"{row['path']}.map.npz") as stored:
             assert stored["probability"].dtype == np.float16
             np.testing.assert_allclose(stored["probability"], alone.probability, atol=6e-4)

@@ -276,7 +276,6 @@ def test_an_archive_is_refused_for_its_hash_its_end_or_its_content(
     publish(file, monkeypatch)
     refused(run("fetch", "bfree", "--from-file", file), "holds model_epoch_best.pth 0 times")
     refused(run("fetch", "bfree", "--from-file", tmp_path / "no.zip"), "There is no file")
-    refused(run("fetch", "tgif"), "only 'bfree' and 'photos' can be fetched")
     assert trusted(cache) == []
 
 

@@ -135,7 +135,7 @@ def test_sum_and_mean_give_one_mask_for_one_class() -> None:
     image = photo(100, 150)
     summed, mean = (localizer(reduce=reduce)(image) for reduce in ("sum", "mean"))
     np.testing.assert_array_equal(summed.mask, mean.mask)
-    assert 0.01 < summed.marked < 0.99
+    assert 0.01 < summed.predicted_area < 0.99
     assert np.abs(summed.probability - mean.probability).max() > 0.01
 
 
@@ -226,7 +226,7 @@ def test_a_result_is_saved_with_its_settings_and_replaces_an_older_one(tmp_path:
         "reduce": "mean",
         "small": "resize",
         "score": result.score,
-        "marked": result.mask.mean(),
+        "predicted_area": result.mask.mean(),
         "size": [60, 70],
         "working_size": [60, 70],
         "passes": 4,  # at 0 and 4 down, at 0 and 14 across
