@@ -6,14 +6,14 @@ import os
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from dinolizer.data.images import read_image
 from dinolizer.errors import InputError
@@ -21,7 +21,7 @@ from dinolizer.model.backbones import BACKBONES, load_backbone, pick_device
 from dinolizer.model.head import card_for, save_head
 from dinolizer.model.pocket_vit import build_learned, build_pocket_vit, build_rotary
 from dinolizer.paths import atomic
-from dinolizer.pocket.forging import CASES, CONDITIONS, HELD_OUT, forge
+from dinolizer.pocket.forging import CASES, CONDITIONS, HELD_OUT, Image, forge
 from dinolizer.pocket.generators import GENERATORS
 from dinolizer.pocket.photos import photo_paths
 from dinolizer.pocket.pretraining import (
@@ -120,50 +120,35 @@ def pretrain(
 
 
 def fit_pocket_head(
-    pictures: Sequence[NDArray[np.uint8]],
-    out: Path,
-    *,
-    seed: int,
-    device: torch.device,
-    about: str,
+    pictures: Sequence[Image], out: Path, *, seed: int, device: torch.device, about: str
 ) -> None:
-    """Fit the head that is shipped, on forgeries of the pre-training's photographs."""
+    """Fit the head that is shipped, on forgeries of the pre-training's photographs in every way but
+    with the generator that is held out."""
     backbone = load_backbone("pocket", weights=out / "pocket-vit.safetensors", device=device)
-    spec = BACKBONES["pocket"]
-    images, masks = _forgeries(pictures, spec.window, seed, out)
-    tokens = extract(backbone, images)
-    labels = torch.from_numpy(masks.astype(np.uint8))
-    targets = torch.stack([patch_shares(mask, "pristine", spec.patch) for mask in labels])
-    fit = fit_head(tokens, targets, seed=seed)
+    cases = [case for case in CASES if case[0] != HELD_OUT]
+    images, targets = [], []
+    for number, index in product(range(HEAD_CROPS_PER_CASE), range(len(cases))):
+        generator, kind = cases[index]
+        rng = np.random.default_rng([seed, number, index])
+        crop, foreign = random_crops(pictures, 2, backbone.spec.window, rng)
+        forgery = forge(
+            crop,
+            generator,
+            kind,
+            seed=[seed, number, index, 1],
+            foreign=foreign,
+            grain=bool(number % 2) and kind in ("sp", "fr"),
+            condition=CONDITIONS[number // 2 % len(CONDITIONS)],
+            assets=out,
+        )
+        images.append(forgery.image)
+        mask = torch.from_numpy(forgery.mask.astype(np.uint8))
+        targets.append(patch_shares(mask, "pristine", backbone.spec.patch))
+    fit = fit_head(extract(backbone, images), torch.stack(targets), seed=seed)
     save_head(out / "pocket-head.safetensors", fit.head, card_for(backbone, about))
 
 
-def _forgeries(
-    pictures: Sequence[NDArray[np.uint8]], side: int, seed: int, assets: Path
-) -> tuple[list[NDArray[np.uint8]], NDArray[np.bool_]]:
-    """Forge crops in every way but with the generator that is held out."""
-    cases = [case for case in CASES if case[0] != HELD_OUT]
-    images, masks = [], []
-    for number in range(HEAD_CROPS_PER_CASE):
-        for index, (generator, kind) in enumerate(cases):
-            rng = np.random.default_rng([seed, number, index])
-            crop, foreign = random_crops(pictures, 2, side, rng)
-            forgery = forge(
-                crop,
-                generator,
-                kind,
-                seed=[seed, number, index, 1],
-                foreign=foreign,
-                grain=bool(number % 2) and kind in ("sp", "fr"),
-                condition=CONDITIONS[number // 2 % len(CONDITIONS)],
-                assets=assets,
-            )
-            images.append(forgery.image)
-            masks.append(forgery.mask)
-    return images, np.stack(masks)
-
-
-def _read_photos(folder: Path) -> list[NDArray[np.uint8]]:
+def _read_photos(folder: Path) -> list[Image]:
     pictures = {path: read_image(path) for path in photo_paths(folder).values()}
     least = BACKBONES["pocket"].window
     for path, picture in pictures.items():
@@ -179,7 +164,10 @@ def _save(
     out: Path, name: str, model: nn.Module, progress: Progress, card: dict[str, object]
 ) -> None:
     """Write weights in half precision, and their card."""
-    weights = {key: _half(value) for key, value in model.state_dict().items()}
+    weights = {
+        key: (value.half() if value.is_floating_point() else value).cpu().contiguous()
+        for key, value in model.state_dict().items()
+    }
     losses = progress.losses
     card |= {
         "parameters": sum(value.numel() for value in model.parameters()),
@@ -199,7 +187,3 @@ def _save(
         draft.write_text(json.dumps(card, indent=2) + "\n")
     with atomic(path) as draft:  # last: where the weights are, the card is
         save_file(weights, draft)
-
-
-def _half(tensor: Tensor) -> Tensor:
-    return (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()

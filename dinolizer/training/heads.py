@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from dinolizer.errors import InputError
 from dinolizer.model.head import make_head
-from dinolizer.training.losses import LOSSES, Loss, dice_sums, loss_of_heads, soft_dice
+from dinolizer.training.losses import Loss, dice_sums, loss_of_heads, soft_dice
 
 
 class Heads(nn.Module):
@@ -216,7 +216,11 @@ def fit(
     targets = targets if targets.ndim == 4 else targets[:, None]
     held_out = torch.zeros_like(train) if validation is None else validation.reshape(train.shape)
     weights, measured = (rows.to(tokens.device, torch.float32) for rows in (train, held_out))
-    heads_of = _heads_of_losses(losses or ["dice"] * len(train))
+    losses = losses or ["dice"] * len(train)
+    heads_of = {
+        loss: [number for number, of_head in enumerate(losses) if of_head == loss]
+        for loss in dict.fromkeys(losses)
+    }
     heads.mean, heads.scale = standardisation(tokens, weights, batch_size)
     optimiser = torch.optim.AdamW(heads.parameters(), lr=lr, weight_decay=weight_decay)
     windows, held = (rows.any(0).nonzero().squeeze(1).cpu() for rows in (weights, measured))
@@ -279,17 +283,6 @@ def standardisation(tokens: Tensor, train: Tensor, batch_size: int) -> tuple[Ten
     variance = train.double() @ torch.cat(squares) / count - mean.square()
     std = variance.clamp(min=0).sqrt()
     return (centre + mean).float(), torch.where(std > 1e-6, 1 / std, 0).float()
-
-
-def _heads_of_losses(losses: Sequence[Loss]) -> dict[Loss, list[int]]:
-    """From each loss to the numbers of the heads that take it."""
-    unknown = [loss for loss in losses if loss not in LOSSES]
-    if unknown:
-        raise InputError(f"The loss is {unknown[0]!r}, but it must be one of {list(LOSSES)}.")
-    return {
-        loss: [number for number, of_head in enumerate(losses) if of_head == loss]
-        for loss in dict.fromkeys(losses)
-    }
 
 
 def _check(tokens: Tensor, targets: Tensor, train: Tensor) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dinolizer.errors import InputError
 from dinolizer.model.head import probabilities
 
 Loss = Literal["dice", "bce", "focal", "dice+bce"]
@@ -80,6 +81,8 @@ def loss_of_heads(loss: Loss, logits: Tensor, target: Tensor, weights: Tensor) -
     weights
         ``(K, N)``: how much an image counts for a head; 2 as if it were there twice.
     """
+    if loss not in LOSSES:
+        raise InputError(f"The loss is {loss!r}, but it must be one of {list(LOSSES)}.")
     target = target[:, None]
     total = torch.zeros(len(weights), device=logits.device)
     if loss in ("dice", "dice+bce"):

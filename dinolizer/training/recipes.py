@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -25,6 +24,7 @@ from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone, pick_device
 from dinolizer.model.head import CLASSES, HeadCard, card_for, load_head, save_head
 from dinolizer.model.lora import Lora, adapted, adapter_tensors
+from dinolizer.paths import check_outputs
 from dinolizer.training.augmentations import Augmentations
 from dinolizer.training.crops import TRAIN, VALIDATION, Crops, crop_batches
 from dinolizer.training.heads import Fit, Heads, standardisation
@@ -124,7 +124,6 @@ def train(
     device: str | None = None,
     cache_gb: float = 8,
     workers: int = 0,
-    save_every: int = 500,
     overwrite: bool = False,
     **changes: object,
 ) -> Training:
@@ -148,8 +147,8 @@ def train(
     cache_gb
         Most that the tokens of fixed crops may take, in memory and once more on the disk, in units
         of 10^9 bytes.
-    workers, save_every
-        Processes that prepare crops ahead, and steps between two checkpoints.
+    workers
+        Processes that prepare crops ahead.
     overwrite
         Replace a head that is there.
     **changes
@@ -173,10 +172,8 @@ def train(
     backbone = backbone.to(accelerator.device)
     _check_memory(backbone, recipe, len(training) + len(validation), cache_gb, accelerator)
     learning = adapted(backbone, recipe.lora, recipe.seed) if recipe.lora else backbone
-    saving = {"checkpoint": checkpoint, "log": log, "save_every": save_every}
-    made = fit_recipe(
-        learning, training, validation, recipe, accelerator, workers=workers, **saving
-    )
+    saving: dict[str, Any] = {"checkpoint": checkpoint, "log": log, "workers": workers}
+    made = fit_recipe(learning, training, validation, recipe, accelerator, **saving)
     about = (
         f"{variant}, trained on {len(training)} images of "
         f"{', '.join(sorted(set(manifest['dataset'])))}; {recipe}; licence of the backbone: "
@@ -339,17 +336,8 @@ def _accelerator(precision: str, device: str | None) -> "Accelerator":
 def _check_out(out: Path, log: Path, checkpoint: Path, overwrite: bool) -> None:
     """Find out before hours of training that the result could not be written, or would replace
     what is no earlier result."""
-    if out.is_dir():
-        raise InputError(f"{out} is a folder, but the name of a file for the head is expected.")
-    if out.suffix != ".safetensors":
-        raise InputError(f"The head's file is {out}, but its name must end in .safetensors.")
-    if log.exists() and not (out.exists() or checkpoint.exists()):
-        raise InputError(f"{log} would be replaced by the history; choose another name than {out}.")
-    if out.exists() and not (overwrite and _is_head(out)):
-        raise InputError(
-            f"The file {out} is there already; choose another name, or, if it is a head, ask for "
-            "it to be overwritten."
-        )
+    check_outputs([out], ".safetensors", overwrite=overwrite)
+    check_outputs([log], overwrite=out.exists() or checkpoint.exists())
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out.parent).close()
@@ -358,11 +346,3 @@ def _check_out(out: Path, log: Path, checkpoint: Path, overwrite: bool) -> None:
             f"The head cannot be written to {out} ({error.strerror or error}); choose a folder "
             "that you may write to."
         ) from None
-
-
-def _is_head(path: Path) -> bool:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return "backbone_hash" in (file.metadata() or {})
-    except (OSError, SafetensorError):
-        return False

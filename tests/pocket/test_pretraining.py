@@ -79,7 +79,7 @@ def test_a_small_photograph_is_refused_by_name_at_the_shell(tmp_path: Path) -> N
     for name, height in (("large", 300), ("small", 100)):
         write_image(tmp_path / f"photos/{name}.png", np.zeros((height, 300, 3), np.uint8))
     result = CliRunner().invoke(
-        app, ["pretrain", str(tmp_path / "photos"), "--out", str(tmp_path / "out")]
+        app, ["study", "pretrain", str(tmp_path / "photos"), "--out", str(tmp_path / "out")]
     )
     assert result.exit_code == 1
     assert "small.png has a side under 224 pixels" in result.stderr

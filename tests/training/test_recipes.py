@@ -13,7 +13,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from small import small_backbone, small_manifest
 from torch.multiprocessing import start_processes
 from typer.testing import CliRunner
@@ -206,7 +206,7 @@ def test_an_interrupted_training_goes_on(
         ({"precision": "float16"}, "'float16' needs a GPU"),
         ({"device": "abacus"}, "device is 'abacus'"),
         ({"out": Path("/proc/head.safetensors")}, "cannot be written"),
-        ({"out": Path("/proc")}, "is a folder"),
+        ({"out": Path("/proc")}, "must end in"),
         ({"lr": float("inf")}, "lr is inf"),
     ],
 )
@@ -231,12 +231,8 @@ def test_nothing_is_replaced_unasked(
     for name in ("x.checkpoint", "manifest.csv", "x"):
         with pytest.raises(InputError, match=r"must end in \.safetensors"):
             trained(manifest, tmp_path / name)
-    weights = tmp_path / "weights.safetensors"  # no head: not even when asked
-    save_file({"norm.weight": torch.zeros(3)}, weights)
-    with pytest.raises(InputError, match="is there already"):
-        trained(manifest, weights, overwrite=True)
     (tmp_path / "new-history.csv").write_text("image,mask\n")
-    with pytest.raises(InputError, match=r"new-history\.csv would be replaced"):
+    with pytest.raises(InputError, match=r"new-history\.csv is there already"):
         trained(manifest, tmp_path / "new.safetensors")
     assert (tmp_path / "new-history.csv").read_text() == "image,mask\n"
 
@@ -337,7 +333,6 @@ def test_the_command_says_in_a_sentence_what_is_wrong(path: Path, tmp_path: Path
     for words, says in (
         ([str(tmp_path / "no.csv")], "There is no file"),
         ([str(path), str(path), "--model", "dino"], "The model is 'dino'"),
-        ([str(path), "--variant", "v3"], "The variant is 'v3'"),
     ):
         done = CliRunner().invoke(app, ["train", *words, "--out", str(tmp_path / "h.safetensors")])
         assert done.exit_code == 1
