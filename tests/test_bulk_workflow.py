@@ -78,7 +78,7 @@ def test_a_killed_worker_is_started_again_and_every_image_has_one_row(checkout: 
     assert done.returncode == 0, done.stderr
     assert (checkout / "killed").exists()
     started = (checkout / "started").read_text()
-    assert [started.count(text) for text in ("--shard 1/2", "--shard 2/2", "merge")] == [2, 1, 1]
+    assert [started.count(text) for text in ("--shard 1/2", "--shard 2/2", "merge found")] == [2, 1, 1]
     rows, settings = read_rows(checkout / "found" / "merged.parquet")
     assert rows["path"].to_pylist() == [f"{number}.png" for number in range(COUNT)]
     assert rows["error"].null_count == COUNT
