@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 from small import random_head
 
-from dinolizer.bulk.listing import read_listing
+from dinolizer.bulk.listing import list_hash, read_listing
 from dinolizer.bulk.table import read_rows
 from dinolizer.model.backbones import load_backbone
 from dinolizer.model.head import HeadCard, save_head
@@ -78,11 +78,15 @@ def test_a_killed_worker_is_started_again_and_every_image_has_one_row(checkout: 
     assert done.returncode == 0, done.stderr
     assert (checkout / "killed").exists()
     started = (checkout / "started").read_text()
-    assert [started.count(text) for text in ("--shard 1/2", "--shard 2/2", "merge found")] == [2, 1, 1]
+    assert [started.count(text) for text in ("--shard 1/2", "--shard 2/2", "merge found")] == [
+        2,
+        1,
+        1,
+    ]
     rows, settings = read_rows(checkout / "found" / "merged.parquet")
     assert rows["path"].to_pylist() == [f"{number}.png" for number in range(COUNT)]
     assert rows["error"].null_count == COUNT
-    assert settings["list"] == read_listing(checkout / "in put").hash
+    assert settings["list"] == list_hash(read_listing(checkout / "in put").names)
     whole = pd.concat(
         pd.read_parquet(checkout / "found" / "localized.parquet" / f"{number}-of-2.parquet")
         for number in (1, 2)

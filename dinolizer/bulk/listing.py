@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 from dinolizer.data.files import read_csv, walk
@@ -18,24 +17,14 @@ TABLE = "localized.parquet"
 
 @dataclass(frozen=True)
 class Shard:
-    """Part ``number`` (from 1) of a list in ``count`` parts.
-
-    Which images are in it depends on their names alone: not on their order, nor on what else is
-    listed.
-    """
+    """Part ``number`` (from 1) of ``count``; which images are in it their names alone decide."""
 
     number: int
     count: int
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
-        """Read ``"2/4"``: the second of four.
-
-        Raises
-        ------
-        InputError
-            For anything else, and for a number that is not from 1 to the count.
-        """
+        """Read ``"2/4"``, the second of four; an `InputError` says that it is something else."""
         digits = re.fullmatch("([0-9]{1,9})/([0-9]{1,9})", text)
         number, count = map(int, digits.groups()) if digits else (0, 0)
         if not 1 <= number <= count:
@@ -59,35 +48,14 @@ WHOLE = Shard(1, 1)
 
 @dataclass(frozen=True)
 class Listing:
-    """Images below a folder.
-
-    Attributes
-    ----------
-    root
-        The folder, absolute.
-    names
-        Paths relative to it, with ``/``, or absolute where an image lies elsewhere; sorted, each
-        once.
-    left_out
-        Paths of what was found beside them and is not localized, by what it is.
-    """
+    """Images below a folder."""
 
     root: Path
+    """Absolute."""
     names: tuple[str, ...]
+    """Paths relative to it, or absolute where an image lies elsewhere; sorted, each once."""
     left_out: Mapping[str, list[str]] = field(default_factory=dict, compare=False)
-
-    @cached_property
-    def hash(self) -> str:
-        """SHA-256 of the names; see `list_hash`."""
-        return list_hash(self.names)
-
-    def path(self, name: str) -> Path:
-        """Where an image is."""
-        return self.root / name
-
-    def name(self, path: str | Path) -> str:
-        """Name of the image at a path that `path` gave."""
-        return str(path).removeprefix(f"{self.root}{os.sep}")
+    """Paths of what was found beside them and is not localized, by what it is."""
 
 
 def list_hash(names: Iterable[str]) -> str:
@@ -99,15 +67,8 @@ def read_listing(source: Path, out: Path | None = None) -> Listing:
     """List the images in and below a folder, or those in the column ``image`` of a CSV file.
 
     Of a folder hidden files are left out, and what `Listing.left_out` names: other suffixes than
-    images have, what cannot be read, and results. Of a CSV file nothing but the column is read; its
-    paths are relative to the file's folder or absolute.
-
-    Parameters
-    ----------
-    source
-        The folder or the file.
-    out
-        Folder of the results, which are never read as images.
+    images have, what cannot be read, and results, as are all in ``out``. A file's paths are
+    relative to its own folder or absolute.
 
     Raises
     ------

@@ -14,7 +14,7 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 import dinolizer
-from dinolizer.bulk.listing import WHOLE, Listing, Shard
+from dinolizer.bulk.listing import WHOLE, Listing, Shard, list_hash
 from dinolizer.bulk.stream import localize_many
 from dinolizer.bulk.table import Table
 from dinolizer.data.images import write_image
@@ -43,19 +43,14 @@ def scan(
     """Localize a list of images, or one shard of it, into a table of one row per image.
 
     What an earlier run with the same settings has done is not done again, but for the images that
-    could not be read then, or are others now. Rows are described in `dinolizer.bulk.table`.
+    could not be read then, or are others now.
 
     Parameters
     ----------
-    localizer
-        On any device.
     images
         The whole list, also for a shard of it.
     out
-        Folder of the run: all shards may share it. The rows go to the folder ``localized.parquet``
-        in it.
-    shard
-        By default the whole list.
+        Folder of the run, which all shards may share; see `dinolizer.bulk.table`.
     masks, maps
         Whether to write each mask to ``masks/<image>.mask.png`` (0 and 255), and each map to
         ``maps/<image>.map.npz`` (``probability``, float16). A name too long for that is cut and
@@ -73,7 +68,7 @@ def scan(
     """
     settings = localizer.settings | {
         "version": dinolizer.__version__,
-        "list": images.hash,
+        "list": list_hash(images.names),
         "images": len(images.names),
         "masks": masks,
         "maps": maps,
@@ -113,45 +108,33 @@ def _rows(
     localizer: Localizer, images: Listing, names: Sequence[str], out: Path, masks: bool, maps: bool
 ) -> Iterator[dict[str, Any]]:
     """The row of each image, in order, after its mask and map were written."""
-    begun: dict[str, tuple[int, int] | None] = {}
+    begun: dict[str, tuple[str, tuple[int, int] | None]] = {}
 
     def paths() -> Iterator[Path]:
         for name in names:
-            begun[name] = _state(images.path(name))
-            yield images.path(name)
+            path = images.root / name
+            begun[str(path)] = name, _state(path)
+            yield path
 
     def keep(result: Localization) -> dict[str, Any] | InputError:
-        path, name = Path(result.source), images.name(result.source)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        state = _state(path)
-        if state is None or state != begun[name]:
+        path, (name, state) = Path(result.source), begun.pop(result.source)
+        digest = _digest(path)
+        if state is None or state != _state(path):
             return InputError(f"{path} was changed while it was read; run the command again.")
         try:
             _save(result, out, name, masks, maps)
         except OSError as error:
-            if error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR):  # only of this one
+            if error.errno == errno.ENAMETOOLONG:  # of the whole path; no other image's trouble
                 return InputError(f"The results of {path} cannot be written ({error.strerror}).")
             raise unwritable(out, error) from None
         height, width = result.mask.shape
-        return {
-            "score": result.score,
-            "predicted_area": result.predicted_area,
-            "width": width,
-            "height": height,
-            "seconds": result.seconds,
-            "error": None,
-            "sha256": digest,
-            "bytes": state[0],
-            "changed": state[1],
-        }
+        measured = {key: getattr(result, key) for key in ("score", "predicted_area", "seconds")}
+        of_file = {"sha256": digest, "bytes": state[0], "changed": state[1]}
+        return measured | {"width": width, "height": height} | of_file
 
-    results = localize_many(localizer, paths(), keep)
-    for name, result in zip(names, results, strict=True):
-        del begun[name]
-        yield {"path": name} | (
-            {"error": str(result)} if isinstance(result, InputError) else result
-        )
+    for name, row in zip(names, localize_many(localizer, paths(), keep), strict=True):
+        of_image = {"error": str(row)} if isinstance(row, InputError) else row
+        yield {"path": name, "error": None, **of_image}
 
 
 def _state(path: Path) -> tuple[int, int] | None:
@@ -163,15 +146,17 @@ def _state(path: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_ctime_ns
 
 
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _valid(row: dict[str, Any], images: Listing) -> bool:
     """Whether a row need not be made again: its image is the same, or gone."""
-    if row["error"] is not None:
-        return False
-    path = images.path(row["path"])
-    if _state(path) in (None, (row["bytes"], row["changed"])):
-        return True
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == row["sha256"]
+    path = images.root / row["path"]
+    return row["error"] is None and (
+        _state(path) in (None, (row["bytes"], row["changed"])) or _digest(path) == row["sha256"]
+    )
 
 
 def _save(result: Localization, out: Path, name: str, masks: bool, maps: bool) -> None:

@@ -59,24 +59,18 @@ def localize_many(
 
     Parameters
     ----------
-    localizer
-        On any device.
     sources
         As for `read_image`. It is drawn from as results are taken: at any time the images of one
         batch are in memory, and some ``2 * threads`` more.
     then
         Called with each result, in a thread: what is to be saved of it, is saved there.
     batch
-        Windows in a batch; by default the localizer's. One where windows are of any size.
-    threads
-        That read, and again as many that finish.
+        Windows in a batch; by default the localizer's.
 
     Yields
     ------
-    Out or InputError
-        For every source, in order: what ``then`` returned, or why the image could not be read. A
-        result's ``seconds`` are the image's share, by windows, of the time that passed: they add up
-        to the whole.
+    For every source, in order: what ``then`` returned, or why the image could not be read. A
+    result's ``seconds`` are the image's share, by windows, of the time that passed.
     """
 
     def load(source: Source) -> _Open | InputError:

@@ -22,7 +22,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,24 +54,15 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one shard.
-
-    Attributes
-    ----------
-    out
-        Folder of the run, shared by its shards.
-    settings
-        What the rows depend on; also ``list`` and ``images``, hash and length of the whole list.
-    shard
-        By default the whole list.
-    add
-        Whether rows may be there that were made of another list.
-    """
+    """The rows of one shard."""
 
     out: Path
+    """Folder of the run, shared by its shards."""
     settings: Mapping[str, Any]
+    """What the rows depend on; also ``list`` and ``images``, hash and length of the whole list."""
     shard: Shard = WHOLE
     add: bool = False
+    """Whether rows may be there that were made of another list."""
 
     @property
     def folder(self) -> Path:
@@ -79,13 +70,8 @@ class Table:
         return self.out / TABLE
 
     @property
-    def file(self) -> Path:
-        """Where the rows are in the end."""
-        return self.folder / f"{self.shard}.parquet"
-
-    @property
     def parts(self) -> list[Path]:
-        """Where they are until then, oldest first."""
+        """Files of rows until the shard is done, oldest first."""
         return sorted(self.folder.glob(f"{self.shard}-part-*.parquet"))
 
     @contextmanager
@@ -98,13 +84,13 @@ class Table:
             For a folder of other files, or begun with other settings, of which the first is named,
             where another process holds the shard, and where nothing can be written.
         """
+        if not self.folder.is_dir() and [*self.out.glob("[!.]*")]:
+            raise InputError(
+                f"The folder {self.out} holds other files than a run's; give a new one, or that of "
+                "an earlier run."
+            )
         lock = FileLock(self.folder / f".{self.shard}.lock")
         try:
-            if not self.folder.is_dir() and [*self.out.glob("[!.]*")]:
-                raise InputError(
-                    f"The folder {self.out} holds other files than a run's; give a new one, or "
-                    "that of an earlier run."
-                )
             self.folder.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
@@ -114,58 +100,38 @@ class Table:
             ) from None
         except OSError as error:
             raise unwritable(self.out, error) from None
-        with lock:
-            lock.release()  # the with statement has taken it once more
+        try:
             for file in sorted(self.folder.glob("[!.]*.parquet"))[:1]:  # perhaps another shard's
-                try:
-                    self._compare(read_rows(file)[1])
-                except InputError:
-                    if file.exists():  # that is done just now, and its parts are gone
-                        raise
-            self._save(SCHEMA.empty_table())  # the settings are there from the beginning
+                with suppress(FileNotFoundError):  # that is done just now, and its parts are gone
+                    self._check(read_rows(file)[1])
+            self._append(SCHEMA.empty_table())  # the settings are there from the beginning
             yield
+        finally:
+            lock.release()
 
     def rows(self) -> pa.Table:
-        """All rows so far, sorted by path: the latest of each image.
-
-        Raises
-        ------
-        InputError
-            For a file that is damaged or was made with other settings.
-        """
-        tables = [SCHEMA.empty_table()]
-        for file in [*([self.file] * self.file.is_file()), *self.parts]:
+        """All rows so far, sorted by path: the latest of each image."""
+        tables = []
+        for file in [*self.folder.glob(f"{self.shard}.parquet"), *self.parts]:
             table, settings = read_rows(file)
-            self._compare(settings)
+            self._check(settings)
             tables.append(table)
         table = pa.concat_tables(tables)
-        paths = table["path"].to_pandas()
-        latest = paths.drop_duplicates(keep="last").sort_values().index
-        return table.take(pa.array(latest))
+        latest = table["path"].to_pandas().drop_duplicates(keep="last").sort_values()
+        return table.take(pa.array(latest.index))
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Keep rows, as a part.
-
-        Raises
-        ------
-        InputError
-            Where they cannot be written, as on a full disk.
-        """
+        """Keep rows, as a part; an `InputError` says where they cannot be written."""
         if rows:
-            self._save(pa.Table.from_pylist(list(rows), SCHEMA))
+            self._append(pa.Table.from_pylist(list(rows), SCHEMA))
 
     def finish(self, names: Sequence[str]) -> pa.Table:
-        """Turn the parts into the file, and return its rows.
-
-        Parameters
-        ----------
-        names
-            Those of all images of the shard.
+        """Turn the parts into one file, and return its rows.
 
         Raises
         ------
         InputError
-            Where rows are not those of the names, or the file cannot be written.
+            Where rows are not those of the shard's ``names``, or the file cannot be written.
         """
         table = self.rows()
         if table["path"].to_pylist() != sorted(names):
@@ -173,78 +139,70 @@ class Table:
                 f"{self.folder} has rows of {len(table)} images, but {len(names)} are listed, or "
                 "others; give a new folder."
             )
-        save_rows(table, self._mine(), self.file)
+        save_rows(table, self._settings, self.folder / f"{self.shard}.parquet")
         for path in (*self.parts, *self.folder.glob(f".{self.shard}-*")):  # and drafts, of the dead
             path.unlink(missing_ok=True)
         return table
 
-    def _mine(self) -> dict[str, Any]:
-        return dict(self.settings) | {"shards": self.shard.count, "shard": self.shard.number}
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return {**self.settings, "shards": self.shard.count, "shard": self.shard.number}
 
-    def _save(self, table: pa.Table) -> None:
+    def _append(self, table: pa.Table) -> None:
         number = int(self.parts[-1].stem.rpartition("-")[2]) + 1 if self.parts else 0
-        path = self.folder / f"{self.shard}-part-{number:06}.parquet"
-        save_rows(table, self._mine(), path)
+        save_rows(table, self._settings, self.folder / f"{self.shard}-part-{number:06}.parquet")
 
-    def _compare(self, settings: Mapping[str, Any]) -> None:
-        mine = self._mine() | {"shard": settings.get("shard")}
-        if self.add:
-            mine |= {name: settings.get(name) for name in ("list", "images")}
-        elif settings.get("list") != mine["list"]:
+    def _check(self, found: Mapping[str, Any]) -> None:
+        free = ("shard", "list", "images") if self.add else ("shard",)
+        mine = self._settings | {name: found.get(name) for name in free}
+        if mine["list"] != found.get("list"):
             raise InputError(
                 f"The folder {self.out} was begun with another list of images "
-                f"({settings.get('images')} of them) than this run ({mine['images']}); give "
-                "another folder, or have the new images added (add)."
+                f"({found.get('images')} of them) than this run ({mine['images']}); give another "
+                "folder, or have the new images added (add)."
             )
         remedy = "give another folder, or what it was begun with"
-        compare(settings, mine, f"The folder {self.out}", "this run", remedy)
+        _compare(found, mine, f"The folder {self.out}", "this run", remedy)
 
 
 def merge(folders: Sequence[Path], out: Path, *, overwrite: bool = False) -> pa.Table:
     """Merge the files of all shards into one, as a run without shards would have written it.
 
-    Parameters
-    ----------
-    folders
-        Of the runs; each may hold several shards.
-    out
-        The Parquet file to write.
-    overwrite
-        Whether it may be there.
-
     Raises
     ------
     InputError
         For a folder without a finished shard, for settings that differ, for an image that is in two
-        files, and for one that is in none.
+        files, for one that is in none, and as `check_outputs`.
     """
-    shards = re.compile(r"[0-9]+-of-[0-9]+.parquet")
     files = []
     for folder in dict.fromkeys(folders):
-        done = [file for file in (folder / TABLE).glob("*") if shards.fullmatch(file.name)]
+        found = sorted((folder / TABLE).glob("[!.]*.parquet"))
+        done = [file for file in found if re.fullmatch("[0-9]+-of-[0-9]+", file.stem)]
         if not done:
             raise InputError(
                 f"The folder {folder} holds no finished shard; give that of a run which has come "
                 "to its end."
             )
-        files += sorted(done)
+        files += done
     check_outputs([out], ".parquet", inputs=files, overwrite=overwrite)
-    read = [read_rows(file) for file in files]
-    first = read[0][1]
-    for file, (_, settings) in zip(files, read, strict=True):
-        expected = first | {"shard": settings["shard"]}
-        compare(expected, settings, str(files[0]), str(file), "merge files of one run")
-    rows = pa.concat_tables(table for table, _ in read).sort_by("path")
-    doubles = rows["path"].to_pandas()
-    if (doubles := doubles[doubles.duplicated()]).size:
-        raise InputError(f"{doubles.iloc[0]} is in more than one file; give every shard once.")
-    missing = sorted(set(range(1, first["shards"] + 1)) - {found["shard"] for _, found in read})
+    tables, settings = zip(*map(read_rows, files), strict=True)
+    first = settings[0]
+    for file, other in zip(files, settings, strict=True):
+        alike = first | {"shard": other["shard"]}
+        _compare(alike, other, str(files[0]), str(file), "merge files of one run")
+    rows = pa.concat_tables(tables).sort_by("path")
+    paths = rows["path"].to_pandas()
+    if paths.duplicated().any():
+        raise InputError(
+            f"{paths[paths.duplicated()].iloc[0]} is in more than one file; give every shard once."
+        )
+    missing = set(range(1, first["shards"] + 1)) - {other["shard"] for other in settings}
     if missing:
         raise InputError(
-            f"Of {first['shards']} shards, number {', '.join(map(str, missing))} is not there; "
-            "finish it, or give its folder too."
+            f"Of {first['shards']} shards, number {', '.join(map(str, sorted(missing)))} is not "
+            "there; finish it, or give its folder too."
         )
-    if list_hash(rows["path"].to_pylist()) != first["list"]:
+    if list_hash(paths) != first["list"]:
         raise InputError(
             f"The files have {len(rows)} rows, but not those of the {first['images']} images of "
             "the list; run the shards again, in a new folder."
@@ -254,13 +212,7 @@ def merge(folders: Sequence[Path], out: Path, *, overwrite: bool = False) -> pa.
 
 
 def read_rows(path: Path) -> tuple[pa.Table, dict[str, Any]]:
-    """Read a file of rows, and the settings in its metadata.
-
-    Raises
-    ------
-    InputError
-        If it is missing, damaged or another kind of file.
-    """
+    """Read a file of rows, and its settings; an `InputError` says where it is damaged."""
     try:
         table = pq.ParquetFile(path).read()
         metadata = table.schema.metadata or {}
@@ -268,6 +220,8 @@ def read_rows(path: Path) -> tuple[pa.Table, dict[str, Any]]:
         settings = json.loads(metadata[b"dinolizer"])
         if metadata[b"sha256"].decode() == _digest(table, settings):
             return table, settings
+    except FileNotFoundError:
+        raise
     except (pa.ArrowException, OSError, KeyError, ValueError):
         pass
     raise InputError(
@@ -277,13 +231,7 @@ def read_rows(path: Path) -> tuple[pa.Table, dict[str, Any]]:
 
 
 def save_rows(table: pa.Table, settings: Mapping[str, Any], path: Path) -> None:
-    """Write rows and their settings, whole or not at all.
-
-    Raises
-    ------
-    InputError
-        Where they cannot be written, as on a full disk.
-    """
+    """Write rows and their settings, whole or not at all, with a checksum of both."""
     metadata = {"dinolizer": json.dumps(settings), "sha256": _digest(table, settings)}
     try:
         with atomic(path) as draft:
@@ -298,7 +246,7 @@ def _digest(table: pa.Table, settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings).encode() + text.getvalue()).hexdigest()
 
 
-def compare(
+def _compare(
     old: Mapping[str, Any], new: Mapping[str, Any], one: str, other: str, remedy: str
 ) -> None:
     """Refuse settings that differ, naming the first."""

@@ -57,19 +57,18 @@ def test_a_folder_and_lists_of_it_in_any_order_are_one_listing(tmp_path: Path) -
     for names in (["ä.webp", "b.png", "a/c.jpg"], ["b.png", "./a/../a/c.jpg", "ä.webp", "b.png"]):
         pd.DataFrame({"other": "x", "image": names}).to_csv(tmp_path / "list.csv", index=False)
         assert read_listing(tmp_path / "list.csv") == listing
-    assert list_hash(reversed(listing.names)) == listing.hash
-    assert list_hash(listing.names[1:]) != listing.hash
+    assert list_hash(reversed(listing.names)) == list_hash(listing.names)
+    assert list_hash(listing.names[1:]) != list_hash(listing.names)
 
 
-def test_a_name_leads_to_its_image_and_back(tmp_path: Path) -> None:
+def test_a_name_leads_to_its_image(tmp_path: Path) -> None:
     touch(tmp_path / "in/a.png")
     touch(tmp_path / "out/b.png")
     (tmp_path / "in/list.csv").write_text("image\na.png\n../out/b.png\n")
     listing = read_listing(tmp_path / "in/list.csv")
     assert listing.names == (str(tmp_path / "out/b.png"), "a.png")
     for name in listing.names:
-        assert listing.path(name).is_file()
-        assert listing.name(listing.path(name)) == name
+        assert (listing.root / name).is_file()
 
 
 def test_a_manifest_is_a_list(tmp_path: Path) -> None:

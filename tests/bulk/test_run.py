@@ -21,7 +21,7 @@ from small import random_head, small_backbone
 
 from dinolizer.bulk import run as scans
 from dinolizer.bulk import table as tables
-from dinolizer.bulk.listing import TABLE, Shard, read_listing
+from dinolizer.bulk.listing import TABLE, Shard, list_hash, read_listing
 from dinolizer.bulk.run import scan
 from dinolizer.bulk.table import SCHEMA, Table, merge, read_rows, save_rows
 from dinolizer.data.images import write_image
@@ -176,7 +176,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_file(
     # What is done is not done again: its images may be gone, so long as they are still listed.
     listing = read_listing(photos)
     for name in done:
-        listing.path(name).unlink()
+        (listing.root / name).unlink()
     rows = scan(localizer(), listing, tmp_path / "out", masks=True)
     pd.testing.assert_frame_equal(timeless(rows), expected)
     kept = {name for name in files(tmp_path / "out") if "/." not in name}
@@ -276,16 +276,16 @@ def test_a_run_stops_after_too_many_failures_and_keeps_its_rows(
     photos: Path, tmp_path: Path
 ) -> None:
     listing = read_listing(photos)
-    originals = {name: listing.path(name).read_bytes() for name in listing.names}
+    originals = {name: (listing.root / name).read_bytes() for name in listing.names}
     for name in listing.names[5:11]:
-        listing.path(name).write_text("")
+        (listing.root / name).write_text("")
     with pytest.raises(InputError, match=r"4 could not be read, but at most 3 .* is empty"):
         run(photos, tmp_path / "out", max_failures=3)
     kept = pd.read_parquet(tmp_path / "out" / TABLE)
     assert list(kept["path"]) == list(listing.names[:9])
     assert len(run(photos, tmp_path / "out", max_failures=6)) == COUNT
     for name, content in originals.items():
-        listing.path(name).write_bytes(content)
+        (listing.root / name).write_bytes(content)
     expected = run(photos, tmp_path / "whole", max_failures=0)
     pd.testing.assert_frame_equal(run(photos, tmp_path / "out", max_failures=0), expected)
 
@@ -404,7 +404,7 @@ def test_names_as_long_as_the_file_system_takes_have_masks(photos: Path, tmp_pat
 
 def test_two_runs_cannot_write_one_shard_at_once(photos: Path, tmp_path: Path) -> None:
     listing = read_listing(photos)
-    settings = {"list": listing.hash, "images": COUNT}
+    settings = {"list": list_hash(listing.names), "images": COUNT}
     with Table(tmp_path / "out", settings, Shard(1, 2)).claimed():
         with pytest.raises(InputError, match=r"Another process is writing shard 1-of-2"):
             run(photos, tmp_path / "out", shard=Shard(1, 2))
