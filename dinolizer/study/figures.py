@@ -86,6 +86,7 @@ def pictures(
                 _outline(panel, array > 0.5)
             panel.set(xticks=[], yticks=[])
             panel.grid(False)
+            panel.spines[:].set(visible=True, color="0.6", linewidth=0.5)
             above, beside = (title, name) if across else (name, title)
             panel.set_title(above if panel in grid[0] else "", fontsize=8)
             panel.set_ylabel(beside if panel in grid[:, 0] else "", fontsize=8)
@@ -264,7 +265,8 @@ def heatmaps(
         texts = table[score].map("{:.2f}".format)
         if f"{score}_low" in table:
             low, high = (table[f"{score}_{end}"].map("{:.2f}".format) for end in ("low", "high"))
-            texts = texts + "\n" + low + " to " + high
+            known = table[f"{score}_low"].notna()
+            texts = texts + ("\n" + low + " to " + high).where(known, "")
         values, names = (
             table.assign(cell=cell)
             .pivot(index=row, columns=column, values="cell")

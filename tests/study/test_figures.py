@@ -208,11 +208,13 @@ def cells() -> pd.DataFrame:
 
 def test_cells_name_their_score_with_its_interval(cells: pd.DataFrame) -> None:
     tables = {"seen": cells, "held out": cells[cells["truth"] != "re-encoded"].iloc[:, :3]}
+    cells.loc[2, ["share_low", "share_high"]] = np.nan  # of a single photograph
     figure = figures.heatmaps(tables, "truth", "called", "share", "the share", NOTE)
     first, second, _ = figure.axes
-    assert [text.get_text() for text in first.texts[:2]] == [
+    assert [text.get_text() for text in first.texts[:3]] == [
         "0.00\n0.25 to 1.00",
         "0.12\n0.25 to 1.00",
+        "0.25",
     ]
     assert [label.get_text() for label in second.get_yticklabels()] == ["real", "inpainted"]
     drawn = np.asarray(second.collections[0].get_array()).ravel()

@@ -294,4 +294,4 @@ def _class_shares(
         summed.assign(share=summed[column], **dict(zip(names, key, strict=True)))
         for key, column in columns.items()
     )
-    return macro_table(long.sort_index(kind="stable"), [*by, *names], "share")
+    return macro_table(long, [*by, *names], "share")
