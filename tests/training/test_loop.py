@@ -324,9 +324,9 @@ def test_pooled_sums_have_the_gradient_of_all_crops() -> None:
 
     gradients = []
     for part, labels in parts:
-        own = part.clone().requires_grad_()
-        soft_dice(pooled(dice_sums(own, labels).sum(1), Two())).backward()  # type: ignore[arg-type]
-        gradients.append(own.grad / 2)
+        leaf = part.clone().requires_grad_()
+        soft_dice(pooled(dice_sums(leaf, labels).sum(1), Two())).backward()  # type: ignore[arg-type]
+        gradients.append(leaf.grad / 2)
     torch.testing.assert_close(torch.cat(gradients), whole.grad)
 
 

@@ -327,14 +327,3 @@ def test_the_command_trains_a_head_that_localize_takes(path: Path, tmp_path: Pat
     assert localizer.card.lora is not None
     assert localizer.backbone.hash != localizer.card.backbone_hash
     assert localizer(path.parent / "0.png").mask.shape == (70, 90)
-
-
-def test_the_command_says_in_a_sentence_what_is_wrong(path: Path, tmp_path: Path) -> None:
-    for words, says in (
-        ([str(tmp_path / "no.csv")], "There is no file"),
-        ([str(path), str(path), "--model", "dino"], "The model is 'dino'"),
-    ):
-        done = CliRunner().invoke(app, ["train", *words, "--out", str(tmp_path / "h.safetensors")])
-        assert done.exit_code == 1
-        assert says in done.stderr and done.stderr.count("\n") == 1
-    assert not (tmp_path / "h.safetensors").exists()
