@@ -145,7 +145,7 @@ def optimise(
     ------
     InputError
         For a checkpoint that is another training's, is damaged or cannot be written, and for a
-        loss or score that is not finite.
+        loss, score or weight that is not finite.
     """
     device = next(model.parameters()).device
     learned = [value for value in model.parameters() if value.requires_grad]
@@ -209,6 +209,8 @@ def optimise(
                 with atomic(log) as draft:
                     progress.history().to_csv(draft, index=False)
     model.load_state_dict(progress.best, strict=False)
+    for weight in learned:
+        _finite(weight.detach().abs().max().item(), "largest weight", lr)
     return progress
 
 

@@ -302,7 +302,9 @@ def test_a_foreign_checkpoint_is_not_taken_up(tmp_path: Path) -> None:
         fit_line(linear(), 4, checkpoint=path, settings={"name": "line"})
 
 
-def test_a_score_that_is_no_number_is_one_sentence() -> None:
+def test_a_score_or_weight_that_is_no_number_is_one_sentence() -> None:
+    with pytest.raises(InputError, match="The largest weight is inf"):
+        fit_line(linear(), 1, lr=1e39, warm_up=False)
     with pytest.raises(InputError, match="The score is nan"):
         fit_line(linear(), 4, score=lambda: float("nan"), score_every=2)
 
