@@ -6,7 +6,7 @@ nothing edited has no IoU and no F1 (nan, neither 0 nor 1): authentic images are
 the false-positive rate of their pixels and by image-level scores.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -133,20 +133,21 @@ def leave_one_out_thresholds(
     maps: Sequence[NDArray[np.floating]],
     truths: Sequence[NDArray[np.bool_]],
     groups: Sequence[str],
+    photos: Iterable[str],
     candidates: int = 512,
 ) -> dict[str, float]:
-    """For each photograph, the threshold that `choose_threshold` finds on all the others.
+    """For each of the photos, the threshold that `choose_threshold` finds on the images of all the
+    others; ``groups`` says of which photo each image is.
 
-    Which thresholds are tried follows all maps together; which is taken, the other photographs'.
+    Which thresholds are tried follows all maps together; which is taken, the other photos'.
     """
     thresholds, curves = _iou_curves(maps, truths, candidates)
-    photos = np.asarray(groups)
-    names = list(dict.fromkeys(groups))
-    if len(names) < 2:
+    if len(set(groups)) < 2:
         raise InputError(
-            f"Leaving one photo out needs images of two or more, but all are of {names[0]!r}."
+            f"Leaving one photo out needs images of two or more, but all are of {groups[0]!r}."
         )
-    return {name: float(thresholds[curves[photos != name].mean(axis=0).argmax()]) for name in names}
+    of = np.asarray(groups)
+    return {photo: float(thresholds[curves[of != photo].mean(axis=0).argmax()]) for photo in photos}
 
 
 def _iou_curves(

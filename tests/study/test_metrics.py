@@ -102,11 +102,12 @@ def test_a_left_out_threshold_never_saw_its_photo() -> None:
     # Photo a asks for a low threshold and photo b for a high one: each gets the other's.
     truth = np.arange(100).reshape(10, 10) >= 80
     low, high = np.where(truth, 0.2, 0.1), np.where(truth, 0.9, 0.6)
-    found = leave_one_out_thresholds([low, low, high], [truth] * 3, ["a", "a", "b"])
+    found = leave_one_out_thresholds([low, low, high], [truth] * 3, ["a", "a", "b"], "abc")
     assert 0.1 <= found["b"] < 0.2
     assert 0.6 <= found["a"] < 0.9
+    assert found["c"] == choose_threshold([low, low, high], [truth] * 3)  # no edit is of it
     with pytest.raises(InputError, match="two or more, but all are of 'a'"):
-        leave_one_out_thresholds([low, low], [truth] * 2, ["a", "a"])
+        leave_one_out_thresholds([low, low], [truth] * 2, ["a", "a"], "a")
 
 
 def test_a_threshold_needs_forged_images() -> None:
