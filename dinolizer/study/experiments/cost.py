@@ -132,7 +132,7 @@ def mode_rows(
             scores = score_image(result.probability, result.threshold, truth, ranking=False)
             plan = result.plan
             spent = {"passes": plan.passes, "tokens": plan.tokens, "seconds": result.seconds}
-            rows.append({"method": mode, "group": group, **scores, **spent})
+            rows.append({"method": mode, "image": group, "group": group, **scores, **spent})
     return pd.DataFrame(rows)
 
 

@@ -206,7 +206,7 @@ def compare_strategies(
     -------
     A line per strategy: its ``size`` at 50 % detection, the standard deviation over seeds,
     ``size_sd``, and the ``shift`` against the reference; as of `macro_table`, ``small_iou``,
-    ``large_iou`` and ``false_positive_rate`` (of what is unedited), where there are such edits.
+    ``large_iou`` and ``false_positive_rate`` (of what is unedited); nan without such edits.
     """
     of_strategies = dict(list(rows.groupby("strategy", sort=False)))
     base = detection_sizes(of_strategies[reference], share, seed, resamples)
@@ -228,6 +228,9 @@ def compare_strategies(
             part = numbered[chosen].rename(columns={score: name})
             scores = macro_table(part, ["strategy"], name, {"strategy": reference}, seed=seed)
             table = table.merge(scores.drop(columns=["n_images", "n_photos"]), on="strategy")
+        else:
+            ends = ("", "_low", "_high", "_sd", "_change", "_change_low", "_change_high")
+            table = table.assign(**dict.fromkeys([f"{name}{end}" for end in ends], np.nan))
     return table
 
 

@@ -93,7 +93,8 @@ def test_the_modes_table_holds_costs_scores_and_paired_changes() -> None:
     values = {"exact": ([0.4, 0.6], [4, 4]), "fast": ([0.4, 0.5], [1, 2])}
     rows = pd.DataFrame(
         [
-            {"method": mode, "group": group, "iou": iou, "passes": passes, "tokens": 16 * passes}
+            {"method": mode, "image": group, "group": group, "iou": iou, "passes": passes}
+            | {"tokens": 16 * passes}
             for mode, (ious, of_passes) in values.items()
             for group, iou, passes in zip("ab", ious, of_passes, strict=True)
         ]
