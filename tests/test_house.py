@@ -15,8 +15,8 @@ def test_a_room_imports_only_from_those_below_it(room: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(house.BASE))
-def test_what_all_import_imports_nothing(name: str) -> None:
-    assert house.rooms_of(PACKAGE / f"{name}.py") == set()
+def test_what_all_import_imports_no_room(name: str) -> None:
+    assert house.rooms_of(PACKAGE / f"{name}.py") <= house.BASE - {name}
 
 
 def test_a_forbidden_import_is_seen_wherever_it_is_written(

@@ -105,18 +105,9 @@ class Backbone(nn.Module):
     def tokens_of_layers(self, batch: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """Patch tokens of several layers in one pass, as `tokens` gives them for the last one.
 
-        All of them pass through the last norm, which was trained for the last layer: it brings the
-        tokens of the others to a like scale and means no more than that.
-
-        Parameters
-        ----------
-        layers
-            Numbers from 1 to ``depth``, ascending.
-
-        Raises
-        ------
-        InputError
-            As `tokens`, and for other layers.
+        ``layers`` are numbers from 1 to ``depth``, ascending. All tokens pass through the last
+        norm, which was trained for the last layer: it brings those of the others to a like scale
+        and means no more than that.
         """
         if not layers or list(layers) != sorted({*layers} & {*range(1, self.depth + 1)}):
             raise InputError(
@@ -153,23 +144,15 @@ class Backbone(nn.Module):
 
 
 def unfrozen(backbone: Backbone) -> Backbone:
-    """Copy a backbone with all of its weights free to be trained; ``hash`` stays the original's.
-
-    Batch statistics and dropout stay as in use: a training starts from the very same tokens.
-    """
+    """Copy a backbone with all weights free to be trained; ``hash`` stays the original's. Batch
+    statistics and dropout stay as in use: a training starts from the very same tokens."""
     twin = copy.deepcopy(backbone)
     twin.model.requires_grad_(True)
     return twin
 
 
 def pick_device(name: str | torch.device | None = None) -> torch.device:
-    """Device of that name; without a name the GPU where there is one, else the CPU.
-
-    Raises
-    ------
-    InputError
-        For a name torch does not know, and for CUDA where there is none.
-    """
+    """Device of that name, if it is here; without a name the GPU where there is one, or the CPU."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

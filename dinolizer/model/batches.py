@@ -45,13 +45,7 @@ class Batches:
 
     def run(self, function: Callable[[Sequence[In]], Out], windows: Sequence[In]) -> list[Out]:
         """What a function gives for windows, in order: for all of them at once if memory allows,
-        else for one half and then the other, and so on.
-
-        Raises
-        ------
-        InputError
-            If memory is not enough for one window.
-        """
+        else for one half and then the other, and so on down to one."""
         results: list[Out] = []
         first = 0
         while first < len(windows):
