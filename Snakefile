@@ -74,10 +74,10 @@ NOTEBOOKS = {
             "07-confusion",
             "07-differences",
             "07-labels",
-            "07-marked",
+            "07-predicted",
             "07-verdict",
         ],
-        "figures": ["07-calibration", "07-confusion", "07-examples", "07-labels", "07-marked"],
+        "figures": ["07-calibration", "07-confusion", "07-examples", "07-labels", "07-predicted"],
         "prepared": True,
     },
     "08-backbone": {

@@ -224,10 +224,10 @@ class _Together(nn.Module):
 def image_rows(
     logits: Logits, manifest: pd.DataFrame, names: Sequence[Mapping[str, Any]]
 ) -> pd.DataFrame:
-    """Scores of every image by each of K heads, a row each; where a logit is over 0 it is marked.
+    """Scores of every image by each of K heads, a row each; where a logit is over 0 is predicted.
 
     The columns are those of ``names``, what each head is, and ``image, group, family, kind, area``;
-    ``iou`` and ``recall``, nan without an edit; ``marked``, the predicted share of the image.
+    ``iou`` and ``recall``, nan without an edit; ``predicted_area``, a share of the image.
     """
     lines = []
     for row in manifest.to_dict("records"):
@@ -239,6 +239,10 @@ def image_rows(
             counted = counts(of_head, truth)
             edited = counted.tp + counted.fn
             recall = counted.tp / edited if edited else float("nan")
-            scores = {"iou": counted.iou, "recall": recall, "marked": counted.predicted_area}
+            scores = {
+                "iou": counted.iou,
+                "recall": recall,
+                "predicted_area": counted.predicted_area,
+            }
             lines.append({**name, **about, **scores})
     return pd.DataFrame(lines)

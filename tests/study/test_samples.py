@@ -170,7 +170,7 @@ def test_image_rows_are_hand_counted(crossfit: Dataset) -> None:
     left, none = (rows[rows["head"] == head] for head in ("left", "none"))
     assert left["iou"].dropna().tolist() == [pytest.approx(40 / 60)] * 6
     assert left["recall"].dropna().tolist() == [1.0] * 6
-    assert left["marked"].tolist() == [pytest.approx(60 / 90)] * 9
+    assert left["predicted_area"].tolist() == [pytest.approx(60 / 90)] * 9
     assert none["recall"].dropna().tolist() == [0.0] * 6
     assert none["iou"].isna().tolist() == [True, False, False] * 3
 

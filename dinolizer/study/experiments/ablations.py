@@ -95,11 +95,12 @@ def compare(
     Parameters
     ----------
     rows
-        A row per image (or crop of it), variant and ``seed``: ``image, group, family, iou, marked``
-        and the columns ``by``. The same images for all.
+        A row per image (or crop of it), variant and ``seed``: ``image, group, family, iou,
+        predicted_area`` and the columns ``by``. The same images for all.
     """
     table = macro_table(rows[rows["iou"].notna()], by, "iou", against, seed=seed)
-    unedited = rows[rows["iou"].isna()].drop(columns="family").rename(columns={"marked": RATE})
+    unedited = rows[rows["iou"].isna()].drop(columns="family")
+    unedited = unedited.rename(columns={"predicted_area": RATE})
     if unedited.empty:
         return table
     rates = macro_table(unedited, by, RATE, seed=seed)

@@ -107,17 +107,17 @@ def window_rows(logits: Tensor, sample: Sample, names: Sequence[Mapping[str, Any
     Returns
     -------
     A row per window and head: `names`, the columns of the sample's rows; ``iou`` and ``recall``,
-    nan without an edit; ``marked``, the predicted share of the window.
+    nan without an edit; ``predicted_area``, a share of the window.
     """
     tested = sample.fold >= 0
     predicted = (logits[tested] > 0).float()
     truth = sample.targets[tested][:, None]
     hits = (predicted * truth).mean((2, 3)).numpy()  # (N, H), shares of the window
-    edited, marked = truth.mean((2, 3)).numpy(), predicted.mean((2, 3)).numpy()
+    edited, area = truth.mean((2, 3)).numpy(), predicted.mean((2, 3)).numpy()
     with np.errstate(invalid="ignore"):
-        iou = np.where(edited > 0, hits / (edited + marked - hits), np.nan)
+        iou = np.where(edited > 0, hits / (edited + area - hits), np.nan)
         recall = np.where(edited > 0, hits / edited, np.nan)
-    columns = {"iou": iou, "recall": recall, "marked": marked}
+    columns = {"iou": iou, "recall": recall, "predicted_area": area}
     return pd.concat(
         [
             sample.rows[tested].assign(**name, **{of: at[:, head] for of, at in columns.items()})
@@ -222,7 +222,7 @@ def compare_strategies(
     for name, score, chosen in (
         ("small_iou", "iou", rows[share].between(0, SMALL, inclusive="right")),
         ("large_iou", "iou", rows[share] >= LARGE),
-        ("false_positive_rate", "marked", rows[share] == 0),
+        ("false_positive_rate", "predicted_area", rows[share] == 0),
     ):
         if chosen.any():
             part = numbered[chosen].rename(columns={score: name})

@@ -53,7 +53,7 @@ class Measured:
     rows
         A row for each image, policy (``method``), ``seed`` and ``reduce`` (how the logits of
         windows are put together): ``image, group, family, kind, seen, iou``; for each class
-        ``marked <class>``, the predicted share of its pixels (nan without such pixels);
+        ``predicted <class>``, the predicted share of its pixels (nan without such pixels);
         ``changed``, the share of all pixels that is predicted otherwise than by the sum; and of the
         three-class head ``<truth> as <class>``, the share of the pixels of a class that is called
         another (by the largest probability).
@@ -173,11 +173,11 @@ def score(probability: Tensor, truth: Tensor, summed: Tensor) -> list[dict[str, 
     probability
         ``(S, C, H, W)``, see `dinolizer.model.head.probabilities`.
     truth
-        uint8 ``(H, W)``, places in `CLASS_NAMES`.
+        uint8 ``(H, W)``, numbers in `CLASS_NAMES`.
     summed
         bool ``(S, H, W)``: what is predicted with the sum of the logits.
     """
-    marked = probability[:, -1] > 0.5
+    predicted = probability[:, -1] > 0.5
     classes = F.one_hot(truth.flatten().long(), 3).float()  # (pixels, 3)
     sizes = classes.sum(0)
 
@@ -185,19 +185,19 @@ def score(probability: Tensor, truth: Tensor, summed: Tensor) -> list[dict[str, 
         """How many pixels (S, H, W) of each class: (S, 3)."""
         return pixels.flatten(1).float() @ classes
 
-    hits = of_class(marked)
+    hits = of_class(predicted)
     iou = hits[:, 2] / (sizes[2] + hits[:, :2].sum(1)) if sizes[2] else hits[:, 2] * torch.nan
-    columns = {"iou": iou, "changed": (marked != summed).float().mean((1, 2))}
+    columns = {"iou": iou, "changed": (predicted != summed).float().mean((1, 2))}
     shares = hits / sizes  # 0 / 0 is nan: no pixels of that class
-    columns |= {f"marked {name}": shares[:, k] for k, name in enumerate(CLASS_NAMES)}
+    columns |= {f"predicted {name}": shares[:, k] for k, name in enumerate(CLASS_NAMES)}
     if probability.shape[1] == 3:
         called = torch.from_numpy(probability.numpy().argmax(1))  # torch takes ten times as long
-        for place, name in enumerate(CLASS_NAMES):
-            shares = of_class(called == place) / sizes
+        for number, name in enumerate(CLASS_NAMES):
+            shares = of_class(called == number) / sizes
             columns |= {f"{true} as {name}": shares[:, k] for k, true in enumerate(CLASS_NAMES)}
     return [
-        {name: float(values[place]) for name, values in columns.items()}
-        for place in range(len(probability))
+        {name: float(values[seed]) for name, values in columns.items()}
+        for seed in range(len(probability))
     ]
 
 
@@ -212,10 +212,10 @@ def localization(rows: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values("method", key=lambda names: names.map(order), kind="stable")
 
 
-def marked_shares(rows: pd.DataFrame) -> pd.DataFrame:
+def predicted_shares(rows: pd.DataFrame) -> pd.DataFrame:
     """Predicted ``share`` of the ``pixels`` of each class by ``method, kind, seen``: of inpainted
     ones it is the recall, of all others the false-positive rate; as of `macro_table`."""
-    columns = {(name,): f"marked {name}" for name in CLASS_NAMES}
+    columns = {(name,): f"predicted {name}" for name in CLASS_NAMES}
     return _class_shares(rows, ["method", "kind", "seen"], ["pixels"], columns)
 
 
@@ -239,7 +239,7 @@ def background_rates(rows: pd.DataFrame) -> pd.DataFrame:
     backgrounds = {"regenerated": ("fr", "re-encoded"), "untouched": ("sp", "real")}
     long = pd.concat(
         rows[(rows["kind"] == kind) & (rows["reduce"] == "sum")]
-        .rename(columns={f"marked {name}": rate})
+        .rename(columns={f"predicted {name}": rate})
         .assign(background=background)[["method", "background", "group", rate]]
         for background, (kind, name) in backgrounds.items()
     ).dropna()

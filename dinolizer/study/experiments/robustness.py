@@ -82,13 +82,13 @@ def chain_curves(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     steps = table["degradation"] + table["level"].map(" {:g}".format)
     method = table["method"].iloc[0]
     jpeg = table[alone & (table["method"] == method) & table["degradation"].isin(["jpeg", "none"])]
-    found = {}
+    curves = {}
     for first, chain in table[~alone].groupby("before", sort=False):
         end = table[alone & (steps == first)].assign(level=np.nan)
         same = jpeg[jpeg["level"].isna() | jpeg["level"].isin(chain["level"])]
         lines = pd.concat([chain, end, same.assign(method=f"{method}, JPEG alone")])
-        found[f"JPEG quality after {first}"] = _levels(lines, "jpeg", "no JPEG")
-    return found
+        curves[f"JPEG quality after {first}"] = _levels(lines, "jpeg", "no JPEG")
+    return curves
 
 
 def _levels(lines: pd.DataFrame, name: str, undegraded: str) -> pd.DataFrame:

@@ -21,7 +21,7 @@ def rows_of(variant: str, shift: float) -> pd.DataFrame:
             "group": [str(number % 4) for number in range(count)],
             "family": np.where(np.arange(count) < 10, "rare", "frequent"),
             "iou": np.where(edited, rng.random(count) / 2 + shift, np.nan),
-            "marked": 0.25 + shift,
+            "predicted_area": 0.25 + shift,
         }
     )
     return pd.concat([frame.assign(seed=seed, iou=frame["iou"] + seed / 10) for seed in (0, 1)])

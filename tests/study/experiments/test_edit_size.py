@@ -19,7 +19,7 @@ def drawn(half: float, slope: float, seed: int, count: int = 4000) -> pd.DataFra
             "share": share,
             "recall": np.where(detected, 0.9, 0.1),
             "iou": detected * 0.5,
-            "marked": 0.2,
+            "predicted_area": 0.2,
             "group": rng.integers(20, size=count).astype(str),
             "strategy": "usual",
             "seed": 0,
@@ -97,11 +97,11 @@ def test_window_scores_are_hand_counted() -> None:
     targets = torch.tensor([[[0.5, 1.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
     logits = torch.tensor([[[[-1.0, 1.0], [1.0, -1.0]]], [[[1.0, -1.0], [-1.0, -1.0]]]])
     rows = edit_size.window_rows(logits, sample_of(targets), [{"strategy": "a"}])
-    assert rows.loc[0, ["iou", "recall", "marked"]].tolist() == pytest.approx(
+    assert rows.loc[0, ["iou", "recall", "predicted_area"]].tolist() == pytest.approx(
         [1 / 2.5, 1 / 1.5, 0.5]
     )
     assert rows["iou"].isna().tolist() == [False, True]
-    assert rows.loc[1, "marked"] == 0.25
+    assert rows.loc[1, "predicted_area"] == 0.25
 
 
 def test_strategies_count_windows_as_they_say() -> None:
@@ -142,9 +142,11 @@ def test_cuts_give_the_false_positive_rate_of_the_first_strategy() -> None:
 
 def test_a_strategy_is_compared_edit_by_edit() -> None:
     usual = drawn(0.05, 2.0, seed=4, count=600)
-    clean = usual.head(30).assign(share=0.0, iou=np.nan, recall=np.nan, marked=0.3)
+    clean = usual.head(30).assign(share=0.0, iou=np.nan, recall=np.nan, predicted_area=0.3)
     usual = pd.concat([usual, clean])
-    better = usual.assign(strategy="better", iou=usual["iou"] + 0.1, marked=usual["marked"] - 0.05)
+    better = usual.assign(
+        strategy="better", iou=usual["iou"] + 0.1, predicted_area=usual["predicted_area"] - 0.05
+    )
     table = edit_size.compare_strategies(pd.concat([usual, better]), "share", "usual", resamples=20)
     first, second = (line for _, line in table.iterrows())
     assert (

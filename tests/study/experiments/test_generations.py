@@ -281,7 +281,10 @@ def test_training_end_to_end_starts_from_the_frozen_one_and_learns(
     assert set(still["backbone"]) == {"small"}
     by_training = dict(list(still.groupby("training")))
     for name in ("LoRA", "full"):
-        assert by_training[name]["marked"].tolist() == by_training["frozen"]["marked"].tolist()
+        assert (
+            by_training[name]["predicted_area"].tolist()
+            == by_training["frozen"]["predicted_area"].tolist()
+        )
     monkeypatch.setattr(generations, "LEARNING_RATES", {"LoRA": 1e-2, "full": 1e-2})
     moved = generations.train_and_test(backbone, images, tokens, sample, drawn, epochs=1, steps=20)
     iou = moved.groupby("training")["iou"].mean()
@@ -309,7 +312,7 @@ def test_the_difference_of_two_backbones_is_of_the_same_crops() -> None:
     rows = pd.DataFrame(
         [
             {"family": family, "group": group, "image": image, "backbone": name, "iou": iou}
-            | {"seed": 0, "marked": 0.0}
+            | {"seed": 0, "predicted_area": 0.0}
             for family, group, image, *ious in lines
             for name, iou in zip(("v2", "v3"), ious, strict=True)
         ]
@@ -332,7 +335,7 @@ def test_the_table_has_seen_and_held_out_generators_apart() -> None:
                 "family": "g" if number < 2 else "h",
                 "seen": number != 2,
                 "iou": np.nan if number == 3 else iou + gain[number],
-                "marked": 0.25,
+                "predicted_area": 0.25,
             }
             for training, gain in (("frozen", (0, 0, 0, 0)), ("full", (0.1, 0.1, -0.05, 0)))
             for number, iou in enumerate((0.2, 0.4, 0.1, 0))

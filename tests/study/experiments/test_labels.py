@@ -107,7 +107,7 @@ def test_with_a_training_set_every_policy_and_seed_is_trained_on_it(
         assert not torch.equal(some[0]["0"].weight, some[1]["0"].weight)
     rows = measure(dataset, backbone, policies).rows
     assert len(rows) == len(test) * 3 * 2 * 2
-    assert rows.loc[rows["kind"] == "fr", "marked re-encoded"].between(0, 1).all()
+    assert rows.loc[rows["kind"] == "fr", "predicted re-encoded"].between(0, 1).all()
 
 
 def test_a_stacked_head_gives_all_logits_and_a_one() -> None:
@@ -133,8 +133,8 @@ def test_maps_and_scores_are_those_of_the_localizer(dataset: Dataset) -> None:
             own = Localizer(backbone, head, replace(card, reduce=reduce))(image)
             line = rows.loc[(policy, reduce)]
             marked = own.probability > 0.5
-            assert line["marked inpainted"] == pytest.approx(marked[mask].mean(), abs=0.01)
-            assert line["marked re-encoded"] == pytest.approx(marked[~mask].mean(), abs=0.01)
+            assert line["predicted inpainted"] == pytest.approx(marked[mask].mean(), abs=0.01)
+            assert line["predicted re-encoded"] == pytest.approx(marked[~mask].mean(), abs=0.01)
             iou = (marked & mask).sum() / (marked | mask).sum()
             assert line["iou"] == pytest.approx(iou, abs=0.01)
         summed = Localizer(backbone, head, card)(image).probability
@@ -168,7 +168,7 @@ def test_scores_of_an_image_against_scikit_learn() -> None:
         )
         assert line["changed"] == pytest.approx(float((marked != (found[2] > 0.3)).float().mean()))
     nothing = score(probability, torch.zeros_like(truth), probability[:, 2] > 0.5)[0]
-    assert np.isnan([nothing["iou"], nothing["marked inpainted"]]).all()
+    assert np.isnan([nothing["iou"], nothing["predicted inpainted"]]).all()
     assert nothing["changed"] == 0
 
 
@@ -180,12 +180,12 @@ def rows() -> pd.DataFrame:
         for seed, iou in enumerate(ious):
             about = {"method": "three-class", "seed": seed, "reduce": "sum", "group": group}
             about |= {"family": "x", "seen": True, "changed": 0.0}
-            spliced = {"kind": "sp", "image": f"{group}-sp", "iou": iou, "marked real": 0.1}
+            spliced = {"kind": "sp", "image": f"{group}-sp", "iou": iou, "predicted real": 0.1}
             whole = {"kind": "fr", "image": f"{group}-fr", "iou": iou / 2}
-            whole |= {"marked re-encoded": background, "re-encoded as re-encoded": 0.75}
+            whole |= {"predicted re-encoded": background, "re-encoded as re-encoded": 0.75}
             whole |= {"re-encoded as real": 0.25, "re-encoded as inpainted": 0.0}
             lines += [about | spliced, about | whole]
-    return pd.DataFrame(lines).assign(**{"marked inpainted": 1.0, "real as real": np.nan})
+    return pd.DataFrame(lines).assign(**{"predicted inpainted": 1.0, "real as real": np.nan})
 
 
 def test_tables_by_hand(rows: pd.DataFrame) -> None:
@@ -194,7 +194,7 @@ def test_tables_by_hand(rows: pd.DataFrame) -> None:
     assert found.loc["sp", "iou"] == pytest.approx(0.5)
     assert found.loc["sp", ["iou_low", "iou_high"]].tolist() == pytest.approx([0.3, 0.7])
     assert found.loc["sp", "iou_sd"] == pytest.approx(np.std([0.4, 0.6], ddof=1))
-    marked = labels.marked_shares(rows).set_index(["kind", "pixels"])["share"]
+    marked = labels.predicted_shares(rows).set_index(["kind", "pixels"])["share"]
     assert marked["fr", "re-encoded"] == pytest.approx(0.6)
     assert ("sp", "re-encoded") not in marked.index
     rates = labels.background_rates(rows).set_index("background")
