@@ -64,7 +64,7 @@ clean:
 	ruff format --check
 	mypy dinolizer
 	nbqa mypy notebooks --disable-error-code=var-annotated  # parameters are plain literals
-	pytest --numprocesses $(CORES)
+	pytest --numprocesses $(CORES) --dist loadfile
 	rm -rf $(CACHE)/scratch
 	OMP_NUM_THREADS=$(CORES) dinolizer study prepare pocket
 	pytest --numprocesses $(CORES) --dist loadscope --nbval-lax --nbval-current-env $(NOTEBOOKS)

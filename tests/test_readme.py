@@ -1,22 +1,24 @@
 """Every command and snippet of the README works as it stands.
 
 Blocks run in order in a temporary folder that holds ``photo.jpg`` and a link to ``notebooks``:
-python blocks share their names, bash blocks are run whole. Of commands that set up a checkout or
-take minutes, what they refer to is checked instead: a make target, a file.
+python blocks share their names, and commands of this project are run in this process. Of those that
+set up a checkout or take minutes, what they refer to is checked instead: a make target, a file, the
+parameters of a notebook.
 """
 
-import os
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from skimage import data
+from typer.testing import CliRunner
 
+from dinolizer.cli import app
 from dinolizer.paths import ROOT
+from dinolizer.study.parameters import read_defaults
 
 BLOCKS = re.findall(r"^```(python|bash)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
 NOT_RUN = ("git clone", "cd ", "make ", "conda ")
@@ -32,11 +34,25 @@ def check(command: str) -> None:
         assert (ROOT / words[words.index("-f") + 1]).is_file(), command
 
 
+def run(command: str) -> None:
+    words = shlex.split(command, comments=True)
+    if not words:
+        return
+    if words[0] == "dinolizer":
+        done = CliRunner().invoke(app, words[1:])
+        assert done.exit_code == 0, f"{command}\n{done.output}"
+    elif words[0] == "papermill":
+        values = dict(
+            zip(words[words.index("-p") + 1 :: 3], words[words.index("-p") + 2 :: 3], strict=True)
+        )
+        assert values.keys() <= read_defaults(Path(words[1])).keys()
+    else:
+        subprocess.run(["bash", "-euo", "pipefail", "-c", command], check=True)
+
+
 def test_the_readme_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert BLOCKS
     monkeypatch.chdir(tmp_path)
-    # The programs of the environment that runs this test, whether or not it is activated.
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     Image.fromarray(data.astronaut()).save("photo.jpg", quality=95)
     Path("notebooks").symlink_to(ROOT / "notebooks")
     namespace: dict[str, object] = {}
@@ -44,15 +60,8 @@ def test_the_readme_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         if language == "python":
             exec(compile(text, "README.md", "exec"), namespace)
             continue
-        lines = text.splitlines(keepends=True)
-        for line in lines:
-            if line.startswith(NOT_RUN):
-                check(line)
-        script = "".join(line for line in lines if not line.startswith(NOT_RUN))
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", script], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+        for line in text.splitlines():
+            (check if line.startswith(NOT_RUN) else run)(line)
 
 
 def test_every_file_the_readme_links_to_exists() -> None:

@@ -25,6 +25,15 @@ for file in {files}:
 """
 
 
+DIES_ONCE = """#!/usr/bin/env bash
+case "$2" in
+    prepare) echo prepare >> jobs ;;
+    *) echo "evaluate ${@: -1}" >> jobs ;;
+esac
+if [ "${@: -1}" = 1/2 ] && mkdir died 2> /dev/null; then kill -9 $$; fi
+"""
+
+
 def declared() -> dict[str, dict[str, Any]]:
     """The literal at the top of the Snakefile."""
     source = (ROOT / "Snakefile").read_text()
@@ -111,6 +120,20 @@ def test_a_failed_run_keeps_its_notebook_and_names_the_cell(checkout: Path) -> N
     kept = nbformat.read(checkout / "cache" / "pocket" / f"{CHOSEN}.ipynb", 4)
     assert "ZeroDivisionError" in str(kept.cells[-1].outputs)
     assert not (checkout / "results" / "pocket" / "notebooks" / f"{CHOSEN}.ipynb").exists()
+
+
+def test_a_job_that_dies_is_started_again(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a command in place of the real one: it dies at shard 1 the first time."""
+    command = checkout / "bin" / "dinolizer"
+    command.parent.mkdir()
+    command.write_text(DIES_ONCE)
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{command.parent}{os.pathsep}{os.environ['PATH']}")
+    markers = [f"cache/pocket/evaluated-{number}-of-2.done" for number in (1, 2)]
+    done = snakemake(checkout, "--", *markers)
+    assert done.returncode == 0, done.stderr
+    jobs = (checkout / "jobs").read_text().splitlines()
+    assert sorted(jobs) == ["evaluate 1/2", "evaluate 1/2", "evaluate 2/2", "prepare"]
 
 
 def test_rows_are_shared_among_as_many_jobs_as_asked_for(checkout: Path) -> None:
