@@ -40,7 +40,7 @@ bench: .venv/installed
 
 lock: .venv/bin/uv
 	uv pip compile --no-config --quiet --upgrade --universal --fork-strategy fewest \
-	    --python-version 3.11 --extra dev --generate-hashes --no-emit-index-url \
+	    --python-version 3.11 --all-extras --generate-hashes --no-emit-index-url \
 	    --custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
 
 clean:

@@ -2,13 +2,18 @@
 
 import re
 import subprocess
+import sys
 import tomllib
+from importlib import metadata
+from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from PIL import Image
+from skimage import data
 
 import dinolizer
 from dinolizer.paths import ROOT
@@ -34,8 +39,50 @@ def test_every_line_of_the_lock_is_a_version_a_hash_or_a_comment() -> None:
 def test_the_lock_has_every_dependency_once() -> None:
     locked = [canonicalize_name(Requirement(text).name) for text, _ in ENTRIES]
     assert len(locked) == len(set(locked))
-    wanted = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
+    wanted = sum(PROJECT["optional-dependencies"].values(), PROJECT["dependencies"])
     assert names(wanted) <= set(locked)
+    assert len(wanted) == len(names(wanted)), "a package is in two of the lists"
+
+
+def needed(name: str, known: set[str]) -> set[str]:
+    """A distribution and all that it requires here, added to those that are known."""
+    known.add(canonicalize_name(name))
+    for requirement in map(Requirement, metadata.requires(name) or []):
+        here = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        if here and canonicalize_name(requirement.name) not in known:
+            needed(requirement.name, known)
+    return known
+
+
+LOCALIZE = """
+import sys
+for name in sys.argv.pop().split(","):
+    sys.modules[name] = None  # as if not installed
+from dinolizer.cli import app
+app()
+"""
+
+
+def test_the_core_localizes_without_the_extras(tmp_path: Path) -> None:
+    """Whatever its dependencies do not bring along is hidden from the process."""
+    core: set[str] = set()
+    for name in names(PROJECT["dependencies"]):
+        needed(name, core)
+    hidden = {
+        module
+        for module, distributions in metadata.packages_distributions().items()
+        if not {canonicalize_name(name) for name in distributions} & (core | {"dinolizer"})
+    }
+    assert {"accelerate", "jupyterlab", "matplotlib", "peft", "sklearn", "snakemake"} <= hidden
+    Image.fromarray(data.astronaut()).save(tmp_path / "photo.jpg")
+    command = [sys.executable, "-c", LOCALIZE, "localize", "photo.jpg", "--out", "."]
+    done = subprocess.run(
+        [*command, ",".join(hidden)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("photo.jpg", "photo.mask.png", "photo.map.npz", "photo.json")
+    }
 
 
 def test_the_lock_names_no_place() -> None:

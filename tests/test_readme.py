@@ -9,6 +9,7 @@ parameters of a notebook.
 import re
 import shlex
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ from dinolizer.paths import ROOT
 from dinolizer.study.parameters import read_defaults
 
 BLOCKS = re.findall(r"^```(python|bash)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
-NOT_RUN = ("git clone", "cd ", "make ", "conda ")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+NOT_RUN = ("git clone", "cd ", "make ", "conda ", "pip ")
 
 
 def check(command: str) -> None:
@@ -30,6 +32,9 @@ def check(command: str) -> None:
     if words[0] == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
         assert {word for word in words[1:] if "=" not in word} <= set(targets), command
+    elif words[:2] == ["pip", "install"]:
+        extras = re.findall(r"[a-z]+", words[2])
+        assert set(extras) <= set(PROJECT["optional-dependencies"]), command
     elif words[:3] == ["conda", "env", "create"]:
         assert (ROOT / words[words.index("-f") + 1]).is_file(), command
 
