@@ -200,11 +200,10 @@ def localize(
         stride=stride,
         small=small,
     )
-    spec = localizer.backbone.spec
-    typer.echo(f"dinolizer: model '{spec.name}'. {spec.caution}", err=True)
     if listing is None:
         _localize_files(localizer, images, out, as_json, overwrite)
         return
+    typer.echo(_which(localizer), err=True)
     run: dict[str, Any] = {"masks": masks, "maps": maps, "add": add, "max_failures": max_failures}
     table = scan(localizer, listing, out, shard=part, **run)
     if as_json:
@@ -212,6 +211,12 @@ def localize(
             typer.echo(json.dumps(row))
     else:
         typer.echo(_counted(out / "localized.parquet", table))
+
+
+def _which(localizer: "Localizer") -> str:
+    """Which model answers, and what its reader must know."""
+    spec = localizer.backbone.spec
+    return f"dinolizer: model '{spec.name}'. {spec.caution}"
 
 
 def _counted(path: Path, table: Any) -> str:
@@ -231,7 +236,7 @@ def _localize_files(
     """Write three files and a line for each image; what cannot be read makes the exit code 1."""
     from tqdm.auto import tqdm
 
-    failed = 0
+    failed, said = 0, False
     for path, name in tqdm(images.items(), disable=len(images) == 1):
         try:
             result = localizer(path)
@@ -240,6 +245,9 @@ def _localize_files(
             failed += 1
             tqdm.write(f"dinolizer: {error}", file=sys.stderr)
             continue
+        if not said:
+            tqdm.write(_which(localizer), file=sys.stderr)
+            said = True
         renamed = "" if name == path.stem else f"  saved as {name}"
         line = f"{path}  score {result.score:.3f}  predicted area {result.predicted_area:.1%}"
         tqdm.write(json.dumps(result.summary()) if as_json else line + renamed)

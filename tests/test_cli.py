@@ -64,7 +64,7 @@ def test_one_photo_gives_one_line_and_three_files(head: Path, tmp_path: Path) ->
     assert saved["source"] == str(photo)
     line = f"{photo}  score {saved['score']:.3f}  predicted area {saved['predicted_area']:.1%}\n"
     assert result.stdout == line
-    assert result.stderr == ""
+    assert result.stderr == f"dinolizer: model 'untrained-pocket'. {saved['caution']}\n"
 
 
 def test_a_faster_mode_is_asked_for_by_name(head: Path, tmp_path: Path) -> None:
@@ -258,9 +258,9 @@ def test_one_bad_file_among_others_is_reported_and_the_others_are_done(
     result = localize(head, tmp_path / "out", *photos)
     assert result.exit_code == 1
     assert [line.split("  ")[0][-5:] for line in result.stdout.splitlines()] == ["a.png", "c.png"]
-    complaints = [line for line in result.stderr.splitlines() if "dinolizer:" in line]
-    assert len(complaints) == 1
-    assert "b.jpg is a text file" in complaints[0]
+    said, complaint = (line for line in result.stderr.splitlines() if "dinolizer:" in line)
+    assert "model 'untrained-pocket'" in said
+    assert "b.jpg is a text file" in complaint
     assert {name.split(".")[0] for name in names(tmp_path / "out")} == {"a", "c"}
 
 
