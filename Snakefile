@@ -91,16 +91,25 @@ NOTEBOOKS = {
         "prepared": True,
         "alone": True,
     },
+    "10-published-model": {
+        "tables": ["10-aggregates", "10-detection", "10-size-at-half", "10-sizes", "10-verdict"],
+        "figures": ["10-calibration", "10-roc", "10-sizes"],
+    },
     "A1-pocket": {"figures": ["A1-generators", "A1-pretraining"], "only": "pocket"},
 }
 
-# What of the package a notebook depends on: its modules, and the weights and cards in assets.
-SUFFIXES = (".py", ".safetensors", ".json")
+# What a notebook depends on: the package's modules, weights, cards and tables, and the numbers of
+# others in data/published.
+SUFFIXES = (".py", ".safetensors", ".json", ".csv")
 
 PROFILE = config.get("profile", "pocket")
 PROFILE_FILE = os.path.relpath(find_profile(PROFILE))
 PARAMETERS = read_profile(Path(PROFILE_FILE))
 CHOSEN = {name: made for name, made in NOTEBOOKS.items() if made.get("only", PROFILE) == PROFILE}
+if PROFILE == "published":  # nothing is trained or forged for it
+    CHOSEN = {"10-published-model": NOTEBOOKS["10-published-model"]}
+    CHOSEN["10-published-model"]["tables"] += ["10-comparison"]
+    CHOSEN["10-published-model"]["figures"] += ["10-comparison"]
 RESULTS = os.path.relpath(results_dir(PROFILE))
 CACHE = os.path.relpath(cache_dir() / PROFILE)
 PREPARED = f"{CACHE}/prepared.done"
@@ -109,7 +118,12 @@ EVALUATED = [f"{CACHE}/evaluated-{number}-of-{JOBS}.done" for number in range(1,
 # Made by 02-train-head; with `trained: true` the quickstart uses it and not the shipped one.
 HEAD = f"{RESULTS}/heads/{PARAMETERS['backbone']}.safetensors"
 SUMMARY = [f"{RESULTS}/SUMMARY.md", f"{RESULTS}/SUMMARY.html"]
-SOURCES = sorted(str(path) for path in Path("dinolizer").rglob("*") if path.suffix in SUFFIXES)
+SOURCES = sorted(
+    str(path)
+    for folder in ("dinolizer", "data/published")
+    for path in Path(folder).rglob("*")
+    if path.suffix in SUFFIXES
+)
 
 
 def outputs(made):

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -144,6 +145,14 @@ def test_rows_are_shared_among_as_many_jobs_as_asked_for(checkout: Path) -> None
         for name in ("03-benchmark", "04-robustness"):
             inputs = said.stdout.split(f"rule {name}:\n    input: ")[1].splitlines()[0]
             assert inputs.count(f"-of-{jobs}.done") == jobs
+
+
+def test_the_profile_published_runs_the_released_model_alone(checkout: Path) -> None:
+    said = snakemake(checkout, "--dry-run", "--config", "profile=published")
+    assert said.returncode == 0, said.stderr
+    rules = set(re.findall(r"^(?:local)?rule (\S+):$", said.stdout, re.M))
+    assert rules == {"all", "10-published-model", "summary"}
+    assert "tables/10-comparison.csv" in said.stdout
 
 
 def test_an_unknown_profile_is_refused_before_anything_is_run(checkout: Path) -> None:

@@ -352,6 +352,96 @@ def sizes(
     return figure
 
 
+def detection_by_size(
+    table: pd.DataFrame,
+    edits: pd.DataFrame,
+    sizes: pd.DataFrame,
+    windows: float,
+    claimed: tuple[float, float],
+    note: str,
+) -> Figure:
+    """Draw the share of edits detected, by each rule, and IoU against the edited share of the image
+    and, above, of a window.
+
+    Parameters
+    ----------
+    table : a line for each bin: ``share``, and ``iou`` and a column for each rule with intervals.
+    edits : the single edits: ``area, iou``.
+    sizes : the size at 50 % detection by each rule: ``column`` and ``rule``, its name.
+    windows : an edit's share of a window is so many times that of the image.
+    claimed : range of the shares of a window below which the paper says that edits are missed.
+    """
+    figure, ((left, right),) = panels(1, 2, 4.2, note, sharex=True)
+
+    def curve(panel: Axes, column: str, label: str, **look: Any) -> None:
+        ends = [(table[column] - table[f"{column}_{end}"]).abs() for end in ("low", "high")]
+        look |= {"capsize": 2, "markersize": 4, "label": label}
+        panel.errorbar(table["share"], table[column], yerr=ends, **look)
+
+    styles = (("C0", "o-"), ("C1", "s--"))
+    for line, (colour, style) in zip(sizes.to_dict("records"), styles, strict=True):
+        curve(left, line["column"], line["rule"], color=colour, fmt=style)
+        ends = [[abs(line["size"] - line[f"size_{end}"])] for end in ("low", "high")]
+        left.errorbar(line["size"], 0.5, xerr=ends, fmt="x", color=colour, capsize=2)
+    left.plot([], [], "x", color="0.2", label="its size at 50 % detection (fit)")
+    least = edits["area"].min()
+    right.plot(edits["area"], edits["iou"], ".", color="0.75", markersize=3, label="single edits")
+    curve(right, "iou", "mean of the edits", color="0.15", fmt="o-")
+    shares = np.geomspace(least, 1, 50)
+    right.plot(shares, shares, **REFERENCE, label=FLOOR)
+    for panel, label in ((left, "share of edits detected"), (right, "IoU")):
+        panel.axvspan(1e-3, least, color="0.95", linewidth=0, label="no edit so small", zorder=0)
+        span = [end / windows for end in claimed]
+        panel.axvspan(*span, color="0.85", linewidth=0, label="paper: missed below", zorder=0)
+        panel.set(xscale="log", xlim=(0.004, 1.1), ylim=(0, 1.03), ylabel=label)
+        panel.set_xlabel("edited share of the image")
+        _share_axis(panel, pd.Series([0.004, 1.1]))
+        above = panel.secondary_xaxis("top", (lambda x: x * windows, lambda x: x / windows))
+        above.set_xticks([0.03, 0.1, 0.3, 1], ["3 %", "10 %", "30 %", "100 %"])
+        above.minorticks_off()
+        above.set_xlabel("edited share of a window, at most")
+        panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), fontsize=7)
+    return figure
+
+
+def roc(
+    curves: Mapping[str, pd.DataFrame], chosen: Mapping[str, tuple[float, float]], note: str
+) -> Figure:
+    """Draw ROC curves, whole and their upper left corner.
+
+    Parameters
+    ----------
+    curves : from a name to the points ``false_positive_rate, sensitivity``.
+    chosen : from the same names to the point of the threshold in use.
+    """
+    figure, ((whole, corner),) = panels(1, 2, 3.7, note)
+    for panel in (whole, corner):
+        for (name, points), style in zip(curves.items(), ("-", "--"), strict=False):
+            drawn = panel.step(*points.to_numpy().T, where="post", linestyle=style, label=name)
+            panel.plot(*chosen[name], "o", color=drawn[0].get_color())
+        panel.plot([0, 1], [0, 1], **REFERENCE, label="chance")
+        panel.plot([], [], "o", color="0.4", label="threshold in use")
+        panel.set(xlabel="false-positive rate", ylabel="sensitivity", aspect="equal")
+    whole.set(xlim=(-0.01, 1), ylim=(0, 1.01))
+    corner.set(xlim=(-0.002, 0.2), ylim=(0.8, 1.002))
+    corner.set(xticks=(0, 0.05, 0.1, 0.15, 0.2), yticks=(0.8, 0.85, 0.9, 0.95, 1))
+    _legend(figure, whole)
+    return figure
+
+
+def agreement(
+    rows: pd.DataFrame, scores: Mapping[str, str], names: tuple[str, str], note: str
+) -> Figure:
+    """Draw scores of one against those of another, in columns with the ending ``_ours``, image by
+    image; ``scores`` is from a column to its label, ``names`` are who is across and who is up."""
+    figure, (line,) = panels(1, len(scores), 3.6, note)
+    for panel, (score, label) in zip(line, scores.items(), strict=True):
+        panel.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
+        panel.plot(rows[score], rows[f"{score}_ours"], ".", markersize=3)
+        panel.set(title=label, xlabel=names[0], ylabel=names[1], aspect="equal")
+    return figure
+
+
 def panels(
     rows: int, columns: int, height: float, note: str, **settings: Any
 ) -> tuple[Figure, NDArray[Any]]:

@@ -6,12 +6,13 @@ Hinkley 1997, 3.8). Over a handful of photographs such intervals are rather narr
 photographs and seed give the same draws, so that two statistics can be compared.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import bootstrap
 
 from dinolizer.errors import InputError
 
@@ -209,6 +210,17 @@ def bootstrap_interval(
     """Percentile interval of a mean, see `bootstrap_means`; nan for fewer than two photographs."""
     means = bootstrap_means(values, groups, strata=strata, seed=seed, resamples=resamples)
     return percentile_interval(means, level)
+
+
+def bca_interval(
+    statistic: Callable[[NDArray[np.int64]], float], photos: int, *, seed: int = 0
+) -> tuple[float, float]:
+    """95 % interval over photographs, bias-corrected and accelerated (Efron 1987), for thirty
+    photographs or more. ``statistic`` is of photographs given by their numbers, int ``(n,)``."""
+    numbers = (np.arange(photos),)
+    drawn = bootstrap(numbers, statistic, vectorized=False, n_resamples=2000, rng=seed)
+    low, high = drawn.confidence_interval
+    return float(low), float(high)
 
 
 def bootstrap_means(

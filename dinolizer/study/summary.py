@@ -89,7 +89,8 @@ def summary_markdown(folder: Path, profile: str) -> str:
     tally = ", ".join(f"{decided.count(word)} {word}" for word in (*VERDICTS, NOT_TESTED))
     small = (
         " This profile is a small demonstration: its verdicts hold for a small backbone on a few "
-        "photographs, and neither confirm nor refute the paper."
+        "photographs, and neither confirm nor refute the paper. Those of 10-published-model alone "
+        "are of the authors' released model."
     )
     header = ("claim", "verdict", "number (95 % interval)", "rule", "notebook")
     blocks = [

@@ -265,3 +265,41 @@ def test_size_curves_draw_every_score_and_the_size_at_half() -> None:
 def test_what_was_not_run_says_why() -> None:
     figure = figures.not_run("no image without an edit", NOTE)
     assert figure.axes[0].texts[0].get_text() == "not run: no image without an edit"
+
+
+def test_detection_by_size_draws_curves_floor_and_fitted_sizes() -> None:
+    table = pd.DataFrame({"share": [0.03, 0.1, 0.5]})
+    for name, values in {"iou": [0.4, 0.6, 0.7], "a": [0.5, 0.9, 1], "b": [0.4, 0.8, 0.9]}.items():
+        table[name], table[f"{name}_low"], table[f"{name}_high"] = values, 0.1, 1.0
+    edits = pd.DataFrame({"area": [0.02, 0.1, 0.6], "iou": [0.3, 0.6, 0.8]})
+    sizes = pd.DataFrame({"column": ["a", "b"], "rule": ["by score", "by pixels"]})
+    sizes = sizes.assign(size=[0.015, 0.01], size_low=0.008, size_high=0.02)
+    figure = figures.detection_by_size(table, edits, sizes, 4.0, (0.12, 0.2), NOTE)
+    left, right = figure.axes
+    lines = [np.asarray(line.get_ydata()).tolist() for line in (*left.lines, *right.lines)]
+    assert all(table[name].tolist() in lines for name in ("iou", "a", "b"))
+    ends = [line.get_xdata() for line in left.lines if list(line.get_ydata()) == [0.5]]
+    assert {0.015, 0.01} <= {float(end[0]) for end in ends}
+    assert edits["iou"].tolist() in lines
+    texts = [text.get_text() for text in left.get_legend().get_texts()]
+    assert {"by score", "by pixels", "paper: missed below"} <= set(texts)
+    assert overlapping(figure) == []
+
+
+def test_roc_marks_the_threshold_in_use_on_its_curve() -> None:
+    points = pd.DataFrame({"false_positive_rate": [0, 0.1, 1], "sensitivity": [0, 0.9, 1]})
+    figure = figures.roc({"one half": points}, {"one half": (0.1, 0.9)}, NOTE)
+    for panel in figure.axes:
+        curve, dot, chance, _ = panel.lines
+        assert np.asarray(curve.get_ydata()).tolist() == [0, 0.9, 1]
+        assert (float(dot.get_xdata()[0]), float(dot.get_ydata()[0])) == (0.1, 0.9)
+        assert np.asarray(chance.get_xdata()).tolist() == [0, 1]
+    assert overlapping(figure) == []
+
+
+def test_agreement_is_drawn_image_by_image() -> None:
+    rows = pd.DataFrame({"score": [0.1, 0.9], "score_ours": [0.2, 0.8]})
+    figure = figures.agreement(rows, {"score": "image score"}, ("they", "we"), NOTE)
+    (panel,) = figure.axes
+    assert np.asarray(panel.lines[1].get_xydata()).tolist() == [[0.1, 0.2], [0.9, 0.8]]
+    assert (panel.get_xlabel(), panel.get_ylabel()) == ("they", "we")

@@ -6,7 +6,13 @@ import pytest
 from scipy.stats import bootstrap
 
 from dinolizer.errors import InputError
-from dinolizer.study.statistics import ALL_FAMILIES, bootstrap_interval, compare, macro_table
+from dinolizer.study.statistics import (
+    ALL_FAMILIES,
+    bca_interval,
+    bootstrap_interval,
+    compare,
+    macro_table,
+)
 
 
 def rows_of(scores: dict[str, list[float]], families: list[str] | None = None) -> pd.DataFrame:
@@ -175,3 +181,11 @@ def test_the_interval_is_seeded() -> None:
 
 def test_one_photo_tells_nothing_of_others() -> None:
     assert np.isnan(bootstrap_interval([0.1, 0.9], ["a", "a"])).all()
+
+
+def test_bca_intervals_are_those_of_scipy_and_follow_skew() -> None:
+    values = np.random.default_rng(0).exponential(size=40)
+    low, high = bca_interval(lambda photos: float(values[photos].mean()), 40, seed=3)
+    expected = bootstrap((values,), np.mean, n_resamples=2000, method="BCa", rng=3)
+    assert (low, high) == pytest.approx(tuple(expected.confidence_interval))
+    assert high - values.mean() > values.mean() - low  # the long tail is on the right

@@ -1,0 +1,198 @@
+"""The authors' released model on CocoGlide: a third party's rows, and ours beside them."""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise, product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+from sklearn.metrics import roc_auc_score
+from tqdm.auto import tqdm
+
+from dinolizer.data.manifest import read_manifest, read_pair
+from dinolizer.errors import InputError
+from dinolizer.model.localizer import Localizer
+from dinolizer.model.release import SCORE_THRESHOLD
+from dinolizer.paths import ROOT
+from dinolizer.study.cache import cache_key, cached, images_hash, probe_hash
+from dinolizer.study.evaluation import edited_truth, probe_image
+from dinolizer.study.experiments.edit_size import DETECTED, detection_sizes, with_interval
+from dinolizer.study.metrics import score_image
+from dinolizer.study.statistics import bca_interval
+
+Measure = Callable[[NDArray[np.int64]], float]
+ROWS = ROOT / "data" / "published" / "cocoglide.csv"
+"""What a third party measured with the released weights: see the README beside it."""
+METHOD = "DinoLizer (released)"
+WINDOWS = (1016 / 504) ** 2
+"""An edit's share of a window is at most so many times that of the image, 1016 pixels a side."""
+EDGES = (0, 0.03, 0.05, 0.1, 0.2, 0.4, 1)
+"""Of the bins of edited shares; up to 20 % as the third party has them."""
+RULES = {
+    "sensitivity": f"image score over {SCORE_THRESHOLD}",
+    "recalled": f"at least {DETECTED:.0%} of its pixels predicted",
+}
+"""When an edit counts as detected."""
+TOLERANCES = {"image score": 0.01, "macro IoU": 0.01, "image AUC": 0.005}
+REPRODUCED = "Reproduced: over the same images " + ", ".join(
+    f"{name} differs by at most {most:g}" for name, most in TOLERANCES.items()
+)
+PART = 8
+"""Images that are computed, cached and lost together."""
+
+
+def read_rows() -> pd.DataFrame:
+    """The third party's rows, one per image, with the names of our own rows: ``score`` is the 99th
+    percentile of the map at 1016 pixels; scores of an edit are nan where nothing is edited."""
+    rows = pd.read_csv(ROWS)
+    edited, tp, either = rows["label"] == 1, rows["tp"], rows["fp"] + rows["fn"]
+    recall = tp / (tp + rows["fn"])
+    scores = {
+        "iou": rows["iou"],
+        "f1": 2 * tp / (2 * tp + either),
+        "recall": recall,
+        "sensitivity": (rows["p99"] > SCORE_THRESHOLD).astype(float),
+        "recalled": (recall >= DETECTED).astype(float),
+    }
+    names = {"truth": "area", "marked": "predicted_area", "p99": "score"}
+    return rows.rename(columns=names).assign(
+        method=METHOD,
+        group=rows["coco_id"].astype(str),
+        edited=edited,
+        kind=np.where(edited, "sp", "real"),
+        **{name: values.where(edited) for name, values in scores.items()},
+    )
+
+
+def aggregates(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """A line per half and measure: ``half, n_photos, measure, value, low, high``.
+
+    A photograph has one edited and one unedited row; it is these pairs that are resampled.
+    """
+    lines = []
+    for half, part in rows.sort_values("group").groupby("split"):
+        edited, real = (part[part["edited"] == which] for which in (True, False))
+        photos = np.arange(len(edited))
+        measures = {
+            "macro IoU": _mean(edited["iou"]),
+            "macro F1": _mean(edited["f1"]),
+            "micro IoU": _micro_iou(edited),
+            "image AUC": _auc(edited["score"], real["score"]),
+            "sensitivity": _mean(edited["sensitivity"]),
+            "specificity": _mean(real["score"] <= SCORE_THRESHOLD),
+            "pixel false-positive rate": _mean(real["predicted_area"]),
+            "image false-positive rate, any pixel": _mean(real["predicted_area"] > 0),
+        }
+        for name, measure in measures.items():
+            ends = bca_interval(measure, len(photos), seed=seed)
+            lines.append((half, len(photos), name, measure(photos), *ends))
+    return pd.DataFrame(lines, columns=["half", "n_photos", "measure", "value", "low", "high"])
+
+
+def by_size(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """IoU, and the share of edits detected by each of `RULES`, in bins of the edited share, for
+    each half and both. ``share`` is the bin's mean, ``window_to`` its end as a share of a window,
+    at most. Intervals of shares are Wilson's: in some bins all are detected."""
+    edits, lines = rows[rows["edited"]], []
+    for half, (start, end) in product(("calibration", "validation", "both"), pairwise(EDGES)):
+        part = edits[edits["area"].between(start, end, inclusive="left")]
+        part = part[(part["split"] == half) | (half == "both")]
+        line = {"half": half, "from": start, "to": end, "window_to": min(1, WINDOWS * end)}
+        line |= {"n_images": len(part), "share": part["area"].mean()}
+        intervals = {"iou": bca_interval(_mean(part["iou"]), len(part), seed=seed)}
+        for rule in RULES:
+            share = binomtest(int(part[rule].sum()), len(part)).proportion_ci(method="wilson")
+            intervals[rule] = (share.low, share.high)
+        for name, (low, high) in intervals.items():
+            line |= {name: part[name].mean(), f"{name}_low": low, f"{name}_high": high}
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def sizes_at_half(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Size at 50 % detection by each of `RULES`, as a share ``of`` the image and, at most, of a
+    window: ``rule, of, size, size_low, size_high``."""
+    edits, lines = rows[rows["edited"]], []
+    for rule, name in RULES.items():
+        sizes = detection_sizes(edits.assign(recall=edits[rule]), "area", seed)
+        for of, times in (("image", 1.0), ("window", WINDOWS)):
+            lines.append({"rule": name, "of": of, **with_interval("size", times * sizes)})
+    return pd.DataFrame(lines)
+
+
+def own_images(file: str, limit: int = 0) -> pd.DataFrame:
+    """Rows of a manifest that the third party has, too: of its first ``limit`` photographs by name,
+    0 for all; an InputError where there is none."""
+    manifest, known = read_manifest(ROOT / file), set(read_rows()["group"])
+    photos = sorted(known & set(manifest["group"]))
+    if not photos:
+        raise InputError(f"{file} has no photograph of CocoGlide; write it with fetch cocoglide.")
+    return manifest[manifest["group"].isin(photos[: limit or None])]
+
+
+def expected_seconds(localizer: Localizer, manifest: pd.DataFrame) -> float:
+    """Time that all images take, from that of one window; less where several are run at once."""
+    window = probe_image(localizer.window, localizer.window)
+    seconds = min(localizer(window).seconds for _ in range(2))  # the first one warms up
+    plans = map(localizer.plan, manifest["height"], manifest["width"])
+    return seconds * sum(plan.passes for plan in plans)
+
+
+def own_rows(localizer: Localizer, manifest: pd.DataFrame) -> pd.DataFrame:
+    """Our rows, one per image: ``group, edited`` and those of `score_image`, but that ``score`` is
+    of the map before it is brought to the image's size, as the third party has it."""
+    made = localizer(probe_image(localizer.window, localizer.window)).probability
+    code = probe_hash(np.quantile(made, np.linspace(0, 1, 9)), decimals=2)
+    rows = []
+    for first in tqdm(range(0, len(manifest), PART), desc="images", leave=False, disable=None):
+        part = manifest.iloc[first : first + PART]
+        key = cache_key(settings=localizer.settings, images=images_hash(part), code=code)
+        rows.append(cached("published-model", key, partial(_computed, localizer, part)))
+    return pd.concat(rows, ignore_index=True)
+
+
+def compared(both: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the third party beside ours (ending ``_ours``) in sum, a line for each of
+    `TOLERANCES`; ``worst`` is the largest difference of an image."""
+    lines = []
+    for name, column in zip(TOLERANCES, ("score", "iou", "score"), strict=True):
+        pair = both[[column, f"{column}_ours"]].dropna()
+        theirs, ours = pair.mean()
+        worst = (pair.iloc[:, 1] - pair.iloc[:, 0]).abs().max()
+        if name == "image AUC":
+            theirs, ours = (roc_auc_score(both["edited"], pair[of]) for of in pair)
+            worst = np.nan
+        within = abs(ours - theirs) <= TOLERANCES[name]
+        lines.append((name, len(pair), theirs, ours, ours - theirs, worst, within))
+    columns = ["measure", "n_images", "theirs", "ours", "difference", "worst", "within"]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def _computed(localizer: Localizer, manifest: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for row in manifest.to_dict("records"):
+        image, mask = read_pair(row)
+        found, truth = localizer(image), edited_truth(mask, row)
+        scores = score_image(found.probability, found.threshold, truth, ranking=False)
+        about = {"group": row["group"], "edited": not row["authentic"]}
+        rows.append(about | scores | {"score": found.score})
+    return pd.DataFrame(rows)
+
+
+def _mean(values: "pd.Series[Any]") -> Measure:
+    array = values.to_numpy(float)
+    return lambda photos: float(array[photos].mean())
+
+
+def _micro_iou(edited: pd.DataFrame) -> Measure:
+    pixels = edited[["tp", "fp", "fn"]].to_numpy()
+    return lambda photos: float(pixels[photos, 0].sum() / pixels[photos].sum())
+
+
+def _auc(edited: "pd.Series[float]", real: "pd.Series[float]") -> Measure:
+    ahead = np.greater.outer(edited.to_numpy(), real.to_numpy()).astype(float)
+    ahead += np.equal.outer(edited.to_numpy(), real.to_numpy()) / 2
+    return lambda photos: float(ahead[np.ix_(photos, photos)].mean())
