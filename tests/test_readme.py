@@ -2,8 +2,8 @@
 
 Blocks run in order in a temporary folder that holds ``photo.jpg`` and a link to ``notebooks``:
 python blocks share their names, and commands of this project are run in this process. Of those that
-set up a checkout or take minutes, what they refer to is checked instead: a make target, a file, the
-parameters of a notebook.
+set up a checkout, download or take minutes, what they refer to is checked instead: a make target, a
+file, a name, the parameters of a notebook.
 """
 
 import re
@@ -11,19 +11,21 @@ import shlex
 import subprocess
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from PIL import Image
 from skimage import data
 from typer.testing import CliRunner
 
-from dinolizer.cli import app
+from dinolizer.cli import FetchName, app
+from dinolizer.model.specs import BACKBONES
 from dinolizer.paths import ROOT
 from dinolizer.study.parameters import read_defaults
 
 BLOCKS = re.findall(r"^```(python|bash)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-NOT_RUN = ("git clone", "cd ", "make ", "conda ", "pip ")
+NOT_RUN = ("git clone", "cd ", "make ", "conda ", "pip ", "dinolizer fetch ")
 
 
 def check(command: str) -> None:
@@ -35,6 +37,8 @@ def check(command: str) -> None:
     elif words[:2] == ["pip", "install"]:
         extras = re.findall(r"[a-z]+", words[2])
         assert set(extras) <= set(PROJECT["optional-dependencies"]), command
+    elif words[:2] == ["dinolizer", "fetch"]:
+        assert words[2] in get_args(FetchName), command
     elif words[:3] == ["conda", "env", "create"]:
         assert (ROOT / words[words.index("-f") + 1]).is_file(), command
 
@@ -73,3 +77,8 @@ def test_every_file_the_readme_links_to_exists() -> None:
     links = re.findall(r"\]\((?!https?://|#)([^)\s]+)\)", (ROOT / "README.md").read_text())
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_what_the_readme_shows_of_stderr_is_what_is_said() -> None:
+    said = f"dinolizer: model 'dinolizer'. {BACKBONES['dinolizer'].caution}\n"
+    assert f"```text\n{said}```\n" in (ROOT / "README.md").read_text()
