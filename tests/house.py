@@ -20,7 +20,7 @@ DOORS = {
     "model": {"data"},
     "data": set(),
 }
-"""What each room may import; all of them ``errors`` and ``paths``, which import nothing."""
+"""What each room may import; all of them ``errors`` and ``paths``, which import no room."""
 BASE = {"errors", "paths"}
 
 

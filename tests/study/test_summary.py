@@ -139,9 +139,9 @@ def test_what_is_missing_or_damaged_is_one_sentence(folder: Path) -> None:
 
 
 def test_at_the_shell(folder: Path) -> None:
-    done = CliRunner().invoke(app, ["summarise", "pocket"])
+    done = CliRunner().invoke(app, ["study", "summarise", "pocket"])
     assert done.exit_code == 0, done.output
     assert [Path(line).name for line in done.stdout.splitlines()] == ["SUMMARY.md", "SUMMARY.html"]
-    failed = CliRunner().invoke(app, ["summarise", "poket"])
+    failed = CliRunner().invoke(app, ["study", "summarise", "poket"])
     assert failed.exit_code == 1
     assert failed.stderr.startswith("dinolizer: Unknown profile")
