@@ -1,5 +1,6 @@
 """Safe reading and writing of images: whatever comes in, uint8 RGB comes out, or one sentence."""
 
+import io
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -270,3 +271,12 @@ def _too_large(name: str) -> InputError:
         f"{name} has more than {MAX_PIXELS / 1e6:.0f} million pixels, which is the most that is "
         "read; cut it into parts."
     )
+
+
+def palette_png(png: bytes) -> bytes:
+    """A PNG with a palette of 256 colours in place of its own: about a third of the size."""
+    small = io.BytesIO()
+    with Image.open(io.BytesIO(png)) as drawn:
+        palette = drawn.convert("RGB").quantize(256, kmeans=3)
+        palette.save(small, "PNG", optimize=True, dpi=drawn.info["dpi"])
+    return small.getvalue()

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dinolizer.data.images import write_image
+from dinolizer.data.images import palette_png, write_image
 from dinolizer.errors import InputError
 from dinolizer.model.windows import Plan
 from dinolizer.paths import atomic, check_outputs, file_name
@@ -118,7 +118,7 @@ class Localization:
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
         self.figure().savefig(buffer, format="png")
-        return buffer.getvalue()
+        return palette_png(buffer.getvalue())
 
     def figure(self) -> "Figure":
         """Draw the photograph, the map, and the outline of the mask, side by side."""

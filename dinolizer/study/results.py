@@ -1,5 +1,6 @@
 """Tables and figures as files, each with a JSON that says where it comes from."""
 
+import io
 import json
 import os
 import platform
@@ -13,8 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
-from PIL import Image
 
+from dinolizer.data.images import palette_png
 from dinolizer.model.backbones import pick_device
 from dinolizer.paths import ROOT, atomic
 from dinolizer.study.cache import LIBRARIES
@@ -89,14 +90,13 @@ class Results:
     def save_figure(self, figure: Figure, name: str, caption: str) -> Path:
         """Write a figure as PNG (150 dpi) and JSON to ``figures``; give the PNG.
 
-        The same figure gives the same bytes. A palette of 256 colours makes it a third of the size.
+        The same figure gives the same bytes.
         """
         path = self.folder / "figures" / f"{name}.png"
+        drawn = io.BytesIO()
+        figure.savefig(drawn, dpi=150, bbox_inches="tight")
         with atomic(path) as draft:
-            figure.savefig(draft, dpi=150, bbox_inches="tight")
-            with Image.open(draft) as drawn:
-                small = drawn.convert("RGB").quantize(256)
-            small.save(draft, optimize=True, dpi=(150, 150))
+            draft.write_bytes(palette_png(drawn.getvalue()))
         self._write_provenance(path, caption)
         return path
 
