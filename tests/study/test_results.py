@@ -124,4 +124,4 @@ def test_nothing_half_written_where_a_figure_cannot_be_drawn(folder: Path, monke
     monkeypatch.setattr(Figure, "savefig", fail)
     with pytest.raises(OSError, match="disk full"):
         save_figure()
-    assert list((folder / "figures").iterdir()) == []
+    assert list((folder / "figures").glob("*")) == []
