@@ -25,21 +25,15 @@ PROBE_SUMS, PROBE_STEP = 8, 0.02
 class Backbone(nn.Module):
     """A frozen timm vision transformer that gives the normed patch tokens of its last layer.
 
-    It stays in eval mode and without gradients, also where a model that contains it is put in train
-    mode. The input is an RGB image in [0, 1]; its normalisation is done here. The transformer that
-    it is made of is frozen in place.
+    It takes RGB in [0, 1] and normalises it itself. It stays in eval mode and without gradients,
+    even inside a model in train mode; the transformer given is frozen in place.
 
     Attributes
     ----------
-    dim : int
-        D, the number of values of a token.
-    depth : int
-        Number of layers.
-    hash : str
-        SHA-256 of the weights, see `weights_hash`.
-    fingerprint : str
-        Short hash of what the backbone makes of a fixed image: with the same weights it is another
-        where the code from pixels to tokens is, this package's, timm's or torch's.
+    dim, depth : D, the number of values of a token, and the number of layers.
+    hash : SHA-256 of the weights, see `weights_hash`.
+    fingerprint : short hash of the tokens of a fixed image: it changes with the weights and with
+        any code on the way to the tokens, be it this package's, timm's or torch's.
     """
 
     mean: Tensor
@@ -82,32 +76,19 @@ class Backbone(nn.Module):
         return self.tokens(batch)
 
     def tokens(self, batch: Tensor) -> Tensor:
-        """Patch tokens of a batch of images; gradients reach whatever adapter was put inside.
+        """Patch tokens ``(N, D, H / patch, W / patch)`` of float RGB ``(N, 3, H, W)`` in [0, 1].
 
-        Parameters
-        ----------
-        batch
-            ``(N, 3, H, W)`` float, RGB in [0, 1]; H and W are the window of the spec, or any
-            multiples of the patch where the model has no position embedding of one grid.
-
-        Returns
-        -------
-        Tensor
-            ``(N, D, H / patch, W / patch)``; class token and registers are dropped.
-
-        Raises
-        ------
-        InputError
-            For another type or shape.
+        Class token and registers are dropped; gradients reach whatever adapter was put inside. H
+        and W are the spec's window, or any multiples of the patch where the model has no position
+        embedding of one grid. Another type or shape is an `InputError`.
         """
         return self.tokens_of_layers(batch, [self.depth])[0]
 
     def tokens_of_layers(self, batch: Tensor, layers: Sequence[int]) -> list[Tensor]:
-        """Patch tokens of several layers in one pass, as `tokens` gives them for the last one.
+        """Patch tokens of several layers, numbered 1 to ``depth`` and ascending, in one pass.
 
-        ``layers`` are numbers from 1 to ``depth``, ascending. All tokens pass through the last
-        norm, which was trained for the last layer: it brings those of the others to a like scale
-        and means no more than that.
+        All pass through the last norm, which was trained for the last layer: it brings those of the
+        others to a like scale and means no more than that.
         """
         if not layers or list(layers) != sorted({*layers} & {*range(1, self.depth + 1)}):
             raise InputError(
@@ -172,23 +153,12 @@ def load_backbone(
     device: str | torch.device | None = None,
     window: int | None = None,
 ) -> Backbone:
-    """Build a backbone of `BACKBONES` with its weights.
+    """Build a backbone of `BACKBONES` with its weights, on the device that `pick_device` gives.
 
-    Parameters
-    ----------
-    weights
-        Safetensors file to use in place of those that the spec names.
-    device
-        See `pick_device`.
-    window
-        Side of the windows in pixels, where it is not to be the spec's; a multiple of the patch.
-        Learned positions are resampled to it.
-
-    Raises
-    ------
-    InputError
-        For an unknown name, and for weights that are missing, cannot be downloaded, are damaged
-        or another model's.
+    ``weights`` is a safetensors file to use in place of the spec's. ``window``, in pixels and a
+    multiple of the patch, replaces the spec's; learned positions are resampled to it. Raises
+    `InputError` for an unknown name and for weights that are missing, damaged, another model's or
+    cannot be downloaded.
     """
     if name not in BACKBONES:
         raise InputError(f"The model is {name!r}, but it must be one of {list(BACKBONES)}.")

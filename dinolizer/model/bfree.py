@@ -1,11 +1,10 @@
 """The B-Free checkpoint: fetched, and converted once to safetensors.
 
-What is known of it was read in its authors' public repository (grip-unina/B-Free) and in public
-code that uses it. The archive holds ``BFREE_dino2reg4/config.yaml`` and ``model_epoch_best.pth``, a
-pickled dict whose ``model`` is a state dict. The wrapper it is for keeps the patch embedding apart
-from the rest of the transformer, and sorts the keys into two groups when it loads them: those that
-begin with ``patch_embed.`` and the others. Neither group carries a prefix of the wrapper's, so both
-together are the state dict of one timm model at 504 pixels with one logit, > 0 meaning generated.
+By its authors' repository (grip-unina/B-Free) and public code that uses it, the archive holds
+``BFREE_dino2reg4/config.yaml`` and ``model_epoch_best.pth``, a pickled dict whose ``model`` is a
+state dict. The wrapper it is for loads the keys in ``patch_embed.`` apart from the others, but
+prefixes neither: together they are the state dict of one timm model at 504 pixels whose one logit
+is positive for generated images.
 """
 
 import tempfile
@@ -39,24 +38,12 @@ CONFIGURATION = {
 
 
 def fetch(file: Path | None = None) -> Path:
-    """Bring the B-Free weights into the user's cache, converted to safetensors.
+    """Bring the B-Free weights into the user's cache as safetensors, and return their path.
 
-    Parameters
-    ----------
-    file
-        The published archive (``.zip``, its MD5 is checked) or the checkpoint out of it (any other
-        suffix); by default the archive is downloaded, unless good weights are there already.
-
-    Returns
-    -------
-    Path
-        `dinolizer.model.weights.fetched_path`.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, damaged, another one or holds code, if it cannot be downloaded, and
-        if there is no room for it.
+    ``file`` is the published ``.zip`` (its MD5 is checked) or the checkpoint out of it (any other
+    suffix); without it the archive is downloaded, unless good weights are there already. Raises
+    `InputError` for a file that is missing, damaged, another one or holds code, for a failed
+    download and for want of disk space.
     """
     if file is None:
         with suppress(InputError):

@@ -1,7 +1,5 @@
-"""The linear head and its file: one 1x1 convolution that knows what it was made for.
-
-A head that was trained together with an adapter of the backbone has the adapter in its file.
-"""
+"""The linear head, a 1x1 convolution, and its file: what it was made for, and any adapter of the
+backbone that was trained with it."""
 
 import json
 from collections.abc import Mapping
@@ -34,27 +32,15 @@ class HeadCard:
 
     Attributes
     ----------
-    backbone, backbone_hash
-        Name and SHA-256 of the weights whose tokens it reads; with an adapter, of those it is put
-        on.
-    policy
-        What re-encoded pixels outside of the edit were labelled as: a key of `CLASSES`.
-    window, stride
-        In pixels.
-    threshold
-        A pixel is in the mask where its probability is over it (strictly).
-    reduce
-        How the logits of overlapping windows are put together.
-    small
-        What is done to an image with a side under the window; see `windows.make_plan`.
-    restore
-        How the map of an image that was resized comes back to its size; see `windows.Plan`.
-    score_threshold
-        An image is called edited where its score is over it; None where none is known.
-    about
-        Free text: data, seed, time, machine, licence.
-    lora
-        Settings of the adapter that was trained along, or None.
+    backbone, backbone_hash : name and SHA-256 of the weights it was trained on, any adapter apart.
+    policy : what re-encoded pixels outside of the edit were labelled as, a key of `CLASSES`.
+    window, stride : pixels.
+    threshold : a pixel is in the mask where its probability is over it (strictly).
+    reduce, restore : see `windows.Plan`.
+    small : what is done to an image with a side under the window, see `windows.make_plan`.
+    score_threshold : an image is called edited where its score is over it; None if none is known.
+    about : free text: data, seed, time, machine, licence.
+    lora : settings of the adapter that was trained along, or None.
     """
 
     backbone: str
@@ -97,10 +83,10 @@ class HeadCard:
 def card_for(
     backbone: Backbone, about: str = "", policy: str = "pristine", lora: Lora | None = None
 ) -> HeadCard:
-    """The card of a head that was trained on a backbone, with the settings of the backbone's spec.
+    """The card of a head trained on a backbone, with the settings of the backbone's spec.
 
     Logits of overlapping windows are added up as in the paper; those of three classes are averaged
-    as in the later public release, as their softmax depends on it.
+    as in the later public release, since their softmax depends on it.
     """
     spec = backbone.spec
     return HeadCard(
@@ -122,10 +108,8 @@ def probabilities(logits: Tensor) -> Tensor:
 
 
 def make_head(dim: int, classes: int = 1) -> nn.Conv2d:
-    """Make the head: a 1x1 convolution ``(N, dim, h, w) -> (N, classes, h, w)``, all zero.
-
-    It has ``dim + 1`` parameters per class: 769 for one class and ViT-B.
-    """
+    """An all-zero 1x1 convolution ``(N, dim, h, w) -> (N, classes, h, w)``, of ``dim + 1``
+    parameters per class: 769 for one class and ViT-B."""
     head = nn.utils.skip_init(nn.Conv2d, dim, classes, kernel_size=1)
     for parameter in head.parameters():
         nn.init.zeros_(parameter)
@@ -135,8 +119,8 @@ def make_head(dim: int, classes: int = 1) -> nn.Conv2d:
 def save_head(
     path: Path, head: nn.Conv2d, card: HeadCard, adapter: Mapping[str, Tensor] | None = None
 ) -> None:
-    """Write a head as safetensors with its card in the metadata, whole or not at all; where the
-    card says ``lora``, with the tensors of `dinolizer.model.lora.adapter_tensors`."""
+    """Write a head as safetensors, its card in the metadata, whole or not at all; where the card
+    says ``lora``, with the tensors of `dinolizer.model.lora.adapter_tensors`."""
     tensors = dict(head.state_dict())
     tensors |= {ADAPTER + name: tensor for name, tensor in (adapter or {}).items()}
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -146,18 +130,11 @@ def save_head(
 
 
 def load_head(path: Path, backbone: Backbone) -> tuple[Backbone, nn.Conv2d, HeadCard]:
-    """Read a head, for the backbone it was trained on, to that backbone's device.
+    """Read a head to the device of the backbone it was trained on: backbone, head, card.
 
-    Returns
-    -------
-    backbone, head, card
-        The backbone is the one given or, where the head has an adapter, a copy of it with the
-        adapter merged into its weights: in each case the one whose tokens the head reads.
-
-    Raises
-    ------
-    InputError
-        For a file that is missing, damaged or no head, and for the head of another backbone.
+    The backbone returned is the one whose tokens the head reads: the one given or, where the head
+    has an adapter, a copy with the adapter merged. Raises `InputError` for a file that is missing,
+    damaged or no head, and for the head of another backbone.
     """
     try:
         with safe_open(path, framework="pt") as file:

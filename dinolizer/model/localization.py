@@ -34,23 +34,14 @@ class Localization:
 
     Attributes
     ----------
-    probability
-        float32 ``(H, W)`` in [0, 1]: that the pixel was generated. Over `LARGE` pixels it is
-        mapped from a temporary file, which is gone with it.
-    mask
-        bool ``(H, W)``: where ``probability`` is over the threshold.
-    score
-        99th percentile of the map, in [0, 1], before one that is restored bicubically is.
-    image
-        uint8 ``(H, W, 3)`` RGB, the photograph.
-    source
-        Its path, or empty.
-    plan
-        Where the windows were laid, and how many.
-    settings
-        Of the `Localizer`: names and hashes of backbone and head, ``threshold`` and so on.
-    seconds
-        Time it took.
+    probability : float32 ``(H, W)`` in [0, 1], that the pixel was generated; over `LARGE` pixels it
+        is mapped from a temporary file, which is gone with it.
+    mask : bool ``(H, W)``, where ``probability`` is over the threshold.
+    score : 99th percentile of the map, in [0, 1], before any bicubic restoration.
+    image, source : the photograph, uint8 ``(H, W, 3)`` RGB, and its path or "".
+    plan : where the windows were laid, and how many.
+    settings : see `Localizer.settings`.
+    seconds : time it took.
     """
 
     probability: NDArray[np.float32]
@@ -88,15 +79,11 @@ class Localization:
     def save(
         self, directory: str | Path, name: str, *, overwrite: bool = False
     ) -> tuple[Path, Path, Path]:
-        """Write mask (PNG, 0 and 255; model, licence and caution in its metadata), map (NPZ:
-        ``probability`` float32 and ``mask``) and `summary` (JSON) to `result_paths`, each whole or
-        not at all.
+        """Write mask, map and summary to `result_paths`, each whole or not at all.
 
-        Raises
-        ------
-        InputError
-            If they cannot be written there, are there and not to be overwritten, or one of them is
-            the photograph itself.
+        The mask is a PNG (0 and 255) with model, licence and caution in its metadata, the map an
+        NPZ (``probability`` float32, ``mask``), the `summary` JSON. Raises `InputError` where they
+        cannot be written, are there and not to be overwritten, or would replace the photograph.
         """
         paths = png, npz, text = result_paths(directory, name)
         source = Path(self.source) if self.source else None
@@ -158,22 +145,12 @@ def result_paths(directory: str | Path, name: str) -> tuple[Path, Path, Path]:
 def gathered(
     strips: Iterable[Tensor], size: tuple[int, int], threshold: float
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], float]:
-    """Put a map of ``size`` together from its strips, float32 ``(n, W)`` from top to bottom on any
-    device, and read mask and score from them as they pass.
+    """Map, mask and score, as in `Localization`, from strips of the map, float32 ``(n, W)`` from
+    top to bottom on any device.
 
-    A map of over `LARGE` pixels is written, strip by strip, to a file without a name in the folder
-    for temporary files (``$TMPDIR``), and mapped from there; its exact score takes the memory of
-    the upper hundredth of it.
-
-    Returns
-    -------
-    probability, mask, score
-        As in `Localization`.
-
-    Raises
-    ------
-    InputError
-        Where there is no room on the disk.
+    A map of over `LARGE` pixels is written, strip by strip, to a nameless file in ``$TMPDIR`` and
+    mapped from there; its exact score takes the memory of the upper hundredth of it. A full disk is
+    an `InputError`.
     """
     if size[0] * size[1] <= LARGE:
         strips = [torch.cat([*strips])]  # leaves the device at once

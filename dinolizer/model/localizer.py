@@ -38,25 +38,20 @@ class Localizer:
 
     Parameters
     ----------
-    backbone, head
-        ``backbone(batch)`` gives tokens ``(N, D, h, w)``, ``head(tokens)`` logits ``(N, C, h, w)``;
-        one channel is read with a sigmoid, of three (softmax) the last one, inpainted.
-    card
-        The settings; see `with_settings`.
-    mode
-        Key in `dinolizer.model.windows.MODES`.
-    precision
-        Of the backbone's products, by torch's autocast: ``"float32"``, with which alone a map is
-        that of a plain loop to 1e-4, or ``"bfloat16"`` or ``"float16"`` where the hardware is
-        faster with it. Measured with the pocket backbone on one core that has AVX512-BF16: bfloat16
-        took 0.6 of the time and moved 0.1 % of the pixels over the threshold, float16 took seven
-        times as long.
+    backbone, head : ``backbone(batch)`` gives tokens ``(N, D, h, w)``, ``head(tokens)`` logits
+        ``(N, C, h, w)``; one channel is read with a sigmoid, of three (softmax) the last one,
+        inpainted.
+    mode : a key of `dinolizer.model.windows.MODES`.
+    precision : of the backbone's products, by torch's autocast. Only with ``"float32"`` is a map
+        that of a plain loop to 1e-4; ``"bfloat16"`` and ``"float16"`` pay where the hardware is
+        faster with them. With the pocket backbone on one core that has AVX512-BF16, bfloat16 took
+        0.6 of the time and moved 0.1 % of the pixels over the threshold; float16 took seven times
+        as long.
 
     Raises
     ------
-    InputError
-        For a window that is not whole patches, for a mode that is unknown or that the backbone
-        cannot take, and for another precision.
+    InputError : for a window that is not whole patches, an unknown precision, and a mode that is
+        unknown or that the backbone cannot take.
     """
 
     def __init__(
@@ -110,23 +105,16 @@ class Localizer:
 
         Parameters
         ----------
-        name
-            Key in `dinolizer.model.specs.BACKBONES`; by default `default_model`.
-        head
-            File of a head, with or without an adapter of the backbone; by default the one that was
-            shipped or fetched with that backbone, if any was.
-        device
-            ``"cpu"``, ``"cuda"``; by default the GPU where there is one.
-        weights
-            Safetensors file to use in place of the backbone's own weights.
-        stride, threshold, reduce, small
-            By default what the head's card says, see `HeadCard`.
+        name : a key of `dinolizer.model.specs.BACKBONES`; by default `default_model`.
+        head : file of a head; by default the one shipped or fetched with the backbone.
+        device : ``"cpu"`` or ``"cuda"``; by default the GPU where there is one.
+        weights : safetensors file to use in place of the backbone's own.
+        stride, threshold, reduce, small : by default what the head's card says, see `HeadCard`.
 
         Raises
         ------
-        InputError
-            For an unknown model or setting, for weights that are missing or another model's, and
-            for a head that is missing or another backbone's.
+        InputError : for an unknown model or setting, and for weights or a head that are missing or
+            made for another model.
         """
         name = name or default_model()
         backbone = load_backbone(name, None if weights is None else Path(weights), device)
@@ -248,8 +236,8 @@ class Localizer:
 
     @torch.inference_mode()
     def window_logits(self, windows: list[Pixels]) -> Tensor:
-        """Logits ``(N, C, h, w)`` at patch resolution, all finite or it is an `InputError`, of
-        windows uint8 ``(H, W, 3)`` of one size, in one batch if memory allows."""
+        """Logits ``(N, C, h, w)`` at patch resolution of windows uint8 ``(H, W, 3)`` of one size,
+        in one batch if memory allows; NaN or infinity is an `InputError`."""
         device, lower = self.backbone.device, getattr(torch, self.precision)
 
         def run(batch: Iterable[Pixels]) -> Tensor:

@@ -1,8 +1,5 @@
-"""Low-rank adapters (LoRA) inside a backbone: added, taken out as tensors, merged.
-
-The layout is that of the authors' later release, which is LoRA-ViT's: every attention layer has an
-adapter of its queries and one of its values, none of its keys and none of its output.
-"""
+"""Low-rank adapters (LoRA) inside a backbone, laid out as in LoRA-ViT and the authors' later
+release: every attention layer has one of its queries and one of its values."""
 
 import copy
 import re
@@ -19,20 +16,14 @@ from dinolizer.model.specs import Transformer
 
 QV = "qv"
 ATTENTION = r".*\.attn\.(qkv|proj)"
-"""What the heads of this project's first version say of their adapters, which were of all rows of
-the input projection and of the output projection: they still load."""
+"""In old heads, whose adapters were of the whole input and output projections: they still load."""
 
 
 @dataclass(frozen=True)
 class Lora:
     """Settings of an adapter: ``W x`` becomes ``W x + alpha / rank * B (A x)`` (Hu et al., 2021).
 
-    Attributes
-    ----------
-    rank, alpha
-        64 and 64 in the authors' release.
-    targets
-        `QV`, or `ATTENTION` in the card of an old head.
+    The authors' release has 64 and 64. ``targets`` is `QV`, or `ATTENTION` in an old head's card.
     """
 
     rank: int = 64
@@ -68,10 +59,10 @@ class AdaptedQkv(nn.Module):
 
 
 def adapted(backbone: Backbone, lora: Lora, seed: int = 0) -> Backbone:
-    """Copy a backbone and put a trainable adapter inside, which at first changes nothing.
+    """Copy a backbone and put a trainable adapter inside, which at first changes nothing: A is
+    drawn by the seed, B is zero.
 
-    Only the adapter has gradients: ``4 * rank * D`` parameters for each layer. Its random half (A)
-    is drawn by the seed, the other (B) is zero. ``hash`` stays that of the weights it was put on.
+    Only its ``4 * rank * D`` parameters per layer have gradients; ``hash`` stays the original's.
     """
     twin = copy.deepcopy(backbone)
     with torch.random.fork_rng(devices=[]):
@@ -83,11 +74,9 @@ def adapted(backbone: Backbone, lora: Lora, seed: int = 0) -> Backbone:
 
 
 def adapter_tensors(backbone: Backbone) -> dict[str, Tensor]:
-    """Tensors of the adapter inside a backbone, on its device.
-
-    In every layer ``blocks.N.attn.qkv.linear_a_q.weight``, ``(rank, D)``, and ``linear_b_q``,
-    ``(D, rank)``; and the same of ``v``.
-    """
+    """Tensors of the adapter inside a backbone, on its device: in every layer
+    ``blocks.N.attn.qkv.linear_a_q.weight`` ``(rank, D)``, ``linear_b_q`` ``(D, rank)`` and the same
+    of ``v``."""
     return {
         name: tensor for name, tensor in backbone.model.state_dict().items() if is_adapter(name)
     }
@@ -99,25 +88,9 @@ def is_adapter(name: str) -> bool:
 
 
 def merged(backbone: Backbone, lora: Lora, tensors: Mapping[str, Tensor]) -> Backbone:
-    """Copy a backbone and add an adapter to its weights: the same tokens at no further cost.
-
-    Parameters
-    ----------
-    backbone
-        The one that the adapter was trained on; stays as it is.
-    lora, tensors
-        Of the adapter, see `adapter_tensors`.
-
-    Returns
-    -------
-    Backbone
-        Its ``hash`` is that of the merged weights, as its tokens are others.
-
-    Raises
-    ------
-    InputError
-        If the tensors are not those of such an adapter of this backbone.
-    """
+    """Copy a backbone and add an adapter (see `adapter_tensors`) to its weights: the adapter's
+    tokens at no further cost. ``hash`` is that of the merged weights; an adapter that does not fit
+    is an `InputError`."""
     twin = copy.deepcopy(backbone.model)
     merge(twin, lora, tensors)
     return Backbone(backbone.spec, twin).to(backbone.device)

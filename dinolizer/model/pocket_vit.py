@@ -29,9 +29,9 @@ RESIDUAL_GAIN = 8.0
 class ResidualStem(nn.Module):
     """Patch embedding of high-pass residuals, with the interface of timm's ``PatchEmbed``.
 
-    Traces of generation live in the noise, under the content, which a plain patch embedding learns
-    to subtract only slowly. So the input is the residual of a 3x3 mean, and convolutions at full
-    and half resolution describe its texture before one patch becomes one token.
+    Traces of generation live in the noise, which a plain patch embedding learns to uncover only
+    slowly. So a 3x3 mean is subtracted, and convolutions at full and half resolution describe the
+    texture of the residual before one patch becomes one token.
     """
 
     def __init__(
@@ -90,11 +90,9 @@ def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
 
 
 def build_pocket_vit() -> VisionTransformer:
-    """Build the pocket backbone with random weights and one logit, > 0 meaning generated.
-
-    It has no position embedding: traces of generation do not depend on where they are. The logit
-    comes from half the mean and half the maximum of the tokens: a small generated region counts.
-    """
+    """The pocket backbone with random weights, without position embedding, as traces of generation
+    do not depend on where they are. Its one logit, > 0 meaning generated, comes from half the mean
+    and half the maximum of the tokens: a small generated region counts."""
     return _patch14(PATCH * 16, pos_embed="none")
 
 

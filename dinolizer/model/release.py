@@ -1,10 +1,10 @@
 """The authors' released model: fetched, and converted once to a backbone and a head.
 
-What is known of the file was read in a third party's working adapter for it; the repository itself
-(``anonyme610/dinolizer``, commit 3241ce5) could not be opened. It is a Lightning checkpoint whose
-``state_dict`` holds a DINOv2 ViT-B/14 with registers in B-Free's wrapper, the patch embedding
-apart; low-rank adapters in LoRA-ViT's layout on the queries and values of every block; and a head
-of three classes: real, re-encoded, inpainted. What is needed is read strictly, all else left out.
+By a third party's working adapter for it (the repository, ``anonyme610/dinolizer``, commit 3241ce5,
+could not be opened) it is a Lightning checkpoint whose ``state_dict`` holds a DINOv2 ViT-B/14 with
+registers in B-Free's wrapper; adapters in LoRA-ViT's layout on the queries and values of every
+block; and a head of three classes: real, re-encoded, inpainted. What is needed is read strictly,
+all else left out.
 """
 
 import re
@@ -52,24 +52,13 @@ _PREFIX = re.compile(r"(net\.)?(model\.)?(lora_vit\.)?")
 
 
 def fetch(file: Path | None = None) -> Path:
-    """Bring the released model into the user's cache: a backbone, its adapter merged, and a head.
+    """Bring the released model into the user's cache, and return the path of the backbone's
+    weights, its adapter merged; the head and a JSON record lie beside them.
 
-    Parameters
-    ----------
-    file
-        The released checkpoint; by default it is downloaded, unless a good conversion is there. A
-        file of another SHA-256 is converted, too: see `is_published`.
-
-    Returns
-    -------
-    Path
-        Of the backbone's weights; the head and the JSON record lie beside them.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, damaged, another one or holds code, if it cannot be downloaded, and
-        if there is no room for it.
+    ``file`` is the released checkpoint, or one of another SHA-256 (see `is_published`); without it
+    the release is downloaded, unless a good conversion is there. Raises `InputError` for a file
+    that is missing, damaged, another one or holds code, for a failed download and for want of disk
+    space.
     """
     if file is None:
         with suppress(InputError):
@@ -101,26 +90,13 @@ def is_published(file: Path) -> bool:
 def take_apart(
     state: Mapping[str, Tensor], model: Transformer
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor], list[str]]:
-    """Sort a release's tensors into those of a backbone, of its adapter and of its head.
+    """Sort a release's tensors into float32 ones of the backbone, by the names of ``model``; of its
+    adapter, see `dinolizer.model.lora.adapter_tensors`; and of its head, ``weight``
+    ``(3, D, 1, 1)`` and ``bias`` ``(3,)``; and list the names that are left out.
 
-    Parameters
-    ----------
-    state
-        As in the file: names with or without the prefixes ``net.``, ``model.`` and ``lora_vit.``,
-        the ``qkv`` layers wrapped in their adapters.
-    model
-        Whose tensors the backbone's are.
-
-    Returns
-    -------
-    backbone, adapter, head, left_out
-        float32 tensors by timm's names; those of `dinolizer.model.lora.adapter_tensors`; ``weight``
-        ``(3, D, 1, 1)`` and ``bias`` ``(3,)``; names of what is not needed, as in the file.
-
-    Raises
-    ------
-    InputError
-        If a tensor that is needed is there twice, and for another head.
+    Names may have the prefixes ``net.``, ``model.`` and ``lora_vit.``, and ``qkv`` layers are
+    wrapped in their adapters. A tensor that is needed and there twice, or another head, is an
+    `InputError`.
     """
     wanted = model.state_dict().keys()
     plain = {name: _PREFIX.sub("", name, count=1).replace(".qkv.qkv.", ".qkv.") for name in state}

@@ -31,26 +31,17 @@ class BackboneSpec:
 
     Attributes
     ----------
-    name
-        The key in `BACKBONES`, stored in heads.
-    architecture
-        timm's name, or a function that builds the timm model with random weights.
-    patch, window, stride
-        Side of a patch, side of a window (a multiple of the patch) and default step, in pixels.
-    weights
-        Where a safetensors file of the weights comes from: ``"package:FILE"`` in the package's
-        ``assets``; ``"hub:REPOSITORY"`` on the Hugging Face hub; ``"fetch:NAME"`` in the user's
-        cache once ``dinolizer fetch NAME`` was run; None: random weights of a fixed seed.
-    licence, citation
-        Of the weights.
-    caution
-        What a reader of its maps must know, in one sentence.
-    small
-        What is done to an image with a side under the window, see `dinolizer.model.windows`.
-    mean, std
-        Per RGB channel, for an image in [0, 1].
-    classes
-        Outputs of the classifier that the weights bring along; it takes no part in the tokens.
+    name : the key in `BACKBONES`, stored in heads.
+    architecture : timm's name, or a function that builds the timm model with random weights.
+    patch, window, stride : pixels; the window is a multiple of the patch, the stride a default.
+    weights : a safetensors file: ``"package:FILE"`` in ``assets``; ``"hub:REPOSITORY"`` on the
+        Hugging Face hub; ``"fetch:NAME"`` in the user's cache once ``dinolizer fetch NAME`` was
+        run; None: random weights of a fixed seed.
+    licence, citation : of the weights.
+    caution : what a reader of its maps must know, in one sentence.
+    small : what is done to an image with a side under the window, see `windows.make_plan`.
+    mean, std : per RGB channel, for an image in [0, 1].
+    classes : outputs of the weights' classifier, which takes no part in the tokens.
     """
 
     name: str

@@ -1,5 +1,4 @@
-"""Weights files: of the hub, converted from a fetched checkpoint or named by the user; all are read
-and fitted strictly."""
+"""Weights files: shipped, from the hub, converted or the user's; all read and fitted strictly."""
 
 import hashlib
 import json
@@ -55,8 +54,7 @@ def _hub_file(repository: str, name: str) -> Path:
 
 
 def fetched_path(name: str) -> Path:
-    """Where the weights that ``dinolizer fetch NAME`` converts are; their record is the JSON
-    beside."""
+    """Where ``dinolizer fetch NAME`` puts converted weights; their record is the JSON beside."""
     return weights_dir() / f"{name}.safetensors"
 
 
@@ -150,11 +148,9 @@ def read_weights(path: Path, name: str) -> dict[str, Tensor]:
 
 
 def fit_weights(model: Transformer, state: Mapping[str, Tensor], path: Path, name: str) -> None:
-    """Load a state dict into a model: every name and shape must agree.
-
-    Only a position embedding of another grid is resampled, by timm's own checkpoint filter: the hub
-    holds DINOv2's for 37x37 patches, and a window of 504 pixels has 36x36.
-    """
+    """Load a state dict into a model: every name and shape must agree, but a position embedding of
+    another grid is resampled by timm's own checkpoint filter. The hub holds DINOv2's for 37x37
+    patches, and a window of 504 pixels has 36x36."""
     filter_of = eva if isinstance(model, eva.Eva) else vision_transformer
     patch = state.get(PATCH_WEIGHT)
     # timm would resample the patch embedding too, and so make another model's weights fit.

@@ -44,25 +44,16 @@ class Plan:
 
     Attributes
     ----------
-    size
-        ``(H, W)`` of the image, in pixels.
-    fitted
-        ``(H, W)`` that the windows are laid on: the image's own unless it is small.
-    resized
-        Whether the image is resized to it; else it is continued below and to the right.
-    window
-        ``(height, width)`` of every window, in pixels.
-    tops, lefts
-        First row and column of the windows, in pixels, ascending: every pair is a window.
-    patch
-        Side of a patch, in pixels.
-    reduce
-        What the logits of overlapping windows become: their ``"sum"`` or ``"mean"``.
-    restore
-        How the map of an image that was resized comes back to its size. ``"bilinear"``: as logits,
-        averaged where they shrink, as this project does. ``"bicubic"``: as probabilities, clipped
-        to [0, 1], as the authors' release does by a third party's adapter. What the paper's own
-        model did is not known.
+    size, fitted : ``(H, W)`` of the image, and of what the windows are laid on, in pixels.
+    resized : whether a small image is resized to that, and not continued below and to the right.
+    window : ``(height, width)`` of every window, in pixels.
+    tops, lefts : first row and column of the windows, in pixels, ascending: every pair is a window.
+    patch : side of a patch, in pixels.
+    reduce : what the logits of overlapping windows become: their ``"sum"`` or ``"mean"``.
+    restore : how the map of a resized image comes back to its size. ``"bilinear"``: as logits,
+        averaged where they shrink, as in this project; ``"bicubic"``: as probabilities, clipped to
+        [0, 1], as in the authors' release by a third party's adapter. What the paper's own model
+        did is not known.
     """
 
     size: Pair
@@ -112,10 +103,8 @@ class Plan:
         return fitted[top : top + height, left : left + width]
 
     def windows(self, image: NDArray[np.uint8], device: torch.device) -> list[Pixels]:
-        """All windows of an image ``(H, W, 3)``, row by row, none of them copied.
-
-        Those for a GPU are of the image there: they overlap, and so no pixel moves twice.
-        """
+        """All windows of an image ``(H, W, 3)``, row by row, none of them copied; for a GPU they
+        are views of the image there: they overlap, and so no pixel moves twice."""
         fitted: Pixels = self.fit(image)
         if device.type != "cpu":
             fitted = torch.tensor(fitted, device=device)
@@ -137,17 +126,14 @@ def make_plan(
 
     Parameters
     ----------
-    small
-        What is done to an image with a side under the window. ``"pad"``: it is continued to the
-        window by reflection. ``"resize"``: both sides are scaled alike, bicubically, to
+    small : what is done to an image with a side under the window. ``"pad"``: it is continued to the
+        window by reflection; ``"resize"``: both sides are scaled alike, bicubically, to
         `SMALL_AREA`, and further up if the short side is still under the window.
-    mode
-        A key of `MODES`. In ``"whole"`` the sides are rounded up to whole patches.
+    mode : a key of `MODES`; in ``"whole"`` the sides are rounded up to whole patches.
 
     Raises
     ------
-    InputError
-        For another mode, and if a long and thin image would have to be made too large.
+    InputError : for another mode, and if a long and thin image would have to be made too large.
     """
     if mode not in MODES:
         raise InputError(f"The mode is {mode!r}, but it must be one of {list(MODES)}.")
@@ -163,14 +149,8 @@ def make_plan(
 
 
 def origins(length: int, window: int, stride: int) -> list[int]:
-    """First pixel of every window along a side of ``length`` pixels; the last window is flush with
-    the end, so that every pixel is covered.
-
-    Raises
-    ------
-    InputError
-        Unless ``0 < stride <= window <= length``.
-    """
+    """First pixel of every window along a side of ``length`` pixels, the last one flush with the
+    end so that all is covered; an `InputError` unless ``0 < stride <= window <= length``."""
     if not 0 < stride <= window <= length:
         raise InputError(
             f"The stride is {stride}, the window {window} and the side {length} pixels, but each "
@@ -185,23 +165,16 @@ def assemble(plan: Plan, logits: Iterable[Tensor]) -> Tensor:
 
 
 def strips(plan: Plan, logits: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Logits of the image from those of its windows, from top to bottom.
+    """Logits of the image from those of its windows, as strips from top to bottom.
+
+    ``logits`` are ``(n, C, h, w)`` at patch resolution, any number at a time: of all windows, row
+    by row. A strip is float32 ``(C, n, W)`` on their device: the next n rows of `Plan.assembled`; a
+    resized image is one strip.
 
     Each window is upsampled bicubically with ``align_corners=False``. That is linear and separable,
-    ``U L V^T`` with two small matrices: windows of one row are put together at the height of their
-    patches, and only the row is brought to full height. So no window ever has a copy at full
-    resolution, and of the image there are never more rows than those of a window and a stride.
-
-    Parameters
-    ----------
-    logits
-        ``(n, C, h, w)`` at patch resolution, any number at a time: of all windows, row by row.
-
-    Yields
-    ------
-    Tensor
-        ``(C, n, W)`` float32, on the device of the logits: the next n rows of `Plan.assembled`;
-        those of an image that was resized all at once.
+    ``U L V^T``: windows of one row are put together at the height of their patches, and only the
+    row is brought to full height. So no window ever has a copy at full resolution, and of the image
+    there are never more rows than those of a window and a stride.
     """
     added = _added(plan, logits)
     if plan.assembled != plan.size:
