@@ -26,28 +26,21 @@ def _made(variable: str, default: Path, below: str = "") -> Path:
 
 
 def results_dir(profile: str, beside: Path | None = None) -> Path:
-    """Folder of one profile's results, made if absent.
-
-    It lies in ``results`` of the checkout, or in ``beside``; ``$DINOLIZER_RESULTS`` replaces both.
-    """
+    """Folder of one profile's results, made if absent: in ``$DINOLIZER_RESULTS``, else ``beside``,
+    else ``results`` of the checkout."""
     return _made("DINOLIZER_RESULTS", beside or ROOT / "results", profile)
 
 
 def cache_dir() -> Path:
-    """Folder of what can be made again, made if absent.
-
-    ``$DINOLIZER_CACHE`` replaces ``data/cache`` of the checkout or, of an installed package, the
-    user's cache.
-    """
+    """Folder of what can be made again, made if absent: ``$DINOLIZER_CACHE``, else ``data/cache``
+    of the checkout or, of an installed package, the user's cache."""
     user = Path(pooch.os_cache("dinolizer"))
     return _made("DINOLIZER_CACHE", user if INSTALLED else ROOT / "data" / "cache")
 
 
 def weights_dir() -> Path:
-    """Folder of fetched weights, which may be absent: ``weights`` of the user's cache.
-
-    ``$DINOLIZER_CACHE`` replaces the user's cache.
-    """
+    """Folder of fetched weights, which may be absent: ``weights`` of ``$DINOLIZER_CACHE``, else of
+    the user's cache."""
     return Path(os.environ.get("DINOLIZER_CACHE") or pooch.os_cache("dinolizer")) / "weights"
 
 
@@ -60,10 +53,10 @@ def named_file(name: str) -> Path | None:
 def atomic(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path`` to write to; it becomes ``path`` when the block ends.
 
-    Where the block raises, ``path`` stays as it was and the temporary file is removed; where the
-    machine goes down, too: what was written is on the disk before it takes the name. The folder
-    of ``path`` is made if absent; the suffix is kept, as writers choose the format by it. The name
-    is drawn at random, so that threads, processes and machines do not meet in one folder.
+    Where the block raises or the machine goes down, ``path`` stays as it was: what was written is
+    on the disk before it takes the name. The folder is made if absent, the suffix kept (writers
+    choose the format by it), and the name drawn at random, so that threads, processes and machines
+    do not meet.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.stem}-{token_hex(4)}{path.suffix}")
@@ -92,14 +85,9 @@ def check_outputs(
     inputs: Iterable[Path | None] = (),
     overwrite: bool = False,
 ) -> None:
-    """Refuse files that must not be written, before any work is done.
-
-    Raises
-    ------
-    InputError
-        For a name that does not end in ``suffix``, for what is there and no regular file, for one
-        of ``inputs`` under whatever path, and for a file that is there and not to be overwritten.
-    """
+    """Refuse files that must not be written, before any work is done: `InputError` for a name that
+    does not end in ``suffix``, for one of ``inputs`` under whatever path, and for what is there and
+    no regular file or not to be overwritten."""
     read = {_identity(path) for path in inputs if path is not None} - {None}
     for path in paths:
         if suffix and path.suffix.lower() != suffix:

@@ -97,9 +97,9 @@ def reading_notes(facts: Iterable[Facts]) -> list[str]:
 def check_files(frame: pd.DataFrame) -> list[str]:
     """Check a manifest against its files, and say what is worth knowing, in sentences.
 
-    Every image and mask is there, the sizes and areas are as the table says, no edited image has a
-    mask that is all black, and none of the masks compared is inverted. Pixels of images are not
-    decoded but for the pairs compared, those of masks are. The first row that is wrong is refused.
+    Every image and mask must be there, of the size and area listed; no edited image may have a mask
+    that is all black, and no mask compared may be inverted. The first row that is wrong is refused.
+    Only masks and the pairs compared are decoded.
     """
     facts = []
     for number, (fact, row) in enumerate(
@@ -129,13 +129,8 @@ def check_polarity(frame: pd.DataFrame) -> str:
     Where the background is real and no file is lossy, the pixels that differ must lie inside the
     mask. Elsewhere all pixels differ, and the mean change inside must exceed that outside in at
     least half of the pairs of a generator: a single one may be an accident. Otherwise the masks
-    look inverted and are refused.
-
-    Parameters
-    ----------
-    frame
-        A manifest. A further column ``source`` may name the authentic image, or be empty; then it
-        is the one real image of the group.
+    look inverted and are refused. The authentic image is named by a column ``source``; where that
+    is absent or empty, it is the one real image of the group.
     """
     real = frame[frame["kind"] == "real"].drop_duplicates("group", keep=False)
     by_group = dict(zip(real["group"], real["image"], strict=True))

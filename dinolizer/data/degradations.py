@@ -1,7 +1,6 @@
 """What happens to an image between the edit and the eye: compression, noise, blur and resizing.
 
-Every function takes and returns a uint8 (H, W, 3) RGB image, is deterministic, given its seed, and
-raises `InputError` for a level that makes no sense.
+Images are uint8 (H, W, 3) RGB; a level that makes no sense is an `InputError`.
 """
 
 import io
@@ -61,10 +60,8 @@ def webp(image: NDArray[np.uint8], quality: float) -> NDArray[np.uint8]:
 def gaussian_noise(
     image: NDArray[np.uint8], std: float, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Add white Gaussian noise, independent in every pixel and channel, rounded and clipped.
-
-    The standard deviation is in grey levels (of 0 to 255), before clipping.
-    """
+    """Add white Gaussian noise of ``std`` grey levels (of 0 to 255), independent in every pixel and
+    channel; then round and clip."""
     if std < 0:
         raise InputError(f"The noise level is {std}, but a standard deviation is at least 0.")
     noisy = image + std * rng.standard_normal(image.shape, dtype=np.float32)
@@ -72,22 +69,17 @@ def gaussian_noise(
 
 
 def blur(image: NDArray[np.uint8], side: float) -> NDArray[np.uint8]:
-    """Blur with a square Gaussian kernel of an odd side in pixels, mirrored at the edges.
-
-    The standard deviation is the one that OpenCV takes for a kernel of that side,
-    ``0.3 * ((side - 1) / 2 - 1) + 0.8`` pixels (`cv2.getGaussianKernel`; for sides up to 7 its
-    binomial kernels, which are close to that).
-    """
+    """Blur with a square Gaussian kernel of an odd side in pixels, mirrored at the edges. The
+    standard deviation is `cv2.getGaussianKernel`'s, ``0.3 * ((side - 1) / 2 - 1) + 0.8`` pixels (up
+    to side 7 that of a binomial kernel, which is close)."""
     if side < 1 or side % 2 != 1:
         raise InputError(f"The blur's kernel is {side}, but it must be an odd number of pixels.")
     return np.asarray(cv2.GaussianBlur(image, (int(side), int(side)), 0))
 
 
 def resize(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
-    """Resize both sides by a factor: pixel areas averaged when shrinking, bicubic when enlarging.
-
-    The sides become ``round(side * scale)``, at least one pixel.
-    """
+    """Resize both sides to ``round(side * scale)``, at least one pixel: areas averaged when
+    shrinking, bicubic when enlarging."""
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(image, _scaled(image, scale), interpolation=interpolation))
 
@@ -109,11 +101,9 @@ def resize_mask(mask: NDArray[np.bool_], scale: float) -> NDArray[np.bool_]:
 
 
 def degrade(name: str, level: float, image: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-    """Apply one of ``DEGRADATIONS`` at a level in its label's unit, which need not be on its grid.
-
-    (H, W) changes under ``"resize"`` only, see `degrade_mask`. One seed draws the same noise
-    pattern at every level.
-    """
+    """Apply one of `DEGRADATIONS` at a level in its label's unit, which need not be on its grid.
+    One seed draws the same noise at every level; only ``"resize"`` changes (H, W), see
+    `degrade_mask`."""
     if name == "noise":
         return gaussian_noise(image, level, np.random.default_rng(seed))
     functions = {"jpeg": jpeg, "webp": webp, "blur": blur, "resize": resize, "rescale": rescale}

@@ -28,23 +28,10 @@ def download(
 
     What has arrived is kept beside ``path`` with the suffix ``.part``; ``path`` appears only when
     it is whole and has the known hash, ``"md5:..."`` or ``"sha256:..."``. Where the server does not
-    know the ``Range`` header it starts anew.
-
-    Parameters
-    ----------
-    known_hash
-        None where none is published.
-    size
-        In bytes, where it is known: another one is refused, a larger one before it is downloaded.
-    advice
-        Ends the sentence that says that another file came.
-
-    Raises
-    ------
-    InputError
-        If the server cannot be reached, breaks off or sends another file.
-    OSError
-        If the file cannot be written.
+    know the ``Range`` header it starts anew. A file of another ``size``, in bytes, is refused, a
+    larger one before it has arrived; ``advice`` ends the sentence that says so. Raises `InputError`
+    if the server cannot be reached, breaks off or sends another file, and `OSError` if the file
+    cannot be written.
     """
     # requests is pooch's own; its errors are OSErrors, like those of a full disk.
     from requests.exceptions import RequestException
@@ -126,15 +113,8 @@ class _Limited:
 
 
 def extract_tree(archive: Path, folder: Path, limit: int) -> None:
-    """Take all of a zip archive of at most ``limit`` bytes, unpacked, to a folder.
-
-    Raises
-    ------
-    InputError
-        For an archive that is damaged or larger.
-    OSError
-        If a file cannot be written.
-    """
+    """Extract a zip archive to a folder; one that is damaged, or over ``limit`` bytes when
+    unpacked, is an `InputError`. Raises `OSError` if a file cannot be written."""
     with _archive(archive) as file:
         size = sum(info.file_size for info in file.infolist())
         if size > limit:
@@ -158,26 +138,11 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def extract(archive: Path, members: Mapping[str, int], folder: Path) -> dict[str, Path]:
-    """Take the expected members out of a zip archive, and nothing else.
+    """Take only the expected ``members`` (name to largest size in bytes) out of a zip archive,
+    which may hold them at its top or in one folder, and return the path of each, ``folder / name``.
 
-    Parameters
-    ----------
-    archive
-        May hold the members at its top or in one folder; what else it holds is left alone.
-    members
-        File name to the largest size in bytes that is believed.
-    folder
-        Where they are written under their names; no path of the archive is ever used.
-
-    Returns
-    -------
-    File name to path.
-
-    Raises
-    ------
-    InputError
-        For an archive that is damaged, or lacks a member, or has it twice, too large or under a
-        path that leads elsewhere.
+    No path of the archive is ever used. Raises `InputError` for an archive that is damaged, or
+    lacks a member, or has it twice, too large or under a path that leads elsewhere.
     """
     with _archive(archive) as file:
         for name, limit in members.items():

@@ -27,9 +27,8 @@ def walk(
 ) -> Iterator[str]:
     """The regular files in and below a folder, sorted by folders and names.
 
-    Links are followed, but not in a circle. Hidden files and folders are left out, and folders
-    below the root that ``skip`` is true of. ``unreadable`` takes the folders, links and other
-    things that cannot be read.
+    Links are followed, but not in a circle; hidden ones, and folders below the root that ``skip``
+    is true of, are left out. ``unreadable`` takes the paths of what cannot be read.
     """
     pending = [(str(root), frozenset[tuple[int, int]]())]
     while pending:
@@ -53,11 +52,10 @@ def walk(
 
 
 def find_images(paths: Iterable[str | Path]) -> list[Path]:
-    """List image files: a folder stands for those in and below it, as `walk` finds them.
+    """List image files, none twice: a file stands for itself, a folder for those that `walk` finds.
 
-    A file stands for itself, and none comes twice. How many files of a folder are left out, as
-    they cannot be read or have other suffixes than images, is logged as a warning. A folder without
-    an image is refused.
+    How many of a folder's files are left out, unreadable or with other suffixes than images, is
+    logged as a warning. A folder without an image is refused.
     """
     images: dict[Path, None] = {}
     for path in map(Path, paths):
@@ -91,11 +89,9 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def read_csv(path: str | Path, needed: Sequence[str], **options: Any) -> pd.DataFrame:
-    """Read a CSV file, with or without a byte-order mark.
-
-    It must be in UTF-8 and have a header line with the columns ``needed`` and one or more rows of
-    as many cells; anything else is refused. ``options`` are those of `pandas.read_csv`.
-    """
+    """Read a CSV file in UTF-8, with or without a byte-order mark, by `pandas.read_csv` with
+    ``options``; anything but a header with the columns ``needed`` and one or more rows of as many
+    cells is refused."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"There is no file {path}; give a CSV file.")

@@ -48,10 +48,8 @@ def known_format(path: Path) -> str | None:
 
 
 def bare_png(file: BinaryIO, pixels: bool) -> BinaryIO:
-    """A PNG file without its texts and profiles: Pillow refuses long ones, as AI tools write them.
-
-    The orientation comes before the pixels, which may be left out.
-    """
+    """A PNG file without texts and profiles (Pillow refuses long ones, as AI tools write them),
+    with its orientation before the pixels, which may be left out."""
     parts = [file.read(8)]
     while len(start := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", start)

@@ -27,8 +27,7 @@ SUFFIXES = (
 )
 """Names by which the images of a folder are known."""
 MAX_PIXELS = 120_000_000
-"""Pixels an image may have: those of a camera of 100 megapixels and some more. Pillow's own limit
-(179 million) stays in force."""
+"""Enough for a camera of 100 megapixels; Pillow's own limit (179 million) stays in force."""
 
 
 class Header(NamedTuple):
@@ -40,32 +39,17 @@ class Header(NamedTuple):
 
 
 def read_image(source: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Read an image as 8-bit RGB.
+    """Read an image as uint8 ``(H, W, 3)`` RGB, upright: the EXIF orientation is applied.
 
-    Parameters
-    ----------
-    source
-        A path, a PIL image, or a uint8 array: ``(H, W)`` grey, ``(H, W, 3)`` RGB or
-        ``(H, W, 4)`` RGBA.
+    ``source`` may be a path, a PIL image, or a uint8 array: ``(H, W)`` grey, ``(H, W, 3)`` RGB,
+    whose memory is shared, or ``(H, W, 4)`` RGBA. Alpha is dropped and the colour under it kept, as
+    blending would invent pixels. 16-bit values become ``round(value / 257)``, so that 0 and 65535
+    become 0 and 255. CMYK, palette, grey and 1-bit images are converted by Pillow, without colour
+    profiles. Of an animation the first frame is read. A PIL image of a 16-bit RGB file has lost its
+    low bytes already: pass the path.
 
-    Returns
-    -------
-    NDArray[np.uint8]
-        ``(H, W, 3)`` RGB, [0, 255], upright: the EXIF orientation is applied. That of an RGB array
-        shares its memory.
-
-    Notes
-    -----
-    Alpha is dropped and the colour under it kept, as blending would invent pixels. 16-bit values
-    become ``round(value / 257)``, so that 0 and 65535 become 0 and 255. CMYK, palette, grey and
-    1-bit images are converted by Pillow, without colour profiles. Of an animation the first frame
-    is read. A PIL image of a 16-bit RGB file has lost its low bytes already: pass the path.
-
-    Raises
-    ------
-    InputError
-        For what is missing, empty, damaged, larger than `MAX_PIXELS` or of none of `FORMATS`, for
-        TIFF files of several pages, and for arrays and PIL images of another type or shape.
+    Raises `InputError` for what is missing, empty, damaged, larger than `MAX_PIXELS` or of none of
+    `FORMATS`, for TIFF files of several pages, and for another type or shape.
     """
     if isinstance(source, np.ndarray):
         _check_array(source, channels=(3, 4))
@@ -79,11 +63,8 @@ def read_image(source: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[
 
 
 def read_samples(source: str | Path | Image.Image) -> tuple[NDArray[Any], int]:
-    """Read an image's values with alpha, and the EXIF orientation, 1 to 8, that was applied.
-
-    The values are uint8 or uint16, ``(H, W)`` grey, or ``(H, W, C)`` with C of 2 (grey and alpha),
-    3 (RGB) or 4 (RGB and alpha). Errors are those of `read_image`.
-    """
+    """Read an image's values with alpha, and the EXIF orientation, 1 to 8, that was applied: uint8
+    or uint16, ``(H, W)`` grey or ``(H, W, C)`` with C 2 (grey, alpha), 3 (RGB) or 4 (RGBA)."""
     name = "The PIL image" if isinstance(source, Image.Image) else str(source)
     try:
         with warnings.catch_warnings(action="ignore"):
@@ -109,10 +90,8 @@ def read_samples(source: str | Path | Image.Image) -> tuple[NDArray[Any], int]:
 
 
 def read_header(path: str | Path) -> Header:
-    """Read an image's size and orientation without decoding it, a hundred thousand a minute.
-
-    Errors are those of `read_image`, but what is damaged behind its header is not noticed.
-    """
+    """Read an image's size and orientation without decoding it, a hundred thousand a minute. Errors
+    are those of `read_image`, but what is damaged behind the header is not noticed."""
     try:
         with warnings.catch_warnings(action="ignore"), _opened(Path(path), pixels=False) as image:
             width, height = image.size
@@ -140,15 +119,8 @@ def turn(pixels: NDArray[Pixel], orientation: int) -> NDArray[Pixel]:
 def write_image(
     path: str | Path, image: NDArray[np.uint8], texts: Mapping[str, str] | None = None
 ) -> None:
-    """Write a uint8 array, ``(H, W)`` grey or ``(H, W, 3)`` RGB, as PNG, whole or not at all.
-
-    ``texts`` go into its metadata.
-
-    Raises
-    ------
-    InputError
-        For another suffix than ``.png`` (nothing may be compressed with loss), type or shape.
-    """
+    """Write a uint8 array, ``(H, W)`` grey or ``(H, W, 3)`` RGB, as PNG with ``texts`` in its
+    metadata, whole or not at all; another array or a suffix but ``.png`` is an `InputError`."""
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise InputError(f"The image was to be written as {path.name}, but only .png is lossless.")

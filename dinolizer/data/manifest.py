@@ -57,13 +57,8 @@ FAMILIES = {
 
 
 def validate(frame: pd.DataFrame) -> pd.DataFrame:
-    """Check that a table is a manifest, and return it unchanged.
-
-    Raises
-    ------
-    InputError
-        Naming the first rule that is broken and the first row (or group) that breaks it.
-    """
+    """Check that a table is a manifest, and return it unchanged; an `InputError` names the first
+    rule that is broken and the first row (or group) that breaks it."""
     missing = [column for column in COLUMNS if column not in frame]
     if missing:
         raise InputError(
@@ -121,10 +116,8 @@ def _rules(frame: pd.DataFrame) -> list[tuple["pd.Series[bool]", str]]:
 
 
 def generator_family(generator: str) -> str:
-    """What a generator is built on: a key of `FAMILIES`, or its name if that is of none.
-
-    Datasets call one generator ``SD2.1_inpainted_samecat``, ``sd2`` or ``stable-diffusion-2``.
-    """
+    """What a generator is built on: a key of `FAMILIES`, or else its name. Datasets call one
+    generator ``SD2.1_inpainted_samecat``, ``sd2`` or ``stable-diffusion-2``."""
     name = re.sub(r"[^a-z0-9]", "", generator.casefold())
     name = re.sub(r"^(stablediffusion|sd)v?", "sd", name)
     return next((key for key, start in FAMILIES.items() if re.match(start, name)), name)
@@ -143,11 +136,9 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
 
 
 def write_manifest(frame: pd.DataFrame, path: str | Path) -> None:
-    """Validate a manifest and write it as CSV, replacing the file in one step.
-
-    Absolute paths below the file's folder are written relative to it, so that the folder can be
-    moved; relative ones are taken to be that already.
-    """
+    """Validate a manifest and write it as CSV, replacing the file in one step. Absolute paths below
+    the file's folder are written relative to it, so that the folder can be moved; relative ones are
+    taken to be so already."""
     validate(frame)
     path = Path(path)
     folder = f"{path.parent.absolute()}{os.sep}"
@@ -160,16 +151,9 @@ def write_manifest(frame: pd.DataFrame, path: str | Path) -> None:
 
 
 def read_pair(row: Mapping[Hashable, Any]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Read the image of a manifest's row, uint8 (H, W, 3), and its mask, bool (H, W).
-
-    Without a mask nothing is marked; one that is the image in another resolution is resized, by
-    nearest neighbour.
-
-    Raises
-    ------
-    InputError
-        As `read_image` and `read_mask`, and for a mask of another shape than the image.
-    """
+    """Read the image of a manifest's row, uint8 (H, W, 3), and its mask, bool (H, W): empty if
+    there is none, and resized by nearest neighbour if it is the image in another resolution. Raises
+    `InputError` as `read_image` and `read_mask` do, and for a mask of another shape."""
     image = read_image(row["image"])
     if not row["mask"]:
         return image, np.zeros(image.shape[:2], dtype=bool)
@@ -184,16 +168,13 @@ def target(mask: NDArray[np.bool_], kind: str, background: str, policy: str) -> 
     ----------
     mask : bool (H, W), True where the inpainter put new content; of the kind ``reencoded`` over a
         real background, where the image was re-encoded.
-    kind, background : of the manifest's row.
-    policy : what pixels without an edit are when a generator's auto-encoder rewrote them:
+    policy : label of pixels without an edit that a generator's auto-encoder rewrote.
         ``"pristine"``: 0, as if real (the paper's labels); ``"fake"``: 1, as if edited;
         ``"three-class"``: 1, a class of its own, and the edit is 2.
 
     Raises
     ------
-    InputError
-        If a name is unknown, or if an image of which all is real, or all re-encoded, comes with a
-        mask that is not empty.
+    InputError : for an unknown name, and for marks on an image that is all real or all re-encoded.
     """
     for name, value, known in (
         ("kind", kind, KINDS),

@@ -11,22 +11,17 @@ from dinolizer.data.images import read_samples, turn
 from dinolizer.errors import InputError
 
 TINT = 1 / 32
-"""How far apart the channels of a grey mask may be, as a share of the range: JPEG leaves a tint."""
+"""The channels of a grey mask may differ by this share of the range: JPEG leaves a tint."""
 
 
 def read_mask(path: str | Path, orientation: int = 1) -> NDArray[np.bool_]:
     """Read which pixels a mask file marks: bool ``(H, W)``, True (edited).
 
     If it has two values, one of them 0 (black), the other marks, be it 1, 255 or a colour.
-    Otherwise the upper half of the range marks, over 127 of 255, if most is nearly black or white.
-    A mask without an EXIF orientation lies on its image's pixels as they are stored, and is turned
-    with them by the image's ``orientation``.
-
-    Raises
-    ------
-    InputError
-        As `dinolizer.data.images.read_image`, and for a mask whose marks cannot be told: in the
-        alpha channel, in other colours, or in values that are neither.
+    Otherwise, if most of it is nearly black or white, the upper half of the range marks: over 127
+    of 255. A mask without an EXIF orientation of its own is turned by its image's ``orientation``:
+    it lies on the pixels as stored. Raises `InputError` as `read_image`, and for marks that cannot
+    be told: in the alpha channel, in other colours, or in values that are neither.
     """
     samples, turned = read_samples(path)
     grey = _grey(samples, path)

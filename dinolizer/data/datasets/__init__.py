@@ -1,7 +1,4 @@
-"""The public datasets: one adapter each, from its folder to a manifest.
-
-What each expects on disk, and what is not confirmed, stands in data/README.md.
-"""
+"""The public datasets: one adapter each, from its folder to a manifest; see data/README.md."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -35,13 +32,9 @@ class Dataset:
 
     Attributes
     ----------
-    rows
-        Takes the dataset's `dinolizer.data.datasets.tree.Tree`, a report and choices by name.
-    title
-        Its name in sentences.
-    needs
-        What the dataset's folder must hold, as in `open_tree`; None for a list, which is one file:
-        ``rows`` then takes its path.
+    rows : takes the dataset's `Tree` or, of a list, its path; a report; and choices by name.
+    title : its name in sentences.
+    needs : what its folder must hold, as in `open_tree`; None for a list, which is one file.
     """
 
     rows: Callable[..., Iterator[Row]]
@@ -75,28 +68,19 @@ def read_dataset(
     images: Path | None = None,
     incomplete: bool = False,
 ) -> pd.DataFrame:
-    """Pair, measure and check the files of a dataset, and make its manifest.
+    """Check a dataset's files and make its manifest, with a `Report` in ``attrs["report"]``.
 
     Parameters
     ----------
-    name, root
-        One of `DATASETS`, and its folder, or the file of ``imdl`` and ``csv``.
-    choices
-        Further arguments of the dataset's ``rows``, by name.
-    images
-        Folder to which images that come inside parquet files are extracted.
-    incomplete
-        Leave out, and count, images that are unreadable or whose mask is missing, unreadable or
-        all black on a forged image; otherwise the first of them is refused.
-
-    Returns
-    -------
-    The manifest, with a `Report` in ``attrs["report"]``.
+    root : its folder, or the file of ``imdl`` and ``csv``.
+    choices : further arguments of the dataset's ``rows``, by name.
+    images : folder to which images that come inside parquet files are extracted.
+    incomplete : leave out, and count, images that are unreadable or whose mask is missing,
+        unreadable or all black on a forged image; otherwise the first of them is refused.
 
     Raises
     ------
-    InputError
-        If the files are not as expected or the masks look inverted.
+    InputError : if the files are not as expected or the masks look inverted.
     """
     if name not in DATASETS:
         raise InputError(f"The dataset is {name!r}, but it must be one of {', '.join(DATASETS)}.")
@@ -128,11 +112,8 @@ def make_manifest(
     *,
     incomplete: bool = False,
 ) -> Report:
-    """Write a dataset's manifest to a CSV file; arguments and errors as in `read_dataset`.
-
-    Images that come inside parquet files are extracted to the folder beside ``out`` that has its
-    name and ``-images``.
-    """
+    """Write a dataset's manifest to a CSV file; arguments and errors as in `read_dataset`. Images
+    inside parquet files are extracted beside ``out``, to the folder of its name and ``-images``."""
     out = Path(out)
     if out.suffix.lower() != ".csv":
         raise InputError(f"The manifest was to be written as {out}, but its name must end in .csv.")
@@ -152,12 +133,8 @@ def make_manifest(
 def fetch_cocoglide(folder: Path, *, overwrite: bool = False) -> Report:
     """Download CocoGlide (512 pairs) to ``CocoGlide`` in a folder, and write its manifest beside.
 
-    No hash of it is published: its size is checked, and its files as `make_manifest` checks them.
-
-    Raises
-    ------
-    InputError
-        If it cannot be downloaded or written, another file comes, or a manifest is there.
+    No hash of it is published: its size and files are checked. Raises `InputError` if it cannot be
+    downloaded or written, another file comes, or a manifest is there.
     """
     manifest = folder / "cocoglide.csv"
     check_outputs([manifest], overwrite=overwrite)

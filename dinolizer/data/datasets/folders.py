@@ -37,9 +37,7 @@ AUTOSPLICE_QUALITIES = ("75", "90", "100")
 
 def bfree(tree: Tree, report: Report) -> Iterator[Row]:
     """Give the rows of the B-Free training set; absent folders are noted, unlisted images left out.
-
-    Masks are taken to be white where the image was changed: the polarity check decides.
-    """
+    White is taken to mark the change: the polarity check decides."""
     # The lists may name '9', '000000000009' or '000000000009.png': compare without these.
     split_of: dict[str, str] = {}
     for split, name in zip(("train", "valid"), BFREE_LISTS, strict=True):
@@ -74,11 +72,9 @@ def _bfree_id(listed: str) -> str:
 
 
 def tgif(tree: Tree, report: Report) -> Iterator[Row]:
-    """Give the rows of TGIF, of TGIF2, or of as much of them as there is.
-
-    A generator is the part of a folder's name before ``-sp`` or ``-fr``. The group is the category
-    with the id: the dataset holds some photographs in several categories.
-    """
+    """Give the rows of TGIF, of TGIF2, or of as much of them as there is. The generator comes
+    before ``-sp`` or ``-fr`` in a folder's name; the group is category and id, as some photographs
+    are in several categories."""
     splits_of_id: dict[str, set[str]] = {}
     for key, path in tree.files.items():
         at = TGIF_LAYOUT.fullmatch(key)
@@ -133,10 +129,8 @@ def cocoglide(tree: Tree, report: Report) -> Iterator[Row]:
 
 
 def brgen(tree: Tree, report: Report, split: str = "test") -> Iterator[Row]:
-    """Give the rows of BR-Gen's validation tree; its raw tree is not documented.
-
-    That the whole image went through the generator is our reading, the weaker claim of the two.
-    """
+    """Give the rows of BR-Gen's validation tree; its raw tree is not documented. That the whole
+    image went through the generator is our reading, the weaker claim of the two."""
     authentic = tree.stems("Au")
     for path in authentic.values():
         yield real_row(path, split, Path(path).stem)
@@ -151,10 +145,8 @@ def brgen(tree: Tree, report: Report, split: str = "test") -> Iterator[Row]:
 def autosplice(
     tree: Tree, report: Report, quality: str = "75", split: str = "test"
 ) -> Iterator[Row]:
-    """Give the rows of AutoSplice, with the forged images of one JPEG quality.
-
-    75 is that of the authentic ones; with 90 or 100 the format alone tells which are forged.
-    """
+    """Give the rows of AutoSplice, with the forged images of one JPEG quality: 75 is that of the
+    authentic ones; with 90 or 100 the format alone tells which are forged."""
     if str(quality) not in AUTOSPLICE_QUALITIES:
         names = ", ".join(AUTOSPLICE_QUALITIES)
         raise InputError(f"quality is {quality!r}, but it must be one of {names}.")

@@ -27,9 +27,9 @@ UNREADABLE = "rows whose cells cannot be read"
 def opensdi(tree: Tree, report: Report, images: Path) -> Iterator[Row]:
     """Give the rows of OpenSDI, of the parquet files in or below the folder.
 
-    The generator is the start of a file's name. A fake without a mask is generated as a whole: its
-    mask is all white. The kind ``fr`` of all fakes is our reading. Each image is its own group. The
-    folder ``images`` takes the images, as the files hold them, and the masks, as 1-channel PNG.
+    The generator is the start of a file's name, each image its own group. A fake without a mask is
+    generated as a whole: its mask is all white. The kind ``fr`` of all fakes is our reading.
+    ``images`` takes the images, as the files hold them, and the masks, as 1-channel PNG.
     """
     for file, number, record in _records(tree, ["key", "image", "mask", "label"]):
         relative = Path(file).relative_to(tree.root)
@@ -60,12 +60,12 @@ def opensdi(tree: Tree, report: Report, images: Path) -> Iterator[Row]:
 
 
 def magicbrush(tree: Tree, report: Report, images: Path) -> Iterator[Row]:
-    """Give the rows of MagicBrush, of the first turn of each session.
+    """Give the rows of MagicBrush, of the first turn of each session, from parquet files or from
+    folders with ``<id>-input.png``, ``<id>-mask1.png`` and ``<id>-output1.png``.
 
-    They come in parquet files, or in folders with ``<id>-input.png``, ``<id>-mask1.png`` and
-    ``<id>-output1.png``. A mask's alpha is 0 where the image was to be edited; without alpha, white
-    is. Whether the editor kept the rest is not known: the kind ``fr`` is our reading. The folder
-    ``images`` takes the masks, as 1-channel PNG, and the images that come in parquet files.
+    A mask's alpha is 0 where the image was to be edited; without alpha, white is. Whether the
+    editor kept the rest is not known: ``fr`` is our reading. ``images`` takes the masks, as
+    1-channel PNG, and the images of parquet files.
     """
     is_parquet = any(key.endswith(".parquet") for key in tree.files)
     count = 0

@@ -36,10 +36,8 @@ def real_row(image: str, split: str, group: str) -> Row:
 
 @dataclass
 class Report:
-    """What an adapter found: images, mask files, pairs of both, and files not in the manifest.
-
-    With ``incomplete``, images that cannot be used are left out; otherwise the first is refused.
-    """
+    """What an adapter found (images, mask files, pairs of both) and left out: with ``incomplete``
+    also images that cannot be used, the first of which is refused otherwise."""
 
     dataset: str
     incomplete: bool = False
@@ -62,15 +60,11 @@ class Report:
 
 
 def assemble(rows: Iterable[Row], report: Report) -> pd.DataFrame:
-    """Measure the files of the rows and make the manifest, in the order of the image paths.
+    """Measure the files of the rows and make the manifest, in the order of the image paths, with
+    the adapter's report, completed, in ``frame.attrs["report"]``.
 
-    The adapter's report is completed, and kept as ``frame.attrs["report"]``.
-
-    Raises
-    ------
-    InputError
-        If there are no rows, if a file is refused or listed twice, if the masks look inverted or
-        if a group is in two splits.
+    Raises `InputError` if there are no rows, a file is refused or listed twice, the masks look
+    inverted or a group is in two splits.
     """
     frame = pd.DataFrame(rows, columns=pd.Index(Row._fields)).sort_values("image", kind="stable")
     twice = frame.loc[frame["image"].duplicated(), "image"]

@@ -49,8 +49,8 @@ def sagid(tree: Tree, report: Report) -> Iterator[Row]:
 def btb(tree: Tree, report: Report) -> Iterator[Row]:
     """Give the rows of Beyond the Brush; that its edits are spliced is our reading.
 
-    What the tables' columns are called is not published: those are taken whose paths exist. Without
-    a column of masks, the mask is the file of ``masks`` with the image's name.
+    Its columns' names are not published: those are taken whose paths exist. Without a column of
+    masks, the mask is the file of ``masks`` with the image's name.
     """
     for key, listed in tree.files.items():
         named = re.fullmatch(r"btb-(\w+)-(\w+)\.csv", key)
@@ -87,10 +87,8 @@ def _column_of(table: pd.DataFrame, tree: Tree, source: str, part: str) -> list[
 
 
 def imdl(path: Path, report: Report, split: str = "test") -> Iterator[Row]:
-    """Give the rows of a JSON file ``[[image, mask or "Negative"], ...]``; edits count as spliced.
-
-    Paths are relative to the file, or absolute. Each image is its own group.
-    """
+    """Give the rows of a JSON file ``[[image, mask or "Negative"], ...]``, paths relative to the
+    file or absolute. Edits count as spliced; each image is its own group."""
     if not path.is_file():
         raise InputError(f"There is no file {path}; give a JSON file of pairs of image and mask.")
     try:
@@ -114,12 +112,11 @@ def imdl(path: Path, report: Report, split: str = "test") -> Iterator[Row]:
 
 
 def own_csv(path: Path, report: Report, dataset: str = "", split: str = "test") -> Iterator[Row]:
-    """Give the rows of a CSV file with the columns ``image`` and ``mask``.
+    """Give the rows of a CSV file with the columns ``image`` and ``mask``, paths relative to it or
+    absolute; an authentic image's mask is empty, ``Negative`` or ``none``.
 
-    Paths are relative to the file, or absolute; an authentic image's mask is empty, ``Negative`` or
-    ``none``. Of the manifest's columns ``generator, kind, background, split, group`` those that
-    the file has are used, and the others filled: edits are taken to be spliced into real
-    backgrounds, each image is its own group. Further columns are kept.
+    Columns ``generator, kind, background, split, group`` are used if the file has them; else edits
+    count as spliced into real backgrounds, and each image is its own group. Further ones are kept.
     """
     report.dataset = dataset or path.stem
     for record in read_table(path, ["image", "mask"]).to_dict("records"):

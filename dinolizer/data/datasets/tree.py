@@ -21,9 +21,7 @@ SPLITS = {
 @dataclass(frozen=True)
 class Tree:
     """The images, tables and parquet files in and below a folder, and what cannot be read there.
-
-    ``files`` leads from a path relative to ``root``, with ``/`` and in lower case, to the path.
-    """
+    ``files`` leads from a path relative to ``root``, with ``/`` and in lower case, to the path."""
 
     root: Path
     files: dict[str, str]
@@ -38,11 +36,8 @@ class Tree:
         return self.get(*names) or os.path.join(self.root, *names)  # noqa: PTH118 (speed)
 
     def find(self, listed: str, *folders: str) -> str:
-        """Path of a file that a table lists; empty if it is absent.
-
-        The table may write it in the Windows way, from one or two folders above the root, or
-        from one of ``folders`` below it.
-        """
+        """Path of a file that a table lists, empty if it is absent; it may be written in the
+        Windows way, from up to two folders above the root, or from one of ``folders`` below it."""
         parts = [part for part in listed.replace("\\", "/").split("/") if part not in ("", ".")]
         for start in range(min(3, len(parts))):
             if path := self.get(*parts[start:]):
@@ -62,16 +57,12 @@ class Tree:
 
 
 def open_tree(root: Path, dataset: str, needed: Sequence[str]) -> Tree:
-    """List a dataset's files; ``dataset`` is its name in sentences.
+    """List the files of a dataset, which is called ``dataset`` in sentences.
 
     ``root`` must hold what is ``needed``: patterns of names, in any case; ``"orig|original"`` are
-    two names of one thing. If nothing is, the files may be at any depth.
-
-    Raises
-    ------
-    InputError
-        If the folder is absent or lacks something that is needed; if its parent or a folder in it
-        would do, the sentence says so. Also if two names differ only in case.
+    two names of one thing. If nothing is, the files may be at any depth. Raises `InputError` if the
+    folder is absent or lacks something, naming its parent or a folder in it that would do, and if
+    two names differ only in case.
     """
     wanted = ", ".join(name.replace("|", " or ") for name in needed)
     if not root.is_dir():
