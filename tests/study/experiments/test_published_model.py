@@ -1,11 +1,21 @@
 """The third party's rows give its published aggregates; our rows are made and compared as said."""
 
 import hashlib
+import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
+from checkpoints import (
+    build_small_release,
+    make_release,
+    randomize,
+    release_state,
+    save_release,
+)
 from sklearn.metrics import roc_auc_score
 from small import small_localizer
 from trees import make_cocoglide
@@ -14,8 +24,11 @@ from dinolizer.data.datasets import make_manifest
 from dinolizer.data.images import read_image
 from dinolizer.data.manifest import read_manifest
 from dinolizer.errors import InputError
+from dinolizer.model import release
 from dinolizer.model.localization import Localization
 from dinolizer.model.localizer import Localizer
+from dinolizer.model.specs import BACKBONES
+from dinolizer.paths import ROOT
 from dinolizer.study.experiments import published_model as model
 
 ROWS = model.read_rows()
@@ -164,3 +177,31 @@ def test_reproduced_means_within_the_tolerance(change: float, within: bool) -> N
     assert table.loc["macro IoU", "worst"] == pytest.approx(0.3)
     shuffled = ROWS.assign(score_ours=1 - ROWS["score"], iou_ours=ROWS["iou"])
     assert not model.compared(shuffled)["within"].iloc[2]
+
+
+def test_the_notebook_runs_the_released_model_and_compares(
+    manifest: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its cells of our own run, in this process: in a kernel the model could not be small."""
+    small = replace(BACKBONES["dinolizer"], architecture=build_small_release, window=56, stride=14)
+    monkeypatch.setitem(BACKBONES, "dinolizer", small)
+    state = release_state(make_release(randomize(build_small_release())))
+    release.fetch(save_release(manifest.with_name("release.ckpt"), state))
+    cells = json.loads((ROOT / "notebooks" / "10-published-model.ipynb").read_text())["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    parameters, imports, rows, *others = sources
+    names = {"cocoglide": str(manifest), "limit": 1}
+    namespace: dict[str, object] = {}
+    for source in (parameters, *(f"{name} = {value!r}" for name, value in names.items())):
+        exec(source, namespace)
+    ours = [source for source in others if source.startswith("if cocoglide")]
+    assert len(ours) == 4
+    for source in (imports, rows, *ours):
+        exec(source, namespace)
+    assert "2 images on" in capsys.readouterr().out
+    results = namespace["results"].folder
+    table = pd.read_csv(results / "tables" / "10-comparison.csv")
+    assert table["measure"].tolist() == list(model.TOLERANCES)
+    assert table["n_images"].tolist() == [2, 1, 2]
+    record = json.loads((results / "figures" / "10-comparison.json").read_text())
+    assert {"backbone dinolizer", "head"} <= record["sources"].keys()
