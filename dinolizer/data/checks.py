@@ -97,8 +97,8 @@ def reading_notes(facts: Iterable[Facts]) -> list[str]:
 def check_files(frame: pd.DataFrame) -> list[str]:
     """Check a manifest against its files, and say what is worth knowing, in sentences.
 
-    Every image and mask must be there, of the size and area listed; no edited image may have a mask
-    that is all black, and no mask compared may be inverted. The first row that is wrong is refused.
+    Every image and mask must be there, of the size and area listed; no edited image may have an
+    all-black mask, and no mask compared may be inverted: the first row that is wrong is refused.
     Only masks and the pairs compared are decoded.
     """
     facts = []

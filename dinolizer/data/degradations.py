@@ -1,7 +1,5 @@
-"""What happens to an image between the edit and the eye: compression, noise, blur and resizing.
-
-Images are uint8 (H, W, 3) RGB; a level that makes no sense is an `InputError`.
-"""
+"""What happens to an image, uint8 (H, W, 3) RGB, between the edit and the eye: compression, noise,
+blur and resizing. A level that makes no sense is an `InputError`."""
 
 import io
 from dataclasses import dataclass
@@ -101,9 +99,8 @@ def resize_mask(mask: NDArray[np.bool_], scale: float) -> NDArray[np.bool_]:
 
 
 def degrade(name: str, level: float, image: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-    """Apply one of `DEGRADATIONS` at a level in its label's unit, which need not be on its grid.
-    One seed draws the same noise at every level; only ``"resize"`` changes (H, W), see
-    `degrade_mask`."""
+    """Apply one of `DEGRADATIONS` at a level in its label's unit, on its grid or not. One seed
+    draws the same noise at every level; only ``"resize"`` changes (H, W), see `degrade_mask`."""
     if name == "noise":
         return gaussian_noise(image, level, np.random.default_rng(seed))
     functions = {"jpeg": jpeg, "webp": webp, "blur": blur, "resize": resize, "rescale": rescale}

@@ -30,8 +30,7 @@ def download(
     it is whole and has the known hash, ``"md5:..."`` or ``"sha256:..."``. Where the server does not
     know the ``Range`` header it starts anew. A file of another ``size``, in bytes, is refused, a
     larger one before it has arrived; ``advice`` ends the sentence that says so. Raises `InputError`
-    if the server cannot be reached, breaks off or sends another file, and `OSError` if the file
-    cannot be written.
+    if the server fails or sends another file, and `OSError` if it cannot be written.
     """
     # requests is pooch's own; its errors are OSErrors, like those of a full disk.
     from requests.exceptions import RequestException

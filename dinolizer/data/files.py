@@ -25,11 +25,9 @@ log = logging.getLogger(__name__)
 def walk(
     root: str | Path, unreadable: list[str], skip: Callable[[str], bool] = lambda folder: False
 ) -> Iterator[str]:
-    """The regular files in and below a folder, sorted by folders and names.
-
-    Links are followed, but not in a circle; hidden ones, and folders below the root that ``skip``
-    is true of, are left out. ``unreadable`` takes the paths of what cannot be read.
-    """
+    """The regular files in and below a folder, sorted by folders and names. Links are followed, but
+    not in a circle; hidden ones, and folders below the root that ``skip`` is true of, are left out.
+    ``unreadable`` takes the paths of what cannot be read."""
     pending = [(str(root), frozenset[tuple[int, int]]())]
     while pending:
         path, above = pending.pop()
@@ -53,10 +51,8 @@ def walk(
 
 def find_images(paths: Iterable[str | Path]) -> list[Path]:
     """List image files, none twice: a file stands for itself, a folder for those that `walk` finds.
-
-    How many of a folder's files are left out, unreadable or with other suffixes than images, is
-    logged as a warning. A folder without an image is refused.
-    """
+    How many of its files are left out, unreadable or with other suffixes, is logged as a warning; a
+    folder without an image is refused."""
     images: dict[Path, None] = {}
     for path in map(Path, paths):
         if not path.is_dir():
@@ -89,9 +85,9 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def read_csv(path: str | Path, needed: Sequence[str], **options: Any) -> pd.DataFrame:
-    """Read a CSV file in UTF-8, with or without a byte-order mark, by `pandas.read_csv` with
-    ``options``; anything but a header with the columns ``needed`` and one or more rows of as many
-    cells is refused."""
+    """Read a CSV file in UTF-8, with or without a byte-order mark, by `pandas.read_csv`. Refuse it
+    unless it has the columns ``needed`` and one or more rows, all with as many cells as its
+    header."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"There is no file {path}; give a CSV file.")

@@ -162,7 +162,8 @@ def read_pair(row: Mapping[Hashable, Any]) -> tuple[NDArray[np.uint8], NDArray[n
 
 
 def target(mask: NDArray[np.bool_], kind: str, background: str, policy: str) -> NDArray[np.uint8]:
-    """Turn an image's mask into the labels a head is trained for, uint8 (H, W).
+    """Turn an image's mask into the labels a head is trained for, uint8 (H, W). An unknown name,
+    and marks on an image that is all real or all re-encoded, are an `InputError`.
 
     Parameters
     ----------
@@ -171,10 +172,6 @@ def target(mask: NDArray[np.bool_], kind: str, background: str, policy: str) -> 
     policy : label of pixels without an edit that a generator's auto-encoder rewrote.
         ``"pristine"``: 0, as if real (the paper's labels); ``"fake"``: 1, as if edited;
         ``"three-class"``: 1, a class of its own, and the edit is 2.
-
-    Raises
-    ------
-    InputError : for an unknown name, and for marks on an image that is all real or all re-encoded.
     """
     for name, value, known in (
         ("kind", kind, KINDS),

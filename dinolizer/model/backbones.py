@@ -85,11 +85,9 @@ class Backbone(nn.Module):
         return self.tokens_of_layers(batch, [self.depth])[0]
 
     def tokens_of_layers(self, batch: Tensor, layers: Sequence[int]) -> list[Tensor]:
-        """Patch tokens of several layers, numbered 1 to ``depth`` and ascending, in one pass.
-
-        All pass through the last norm, which was trained for the last layer: it brings those of the
-        others to a like scale and means no more than that.
-        """
+        """Patch tokens of several layers, numbered 1 to ``depth`` and ascending, in one pass. All
+        go through the last norm, which was trained for the last layer: it merely brings those of
+        the others to a like scale."""
         if not layers or list(layers) != sorted({*layers} & {*range(1, self.depth + 1)}):
             raise InputError(
                 f"The layers are {list(layers)}, but {self.spec.name!r} has those from 1 to "

@@ -23,11 +23,8 @@ Out = TypeVar("Out")
 
 def batch_size(device: torch.device, side: int = 0) -> int:
     """Windows given to a backbone at once: few on a CPU, so that they stay in its caches (one core
-    does 22 of the pocket backbone's per second by fours, 12 by sixteens).
-
-    With ``side``, the window's in pixels, there are fewer where half of the free memory would not
-    hold them, and a line says so.
-    """
+    does 22 of the pocket backbone's per second by fours, 12 by sixteens). With ``side``, the
+    window's in pixels, fewer where half of the free memory would not hold them; a line says so."""
     size = most = 32 if device.type == "cuda" else 4
     room = _free_bytes(device) // 2 if side else 0
     while side and size > 1 and size * BYTES_PER_PIXEL * side**2 > room:

@@ -41,9 +41,9 @@ def fetch(file: Path | None = None) -> Path:
     """Bring the B-Free weights into the user's cache as safetensors, and return their path.
 
     ``file`` is the published ``.zip`` (its MD5 is checked) or the checkpoint out of it (any other
-    suffix); without it the archive is downloaded, unless good weights are there already. Raises
-    `InputError` for a file that is missing, damaged, another one or holds code, for a failed
-    download and for want of disk space.
+    suffix); without it the archive is downloaded, unless good weights are there. Raises
+    `InputError` for a file that is missing, damaged, another one or holds code, a failed download
+    or a full disk.
     """
     if file is None:
         with suppress(InputError):

@@ -83,11 +83,9 @@ class HeadCard:
 def card_for(
     backbone: Backbone, about: str = "", policy: str = "pristine", lora: Lora | None = None
 ) -> HeadCard:
-    """The card of a head trained on a backbone, with the settings of the backbone's spec.
-
-    Logits of overlapping windows are added up as in the paper; those of three classes are averaged
-    as in the later public release, since their softmax depends on it.
-    """
+    """The card of a head trained on a backbone, with the settings of the backbone's spec. Logits of
+    overlapping windows are added up as in the paper; those of three classes are averaged as in the
+    later public release, since their softmax depends on it."""
     spec = backbone.spec
     return HeadCard(
         backbone=spec.name,

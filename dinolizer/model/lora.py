@@ -22,9 +22,8 @@ ATTENTION = r".*\.attn\.(qkv|proj)"
 @dataclass(frozen=True)
 class Lora:
     """Settings of an adapter: ``W x`` becomes ``W x + alpha / rank * B (A x)`` (Hu et al., 2021).
-
-    The authors' release has 64 and 64. ``targets`` is `QV`, or `ATTENTION` in an old head's card.
-    """
+    The authors' release has 64 and 64; ``targets`` is `QV`, or `ATTENTION` in an old head's
+    card."""
 
     rank: int = 64
     alpha: int = 64
@@ -60,10 +59,8 @@ class AdaptedQkv(nn.Module):
 
 def adapted(backbone: Backbone, lora: Lora, seed: int = 0) -> Backbone:
     """Copy a backbone and put a trainable adapter inside, which at first changes nothing: A is
-    drawn by the seed, B is zero.
-
-    Only its ``4 * rank * D`` parameters per layer have gradients; ``hash`` stays the original's.
-    """
+    drawn by the seed, B is zero. Only its ``4 * rank * D`` parameters per layer have gradients;
+    ``hash`` stays the original's."""
     twin = copy.deepcopy(backbone)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -74,9 +71,8 @@ def adapted(backbone: Backbone, lora: Lora, seed: int = 0) -> Backbone:
 
 
 def adapter_tensors(backbone: Backbone) -> dict[str, Tensor]:
-    """Tensors of the adapter inside a backbone, on its device: in every layer
-    ``blocks.N.attn.qkv.linear_a_q.weight`` ``(rank, D)``, ``linear_b_q`` ``(D, rank)`` and the same
-    of ``v``."""
+    """Tensors of the adapter in a backbone, on its device: ``blocks.N.attn.qkv.linear_a_q.weight``,
+    ``(rank, D)``, and ``linear_b_q``, ``(D, rank)``, for every layer N, and the same of ``v``."""
     return {
         name: tensor for name, tensor in backbone.model.state_dict().items() if is_adapter(name)
     }
@@ -88,9 +84,8 @@ def is_adapter(name: str) -> bool:
 
 
 def merged(backbone: Backbone, lora: Lora, tensors: Mapping[str, Tensor]) -> Backbone:
-    """Copy a backbone and add an adapter (see `adapter_tensors`) to its weights: the adapter's
-    tokens at no further cost. ``hash`` is that of the merged weights; an adapter that does not fit
-    is an `InputError`."""
+    """Copy a backbone and add an adapter (see `adapter_tensors`) to its weights: the same tokens at
+    no further cost, and another ``hash``. One that does not fit is an `InputError`."""
     twin = copy.deepcopy(backbone.model)
     merge(twin, lora, tensors)
     return Backbone(backbone.spec, twin).to(backbone.device)

@@ -57,8 +57,7 @@ def fetch(file: Path | None = None) -> Path:
 
     ``file`` is the released checkpoint, or one of another SHA-256 (see `is_published`); without it
     the release is downloaded, unless a good conversion is there. Raises `InputError` for a file
-    that is missing, damaged, another one or holds code, for a failed download and for want of disk
-    space.
+    that is missing, damaged, another model's or holds code, a failed download or a full disk.
     """
     if file is None:
         with suppress(InputError):
@@ -94,9 +93,8 @@ def take_apart(
     adapter, see `dinolizer.model.lora.adapter_tensors`; and of its head, ``weight``
     ``(3, D, 1, 1)`` and ``bias`` ``(3,)``; and list the names that are left out.
 
-    Names may have the prefixes ``net.``, ``model.`` and ``lora_vit.``, and ``qkv`` layers are
-    wrapped in their adapters. A tensor that is needed and there twice, or another head, is an
-    `InputError`.
+    Names may begin with ``net.``, ``model.`` and ``lora_vit.``; the ``qkv`` layers are wrapped in
+    their adapters. A needed tensor that is there twice, or another head, is an `InputError`.
     """
     wanted = model.state_dict().keys()
     plain = {name: _PREFIX.sub("", name, count=1).replace(".qkv.qkv.", ".qkv.") for name in state}

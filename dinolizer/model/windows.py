@@ -122,7 +122,8 @@ def make_plan(
     restore: Restore = "bilinear",
     mode: str = "exact",
 ) -> Plan:
-    """Plan the way of an image of ``size``, ``(H, W)``; it and the first three are in pixels.
+    """Plan the windows of an image of ``size``, ``(H, W)``; it and the first three are in pixels.
+    Another mode, and a long thin image that would have to be made too large, are an `InputError`.
 
     Parameters
     ----------
@@ -130,10 +131,6 @@ def make_plan(
         window by reflection; ``"resize"``: both sides are scaled alike, bicubically, to
         `SMALL_AREA`, and further up if the short side is still under the window.
     mode : a key of `MODES`; in ``"whole"`` the sides are rounded up to whole patches.
-
-    Raises
-    ------
-    InputError : for another mode, and if a long and thin image would have to be made too large.
     """
     if mode not in MODES:
         raise InputError(f"The mode is {mode!r}, but it must be one of {list(MODES)}.")
@@ -173,8 +170,8 @@ def strips(plan: Plan, logits: Iterable[Tensor]) -> Iterator[Tensor]:
 
     Each window is upsampled bicubically with ``align_corners=False``. That is linear and separable,
     ``U L V^T``: windows of one row are put together at the height of their patches, and only the
-    row is brought to full height. So no window ever has a copy at full resolution, and of the image
-    there are never more rows than those of a window and a stride.
+    row is brought to full height. So no window has a copy at full resolution, and never more rows
+    of the image are in memory than those of a window and a stride.
     """
     added = _added(plan, logits)
     if plan.assembled != plan.size:
@@ -258,8 +255,8 @@ def _enlarged(size: Pair, window: int) -> Pair:
 
 
 def _equal_parts(size: Pair, patch: int) -> Pair:
-    """Sides of the equal parts of an image, at most `WHOLE_PATCHES` each: the longer side is parted
-    until they fit."""
+    """Sides of an image's equal parts, each within `WHOLE_PATCHES`: the longer side is parted
+    first."""
     lengths = [side // patch for side in size]
     sides, counts = lengths, [1, 1]
     while prod(sides) > WHOLE_PATCHES:

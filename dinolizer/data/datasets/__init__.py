@@ -131,11 +131,9 @@ def make_manifest(
 
 
 def fetch_cocoglide(folder: Path, *, overwrite: bool = False) -> Report:
-    """Download CocoGlide (512 pairs) to ``CocoGlide`` in a folder, and write its manifest beside.
-
-    No hash of it is published: its size and files are checked. Raises `InputError` if it cannot be
-    downloaded or written, another file comes, or a manifest is there.
-    """
+    """Download CocoGlide (512 pairs) to ``CocoGlide`` in a folder, and write its manifest beside;
+    with no hash published, size and files are checked. Raises `InputError` if it cannot be
+    downloaded or written, another file comes, or a manifest is there."""
     manifest = folder / "cocoglide.csv"
     check_outputs([manifest], overwrite=overwrite)
     archive = folder / "CocoGlide.zip"

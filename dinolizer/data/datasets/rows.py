@@ -61,11 +61,8 @@ class Report:
 
 def assemble(rows: Iterable[Row], report: Report) -> pd.DataFrame:
     """Measure the files of the rows and make the manifest, in the order of the image paths, with
-    the adapter's report, completed, in ``frame.attrs["report"]``.
-
-    Raises `InputError` if there are no rows, a file is refused or listed twice, the masks look
-    inverted or a group is in two splits.
-    """
+    the completed report in ``frame.attrs["report"]``. Raises `InputError` if there are no rows, a
+    file is refused or listed twice, the masks look inverted or a group is in two splits."""
     frame = pd.DataFrame(rows, columns=pd.Index(Row._fields)).sort_values("image", kind="stable")
     twice = frame.loc[frame["image"].duplicated(), "image"]
     if len(twice):

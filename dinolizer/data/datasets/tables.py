@@ -47,11 +47,9 @@ def sagid(tree: Tree, report: Report) -> Iterator[Row]:
 
 
 def btb(tree: Tree, report: Report) -> Iterator[Row]:
-    """Give the rows of Beyond the Brush; that its edits are spliced is our reading.
-
-    Its columns' names are not published: those are taken whose paths exist. Without a column of
-    masks, the mask is the file of ``masks`` with the image's name.
-    """
+    """Give the rows of Beyond the Brush; that its edits are spliced is our reading. Its columns'
+    names are not published: those are taken whose paths exist. Without a column of masks, the mask
+    is the file of ``masks`` with the image's name."""
     for key, listed in tree.files.items():
         named = re.fullmatch(r"btb-(\w+)-(\w+)\.csv", key)
         if named is None or named[2] not in SPLITS:
