@@ -1,4 +1,4 @@
-"""The making of the pocket assets, from a folder of photographs to four files and their cards."""
+"""The making of the pocket assets, from a folder of photographs to weights and their cards."""
 
 import hashlib
 import json
@@ -58,30 +58,12 @@ def pretrain(
     seed: int = 0,
     about: str = "",
 ) -> None:
-    """Make the generators, the backbones and the head of the pocket profile.
+    """Make the generators, the backbones and the head of the pocket profile in the folder ``out``:
+    files ``pocket-<name>.safetensors``, and JSON cards with ``about``, what the photographs are.
 
-    Checkpoints are kept in ``out/checkpoints``; run again, an interrupted run goes on, and what is
-    finished is not made again.
-
-    Parameters
-    ----------
-    photos
-        Folder of photographs, at least two, no side under 224 pixels.
-    out
-        Folder of the weights: ``pocket-<name>.safetensors``, each with a ``.json`` card.
-    device
-        ``cpu`` or ``cuda``; by default the GPU where there is one.
-    generator_steps, backbone_steps
-        Steps of each generator's and of each backbone's training.
-    rounds
-        Crops forged of each photograph with each generator.
-    about
-        What the photographs are, for the cards.
-
-    Raises
-    ------
-    InputError
-        For too few or too small photographs.
+    Raises InputError unless the folder has two photographs or more, no side under 224 pixels.
+    ``rounds`` crops of each are forged with each generator. Checkpoints are kept in
+    ``out/checkpoints``: run again, an interrupted run goes on and makes nothing twice.
     """
     target = pick_device(device)
     pictures = _read_photos(photos)
@@ -90,7 +72,6 @@ def pretrain(
     card = {"photographs": len(pictures), "about": about or photos.name}
 
     def options(name: str, steps: int, seed: int) -> dict[str, Any]:
-        """What all trainings are told."""
         return {
             "steps": steps,
             "seed": seed,
@@ -122,8 +103,8 @@ def pretrain(
 def fit_pocket_head(
     pictures: Sequence[Image], out: Path, *, seed: int, device: torch.device, about: str
 ) -> None:
-    """Fit the head that is shipped, on forgeries of the pre-training's photographs in every way but
-    with the generator that is held out."""
+    """Fit the shipped head on forgeries of the pre-training's photographs, of every case but those
+    of the held-out generator."""
     backbone = load_backbone("pocket", weights=out / "pocket-vit.safetensors", device=device)
     cases = [case for case in CASES if case[0] != HELD_OUT]
     images, targets = [], []

@@ -1,4 +1,4 @@
-"""The images of a study that forges its own: of photographs, the same for the same seed."""
+"""The forged images of a study: the same photographs and seed give the same images."""
 
 import hashlib
 import shutil
@@ -24,7 +24,7 @@ from dinolizer.pocket.generators import DOWNSAMPLING
 from dinolizer.pocket.photos import photo_paths
 
 MARGIN = 64
-"""By how many pixels a side of the images is longer than a window: four windows overlap in each."""
+"""By how many pixels a side of the images exceeds a window: four windows overlap in each."""
 PROCESSES = 2
 PROBE = 64
 """Side of the images whose pixels stand for the code that forges, in pixels."""
@@ -45,16 +45,13 @@ class Case:
 
     @property
     def name(self) -> str:
-        """Name of the image's file, without its suffix."""
         grain = "-grain" if self.grain else ""
         return f"{self.photo}-{self.generator}-{self.kind}{grain}-{self.condition}-{self.seed[1]}"
 
 
 def list_cases(photos: Mapping[str, Path], side: int, seed: int, rounds: int) -> Iterator[Case]:
-    """List every image: photographs x generators and kinds x grain x conditions, ``rounds`` times.
-
-    Every case and every photograph comes alike often; the held-out family is among them.
-    """
+    """List every image: photographs x generators and kinds x grain x conditions, ``rounds`` times,
+    the held-out generator included. Every case and photograph comes equally often."""
     for round_, (photo, (name, path)), (case, (generator, kind)), (number, condition) in product(
         range(rounds), enumerate(photos.items()), enumerate(CASES), enumerate(CONDITIONS)
     ):
@@ -66,8 +63,8 @@ def list_cases(photos: Mapping[str, Path], side: int, seed: int, rounds: int) ->
 def make(case: Case) -> Forgery:
     """Forge one image from a random crop of its photograph.
 
-    What an auto-encoder puts into the mask comes from another crop of the same photograph,
-    mirrored: so no content of a photograph is found in an image of another.
+    What an auto-encoder puts into the mask is another crop of the same photograph, mirrored, so
+    that no photograph's content appears in an image of another.
     """
     rng = np.random.default_rng((*case.seed, 1))
     photo = read_image(case.path)
@@ -89,30 +86,13 @@ def make(case: Case) -> Forgery:
 
 
 def build(photos: Mapping[str, Path], window: int, seed: int = 0, rounds: int = 1) -> pd.DataFrame:
-    """Make the images, or find them in the cache.
+    """Make the images of a study, or read them from the cache, and return their manifest.
 
-    Parameters
-    ----------
-    photos
-        Names and files, see `dinolizer.pocket.photos.photo_paths`.
-    window
-        Side of the backbone's window, in pixels; the images are `MARGIN` pixels larger, cut to a
-        multiple of what the generators need.
-    rounds
-        Images for each combination of photograph, generator, kind, grain and condition; 66 images
-        a photograph in one round.
-
-    Returns
-    -------
-    DataFrame
-        A manifest (see `dinolizer.data.manifest`) with the further columns ``grain`` (bool),
-        ``condition`` and ``seen`` (bool: whether any training meets the generator). Images and
-        masks are square PNG files.
-
-    Raises
-    ------
-    InputError
-        If a photograph cannot be read, or is smaller than the images.
+    Its further columns are ``grain`` (bool), ``condition`` and ``seen`` (bool: whether any training
+    meets the generator). Images and masks are square PNG files, `MARGIN` pixels larger than the
+    window, cut to a multiple of what the generators need. A round makes 66 images per photograph,
+    one for each generator, kind, grain and condition. Raises InputError for a photograph that
+    cannot be read or is smaller than the images.
     """
     side = (window + MARGIN) // DOWNSAMPLING * DOWNSAMPLING
     folder = cache_dir() / "images" / _key(photos, side, seed, rounds)
@@ -169,7 +149,6 @@ def _crop(photo: NDArray[np.uint8], side: int, rng: np.random.Generator) -> NDAr
 
 
 def _key(photos: Mapping[str, Path], side: int, seed: int, rounds: int) -> str:
-    """Hash of all that the images depend on: the choices, the photographs, code and weights."""
     digest = hashlib.sha256(f"{list(photos)} {side} {seed} {rounds} {fingerprint()}".encode())
     for path in photos.values():
         digest.update(path.read_bytes())
@@ -178,8 +157,8 @@ def _key(photos: Mapping[str, Path], side: int, seed: int, rounds: int) -> str:
 
 @cache
 def fingerprint() -> str:
-    """SHA-256 of one photograph forged by every generator in miniature: whatever changes in the
-    code, the libraries or the generators' weights and shows in a pixel, shows here."""
+    """SHA-256 of one photograph forged by every generator in miniature: any change in the code, the
+    libraries or the weights that shows in a pixel shows here."""
     digest = hashlib.sha256()
     probes = list_cases({"cat": photo_paths()["cat"]}, PROBE, seed=0, rounds=1)
     for case in islice(probes, None, None, len(CONDITIONS)):  # of each generator and kind

@@ -62,28 +62,13 @@ def forge(
 ) -> Forgery:
     """Forge a photograph; the same arguments give the same forgery.
 
-    Parameters
-    ----------
-    photo
-        uint8 ``(H, W, 3)`` RGB, both sides multiples of 8.
-    generator, kind
-        One of `CASES`.
-    seed
-        Decides the mask, the noise and the compression.
-    foreign
-        A photograph of the same size: the content that an auto-encoder puts into the mask. The
-        mirrored photograph itself if absent.
-    grain
-        Match the grain of the region to that of its surroundings.
-    condition
-        ``clean``, ``jpeg`` (quality 75 to 95) or ``noise`` (standard deviation 1 to 3 grey levels).
-    assets
-        Folder of the learned generators' weights.
-
-    Raises
-    ------
-    InputError
-        If the generator cannot make that kind, or a name is unknown.
+    The photograph is uint8 ``(H, W, 3)`` RGB, both sides multiples of 8; ``generator`` and ``kind``
+    are one of `CASES`. The seed decides the mask, the noise and the compression. An auto-encoder
+    fills the mask with the content of ``foreign``, of the same size (by default the mirrored
+    photograph). ``grain`` matches the region's grain to its surroundings. The condition is
+    ``clean``, ``jpeg`` (quality 75 to 95) or ``noise`` (standard deviation 1 to 3 grey levels).
+    ``assets`` has the learned generators' weights. Raises InputError for any other case, condition
+    or size.
     """
     _check(photo, generator, kind, condition)
     rng = np.random.default_rng(seed)
@@ -113,11 +98,11 @@ def synthesise(
     rng: np.random.Generator,
     assets: Path = ASSETS,
 ) -> Image:
-    """Return what comes out of a generator asked to fill a mask, before any splicing.
+    """Return what a generator asked to fill a mask puts out, before any splicing.
 
-    A classical method changes the mask only. A learned one re-synthesises every pixel; an
-    auto-encoder decodes the latents of the photograph, and inside the mask those of the foreign
-    photograph with noise added. The weights of the learned ones are found in the folder ``assets``.
+    A classical method changes the mask only. A learned one, with weights in ``assets``,
+    re-synthesises every pixel: an auto-encoder decodes the photograph's latents, and inside the
+    mask those of ``foreign`` with noise added.
     """
     if generator in CLASSICAL:
         return _inpaint_classically(photo, mask, generator)
@@ -139,9 +124,9 @@ def synthesise(
 def match_grain(image: Image, mask: Mask, rng: np.random.Generator) -> Image:
     """Bring the high-frequency energy of a region to that of the ring around it.
 
-    Grain is the residual of a Gaussian blur. Where the region has less of it than its
-    surroundings, high-passed white noise makes up the difference; where it has more, its own is
-    scaled down. Each colour channel is matched by itself.
+    Grain is the residual of a Gaussian blur. Where the region has less than its surroundings,
+    high-passed white noise makes up the difference; where it has more, it is scaled down. Each
+    colour channel is matched by itself.
     """
     kernel = np.ones((2 * RING + 1, 2 * RING + 1), np.uint8)
     ring = cv2.dilate(mask.astype(np.uint8), kernel).astype(bool) & ~mask
@@ -168,10 +153,10 @@ def log_uniform_area(rng: np.random.Generator, bounds: tuple[float, float] = ARE
 def random_mask(
     height: int, width: int, area: float, rng: np.random.Generator, shape: str | None = None
 ) -> Mask:
-    """Draw a mask, bool ``(height, width)``, True inside, that covers a wanted share of the image.
+    """Draw a mask, bool ``(height, width)``, True inside, that covers a given share of the image.
 
-    The area, in (0, 1), is met exactly, up to ties, by ranking the pixels of a smooth field and
-    keeping the highest. The shape is one of `SHAPES`, drawn if absent.
+    This area, in (0, 1), is met exactly, up to ties, by keeping the highest pixels of a smooth
+    field. The shape is one of `SHAPES`, drawn if absent.
     """
     shape = shape or str(rng.choice(SHAPES))
     field = _mask_field(shape, height, width, area, rng)

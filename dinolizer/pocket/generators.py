@@ -1,7 +1,7 @@
-"""Small learned generators: two auto-encoders with 8x down-sampling, and a convolutional inpainter.
+"""Small learned generators: auto-encoders with 8x down-sampling, and a convolutional inpainter.
 
-They play the part that a latent diffusion model plays in the field: whatever passes through the
-decoder carries its traces. They are far smaller and blur more than the real ones.
+They stand in for the field's latent diffusion models: whatever passes through the decoder carries
+its traces. They are far smaller, and blur more.
 """
 
 from collections.abc import Callable
@@ -58,8 +58,7 @@ class AutoEncoder(nn.Module):
     """A convolutional auto-encoder with 8x down-sampling along each axis.
 
     ``latents`` are the channels of the latent grid, ``widths`` those at 1/2, 1/4 and 1/8 of the
-    resolution. ``upsample`` builds one 2x up-sampling stage of the decoder, whose kind decides much
-    of the trace that decoding leaves.
+    resolution. ``upsample`` builds one 2x stage of the decoder, which decides much of its trace.
     """
 
     def __init__(
@@ -98,10 +97,8 @@ class AutoEncoder(nn.Module):
 
 
 class Inpainter(nn.Module):
-    """A convolutional inpainter: a U-Net with dilated convolutions at its bottom.
-
-    It is given the photograph with the hole blanked, and the hole, and re-synthesises every pixel.
-    """
+    """A convolutional inpainter: a U-Net with dilated convolutions at its bottom, which takes the
+    photograph with the hole blanked, and the hole, and re-synthesises every pixel."""
 
     def __init__(self, widths: tuple[int, int, int] = (24, 48, 80)) -> None:
         super().__init__()
@@ -117,7 +114,7 @@ class Inpainter(nn.Module):
 
     def forward(self, images: Tensor, holes: Tensor) -> Tensor:
         """Fill holes, ``(N, 1, H, W)``, 1 inside and 0 elsewhere, of images ``(N, 3, H, W)`` in
-        [0, 1], sides multiples of 8; the output is about that, but not clipped."""
+        [0, 1], sides multiples of 8; the output is about in [0, 1], not clipped."""
         x = torch.cat([(2 * images - 1) * (1 - holes), holes], dim=1)
         x1 = self.down1(x)
         x2 = self.down2(x1)

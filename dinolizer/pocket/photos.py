@@ -1,4 +1,4 @@
-"""The photographs that are forged: those inside two libraries, or those of a folder."""
+"""The photographs that are forged: those shipped with two libraries, or those of a folder."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -32,16 +32,9 @@ DIV2K_LIMIT = 20_000_000  # bytes of one photograph
 
 
 def photo_paths(folder: str | Path = "", count: int = 0) -> dict[str, Path]:
-    """Names and files of the photographs of a study.
-
-    They are the images in and below a folder, named by their stems, or without a folder `PHOTOS`;
-    with a count at most so many of them, the first ones.
-
-    Raises
-    ------
-    InputError
-        If the folder does not exist or holds fewer than two photographs, or two of one name.
-    """
+    """Names and files of a study's photographs, at most ``count``: the images in and below a
+    folder, named by their stems, or without a folder `PHOTOS`. Raises InputError for a missing
+    folder, fewer than two photographs, or two of one name."""
     if not folder:
         paths = {name: Path(str(files(package) / file)) for name, (package, file) in PHOTOS.items()}
         return dict(list(paths.items())[: count or None])

@@ -1,9 +1,8 @@
-"""Training of the small generators, and with them of the pocket backbones: real photographs
-against generated ones, by image.
+"""Training of the small generators, and with them of the pocket backbones.
 
-As B-Free does, each generated image has its real twin in the same batch: the same crop of the same
-photograph under the same compression and noise, so that nothing but the traces of generation tells
-one from the other. Only image-level labels are used.
+A backbone learns to tell real photographs from generated ones by image-level labels only. As in
+B-Free, each generated image has its real twin in the same batch: the same crop under the same
+compression and noise, so that only the traces of generation tell them apart.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,7 +44,7 @@ SHRINK = (0.5, 1.0)
 """Photographs are shrunk by a factor in this range first, which wipes out the traces of their own
 compression: these must not tell real from generated."""
 WHOLE_SHARE = 0.3
-"""Share of the learned forgeries whose background, too, comes out of the generator."""
+"""Share of the learned forgeries whose background also comes out of the generator."""
 
 
 GENERATOR_CROP = 96
@@ -92,21 +91,9 @@ def train_generator(
 ) -> tuple[AutoEncoder | Inpainter, Progress]:
     """Train one of `GENERATORS` to reproduce crops of photographs, or to fill holes in them.
 
-    Parameters
-    ----------
-    photos
-        uint8 ``(H, W, 3)`` each, no side under `GENERATOR_CROP`.
-    seed
-        Decides the initial weights, the crops and the holes.
-    workers
-        Processes that draw batches ahead.
-    **training
-        ``steps, checkpoint, settings``, as in `dinolizer.training.loop.optimise`.
-
-    Returns
-    -------
-    generator, progress
-        The generator in eval mode.
+    Photographs are uint8 ``(H, W, 3)``, no side under `GENERATOR_CROP`. The seed decides initial
+    weights, crops and holes; ``workers`` draw batches ahead; ``training`` is
+    ``steps, checkpoint, settings`` of `optimise`. The generator is returned in eval mode.
     """
     torch.manual_seed(seed)
     model = GENERATORS[name]().to(device)
@@ -147,8 +134,8 @@ class Pool(NamedTuple):
 
 
 def build_pool(photos: Sequence[Image], rounds: int, seed: int, assets: Path) -> Pool:
-    """Forge ``rounds`` crops of every photograph with every generator of `MAKERS`; their weights
-    are in the folder ``assets``. Shrunk, no side of a photograph may be under `POOL_CROP`."""
+    """Forge ``rounds`` crops of every photograph with every generator of `MAKERS`, whose weights
+    are in the folder ``assets``. No side of a photograph may be under `POOL_CROP`."""
     rng = np.random.default_rng(seed)
     count = rounds * len(photos) * len(MAKERS)
     real = np.empty((count, POOL_CROP, POOL_CROP, 3), np.uint8)
@@ -184,8 +171,8 @@ def pretrain_backbone(
     workers: int = 0,
     **training: Any,
 ) -> tuple[nn.Module, Progress]:
-    """Pre-train a backbone of `dinolizer.model.pocket_vit` to tell real from generated crops; the
-    arguments and what is returned are as in `train_generator`."""
+    """Pre-train a backbone of `dinolizer.model.pocket_vit` to tell real from generated crops;
+    arguments and returned values are as in `train_generator`."""
     torch.manual_seed(seed)
     model = build().to(device)
 

@@ -1,9 +1,8 @@
-"""Blind baselines: classical forensics that need no weights, each strong at what it looks for.
+"""Blind baselines: classical forensics, without weights, that find what differs from the rest.
 
-All work on one image alone: they look for the part that was made differently from the rest. A
-baseline takes a uint8 (H, W, 3) RGB image of any size and returns a float32 (H, W) suspicion map,
-higher = more suspicious, in a unit of its own: its threshold is chosen on training photographs by
-`dinolizer.study.metrics.choose_threshold`. Settings were chosen on photographs that are in no test.
+Each turns a uint8 (H, W, 3) RGB image of any size into a float32 (H, W) suspicion map, higher =
+more suspicious, in a unit of its own: its threshold is chosen on training photographs. Settings
+were chosen on photographs that are in no test.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,16 +23,13 @@ THIRD_DIFFERENCE = np.array([[1, -3, 3, -1]], dtype=np.float32)
 
 
 def noise_inconsistency(image: Image, window: int = 15) -> Map:
-    """Local noise level that differs from the image's own.
+    """Absolute log-ratio of the noise level in windows of so many pixels to the image's median.
 
     The standard deviation of the noise is read off a high-pass residual as
     ``sqrt(pi / 2) * mean |residual| / 6`` (Immerkaer, "Fast noise variance estimation", CVIU 64,
     1996), locally, as Mahdian and Saic do with wavelets ("Using noise inconsistencies for blind
-    image forensics", Image and Vision Computing 27, 2009). Residuals are cut at the image's
-    median, so that texture, which is no noise, does not pass for it.
-
-    The map is the absolute log-ratio of the local noise level, in windows of so many pixels, to the
-    image's median.
+    image forensics", Image and Vision Computing 27, 2009). Residuals are cut at the image's median,
+    so that texture does not pass for noise.
     """
     residual = cv2.filter2D(image, cv2.CV_32F, NOISE_KERNEL, borderType=cv2.BORDER_REFLECT_101)
     level = np.sqrt(np.pi / 2) / 6 * np.abs(residual).mean(axis=2)
@@ -42,13 +38,11 @@ def noise_inconsistency(image: Image, window: int = 15) -> Map:
 
 
 def error_level(image: Image, quality: int = 85, window: int = 17) -> Map:
-    """Error-level analysis: local loss under one more JPEG compression.
+    """Error-level analysis: local loss under one more JPEG compression, in windows of two JPEG
+    blocks and a pixel, as absolute log-ratio to the image's median.
 
-    Krawetz, "A Picture's Worth: Digital Image Analysis and Forensics", Black Hat 2007. Parts that
-    were compressed before, or are smooth, lose less than the rest, foreign grain loses more.
-
-    The map is the absolute log-ratio of the local loss, in windows of two JPEG blocks and a pixel,
-    to the image's median.
+    Krawetz, "A Picture's Worth: Digital Image Analysis and Forensics", Black Hat 2007. Areas that
+    were compressed before, or are smooth, lose less than the rest; foreign grain loses more.
     """
     encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     compressed = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))[..., ::-1]
@@ -61,17 +55,16 @@ def residual_features(
 ) -> Map:
     """Splicebuster: blocks whose residual statistics do not fit the rest of the image.
 
-    After Cozzolino, Poggi and Verdoliva, "Splicebuster: a new blind image splicing detector",
-    WIFS 2015: third differences are quantised to three levels, co-occurrences of four neighbours
-    along and across the filter are counted per block, square roots of the frequencies are reduced
-    by PCA, and the image's own model is a Gaussian from which forged blocks are outliers. Two
-    changes suit small images: smaller blocks, and in place of expectation maximisation the
-    concentration steps of a minimum covariance determinant (Rousseeuw and Van Driessen 1999),
-    which do not depend on a start, and keep to the larger part of the image.
+    After Cozzolino, Poggi and Verdoliva, "Splicebuster: a new blind image splicing detector", WIFS
+    2015: third differences in three levels, co-occurrences of four neighbours along and across the
+    filter, counted per block, square roots of the frequencies, PCA; forged blocks are outliers from
+    a Gaussian. Two changes suit small images: smaller blocks, and in place of expectation
+    maximisation the concentration steps of a minimum covariance determinant (Rousseeuw and Van
+    Driessen 1999), which do not depend on a start, and keep to the larger part of the image.
 
-    The map is the logarithm of the squared Mahalanobis distance in units of its median; zero where
-    all blocks are alike (a flat image, or one smaller than two blocks). ``block`` and ``stride``
-    are in pixels, ``inliers`` is the share of blocks that the Gaussian is fitted to.
+    The map is the logarithm of the squared Mahalanobis distance in units of its median; zero for a
+    flat image, or one smaller than two blocks. ``block`` and ``stride`` are in pixels; the Gaussian
+    is fitted to the share ``inliers`` of the blocks.
     """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.uint8)
     features = np.sqrt(_cooccurrences(grey, block, stride))  # (h, w, 2 * bins)

@@ -1,8 +1,5 @@
-"""Tables in the cache, named by all that they depend on.
-
-A key holds weights, settings, pixels, the versions of the libraries, and of the code what it makes
-of a small fixed probe: a changed constant shows there, a changed docstring does not.
-"""
+"""Tables in the cache, named by all that they depend on: weights, settings, pixels, libraries, and
+what the code makes of a small fixed probe (which a changed docstring does not change)."""
 
 import hashlib
 import io
@@ -33,7 +30,7 @@ def cache_key(**depends: object) -> str:
 
 
 def probe_hash(*made: ArrayLike, decimals: int = 3) -> str:
-    """SHA-256 of what some code makes of a probe, rounded: machines differ in the last digits."""
+    """SHA-256 of what code makes of a probe, rounded: machines differ in the last digits."""
     digest = hashlib.sha256()
     for values in made:
         array = np.asarray(values, dtype=np.float64)
@@ -42,7 +39,7 @@ def probe_hash(*made: ArrayLike, decimals: int = 3) -> str:
 
 
 def images_hash(manifest: pd.DataFrame) -> str:
-    """SHA-256 of a manifest's rows and of the files of its images and masks, wherever these lie."""
+    """SHA-256 of a manifest's rows and of its image and mask files, wherever these lie."""
     paths = [Path(path) for path in (*manifest["image"], *manifest["mask"]) if path]
     with ThreadPoolExecutor() as pool:
         hashes = list(pool.map(file_hash, paths))
@@ -57,26 +54,10 @@ def file_hash(path: Path) -> str:
 
 
 def cached(kind: str, key: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """A table out of the cache; where it is not there, or damaged, it is computed and put there.
+    """Read the table ``key`` from the folder ``kind`` of the cache, or compute and write it first.
 
-    Two processes that want the same one at the same time both compute it; each writes it whole.
-
-    Parameters
-    ----------
-    kind
-        Folder of the cache.
-    key
-        See `cache_key`.
-
-    Returns
-    -------
-    DataFrame
-        As it is read from the file, whoever wrote it.
-
-    Raises
-    ------
-    InputError
-        Where it cannot be written, as on a full disk.
+    It is always as read from the file; a damaged one is computed again. Of two processes that want
+    it at the same time, each writes it whole. Raises InputError where it cannot be written.
     """
     path = cache_dir() / kind / f"{key}.parquet"
     try:

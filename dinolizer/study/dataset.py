@@ -23,13 +23,13 @@ class Dataset:
     ----------
     test
         A manifest (see `dinolizer.data.manifest`) with the further columns ``family`` (the
-        generator, after its dataset where there are several), ``seen`` (bool: whether a training
-        meets the generator's family), ``grain`` (bool) and ``condition``.
+        generator, after its dataset if there are several), ``seen`` (bool: whether training meets
+        the generator's family), ``grain`` (bool) and ``condition``.
     train
         A manifest with the splits ``train`` and ``valid``; or None: every photograph of ``test`` is
-        tested by a head that is fitted on all the others (leave-one-photo-out).
+        tested by a head fitted on all the others (leave-one-photo-out).
     sources
-        From what both come from, the files of manifests or forged images, to its SHA-256.
+        From each source, a manifest file or forged images, to its SHA-256.
     """
 
     test: pd.DataFrame
@@ -48,26 +48,13 @@ def load(
     seed: int = 0,
     rounds: int = 1,
 ) -> Dataset:
-    """Read the manifests of a study, or forge its images.
+    """Read the manifests of a study, or forge its images if none are named.
 
-    Parameters
-    ----------
-    window
-        Side of the backbone's window, in pixels.
-    photos, photo_count
-        Where no manifests are named: which photographs are forged, as in
-        `dinolizer.pocket.photos.photo_paths`.
-    train, test
-        Manifest files. Paths, here and for ``photos``, are relative to the checkout or absolute.
-    limit
-        At most so many test images of each family and kind, drawn by the seed; 0 for all.
-    rounds
-        Of the forgeries, as in `dinolizer.pocket.dataset.build`.
-
-    Raises
-    ------
-    InputError
-        If only one of ``train`` and ``test`` is named, or one of ``test`` has no row of that split.
+    ``window`` is the side of the backbone's window, in pixels; ``photos`` and ``photo_count`` are
+    as in `photo_paths`, ``rounds`` as in `dinolizer.pocket.dataset.build`. Manifests and ``photos``
+    are absolute paths or relative to the checkout. At most ``limit`` test images of each family and
+    kind are kept, drawn by the seed; 0 keeps all. Raises InputError if only one of ``train`` and
+    ``test`` is named, or a manifest of ``test`` has no row of that split.
     """
     if bool(train) != bool(test):
         named, other = ("train", "test") if train else ("test", "train")
@@ -99,14 +86,10 @@ def load(
 def images_to_degrade(
     manifest: pd.DataFrame, families: Sequence[str] = (), images: int = 0, seed: int = 0
 ) -> pd.DataFrame:
-    """Choose the edited images that a robustness study degrades: spliced ones or, where there are
-    none, the others; clean, with no grain matched, of the families (if empty, all), and at most
-    so many, drawn by the seed (0: all).
+    """Choose the edited images that a robustness study degrades; InputError if there are none.
 
-    Raises
-    ------
-    InputError
-        If there is none.
+    They are clean, with no grain matched, of the families (if empty, all); spliced, or the others
+    if none is; and at most so many, drawn by the seed (0: all).
     """
     clean = ~manifest["authentic"] & (manifest["condition"] == "clean") & ~manifest["grain"]
     known = manifest["family"].isin(list(families)) if families else clean
@@ -147,6 +130,6 @@ def _limited(frame: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
 
 
 def _name(path: Path) -> str:
-    """Of a file: its path in the checkout, or elsewhere its name alone."""
+    """Path of a file in the checkout, or elsewhere its name alone."""
     path = path.resolve()
     return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name

@@ -1,8 +1,7 @@
 """Was anything edited at all? One score per image, its decision and its probability.
 
-The score is a percentile of the map (see `dinolizer.study.metrics.score_image`). Thresholds and
-calibrations are fitted on other photographs than those they are used on. Intervals are 95 %
-percentile intervals of a bootstrap over photographs.
+Thresholds and calibrations are fitted on other photographs than they are used on. Intervals are 95
+% percentile intervals of a bootstrap over photographs.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,16 +36,11 @@ DETECTION_RULE = (
 def detection_table(
     rows: pd.DataFrame, probabilities: Sequence[str], seed: int = 0
 ) -> pd.DataFrame:
-    """Table of image-level detection.
+    """Table of image-level detection: a line for each method and each of `UNEDITED` with images.
 
-    Only of the methods in ``probabilities``, whose maps are such, the score as it is has an error.
-
-    Returns
-    -------
-    DataFrame
-        A line for each method and each of `UNEDITED` that there are images of: ``method, unedited,
-        n_edited, n_unedited, auc, auc_low, auc_high, balanced_accuracy, ece, ece_low, ece_high,
-        ece_platt, ece_isotonic``.
+    The columns are ``method, unedited, n_edited, n_unedited, auc, auc_low, auc_high,
+    balanced_accuracy, ece, ece_low, ece_high, ece_platt, ece_isotonic``; ``ece`` with its interval
+    is nan except for the methods in ``probabilities``, whose maps are such.
     """
     ends = ("", "_low", "_high")
     lines = []
@@ -88,8 +82,8 @@ def edited_or_not(rows: pd.DataFrame, method: str, unedited: str = "both") -> pd
 
 
 def reliability_curves(rows: pd.DataFrame, method: str) -> dict[str, pd.DataFrame]:
-    """Reliability of a method's image-level score, as it is and calibrated; none where there are no
-    images of both sorts."""
+    """Reliability of a method's score, as it is and calibrated; empty without images of both
+    sorts."""
     images = edited_or_not(rows, method)
     scores, edited, groups = (images[name].to_numpy() for name in ("score", "edited", "group"))
     if len(np.unique(edited)) < 2:
@@ -105,10 +99,8 @@ def reliability_curves(rows: pd.DataFrame, method: str) -> dict[str, pd.DataFram
 
 
 def left_out_accuracy(scores: ArrayLike, edited: ArrayLike, groups: ArrayLike) -> float:
-    """Balanced accuracy, each photograph decided by the threshold that is best on others.
-
-    Photographs whose others hold but one of both sorts are left out; nan where none is left.
-    """
+    """Balanced accuracy, each photograph decided by the threshold that is best on the others; nan
+    without both sorts. Photographs whose others are all of one sort are left out."""
     called, truth = calibrate(scores, edited, groups, "threshold"), np.asarray(edited, dtype=bool)
     known = ~np.isnan(called)
     if len(np.unique(truth[known])) < 2:
@@ -124,10 +116,9 @@ def auc_interval(
     seed: int = 0,
     resamples: int = 2000,
 ) -> tuple[float, float]:
-    """95 % percentile interval of the area under the ROC curve, over photographs.
+    """95 % interval of the area under the ROC curve, over photographs; nan for fewer than two.
 
-    A draw is a weight of each image. Draws without images of both sorts are left out; nan for fewer
-    than two photographs.
+    A draw weights the images; draws without both sorts are left out.
     """
     photos, photo = np.unique(np.asarray(groups), return_inverse=True)
     if len(photos) < 2:
@@ -148,18 +139,11 @@ def auc_interval(
 
 
 def reliability(truth: ArrayLike, probability: ArrayLike, groups: ArrayLike) -> pd.DataFrame:
-    """The points of a reliability curve, one for each bin that holds anything.
+    """Points of a reliability curve, one for each bin that is not empty.
 
-    Parameters
-    ----------
-    truth, probability, groups
-        ``(N,)``: bool, what happened; float in [0, 1], what was said; the photograph of each.
-
-    Returns
-    -------
-    DataFrame
-        ``predicted`` (mean probability in the bin), ``observed`` (share that happened), ``low,
-        high`` (its interval) and ``n``.
+    ``(N,)`` each: the truth, bool; the probability, in [0, 1]; the photograph. Columns:
+    ``predicted`` (the bin's mean), ``observed`` (share that is true), ``low, high`` (its interval)
+    and ``n``.
     """
     happened, said = np.asarray(truth, dtype=bool), np.asarray(probability, dtype=float)
     photos, number = np.asarray(groups), bin_numbers(said)
@@ -184,13 +168,9 @@ def calibration_error(
 
     It is ``sum over bins of (n_b / N) |observed_b - predicted_b|`` (Naeini, Cooper and Hauskrecht,
     "Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015; Guo et al., "On
-    calibration of modern neural networks", ICML 2017). A mean of absolute values, it is over 0
-    also by chance; resampling adds to it, so that the interval lies rather high.
-
-    Parameters
-    ----------
-    truth, probability, groups
-        As for `reliability`; without any, all is nan.
+    calibration of modern neural networks", ICML 2017). A mean of absolute values, it is over 0 also
+    by chance; resampling adds to it, so the interval lies rather high. Arguments are as for
+    `reliability`; without any values, all is nan.
     """
     said = np.asarray(probability, dtype=float)
     photos, photo = np.unique(np.asarray(groups), return_inverse=True)
@@ -215,8 +195,8 @@ def calibrate(
 ) -> NDArray[np.float64]:
     """Turn scores, higher = more likely, into probabilities that are fitted on other photographs.
 
-    ``how`` is a key of `FITS`. At most `FOLDS` times some photographs are left out; it is nan where
-    the others hold but one of both sorts.
+    ``how`` is a key of `FITS`. There are at most `FOLDS` folds; nan where others are all of one
+    sort.
     """
     values, happened = np.asarray(scores, dtype=float), np.asarray(truth, dtype=bool)
     photos, said = np.asarray(groups), np.full(len(values), np.nan)
@@ -249,9 +229,9 @@ FITS: dict[str, Callable[[Values, NDArray[np.bool_], Values], Values]] = {
     "isotonic": _isotonic,
     "threshold": _best_threshold,
 }
-"""From scores, what happened, and new scores to probabilities of these: a logistic curve (Platt
-1999), steps that never fall (Zadrozny and Elkan 2002), or 1 over the threshold where the true
-positive rate is furthest over the false positive rate (Youden's index), else 0."""
+"""From scores, truth and new scores to probabilities of the new: a logistic curve (Platt 1999),
+steps that never fall (Zadrozny and Elkan 2002), or 1 over the threshold with the largest difference
+of true and false positive rate (Youden's index), else 0."""
 CALIBRATIONS = ("platt", "isotonic")
 
 

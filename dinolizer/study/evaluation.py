@@ -1,8 +1,5 @@
-"""From a manifest and methods to rows, one per image, and from rows to tables with intervals.
-
-Rows hold counts and scores of single images; every table is made from rows, so that a table can
-be made again, or cut another way, without running a method again.
-"""
+"""From a manifest and methods to rows, one per image, and from rows to tables with intervals, which
+can be made again, or cut another way, without running a method again."""
 
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -26,19 +23,11 @@ Predict = Callable[[NDArray[np.uint8], Row], NDArray[np.floating]]
 
 @dataclass(frozen=True)
 class Method:
-    """What gives maps: the localizer, a baseline or a peer; ``method(image, row)`` is a map.
+    """What draws maps: the localizer, a baseline or a peer.
 
-    Attributes
-    ----------
-    name
-        In the tables.
-    predict
-        From an image, uint8 ``(H, W, 3)``, and its row of the manifest to a map, float ``(H, W)``,
-        higher = more suspicious.
-    threshold
-        Over which an edit is predicted: one for all images, or one for each photograph.
-    key
-        All that the maps depend on, for a `dinolizer.study.cache.cache_key`.
+    ``predict`` takes an image, uint8 ``(H, W, 3)``, and its row of the manifest to a map, float
+    ``(H, W)``, higher = more suspicious. An edit is predicted over the threshold: one for all
+    images, or one for each photograph. ``key`` is all that the maps depend on, for a `cache_key`.
     """
 
     name: str
@@ -50,7 +39,6 @@ class Method:
         return self.predict(image, row)
 
     def threshold_of(self, row: Row) -> float:
-        """Threshold for the image of a row."""
         if not isinstance(self.threshold, Mapping):
             return self.threshold
         if row["group"] not in self.threshold:
@@ -71,24 +59,11 @@ def evaluate(
 ) -> pd.DataFrame:
     """Run methods on every image of a manifest; each image is read and degraded only once.
 
-    Parameters
-    ----------
-    manifest
-        See `dinolizer.data.manifest`; the columns ``family`` (by default the generator), ``seen``
-        (the family was trained on), ``grain`` (matched) and ``condition`` are used where there are
-        any. The number of an image, which with the seed decides its noise, is that of its row in
-        the index: a part of a manifest gives the rows that the whole does.
-    steps
-        Degradations applied to each image first, in this order, see
-        `dinolizer.data.degradations.degrade`; `step_columns` names them in the rows.
-    ranking
-        See `dinolizer.study.metrics.score_image`.
-
-    Returns
-    -------
-    DataFrame
-        A row per image and method: where it comes from, the counts and scores of `score_image`, and
-        the seconds that the map took.
+    A row per image and method holds where the image comes from, the degradation (`step_columns`),
+    the results of `score_image`, which takes ``ranking``, and the seconds that the map took. Of the
+    manifest's columns ``family`` (by default the generator), ``seen``, ``grain`` and ``condition``
+    are optional. ``steps`` are degradations applied in this order. An image's index and the seed
+    decide its noise, so that a part of a manifest gives the same rows as the whole.
     """
     rows = []
     for number, row in zip(manifest.index, manifest.to_dict("records"), strict=True):
@@ -145,8 +120,8 @@ def _degraded(
 
 
 def step_columns(steps: Sequence[Step]) -> dict[str, Any]:
-    """How rows name what was done to an image: ``degradation`` and ``level``, the last step, and
-    ``before``, the steps before it; ``"none"`` and nan where there is none."""
+    """How rows name what was done to an image: ``degradation`` and ``level`` of the last step, and
+    ``before``, the earlier steps; ``"none"`` and nan without any."""
     *earlier, (degradation, level) = steps or [("none", float("nan"))]
     before = " + ".join(f"{name} {at:g}" for name, at in earlier) or "none"
     return {"before": before, "degradation": degradation, "level": level}
@@ -158,8 +133,8 @@ def edited_truth(mask: NDArray[np.bool_], row: Row) -> NDArray[np.bool_]:
 
 
 def benchmark_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Table of the benchmark: a line per method, family and kind, and one over all families, where
-    family, kind and seen are `ALL_FAMILIES` and ``"all"``; see `score_table`."""
+    """The `score_table` of the benchmark: a line per method, family and kind, and one over all
+    families, where family, kind and seen are `ALL_FAMILIES` and ``"all"``."""
     families = score_table(rows, ["method", "family", "kind", "seen"], seed)
     overall = score_table(rows, ["method"], seed)
     overall = overall.assign(family=ALL_FAMILIES, kind="all", seen="all")
@@ -169,8 +144,8 @@ def benchmark_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
 
 def score_table(rows: pd.DataFrame, by: Sequence[str], seed: int = 0) -> pd.DataFrame:
-    """IoU, F1, AP and best IoU of edited images, a line for each value of the columns ``by``; see
-    `dinolizer.study.statistics.macro_table`. ``micro_iou`` is of the pooled pixels."""
+    """IoU, F1, AP and best IoU of edited images, a line for each value of the columns ``by``, as
+    `dinolizer.study.statistics.macro_table` gives them. ``micro_iou`` is of the pooled pixels."""
     forged = rows[~rows["kind"].isin(AUTHENTIC_KINDS)]
     table = macro_table(forged, by, ["iou", "f1", "best_iou", "ap"], seed=seed)
     pixels = forged.groupby(list(by), sort=False, dropna=False)[["tp", "fp", "fn"]].sum()

@@ -35,22 +35,14 @@ Logits = Callable[[NDArray[np.uint8], Row], Tensor]
 
 @dataclass(frozen=True)
 class Fits:
-    """The heads of a study.
-
-    Attributes
-    ----------
-    left_out
-        From a photograph to the head fitted on all the others; empty where there is a training set.
-    whole
-        The head fitted on all that may be trained on.
-    """
+    """The heads of a study: ``whole`` is fitted on all that may be trained on, ``left_out`` maps
+    each photograph to the head fitted on all the others (empty if there is a training set)."""
 
     left_out: dict[str, Fit]
     whole: Fit
 
     @property
     def hash(self) -> str:
-        """SHA-256 of all heads' weights."""
         return weights_hash(
             nn.ModuleList(one.head for one in (*self.left_out.values(), self.whole))
         )
@@ -70,11 +62,11 @@ def fit(
     seed: int = 0,
     policy: str = POLICY,
 ) -> Fits:
-    """Fit the heads of a study, or find them in the cache.
+    """Fit the heads of a study, or read them from the cache.
 
     With a training set it is one head (see `dinolizer.training.recipes.train`). Without, every
-    photograph gets one that is fitted on the images of all others, and a last one is fitted on all.
-    Images of a held-out generator are in no training. Labels follow a policy, see
+    photograph gets one that is fitted on the images of all others, and a last one is fitted on all,
+    never on a held-out generator. The policy of the labels is as in
     `dinolizer.data.manifest.target`.
     """
     manifest = dataset.test if dataset.train is None else dataset.train
@@ -115,7 +107,6 @@ def _fit_hash() -> str:
 
 
 def _table(fits: Sequence[Fit]) -> pd.DataFrame:
-    """Linear heads and their fits as a table for the cache, a row each."""
     return pd.DataFrame(
         [
             {name: value.flatten().tolist() for name, value in fit.head.state_dict().items()}
@@ -147,17 +138,8 @@ def localizers(
 def left_out_logits(heads: Heads, tokens: Tensor, sample: Sample) -> Tensor:
     """Logits of every tested window by the heads that never met its photograph.
 
-    Parameters
-    ----------
-    heads
-        Of K; one of their axes is ``fold``, with the F folds of the sample.
-    tokens
-        ``(N, D, h, w)``, those of the sample.
-
-    Returns
-    -------
-    Tensor
-        float32 ``(N, K / F, h, w)`` on the CPU, along the other axes; nan where none tests.
+    K ``heads``, with an axis ``fold`` of the sample's F folds, and its tokens, ``(N, D, h, w)``,
+    give float32 ``(N, K / F, h, w)`` on the CPU, along the other axes; nan where none tests.
     """
     folds = heads.axes["fold"]
     logits = torch.full((len(tokens), len(heads) // folds, *tokens.shape[2:]), torch.nan)
@@ -173,21 +155,12 @@ def left_out_logits(heads: Heads, tokens: Tensor, sample: Sample) -> Tensor:
 def image_logits(
     backbone: Backbone, shapes: Sequence[Heads], sample: Sample, scales: Sequence[float] = (1.0,)
 ) -> Logits:
-    """Whole images' logits by all heads that never met them, of the image as it is and enlarged.
+    """Logits of whole images by all heads that never met them.
 
-    Parameters
-    ----------
-    shapes
-        Of K heads in all, see `left_out_logits`.
-    sample
-        Says which photograph is in which fold.
-    scales
-        Z of them. Windows of an enlarged image lie side by side, else at the backbone's stride.
-
-    Returns
-    -------
-    Logits of ``Z * K / F`` channels, averaged where windows overlap: the mean over the first scale,
-    over the first two, ...
+    ``shapes`` hold K heads as in `left_out_logits`; the sample says which photograph is in which
+    fold. Images are enlarged by each of Z ``scales``; windows of an enlarged one lie side by side,
+    else at the backbone's stride. The ``Z * K / F`` channels, averaged where windows overlap, are
+    the means over the first scale, over the first two, and so on.
     """
     folds = len(sample.train)
     tested = sample.fold >= 0
@@ -224,10 +197,11 @@ class _Together(nn.Module):
 def image_rows(
     logits: Logits, manifest: pd.DataFrame, names: Sequence[Mapping[str, Any]]
 ) -> pd.DataFrame:
-    """Scores of every image by each of K heads, a row each; where a logit is over 0 is predicted.
+    """Scores of every image by each of K heads, a row each; logits over 0 predict an edit.
 
-    The columns are those of ``names``, what each head is, and ``image, group, family, kind, area``;
-    ``iou`` and ``recall``, nan without an edit; ``predicted_area``, a share of the image.
+    The columns are those of ``names``, what each head is, and
+    ``image, group, family, kind, area, iou, recall`` (both nan without an edit) and
+    ``predicted_area``, a share of the image.
     """
     lines = []
     for row in manifest.to_dict("records"):

@@ -1,8 +1,8 @@
 """What the notebooks of a profile share, computed before them in parts that any process may take.
 
-A part is some images of one dataset, after one case of degradations. Its rows are a file in the
-cache; a notebook reads those that are there, and computes the others. So jobs on many machines can
-share the work (see the Snakefile), and one that is killed loses the part it was at.
+A part is some images of one dataset, after one case of degradations; its rows are a file in the
+cache, and a notebook computes only those that are missing. So jobs on many machines can share the
+work (see the Snakefile), and one that is killed loses only the part it was at.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,16 +30,10 @@ IMAGES = 100
 
 @dataclass(frozen=True)
 class Part:
-    """What is computed, cached and lost together.
+    """Rows that are computed and cached together: all methods on the same images, after one case.
 
-    Attributes
-    ----------
-    methods
-        All of them meet the same images.
-    images
-        Rows of a manifest; their index is that in the whole, which decides the noise.
-    case
-        The degradations; None: images as they are, and also the scores that sort all pixels.
+    The images' index in the whole manifest decides the noise. Without a case, images are as they
+    are, and the scores that sort all pixels are computed too.
     """
 
     methods: tuple[Method, ...]
@@ -70,12 +64,12 @@ def benchmark_parts(methods: Sequence[Method], images: pd.DataFrame) -> list[Par
 def degraded_parts(
     methods: Sequence[Method], images: pd.DataFrame, cases: Sequence[Case], seed: int = 0
 ) -> list[Part]:
-    """All methods on the images after each case; the seed is of the noise."""
+    """All methods on the images after each case; the seed decides the noise."""
     return [Part(tuple(methods), some, case, seed) for case in cases for some in _split(images)]
 
 
 def rows_of(parts: Sequence[Part]) -> pd.DataFrame:
-    """Rows of all parts: those that are not in the cache are computed now."""
+    """Rows of all parts; those that are not in the cache are computed."""
     progress = tqdm(parts, desc="rows", unit="part", leave=False, disable=None)
     rows = [part.rows() for part in progress]
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
@@ -84,10 +78,7 @@ def rows_of(parts: Sequence[Part]) -> pd.DataFrame:
 def prepare(profile: Path) -> None:
     """Fill the cache with the images, heads and thresholds of a profile, given by its file.
 
-    Raises
-    ------
-    InputError
-        If the profile, its backbone or its images cannot be read, or any notebook refuses a value.
+    Raises InputError if the profile, its backbone or images cannot be read, or a value is refused.
     """
     for path in sorted(PROFILES.parent.glob("*.ipynb")):
         Study.of_profile(path.stem, profile)  # whatever is wrong is told before images are forged
@@ -95,14 +86,9 @@ def prepare(profile: Path) -> None:
 
 
 def compute_rows(profile: Path, number: int = 1, count: int = 1) -> None:
-    """Put the rows of the benchmark and of the robustness study into the cache: every
-    ``count``-th part, from the ``number``-th on (counted from 1).
-
-    Raises
-    ------
-    InputError
-        As `prepare`, and where nothing can be written.
-    """
+    """Put the rows of the benchmark and the robustness study into the cache: every ``count``-th
+    part, from the ``number``-th on (counted from 1). Raises InputError as `prepare`, or on a full
+    disk."""
     rows_of(_parts(profile)[number - 1 :: count])
 
 

@@ -33,14 +33,8 @@ def methods(
 ) -> dict[str, Method]:
     """All methods of a study by name: the localizer first, then the baselines, then the peers.
 
-    Parameters
-    ----------
-    name
-        Of the localizer.
-    peers
-        Folders of maps, see `dinolizer.study.peers`.
-    seed
-        Of the images that the baselines' thresholds are chosen on.
+    ``name`` is the localizer's; ``peers`` are folders of maps; the seed draws the images that the
+    baselines' thresholds are chosen on.
     """
     baselines = [baseline_method(each, dataset, seed) for each in BASELINES]
     others = read_peers(peers, dataset.test)
@@ -89,8 +83,8 @@ def _choice_hash() -> str:
 def baseline_thresholds(dataset: Dataset, predict: Predict, seed: int) -> dict[str, float]:
     """From each group of the test images to a threshold that was chosen without it.
 
-    Where there is a training set, on `THRESHOLD_IMAGES` of its edited images; else on those of all
-    other photographs. As the heads, thresholds are not chosen on the held-out generator.
+    It is chosen on `THRESHOLD_IMAGES` edited images of the training set, or without one on those of
+    all other photographs; as with the heads, never on the held-out generator.
     """
     if dataset.train is not None:
         edited = dataset.train[~dataset.train["authentic"] & (dataset.train["split"] != "test")]
@@ -103,14 +97,11 @@ def baseline_thresholds(dataset: Dataset, predict: Predict, seed: int) -> dict[s
 
 
 def leads(rows: pd.DataFrame, method: str) -> pd.DataFrame:
-    """By how much a method's IoU is higher than the next best's, image by image.
+    """By how much a method's IoU is above the next best's, per edited image:
+    ``family, group, image, lead``.
 
-    The next best is the other method of the highest IoU, the mean over families; where an image
-    has several rows of a method (degraded at several levels), their mean counts.
-
-    Returns
-    -------
-    A line per edited image: ``family, group, image, lead``.
+    The next best is the other method with the highest IoU, averaged over families. Several rows of
+    an image and method (degraded at several levels) count by their mean.
     """
     iou = rows.pivot_table("iou", ["family", "group", "image"], "method")
     means = iou.groupby("family").mean().mean().drop(method)

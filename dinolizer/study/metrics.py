@@ -1,9 +1,8 @@
 """Scores of one map: counts first, scores from counts.
 
-The rule of every table: IoU and F1 are of forged images, whose truth is not empty, at one fixed
-threshold; macro is the mean over images, micro is the score of the pooled counts. An image with
-nothing edited has no IoU and no F1 (nan, neither 0 nor 1): authentic images are reported apart, as
-the false-positive rate of their pixels and by image-level scores.
+IoU and F1 are of forged images only, at one fixed threshold; macro is the mean over images, micro
+the score of the pooled counts. Without an edit both are nan, neither 0 nor 1: authentic images are
+reported apart, by the false-positive rate of their pixels and by image-level scores.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,7 +20,7 @@ METRIC_RULE = (
 )
 
 SCORE_PERCENTILE = 99
-"""An image is called forged, by its score, where an edit is predicted on over 1 % of its pixels."""
+"""By its score an image is called forged if an edit is predicted on over 1 % of its pixels."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +62,11 @@ def counts(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Counts:
 
 
 def ranking_scores(values: NDArray[np.floating], truth: NDArray[np.bool_]) -> tuple[float, float]:
-    """Average precision and the IoU at the image's best threshold, each 0 to 1: nothing is fixed.
+    """Average precision and the IoU at the image's best threshold, 0 to 1; nan if nothing is
+    edited.
 
-    Both are nan where nothing is edited. The best-threshold IoU knows the truth, so it is an upper
-    bound and never the first number. ``values`` is float ``(H, W)``, higher = more suspicious.
+    The latter knows the truth, so it is an upper bound and never the first number. ``values`` is
+    float ``(H, W)``, higher = more suspicious.
     """
     if not truth.any():
         return float("nan"), float("nan")
@@ -85,24 +85,12 @@ def score_image(
     *,
     ranking: bool = True,
 ) -> dict[str, float]:
-    """Score one map.
+    """Score one map: ``tp, fp, fn, tn, iou, f1, best_iou, ap,
+    predicted_area`` and the image's ``score``, the `SCORE_PERCENTILE` of the map.
 
-    Parameters
-    ----------
-    values
-        float ``(H, W)``, higher = more suspicious.
-    threshold
-        An edit is predicted where the value is over it (strictly).
-    truth
-        bool ``(H, W)``; empty for an authentic image.
-    ranking
-        Whether to compute ``best_iou`` and ``ap`` too, which sort all pixels; else nan.
-
-    Returns
-    -------
-    dict
-        ``tp, fp, fn, tn, iou, f1, best_iou, ap, predicted_area``, and ``score``, that of the image:
-        the `SCORE_PERCENTILE` of the map.
+    The map is float ``(H, W)``, higher = more suspicious; an edit is predicted strictly over the
+    threshold. The truth is bool ``(H, W)``, empty for an authentic image. Without ``ranking``,
+    ``best_iou`` and ``ap``, which sort all pixels, are nan.
     """
     counted = counts(values > threshold, truth)
     ap, best_iou = ranking_scores(values, truth) if ranking else (float("nan"), float("nan"))
@@ -122,8 +110,8 @@ def choose_threshold(
 ) -> float:
     """Choose the one threshold that maximises the macro IoU of forged training images.
 
-    For maps in a unit of their own, float ``(H, W)`` each; the ``candidates`` are quantiles of the
-    maps. No truth may be empty: authentic images have no IoU.
+    The maps are float ``(H, W)``, in a unit of their own; the ``candidates`` are their quantiles.
+    No truth may be empty: authentic images have no IoU.
     """
     thresholds, curves = _iou_curves(maps, truths, candidates)
     return float(thresholds[curves.mean(axis=0).argmax()])
@@ -136,11 +124,8 @@ def leave_one_out_thresholds(
     photos: Iterable[str],
     candidates: int = 512,
 ) -> dict[str, float]:
-    """For each of the photos, the threshold that `choose_threshold` finds on the images of all the
-    others; ``groups`` says of which photo each image is.
-
-    Which thresholds are tried follows all maps together; which is taken, the other photos'.
-    """
+    """For each of the photos, the threshold that `choose_threshold` finds on the images of all
+    others; ``groups`` says of which photo each image is. Candidates are quantiles of all maps."""
     thresholds, curves = _iou_curves(maps, truths, candidates)
     if len(set(groups)) < 2:
         raise InputError(

@@ -42,11 +42,8 @@ def read_profile(path: Path) -> dict[str, object]:
 
 
 def read_defaults(notebook: Path) -> dict[str, object]:
-    """Names and default values in the cell of a notebook that is tagged ``parameters``.
-
-    A default that is not a literal is given as its source text. papermill has a function for this,
-    but takes seconds to import, and this is asked before every run.
-    """
+    """Names and default values in the cell of a notebook that is tagged ``parameters``; as source
+    text where one is not a literal. papermill has this too, but takes seconds to import."""
     if not notebook.is_file():
         raise InputError(f"No notebook at {notebook}: give the path of an .ipynb file.")
     try:
@@ -71,14 +68,8 @@ def read_defaults(notebook: Path) -> dict[str, object]:
 def parameters_for(notebook: Path, profile: Path) -> dict[str, object]:
     """What a profile sets for a notebook, checked before anything is run.
 
-    A profile holds the parameters of all notebooks; each takes those it has. papermill itself only
-    warns of a name that no notebook knows, and runs with the default instead.
-
-    Raises
-    ------
-    InputError
-        A name is unknown to this notebook and to all beside it, or a value cannot be used (see
-        `check_values`).
+    A profile holds the parameters of all notebooks; each takes those it has. papermill only warns
+    of a name that no notebook knows: that, and what `check_values` refuses, raises InputError here.
     """
     defaults = read_defaults(notebook)
     given = read_profile(profile)
@@ -100,11 +91,8 @@ def parameters_for(notebook: Path, profile: Path) -> dict[str, object]:
 def check_values(values: Mapping[str, Any], defaults: Mapping[str, Any], source: str) -> None:
     """Check that values can stand where the defaults of a notebook stand.
 
-    Raises
-    ------
-    InputError
-        With the ``source`` of the values: one is of another type than its default, an item of a
-        list too; or a number is nan, infinite, below 0, or 0 where it must be 1 at least.
+    Raises InputError, naming the ``source``, if a value or an item of a list has another type than
+    its default, or a number is nan, infinite, below 0, or 0 where it must be at least 1.
     """
     for name, value in values.items():
         default = defaults[name]
@@ -130,7 +118,7 @@ class _Unique(yaml.SafeLoader):
     """YAML, but a name that is set twice is an error."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
-        """As of every YAML loader, for names that are each there once."""
+        """As in every YAML loader, if each name is there once."""
         names = [key.value for key, _ in node.value]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:

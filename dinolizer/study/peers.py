@@ -48,23 +48,12 @@ def published_numbers() -> pd.DataFrame:
 
 
 def read_peers(folders: Sequence[str], manifest: pd.DataFrame) -> list[Method]:
-    """Methods that read the maps of folders, each found for every row of a manifest.
+    """Methods that read the maps of folders, each found for every row of a manifest of test images.
 
-    Their maps are brought to [0, 1], high = edited.
-
-    Parameters
-    ----------
-    folders
-        Paths, absolute or relative to the checkout.
-    manifest
-        The test images.
-
-    Raises
-    ------
-    InputError
-        If a folder or its declaration is missing or wrong, a row has no map or several, a map is of
-        several rows, or two peers have one name. Later, if a map cannot be read, is of another size
-        than its image, or has a value outside of the declared range.
+    Maps are brought to [0, 1], high = edited. Folders are absolute or relative to the checkout.
+    Raises InputError for a missing or wrong folder or declaration, a row without exactly one map, a
+    map of several rows, and two peers of one name; later, for a map that cannot be read, is not of
+    its image's size, or leaves the declared range.
     """
     peers = [_read_peer(ROOT / folder, list(manifest["image"])) for folder in folders]
     for name, count in Counter(peer.name for peer in peers).items():
@@ -132,7 +121,6 @@ def _declaration(path: Path) -> dict[str, Any]:
 
 
 def _paired(folder: Path, images: Sequence[str]) -> dict[str, Path]:
-    """From each image to its map."""
     by_stem: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in MAPS and not path.name.startswith("."):
@@ -169,7 +157,6 @@ def _parts(path: PurePath) -> tuple[str, ...]:
 
 
 def _read_map(path: Path, array: str) -> NDArray[np.float64]:
-    """The values as they are in the file, (H, W)."""
     values: NDArray[Any] | None = None
     try:
         if path.suffix.lower() == ".png":

@@ -31,20 +31,10 @@ _LATEX = str.maketrans({character: rf"\{character}" for character in "%_&#$"})
 class Results:
     """Where a notebook's tables and figures go, and what they come from.
 
-    Attributes
-    ----------
-    profile
-        Name of the profile: the end of every caption.
-    folder
-        Where the files go: into ``tables``, ``figures`` and, for what changes with every run,
-        ``log``, which is not tracked.
-    parameters
-        All of the notebook's.
-    command
-        What makes the results again.
-    sources
-        From what the numbers depend on (a backbone, heads, images) to its SHA-256; filled as they
-        are loaded.
+    ``profile`` ends every caption. ``folder`` gets ``tables``, ``figures`` and, for what changes
+    with every run, ``log``, which is not tracked. ``parameters`` are all of the notebook's;
+    ``command`` makes the results again; ``sources``, filled on loading, give SHA-256s of backbones,
+    heads, images.
     """
 
     profile: str
@@ -61,10 +51,9 @@ class Results:
     def save_table(
         self, frame: pd.DataFrame, name: str, caption: str, *, decimals: int = 3
     ) -> Path:
-        """Write a table as CSV, LaTeX (booktabs) and JSON to ``tables``; give the CSV.
+        """Write a table as CSV, LaTeX (booktabs) and JSON to ``tables``; return the CSV's path.
 
-        Its columns are as they are to be read, without the index. The caption is plain text: what
-        is shown, and by which rules.
+        The index is left out. The caption is plain text: what is shown, and by which rules.
         """
         path = self.folder / "tables" / f"{name}.csv"
         latex = frame.to_latex(
@@ -82,15 +71,15 @@ class Results:
         return path
 
     def save_verdict(self, notebook: str, *lines: dict[str, object]) -> pd.DataFrame:
-        """Write the table ``NN-verdict`` of a notebook's number and lines of `judge`; give it."""
+        """Write the table ``NN-verdict`` of a notebook's number and lines of `judge`; return it."""
         table = pd.DataFrame(list(lines), columns=COLUMNS)
         self.save_table(table, f"{notebook}-verdict", VERDICT_CAPTION)
         return table
 
     def save_figure(self, figure: Figure, name: str, caption: str) -> Path:
-        """Write a figure as PNG (150 dpi) and JSON to ``figures``; give the PNG.
+        """Write a figure as PNG (150 dpi) and JSON to ``figures``; return the PNG's path.
 
-        The same figure gives the same bytes.
+        The same figure gives the same bytes. A palette of 256 colours makes it a third of the size.
         """
         path = self.folder / "figures" / f"{name}.png"
         drawn = io.BytesIO()
@@ -127,7 +116,7 @@ def run_facts() -> dict[str, object]:
     """What changes with every run.
 
     ``commit`` is null outside a git checkout; ``dirty`` says whether a committed file other than
-    the results differs from it; ``seconds`` counts from the import of this module.
+    the results has changed since; ``seconds`` counts from the import of this module.
     """
     commit = _git("rev-parse", "HEAD")
     changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results")
@@ -142,7 +131,7 @@ def run_facts() -> dict[str, object]:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says of the checkout, or None where there is no git or no checkout."""
+    """What git says of the checkout, or None without git or a checkout."""
     command = ["git", "-C", str(ROOT), *arguments]
     try:
         return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()

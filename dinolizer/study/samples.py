@@ -20,12 +20,12 @@ from dinolizer.training.crops import TRAIN, Crops, patch_shares
 from dinolizer.training.tokens import extract
 
 POLICY = "pristine"
-"""The paper's labels: what was only re-encoded is as if real."""
+"""The paper's labels: what was only re-encoded counts as real."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Labelled windows of a study; their tokens lie beside them in the same order.
+    """Labelled windows of a study; their tokens are kept apart, in the same order.
 
     Attributes
     ----------
@@ -33,14 +33,13 @@ class Sample:
         float32 in [0, 1]: ``(N, h, w)``, the share of each patch that is edited, or
         ``(N, 3, h, w)``, its shares of three classes.
     rows
-        A row per window, as of the manifest: ``image, group, family, kind, seen`` (True for images
-        of a training set); ``area``, the edited share of the image, and ``share``, that of the
-        window, both 0 to 1.
+        A row per window, as in the manifest: ``image, group, family, kind, seen`` (True for a
+        training set), and the edited share of the image, ``area``, and of the window, ``share``.
     fold
         int ``(N,)``: by which of F heads a window is tested; -1: by none.
     train
-        bool ``(F, N)``: what each of the F heads may be fitted on. Where one photograph
-        is left out in turn there is a head for each of them, else there is one.
+        bool ``(F, N)``: what each head may be fitted on. F is the number of photographs where one
+        is left out in turn, else 1.
     """
 
     targets: Tensor
@@ -52,8 +51,8 @@ class Sample:
         """How often each window counts when the training images are drawn anew, with replacement
         and as many as there are, for each seed and head: float32 ``(len(seeds), F, N)``.
 
-        The order alone of the windows hardly moves a linear head, other images do; the windows of
-        an image are drawn together.
+        An image's windows are drawn together. Other images move a linear head; their order hardly
+        does.
         """
         _, image = np.unique(self.rows["image"], return_inverse=True)
         weights = np.zeros((len(seeds), *self.train.shape), dtype=np.float32)
@@ -70,7 +69,7 @@ def read_sample(
     dataset: Dataset, backbone: Backbone, count: int = 0, seed: int = 0
 ) -> tuple[Tensor, Sample]:
     """Tokens ``(N, D, h, w)`` and labels of a study: of all windows where one photograph is left
-    out in turn, else of one crop of each image, as `crop_sample` takes them."""
+    out in turn, else of one crop of each image, as in `crop_sample`."""
     if dataset.train is None:
         return window_sample(dataset, backbone)
     images, sample = crop_sample(dataset, backbone.spec, count, seed)
@@ -110,25 +109,12 @@ def crop_sample(
     tested: bool = True,
     policy: str = POLICY,
 ) -> tuple[list[NDArray[np.uint8]], Sample]:
-    """One random crop of each image: of the test images and, if there is one, of the training set.
+    """One random crop, uint8 ``(window, window, 3)``, of each training and test image, and labels.
 
-    Parameters
-    ----------
-    spec
-        Of the backbone; its window is cut.
-    count
-        At most so many images of each, drawn by the seed; 0 for all.
-    scales
-        Each image is enlarged by one of them before it is cut, drawn by the seed.
-    tested
-        False: where there is a training set, of its images only.
-    policy
-        Of the labels, see `dinolizer.data.manifest.target`.
-
-    Returns
-    -------
-    images, sample
-        uint8 ``(window, window, 3)`` each.
+    Of the training set, if any, and of the test images at most ``count`` each, drawn by the seed; 0
+    for all. Each image is first enlarged by one of the ``scales``, drawn by the seed. Without
+    ``tested``, a training set is cropped alone. The policy is as in
+    `dinolizer.data.manifest.target`.
     """
     rows, fitted = some_rows(dataset.test, count, seed), 0
     if dataset.train is not None:
@@ -169,7 +155,7 @@ def enlarged(values: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
 
 
 def joined(first: Sample, second: Sample) -> Sample:
-    """Both behind one another; the second is there to be fitted on and never tested."""
+    """Both in sequence; the second is there to be fitted on and never tested."""
     return Sample(
         torch.cat([first.targets, second.targets]),
         pd.concat([first.rows, second.rows], ignore_index=True),
@@ -179,7 +165,7 @@ def joined(first: Sample, second: Sample) -> Sample:
 
 
 def edits(sample: Sample) -> Sample:
-    """The same windows with labels of two classes, of such with three: edited or not."""
+    """The same windows with labels of two classes instead of three: edited or not."""
     return replace(sample, targets=sample.targets[:, -1])
 
 
@@ -190,7 +176,7 @@ def some_numbers(count: int, most: int, seed: int) -> list[int]:
 
 
 def half_edited(rows: pd.DataFrame) -> list[int]:
-    """Of each family and kind with edits the number of the window nearest to half edited."""
+    """For each family and kind with edits, the number of the window nearest to half edited."""
     edited = rows.reset_index(drop=True)
     edited = edited[edited["share"] > 0]
     distance = (edited["share"] - 0.5).abs()

@@ -35,14 +35,9 @@ CHOICES: dict[str, Collection[str]] = {
 
 @dataclass(frozen=True)
 class Study:
-    """What a notebook works with; everything is loaded when it is first asked for.
+    """What a notebook, such as ``"03-benchmark"``, works with, loaded when it is first asked for.
 
-    Attributes
-    ----------
-    notebook
-        Its name, such as ``"03-benchmark"``.
-    parameters
-        Of its parameters cell: all names and their values.
+    ``parameters`` are all names and values of its parameters cell.
     """
 
     notebook: str
@@ -52,16 +47,8 @@ class Study:
     def open(cls, notebook: str, namespace: Mapping[str, Any]) -> "Study":
         """Open the study of a notebook, in its first line after the parameters cell.
 
-        Parameters
-        ----------
-        namespace
-            ``globals()`` of the notebook; the values of its parameters are recorded with all
-            results.
-
-        Raises
-        ------
-        InputError
-            For an unknown notebook, and for a parameter that is missing or cannot be used.
+        ``namespace`` is its ``globals()``; the parameters in it are recorded with all results.
+        Raises InputError for an unknown notebook, and for a parameter that is missing or refused.
         """
         defaults = read_defaults(_path(notebook))
         missing = [name for name in defaults if name not in namespace]
@@ -93,8 +80,8 @@ class Study:
 
     @cached_property
     def results(self) -> Results:
-        """Where tables and figures go: into the results of the profile, or, where a parameter is
-        not the profile's, into ``data/out``, so that no committed result is overwritten."""
+        """Where tables and figures go: into the results of the profile, or, if a parameter is not
+        the profile's, into ``data/out``, so that no committed result is overwritten."""
         profile = self.parameters["profile"]
         file = PROFILES / f"{profile}.yaml"
         if file.is_file() and dict(self.parameters) == _of_profile(self.notebook, file):
@@ -111,7 +98,6 @@ class Study:
 
     @cached_property
     def model(self) -> Backbone:
-        """The frozen backbone that the parameters name."""
         return self.load_model(self.parameters["backbone"], self.parameters.get("weights", ""))
 
     def load_model(self, name: str, weights: str = "", window: int | None = None) -> Backbone:
@@ -122,7 +108,6 @@ class Study:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The images, see `load`."""
         names = ("photos", "photo_count", "train", "test", "limit", "seed", "rounds")
         dataset = load(
             BACKBONES[self.parameters["backbone"]].window,
@@ -133,7 +118,6 @@ class Study:
 
     @cached_property
     def heads(self) -> Fits:
-        """The heads of the study, see `dinolizer.study.heads.fit`."""
         epochs, seed = self.parameters["epochs"], self.parameters["seed"]
         fits = fit(self.dataset, self.model, epochs=epochs, seed=seed)
         self.results.sources["heads"] = fits.hash
@@ -141,7 +125,6 @@ class Study:
 
     @cached_property
     def methods(self) -> dict[str, Method]:
-        """The localizer, the baselines and the peers, see `dinolizer.study.methods.methods`."""
         given = self.parameters
         name = f"DinoLizer ({given['profile']})"
         peers = given.get("peers", ())

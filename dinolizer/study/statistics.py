@@ -1,9 +1,8 @@
 """Means over images with intervals over photographs, and paired differences: one table for all.
 
-Images that are made from one photograph are not independent: whole photographs are drawn with
-replacement, and all images of those drawn are averaged (a bootstrap over clusters, Davison &
-Hinkley 1997, 3.8). Over a handful of photographs such intervals are rather narrow. The same
-photographs and seed give the same draws, so that two statistics can be compared.
+Images made from one photograph are not independent: whole photographs are drawn with replacement (a
+bootstrap over clusters, Davison & Hinkley 1997, 3.8). Over a handful of photographs such intervals
+are rather narrow. The same photographs and seed give the same, comparable draws.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from dinolizer.errors import InputError
 BLOCK = 10_000_000
 """Numbers drawn at once by a bootstrap: 80 MB."""
 RESAMPLES = 10_000
-"""So many that the tails of the wide, corrected intervals, too, are made of some resamples."""
+"""Enough for the tails of the wide, corrected intervals to hold more than a few resamples."""
 ALL_FAMILIES = "all families"
 PAIRING_RULE = (
     "mean over images of the difference on the same image; 95 % bootstrap intervals over "
@@ -42,38 +41,31 @@ def macro_table(
 
     The mean is over the families of the mean over each one's images; an image with several rows in
     a line (of several seeds) counts once, with their mean. Intervals are 95 % percentile intervals
-    of that statistic.
+    of it, nan for fewer than two photographs. Raises InputError without any score, and where a line
+    and what it is compared with do not have the same images.
 
     Parameters
     ----------
     rows
-        A row for each image, and whatever it is scored by: the columns ``group`` (its photograph),
-        ``by`` and ``value``; ``family`` where families count alike; ``image`` where one has several
-        rows; ``seed`` for the spread over seeds.
+        A row for each image and condition: ``group`` (its photograph), ``by`` and ``value``;
+        ``family`` if families count alike; ``image`` if one has several rows; ``seed`` if several.
     by
-        Columns that make the lines; these come in the order in which the rows do.
+        Columns that make the lines, in the order of the rows.
     value
-        One or more columns of scores; nan is left out, and a row that has nothing else.
+        One or more columns of scores; nan is left out, and so is a row that has nothing else.
     against
-        What each line is compared with, image by image: values for some of ``by``; in the others it
-        is like the line. Such as ``{"method": "exact"}``.
+        What each line is compared with, image by image: values for some of ``by``, such as
+        ``{"method": "exact"}``; in the others it is like the line.
     comparisons
-        Number of comparisons that corrected intervals hold for together (Bonferroni); 0: none are
-        given.
+        How many comparisons corrected intervals hold for together (Bonferroni); 0: give none.
 
     Returns
     -------
     DataFrame
-        The columns ``by``, ``n_images``, ``n_photos``; for each value V ``V, V_low, V_high``, with
-        seeds ``V_sd`` (standard deviation of the mean over seeds), and with a comparison
-        ``V_change`` (the line less the other), ``V_change_low, V_change_high`` and, if corrected,
-        ``V_change_low_corrected, V_change_high_corrected``. Intervals are nan for fewer than two
-        photographs, which tell nothing of others.
-
-    Raises
-    ------
-    InputError
-        Without any score, and where a line and what it is compared with have not the same images.
+        ``by``, ``n_images``, ``n_photos``; for each value V ``V, V_low, V_high``, with seeds
+        ``V_sd`` (standard deviation of the mean over seeds), and with a comparison ``V_change``
+        (the line minus the other), ``V_change_low, V_change_high`` and, if corrected,
+        ``V_change_low_corrected, V_change_high_corrected``.
     """
     names = [value] if isinstance(value, str) else list(value)
     known = rows[rows[names].notna().any(axis=1)]
@@ -131,23 +123,13 @@ def compare(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> pd.DataFrame:
-    """Compare a method with each of the others on the same images, of every sort and of all.
+    """Compare a method with each of the others on the same images, by sort and over all.
 
     ``by`` tells the sorts apart: ``family`` or ``kind`` or both. Images without the score are left
-    out.
-
-    Returns
-    -------
-    DataFrame
-        A line for each other method and sort: ``method, other, family, kind, n_images``, the
-        ``difference`` with ``low, high, low_corrected, high_corrected``, and whether it is
-        ``significant`` and ``significant_corrected``. A column of the sort that is not named is
-        ``"all"``; over all sorts the family is `ALL_FAMILIES`.
-
-    Raises
-    ------
-    InputError
-        If a method has no row, or other images than the others have.
+    out. A line for each other method and sort has ``method, other, family, kind, n_images``, the
+    ``difference`` with ``low, high, low_corrected, high_corrected``, ``significant`` and
+    ``significant_corrected``. A column that is not in ``by`` is ``"all"``; over all sorts the
+    family is `ALL_FAMILIES`. Raises InputError if methods have no rows or different images.
     """
     absent = {method, *others} - set(rows["method"])
     if absent:
@@ -190,10 +172,8 @@ def describe(line: Mapping[Any, Any]) -> str:
 def macro_mean(
     values: ArrayLike, families: ArrayLike, groups: ArrayLike, *, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Mean over the families of the mean over each one's images, and its 95 % interval.
-
-    Of values float ``(N,)``, one per image (nan is left out), each with its family and photograph.
-    """
+    """Mean over the families of the mean over each one's images, and its 95 % interval; values are
+    float ``(N,)``, one per image (nan is left out), each with its family and photograph."""
     mean = pd.Series(np.asarray(values)).groupby(np.asarray(families)).mean().mean()
     return float(mean), *bootstrap_interval(values, groups, strata=families, seed=seed)
 
@@ -231,22 +211,11 @@ def bootstrap_means(
     seed: int = 0,
     resamples: int = 2000,
 ) -> NDArray[np.float64]:
-    """Means of resamples of photographs.
+    """Means of resamples of photographs, float64 ``(resamples,)``; nan for fewer than two of these.
 
-    Parameters
-    ----------
-    values
-        float ``(N,)``, one per image; nan is left out.
-    groups
-        ``(N,)``, the photograph of each image.
-    strata
-        ``(N,)``, such as the family of each image: the statistic is then the mean over the strata
-        of the mean in each (a stratum that a draw misses is left out).
-
-    Returns
-    -------
-    ndarray
-        float64 ``(resamples,)``; all nan for fewer than two photographs.
+    Values are float ``(N,)``, one per image (nan is left out), with its photograph in ``groups``.
+    With ``strata``, ``(N,)``, such as the families, it is the mean over the strata of the mean in
+    each; a stratum that a draw misses is left out.
     """
     values = np.asarray(values, dtype=float)
     known = ~np.isnan(values)
@@ -268,10 +237,7 @@ def bootstrap_means(
 
 
 def bootstrap_draws(photos: int, seed: int, resamples: int) -> Iterator[NDArray[np.int64]]:
-    """How often each photograph is drawn in each resample, in blocks ``(resamples, photos)``.
-
-    All that a resample's sums and means depend on; every row adds up to ``photos``.
-    """
+    """How often each photograph is drawn in each resample, in blocks ``(resamples, photos)``."""
     rng, share = np.random.default_rng(seed), np.full(photos, 1 / photos)
     block = max(1, BLOCK // photos)
     for first in range(0, resamples, block):

@@ -30,16 +30,11 @@ img { max-width: 100% }
 
 
 def summarise_results(profile: str) -> list[Path]:
-    """Write ``SUMMARY.md`` and ``SUMMARY.html`` of a profile's results; give both paths.
+    """Write ``SUMMARY.md`` and ``SUMMARY.html`` of a profile's results; return both paths.
 
-    Every claim has a line for each verdict of the tables ``NN-verdict.csv``, or one that says that
-    there is none; below are the figures and tables of the notebooks that gave a verdict. Nothing
-    else is read, and the same tables give the same bytes.
-
-    Raises
-    ------
-    InputError
-        If the profile is unknown, has no table of verdicts yet, or one of them is damaged.
+    Every claim has a line for each verdict in the tables ``NN-verdict.csv``, or one that says that
+    there is none; below are the figures and tables of those notebooks. Nothing else is read; the
+    same tables give the same bytes. Raises InputError for an unknown profile or unusable verdicts.
     """
     find_profile(profile)
     folder = results_dir(profile)
@@ -104,7 +99,6 @@ def summary_markdown(folder: Path, profile: str) -> str:
 
 
 def _claim_lines(claim: str, verdicts: pd.DataFrame, folder: Path) -> list[tuple[str, ...]]:
-    """Cells of a claim: a line for each verdict on it."""
     about = CLAIMS[claim]
     statement = about.statement + (" (an open question)" if about.open else "")
     lines: list[tuple[str, ...]] = [
@@ -133,19 +127,17 @@ def _notebook_section(folder: Path, number: str) -> str:
 
 
 def _notebook_link(folder: Path, number: str) -> str:
-    """Link from a folder of results to the notebook of that number."""
     for path in PROFILES.parent.glob(f"{number}-*.ipynb"):
         return f"[{path.stem}]({os.path.relpath(path, folder)})"
     return number
 
 
 def _caption(path: Path) -> str:
-    """Caption of a table or figure, from the JSON beside it."""
     return str(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["caption"])
 
 
 def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Markdown table; a bar in a cell is no new column."""
+    """Markdown table; a bar in a cell does not start a new column."""
     rows = [header, ["---"] * len(header), *lines]
     return "\n".join(
         "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows

@@ -1,7 +1,7 @@
 """How the paper's claims fare: one verdict per line, decided by a rule from a table's numbers.
 
-A notebook ends with ``results.save_verdict("04", judge("jpeg", (number, low, high), rule), ...)``:
-the table ``04-verdict``, which `dinolizer.study.summary` collects.
+A notebook ends with ``results.save_verdict("04", judge("jpeg", (number, low, high), rule),
+...)``: the table ``04-verdict``, which `dinolizer.study.summary` collects.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ VERDICT_CAPTION = (
 class Claim:
     """A statement that is tested, and the number of the notebook that tests it.
 
-    ``open``: not a claim of the paper, but a question that it leaves open, put as a statement.
+    ``open``: not the paper's claim, but a question that it leaves open, put as a statement.
     """
 
     statement: str
@@ -62,20 +62,11 @@ def judge(
     under: float = np.inf,
     testable: bool = True,
 ) -> dict[str, object]:
-    """Decide one claim: a row with `COLUMNS`.
+    """Decide one claim, a key of `CLAIMS`: a row with `COLUMNS`.
 
-    Parameters
-    ----------
-    claim
-        A key of `CLAIMS`.
-    measured
-        The number that is decided by, and the two ends of its interval.
-    rule
-        In words: what the number is, and what it is held against.
-    over, under
-        The claim is supported where the whole interval lies between them.
-    testable
-        Whether the profile has what the claim is about.
+    ``measured`` is the deciding number and the two ends of its interval; ``rule`` says in words
+    what it is, and what it is held against. The claim is supported if the whole interval lies
+    between ``over`` and ``under``; it is not ``testable`` if the profile lacks what it is about.
     """
     if claim not in CLAIMS:
         raise InputError(f"The claim is {claim!r}, but it must be one of {', '.join(CLAIMS)}.")

@@ -1,7 +1,7 @@
 """What a training crop goes through: where it is cut, whether it is mirrored, how it is degraded.
 
-The paper names JPEG, noise, blur and colour jitter; with which probabilities and ranges is not
-known. Every number in `Augmentations` is a choice of this project.
+The paper names JPEG, noise, blur and colour jitter; their probabilities and ranges are not known,
+so every number in `Augmentations` is a choice of this project.
 """
 
 from dataclasses import dataclass
@@ -17,21 +17,12 @@ from dinolizer.errors import InputError
 
 @dataclass(frozen=True)
 class Augmentations:
-    """Probabilities and ranges of the augmentations.
+    """Probabilities of the augmentations, 0 to 1, and their ranges.
 
-    Attributes
-    ----------
-    flip, colour, blur, noise, jpeg
-        Probability of each, 0 to 1.
-    colour_jitter, hue_jitter
-        Largest relative change of brightness, contrast and saturation, and largest turn of the hue
-        (1 is the whole circle).
-    blur_sigma
-        Least and greatest standard deviation of the Gaussian, in pixels; its kernel has 9.
-    noise_levels
-        Standard deviations of the noise, in grey levels of 0 to 255; one of them is drawn.
-    jpeg_quality
-        Least and greatest quality on the libjpeg scale.
+    ``colour_jitter`` is the largest relative change of brightness, contrast and saturation;
+    ``hue_jitter`` the largest turn of the hue (1 is the whole circle); ``blur_sigma`` a range of
+    standard deviations, in pixels (the kernel has 9); ``noise_levels`` are standard deviations to
+    draw from, in grey levels of 0 to 255; ``jpeg_quality`` is a range on the libjpeg scale.
     """
 
     flip: float = 0.5
@@ -55,13 +46,12 @@ class Augmentations:
 
 
 def build_transform(window: int, settings: Augmentations | None) -> v2.Transform:
-    """Build the torchvision transform of ``(image, labels)`` pairs to crops.
+    """Build the torchvision transform of ``(image, labels)`` pairs; without settings it only cuts.
 
-    It takes a uint8 ``tv_tensors.Image`` (3, H, W) and a ``tv_tensors.Mask`` (H, W), with neither
-    side under the window, and gives them at (window, window); without settings it only cuts. It
-    draws from torch's global random numbers. Nothing is resized; the mask follows the geometry
-    only. JPEG comes last, as compression is what an image has usually met last, and is really
-    encoded.
+    It takes a uint8 ``tv_tensors.Image`` (3, H, W) and ``tv_tensors.Mask`` (H, W), no side under
+    the window, and returns them at (window, window). It draws from torch's global random numbers.
+    Nothing is resized; the mask follows the geometry only. JPEG, really encoded, comes last, as
+    compression is what an image has usually met last.
     """
     crop = v2.RandomCrop(window)
     if settings is None:

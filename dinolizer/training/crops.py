@@ -24,21 +24,10 @@ VALIDATION = ("valid", "validation", "val")
 class Crops(Dataset[tuple[Tensor, ...]]):
     """Augmented crops with their labels; each is a function of the seed, the epoch and the row.
 
-    Item ``epoch * len(frame) + row`` is the crop of that row in that epoch (from 0), the same
-    whatever was drawn before it and in whichever process: the image uint8 ``(3, window, window)``
-    RGB, and the labels as `patch_shares` gives them. Images with a side under the window are
-    continued by reflection, their labels too.
-
-    Parameters
-    ----------
-    frame
-        Rows of a manifest.
-    policy
-        One of `dinolizer.data.manifest.POLICIES`.
-    window, patch
-        In pixels; the window is a multiple of the patch.
-    augmentations
-        None: nothing but the crop.
+    Item ``epoch * len(frame) + row`` is the crop of that row of the manifest ``frame`` in that
+    epoch (from 0): uint8 ``(3, window, window)`` RGB, and its `patch_shares`. Images with a side
+    under the window are continued by reflection, their labels too. The window is a multiple of the
+    patch, both in pixels; the policy is one of `POLICIES`.
     """
 
     def __init__(
@@ -55,12 +44,11 @@ class Crops(Dataset[tuple[Tensor, ...]]):
         self.transform = build_transform(window, augmentations)
 
     def __len__(self) -> int:
-        """Rows, which is crops of one epoch."""
         return len(self.rows)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what the crops are cut from: the paths and kinds of the rows, the sizes."""
+        """SHA-256 of the paths and kinds of the rows, and of the sizes of window and patch."""
         rows = "\n".join("\t".join(row) for row in self.rows)
         return hashlib.sha256(f"{self.window} {self.patch}\n{rows}".encode()).hexdigest()
 
@@ -96,15 +84,11 @@ def crop_batches(
     workers: int = 0,
     pin_memory: bool = False,
 ) -> Iterator[tuple[Tensor, ...]]:
-    """Crops and labels of each list of items, stacked, in the order of the lists, none of it empty.
+    """Crops and labels of each list of items (none of them empty), stacked, in the lists' order.
 
     The items are those of `Crops` or of another data set of pairs. ``workers`` processes prepare
-    them ahead, on which the crops do not depend; ``pin_memory`` is for a GPU.
-
-    Raises
-    ------
-    InputError
-        For an image or a mask that cannot be read, whichever process has met it.
+    them ahead, which does not change the crops; ``pin_memory`` is for a GPU. Raises InputError for
+    a file that cannot be read, whichever process met it.
     """
     loader = DataLoader(
         crops,
@@ -122,18 +106,10 @@ def crop_batches(
 
 
 def patch_shares(labels: Tensor, policy: str, patch: int) -> Tensor:
-    """Share of each patch that has a label.
+    """Share of each patch that has a label: float32 in [0, 1].
 
-    Parameters
-    ----------
-    labels
-        uint8 ``(H, W)``, as `dinolizer.data.manifest.target` gives them; sides are multiples of
-        the patch.
-
-    Returns
-    -------
-    Tensor
-        float32 in [0, 1]: ``(h, w)``, the share of label 1, or for three classes ``(3, h, w)``.
+    From uint8 labels ``(H, W)`` of `dinolizer.data.manifest.target`, sides multiples of the patch,
+    to the share of label 1, ``(h, w)``, or for three classes ``(3, h, w)``.
     """
     if policy != "three-class":
         return F.avg_pool2d(labels[None].float(), patch)[0]

@@ -19,26 +19,13 @@ from dinolizer.training.losses import Loss, dice_sums, loss_of_heads, soft_dice
 class Heads(nn.Module):
     """K heads of one shape on the same tokens; each standardises them in its own way.
 
-    The shape is a convolution from tokens to logits: 1x1 is the paper's linear head. With hidden
-    values it is followed by a ReLU and by a linear map of them. At the edge of the window the
-    outermost tokens are repeated.
-
-    Parameters
-    ----------
-    axes
-        What the heads differ in, with the length of each, say ``{"seed": 5, "fold": 7}``: K is
-        their product, and the last one varies fastest.
-    dim, classes
-        D and C.
-    kernel
-        Side of the convolution, in patches; odd.
-    hidden
-        Hidden values of a patch, from a random start by the seed; all else starts at 0.
-
-    Attributes
-    ----------
-    mean, scale
-        ``(K, D)``: what is subtracted from the tokens, and what they are multiplied by then.
+    K is the product of ``axes``, the lengths of what the heads differ in, say
+    ``{"seed": 5, "fold": 7}``; the last varies fastest. The shape is a convolution from D token
+    channels (``dim``) to C ``classes``, of an odd side ``kernel``, in patches: 1x1 is the paper's
+    linear head. With ``hidden`` values, which the seed starts at random, a ReLU and a linear map
+    follow; all other weights start at 0. At the edge of the window the outermost tokens are
+    repeated. ``mean``, ``(K, D)``, is subtracted from the tokens, which ``scale``, ``(K, D)``, then
+    multiplies.
     """
 
     mean: Tensor
@@ -88,7 +75,7 @@ class Heads(nn.Module):
         return weight, self.bias - torch.einsum("kfdyx,kd->kf", weight, self.mean)
 
     def select(self, **positions: int) -> "Heads":
-        """Copy the heads at positions along some axes, which the copy has no more; frozen.
+        """Copy the heads at positions along some axes, which the copy no longer has; frozen.
 
         ``heads.select(fold=2)`` are those of fold 2, along all other axes.
         """
@@ -104,36 +91,29 @@ class Heads(nn.Module):
         return chosen
 
     def linear(self, **positions: int) -> nn.Conv2d:
-        """One of the heads, where they are linear, as the plain 1x1 convolution that it is."""
+        """One of the heads, if they are linear, as the plain 1x1 convolution that it is."""
         weight, bias = (part.squeeze(0) for part in self.select(**positions).folded())
         head = make_head(weight.shape[1], weight.shape[0]).to(weight.device)
         head.load_state_dict({"weight": weight, "bias": bias})
         return head.eval().requires_grad_(False)
 
     def cut_at(self, logits: Tensor) -> "Heads":
-        """Copy the heads with as much, ``(K,)``, taken off the logits of each; frozen."""
+        """Copy the heads, frozen, with ``logits``, ``(K,)``, subtracted from theirs."""
         moved = copy.deepcopy(self).requires_grad_(False)
         (moved.last_bias if self.hidden else moved.bias).sub_(logits[:, None])
         return moved
 
     @property
     def size(self) -> int:
-        """Parameters of one head, those of the standardisation being folded into them."""
+        """Number of parameters of one head; its standardisation can be folded into them."""
         return sum(parameter[0].numel() for parameter in self.parameters())
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A trained head and how its training went.
-
-    Attributes
-    ----------
-    head
-        1x1 convolution from tokens as they are (not standardised) to logits.
-    history
-        One row per epoch: ``epoch`` (from 1), ``loss`` (mean over the batches) and
-        ``validation_dice`` (pooled soft Dice of all validation patches; NaN without any).
-    """
+    """A trained linear head, on tokens that are not standardised, and its history: a row per epoch
+    with ``epoch`` (from 1), ``loss`` (mean over the batches) and ``validation_dice`` (soft Dice
+    pooled over all validation patches; NaN without any)."""
 
     head: nn.Conv2d
     history: pd.DataFrame
@@ -170,46 +150,21 @@ def fit(
     seed: int = 0,
     batch_size: int = 64,
 ) -> list[pd.DataFrame]:
-    """Fit heads in place, with AdamW.
+    """Fit heads in place, with AdamW, and return the history of each as in `Fit`.
 
     They share the pass over the tokens and nothing else: each has its own windows, loss, weights
-    and step sizes, so it comes out as if it had been fitted alone on the same batches. That the
-    loss is taken at patch resolution is a choice of this project; at which the paper takes it is
-    not known. Tokens are standardised per channel, which conditions the problem.
+    and step sizes, so it comes out as if fitted alone on the same batches. The loss is taken at
+    patch resolution by choice of this project; the paper's is not known. Tokens are standardised
+    per channel, which conditions the problem. Raises InputError for shapes that do not match, a
+    head without windows, an unknown loss, and a loss or weight that is no longer finite.
 
-    Parameters
-    ----------
-    heads
-        On the device of the tokens.
-    tokens
-        ``(N, D, h, w)``, float16 or float32, on any device; cast batch by batch.
-    targets
-        In [0, 1], the share of a patch that is edited: ``(N, h, w)``, or ``(N, C, h, w)``.
-    train
-        ``(K, N)``, or with an axis for each of the heads' in place of K. Bool: the windows that
-        each head is fitted on; or numbers from 0: how much each window counts for it, 2 as if it
-        were there twice.
-    validation
-        As ``train``, bool: the windows that are only measured for each head.
-    losses
-        Of each of the K heads, see `dinolizer.training.losses.loss_of_heads`; by default soft Dice.
-    epochs, batch_size
-        Passes over the windows, and windows per step.
-    lr
-        Highest learning rate; it falls to 0 along a cosine.
-    seed
-        Of the order of the windows. The same seed gives the same heads.
-
-    Returns
-    -------
-    list of DataFrame
-        The `Fit.history` of each head.
-
-    Raises
-    ------
-    InputError
-        If tokens, targets and windows do not belong together, a head has none to be fitted on,
-        there is no such loss, or a loss or weight is no finite number any more.
+    Tokens are ``(N, D, h, w)``, float16 or float32, on the heads' device. Targets, ``(N, h, w)`` or
+    ``(N, C, h, w)``, are the share of a patch that is edited, in [0, 1]. ``train`` is ``(K, N)``,
+    or with the heads' axes in place of K: bool, the windows that each head is fitted on, or numbers
+    from 0, how often each counts. ``validation``, bool, is alike: the windows that are only
+    measured. ``losses`` are those of the K heads, see `loss_of_heads`, by default soft Dice. The
+    learning rate falls from ``lr`` to 0 along a cosine. The seed decides the order of the windows:
+    the same seed gives the same heads.
     """
     train = train.flatten(0, -2)
     _check(tokens, targets, train)
@@ -229,7 +184,6 @@ def fit(
     order = torch.Generator().manual_seed(seed)
 
     def ask(chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of all heads ``(n, K, C, h, w)`` and targets of the chosen windows."""
         return heads(tokens[chosen].float()), targets[chosen].float()
 
     of_epochs: list[Tensor] = []  # of every epoch, (K,)
@@ -265,8 +219,8 @@ def fit(
 
 
 def standardisation(tokens: Tensor, train: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
-    """Mean of each channel over each head's windows, and one over its standard deviation: 0 for a
-    constant one, which says nothing. Both ``(K, D)``.
+    """Mean of each channel over each head's windows, and one over its standard deviation (0 for a
+    constant channel, which says nothing): ``(K, D)`` each.
 
     In two passes, as tokens may lie far from 0, and without a float copy of all of them.
     """
@@ -309,5 +263,4 @@ def _check_finite(*values: Tensor, lr: float) -> None:
 
 
 def _by_head(of_epochs: list[Tensor]) -> list[list[float]]:
-    """From values ``(K,)`` of every epoch to those of all epochs for every head."""
     return torch.stack(of_epochs).T.tolist()

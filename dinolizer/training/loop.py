@@ -33,7 +33,7 @@ _UNREADABLE = (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueErr
 
 
 class Network(nn.Module):
-    """A backbone and a linear head, a single one of `Heads`: from uint8 crops to logits.
+    """A backbone and a single linear head of `Heads`: from uint8 crops to logits.
 
     The head reads standardised tokens, so that a learning rate means the same for every backbone.
     """
@@ -44,14 +44,14 @@ class Network(nn.Module):
         self.head = head.requires_grad_(True).to(backbone.device)
 
     def forward(self, crops: Tensor) -> Tensor:
-        """Logits float ``(N, C, h, w)`` of what `tokens` takes."""
+        """Logits float ``(N, C, h, w)``, of what `tokens` takes."""
         head = self.head
         standard = (self.tokens(crops) - head.mean[0, :, None, None]) * head.scale[0, :, None, None]
         return F.conv2d(standard, head.weight[0], head.bias[0])
 
     def tokens(self, crops: Tensor) -> Tensor:
         """Tokens ``(N, D, h, w)`` of uint8 crops ``(N, 3, H, W)``, with gradients where weights of
-        the backbone are trained along; tokens that are there already, float16, pass."""
+        the backbone are trained too; float16 tokens pass through."""
         if crops.dtype != torch.uint8:
             return crops.float()
         return self.backbone.tokens(crops.float() / 255)
@@ -60,7 +60,7 @@ class Network(nn.Module):
 @dataclass
 class Progress:
     """How far a training is: the losses of its steps, the scores of its rounds, the trained tensors
-    after the round with the highest score (the first of equals), and the seconds spent."""
+    after the best round (the first of equals), and the seconds spent."""
 
     losses: list[float] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
@@ -111,41 +111,22 @@ def optimise(
     label: str = "training",
     accelerator: "Accelerator | None" = None,
 ) -> Progress:
-    """Minimise a loss with AdamW, in place, over those parameters that require gradients.
+    """Minimise a loss with AdamW, in place, over the parameters that require gradients.
 
-    Parameters
-    ----------
-    model
-        On the device it is to be trained on.
-    batches
-        Of tensors on any device; the same steps always give the same ones.
-    loss_of
-        From the model, as it is to be called, and the tensors of a batch to a scalar.
-    steps, lr
-        Steps in all, and the highest learning rate.
-    warm_up
-        The learning rate rises for a tenth of the steps and then falls to 0 (one cycle); else it
-        falls from the first one on. Both along a cosine.
-    clip
-        Largest norm of the gradient.
-    score, score_every, patience
-        Measured every so many steps, which is a round. The model ends as it was after the best
-        round, and training stops after ``patience`` rounds without a better one.
-    checkpoint
-        Written every ``save_every`` steps and after every round; where it exists, the training
-        goes on from there, and on a CPU ends with the same bits as one never interrupted.
-    settings
-        What the result depends on, numbers and text: a checkpoint of others is refused.
-    log
-        CSV of `Progress.history`, written after every round.
-    accelerator
-        For several processes or half precision.
+    The model is on the device it is to be trained on. The same steps always give the same batches;
+    ``loss_of`` takes the model, as it is to be called, and the tensors of a batch to a scalar. With
+    ``warm_up`` the learning rate rises to ``lr`` in a tenth of the steps, then falls to 0 (one
+    cycle); else it falls from the first step on, both along a cosine. ``clip`` is the largest norm
+    of the gradient.
 
-    Raises
-    ------
-    InputError
-        For a checkpoint that is another training's, is damaged or cannot be written, and for a
-        loss, score or weight that is not finite.
+    Each ``score_every`` steps, a round, the score is measured, and the history written to ``log``,
+    a CSV. Training stops after ``patience`` rounds without a better score, and the model ends as it
+    was after the best. The checkpoint is written every ``save_every`` steps and after every round;
+    where it exists, training goes on from there, and on a CPU ends with the same bits as if never
+    interrupted. The accelerator is for several processes or half precision.
+
+    Raises InputError for a checkpoint with other ``settings`` (all that the result depends on), or
+    that is damaged or cannot be written, and for a loss, score or weight that is not finite.
     """
     device = next(model.parameters()).device
     learned = [value for value in model.parameters() if value.requires_grad]
@@ -215,7 +196,7 @@ def optimise(
 
 
 def trained(model: nn.Module) -> dict[str, Tensor]:
-    """Copy to the CPU what a training may change: all that is not a frozen parameter."""
+    """Copy to the CPU what training may change: all that is not a frozen parameter."""
     frozen = {name for name, value in model.named_parameters() if not value.requires_grad}
     return {
         name: tensor.detach().cpu().clone()
@@ -247,7 +228,7 @@ def _write(path: Path, state: dict[str, Any]) -> None:
 def _resume(
     path: Path, settings: Mapping[str, object], model: nn.Module, movable: Mapping[str, Any]
 ) -> Progress:
-    """Take up a checkpoint, after a check that it is whole and of the same training."""
+    """Take up a checkpoint, after checking that it is whole and of the same training."""
     names = list(vars(Progress()))
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -19,21 +19,20 @@ Detection", ICCV 2017). Their class weight is left out: it shifts what 0.5 means
 def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
     """Soft Dice loss, pooled over the batch: a scalar in [0, 1].
 
-    ``1 - (2 sum(p t) + smooth) / (sum(p) + sum(t) + smooth)``, with p the sigmoid of the logits
-    ``(N, C, h, w)`` and every sum over all patches of all images of the batch, not per image: an
-    image without an edit has no Dice of its own, but its false positives count here. With more than
-    one channel p is the softmax, and the loss is the mean of those of the channels. The target is
-    in [0, 1], ``(N, C, h, w)``, or ``(N, h, w)`` for one channel.
+    ``1 - (2 sum(p t) + smooth) / (sum(p) + sum(t) +
+    smooth)``, with p the sigmoid of the logits ``(N, C, h, w)`` and every sum over all patches of
+    the batch, not per image: an image without an edit has no Dice of its own, but its false
+    positives count here. With several channels p is the softmax, and the loss is their mean. The
+    target is in [0, 1], ``(N, C, h, w)``, or ``(N, h, w)`` for one channel.
     """
     return 1 - soft_dice(dice_sums(logits, target).sum(1), smooth)
 
 
 def dice_sums(logits: Tensor, target: Tensor) -> Tensor:
-    """The sums of soft Dice for each image, ``sum(p t)`` and ``sum(p) + sum(t)``: ``(2, ..., C)``.
+    """Sums of soft Dice for each image, ``sum(p t)`` and ``sum(p) + sum(t)``: ``(2, ..., C)``.
 
-    Those of the images of a batch add up to those of the batch, whichever process has them. Logits
-    are ``(..., C, h, w)``; the target, broadcast to them, has as many axes, or for one channel one
-    less.
+    They add up to those of a batch, whichever process has the images. Logits are
+    ``(..., C, h, w)``; the target, broadcast to them, has as many axes, or one less if C is 1.
     """
     if target.ndim == logits.ndim - 1:
         target = target.unsqueeze(-3)
@@ -50,11 +49,11 @@ def soft_dice(sums: Tensor, smooth: float = 1.0) -> Tensor:
 
 
 def entropy_sums(logits: Tensor, target: Tensor, focus: float = 0.0) -> Tensor:
-    """Cross-entropy of each image, summed over its patches, in nats.
+    """Cross-entropy of each image, ``(...)``, summed over its patches, in nats.
 
-    ``-sum(t (1 - p)^focus log p)`` over the classes, of which one channel has two: edited, with p
-    the sigmoid, and its complement. With a focus over 0 it is the focal loss without class weights.
-    Logits, and the target in [0, 1], are ``(..., C, h, w)``; the sums ``(...)``.
+    ``-sum(t (1 - p)^focus log p)`` over the classes; one channel has two: edited, with p the
+    sigmoid, and its complement. With a focus over 0 it is the focal loss without class weights.
+    Logits, and the target in [0, 1], are ``(..., C, h, w)``.
     """
     if logits.shape[-3] == 1 and not focus:
         each = F.softplus(logits) - target * logits  # the same, in half the work
@@ -71,15 +70,9 @@ def entropy_sums(logits: Tensor, target: Tensor, focus: float = 0.0) -> Tensor:
 def loss_of_heads(loss: Loss, logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     """Loss of each of K heads over its own images of a batch, ``(K,)``.
 
-    Parameters
-    ----------
-    loss
-        ``"dice"`` as `dice_loss`; ``"bce"``: mean cross-entropy of a patch; ``"focal"``: the same
-        with `FOCUS`; ``"dice+bce"``: the sum of the two.
-    logits, target
-        ``(N, K, C, h, w)``, and in [0, 1] ``(N, C, h, w)``.
-    weights
-        ``(K, N)``: how much an image counts for a head; 2 as if it were there twice.
+    ``"dice"`` is `dice_loss`; ``"bce"`` the mean cross-entropy of a patch; ``"focal"`` the same
+    with `FOCUS`; ``"dice+bce"`` the sum of the two. Logits are ``(N, K, C, h, w)``, the target in
+    [0, 1] ``(N, C, h, w)``. ``weights``, ``(K, N)``, say how often each image counts for a head.
     """
     if loss not in LOSSES:
         raise InputError(f"The loss is {loss!r}, but it must be one of {list(LOSSES)}.")

@@ -1,9 +1,8 @@
 """The two published variants, trained from a manifest.
 
-``v1`` is the paper's: the backbone is frozen and the head is linear. ``v2`` is that of the later
-public release: an adapter (LoRA) on the attention projections is trained along, the head has the
-three classes real, re-encoded and inpainted, and the mean of the logits of overlapping windows is
-taken.
+``v1`` is the paper's: a frozen backbone and a linear head. ``v2`` is the later public release's:
+LoRA on the attention projections, three classes (real, re-encoded, inpainted), and the mean of the
+logits of overlapping windows.
 """
 
 import tempfile
@@ -45,29 +44,26 @@ SAMPLE = 64
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides the result of a training, the data and the backbone's weights apart.
+    """What decides the result of a training, apart from the data and the backbone's weights.
 
     The paper's learning rate, batch and epochs are not known: the values are this project's.
 
     Attributes
     ----------
-    policy
-        A key of `dinolizer.model.head.CLASSES`.
+    policy, precision
+        Keys of `dinolizer.model.head.CLASSES` and `PRECISIONS`.
     lora
-        Of the adapter that is trained along, or None: the backbone is frozen.
+        The adapter that is trained too, or None: the backbone is frozen.
     lr
         Highest learning rate of AdamW; it falls to 0 along a cosine.
     crops
         ``"fixed"``: one crop of each image, the same in all epochs; without an adapter the backbone
-        then sees it once, and its tokens stay in memory. ``"fresh"``: another one in every epoch.
-    epochs, batch
-        Passes over the images, and crops per step, of all processes together.
-    patience
-        Epochs without a better validation Dice after which training stops. The best epoch is kept.
+        then sees it once, and its tokens stay in memory. ``"fresh"``: a new one in every epoch.
+    epochs, batch, patience
+        Passes over the images; crops per step, of all processes together; and epochs without a
+        better validation Dice before training stops. The best epoch is kept.
     seed
-        Of the crops, their order, and the adapter's first values.
-    precision
-        A key of `PRECISIONS`.
+        Decides the crops, their order, and the adapter's first values.
     """
 
     policy: str
@@ -95,7 +91,7 @@ class Recipe:
 
     @property
     def keeps_tokens(self) -> bool:
-        """Whether every crop passes through the backbone once only."""
+        """Whether every crop passes through the backbone only once."""
         return self.crops == "fixed" and self.lora is None
 
 
@@ -107,7 +103,7 @@ VARIANTS = {
 
 
 class Training(NamedTuple):
-    """What `load_head` reads from the file that was saved, and the history as in `Fit`."""
+    """What `load_head` reads from the saved file, and the history as in `Fit`."""
 
     backbone: Backbone
     head: nn.Conv2d
@@ -127,39 +123,32 @@ def train(
     overwrite: bool = False,
     **changes: object,
 ) -> Training:
-    """Train a variant on the crops of a manifest and save it.
+    """Train a variant, a key of `VARIANTS`, on the crops of a manifest and save it.
+
+    Raises InputError for an unknown setting, a split without rows, an image that cannot be read,
+    tokens over ``cache_gb``, an ``out`` that cannot be written or would replace something, and what
+    `dinolizer.training.loop.optimise` refuses.
 
     Parameters
     ----------
     manifest
-        Its rows of the splits ``train`` (or ``training``) and ``valid`` (``validation``, ``val``)
-        are used; no other row's files are opened.
+        Only rows of the splits ``train`` (or ``training``) and ``valid`` (``validation``, ``val``)
+        are used, and only their files are opened.
     backbone
         Is moved to the device, and otherwise stays as it is.
     out
-        A file ending in .safetensors. Beside it the history is written as ``<stem>-history.csv``
-        and, until the end, ``<stem>.checkpoint``: where it exists, the training goes on from there.
-    variant
-        A key of `VARIANTS`.
+        A file ending in .safetensors. Beside it go ``<stem>-history.csv`` and, until the end,
+        ``<stem>.checkpoint``: where it exists, training goes on from there.
     device
-        ``"cpu"`` or ``"cuda"``; by default the GPU where there is one. Under ``torchrun`` each
-        process takes a GPU of its own.
+        ``"cpu"`` or ``"cuda"``; by default the GPU if there is one, under ``torchrun`` one each.
     cache_gb
-        Most that the tokens of fixed crops may take, in memory and once more on the disk, in units
-        of 10^9 bytes.
+        Most that the tokens of fixed crops may take, in memory and again on the disk, in 10^9 B.
     workers
         Processes that prepare crops ahead.
     overwrite
-        Replace a head that is there.
+        Replace an existing head.
     **changes
-        Fields of `Recipe` that are not to be the variant's; None leaves one as it is.
-
-    Raises
-    ------
-    InputError
-        For an unknown setting, a split without rows, an image that cannot be read, tokens that take
-        more than ``cache_gb``, an ``out`` that cannot be written or would replace something, and
-        what `dinolizer.training.loop.optimise` refuses.
+        Fields of `Recipe` that differ from the variant's; None leaves a field as it is.
     """
     if variant not in VARIANTS:
         raise InputError(f"The variant is {variant!r}, but it must be one of {list(VARIANTS)}.")
@@ -201,10 +190,9 @@ def fit_recipe(
 ) -> Fit:
     """Train a head, and the adapter inside the backbone, which ends as that of the best epoch.
 
-    Each step takes the soft Dice of all crops of its batch together, whichever process has them:
-    several processes give the result of one. Crops that do not fill the last batch of an epoch are
-    left out of that epoch. How it is saved is told as in `dinolizer.training.loop.optimise`, by
-    ``checkpoint``, ``log`` and ``save_every``.
+    Each step takes the soft Dice of all crops of its batch together, whichever process has them, so
+    several processes give the result of one. Crops that do not fill an epoch's last batch are left
+    out of that epoch. ``saving`` is ``checkpoint``, ``log`` and ``save_every`` of `optimise`.
     """
     device, world = accelerator.device, accelerator.num_processes
     size = min(recipe.batch, len(training))
@@ -222,7 +210,6 @@ def fit_recipe(
     network = Network(backbone, head)
 
     def order(epoch: int) -> list[int]:
-        """The items of the training crops of an epoch, shuffled."""
         numbers = np.random.default_rng([recipe.seed, epoch]).permutation(len(training))
         return (numbers + epoch * len(training) * (recipe.crops == "fresh")).tolist()
 
@@ -272,8 +259,8 @@ def fit_recipe(
 
 
 def pooled(sums: Tensor, accelerator: "Accelerator") -> Tensor:
-    """Add up the sums of all processes, with the gradient of this process's part, times the number
-    of processes, whose gradients are averaged afterwards."""
+    """Add up the sums of all processes. The gradient is this process's, times the number of
+    processes, because gradients are averaged afterwards."""
     fixed = sums.detach()
     return accelerator.reduce(fixed, "sum") + accelerator.num_processes * (sums - fixed)
 
@@ -303,7 +290,7 @@ def _split_crops(manifest: pd.DataFrame, backbone: Backbone, recipe: Recipe) -> 
 def _check_memory(
     backbone: Backbone, recipe: Recipe, crops: int, cache_gb: float, accelerator: "Accelerator"
 ) -> None:
-    """Say what will be done, and find out whether the tokens of fixed crops can be kept."""
+    """Check that the tokens of fixed crops can be kept, and print what will be done."""
     size = token_bytes(backbone, crops, CLASSES[recipe.policy]) / 1e9
     world = accelerator.num_processes
     if recipe.keeps_tokens and (size > cache_gb or world > 1):
@@ -334,8 +321,8 @@ def _accelerator(precision: str, device: str | None) -> "Accelerator":
 
 
 def _check_out(out: Path, log: Path, checkpoint: Path, overwrite: bool) -> None:
-    """Find out before hours of training that the result could not be written, or would replace
-    what is no earlier result."""
+    """Find out before hours of training whether the result can be written without replacing
+    anything but an earlier result."""
     check_outputs([out], ".safetensors", overwrite=overwrite)
     check_outputs([log], overwrite=out.exists() or checkpoint.exists())
     try:

@@ -28,26 +28,13 @@ PART = 64
 def extract(backbone: Backbone, images: Sequence[NDArray[np.uint8]]) -> Tensor:
     """Tokens of images, from the cache or, the first time, from the backbone.
 
-    Parameters
-    ----------
-    images
-        uint8 ``(H, W, 3)`` RGB, all of one size, a multiple of the patch.
+    From uint8 ``(H, W, 3)`` RGB, all of one size, a multiple of the patch, to float16
+    ``(N, D, h, w)`` on the CPU. Raises InputError without images, for different sizes or tokens
+    that are not finite.
 
-    Returns
-    -------
-    Tensor
-        float16 ``(N, D, h, w)`` on the CPU.
-
-    Notes
-    -----
     The cache is one safetensors file under ``tokens`` in `dinolizer.paths.cache_dir`, named by a
     SHA-256 of the weights, the fingerprint of the code, the versions of torch and timm, and the
-    pixels. A file whose checksum is not that of its values is computed again.
-
-    Raises
-    ------
-    InputError
-        Without images, where their sizes differ, and for tokens that are not finite.
+    pixels. A file whose checksum does not match its values is computed again.
     """
     return extract_layers(backbone, images, [backbone.depth])[backbone.depth]
 
@@ -55,7 +42,7 @@ def extract(backbone: Backbone, images: Sequence[NDArray[np.uint8]]) -> Tensor:
 def extract_layers(
     backbone: Backbone, images: Sequence[NDArray[np.uint8]], layers: Sequence[int]
 ) -> dict[int, Tensor]:
-    """As `extract`, for several layers, numbered as in `Backbone.tokens_of_layers`: those that are
+    """As `extract`, for several layers, numbered as in `Backbone.tokens_of_layers`; those that are
     not in the cache come from one pass."""
     sizes = sorted({image.shape for image in images})
     if len(sizes) != 1:
@@ -106,11 +93,10 @@ def _compute(
 def extract_crops(
     backbone: Backbone, crops: Crops, workers: int = 0
 ) -> ConcatDataset[tuple[Tensor, ...]]:
-    """Tokens, float16 ``(D, h, w)``, and labels of one crop of each image, that of the first epoch,
-    kept in memory in the order of the crops.
+    """Tokens, float16 ``(D, h, w)``, and labels of the first epoch's crop of each image, in order.
 
-    How large they are, `token_bytes` says beforehand. They pass through `extract` in parts, so that
-    an interrupted extraction goes on.
+    They are kept in memory: `token_bytes` says beforehand how large they are. They pass through
+    `extract` in parts, so that an interrupted extraction goes on.
     """
     parts = [list(range(at, min(at + PART, len(crops)))) for at in range(0, len(crops), PART)]
     batches = crop_batches(crops, parts, workers)
@@ -153,5 +139,5 @@ def _load(path: Path) -> Tensor | None:
 
 
 def _checksum(tokens: Tensor) -> str:
-    """Of the values: what safetensors itself checks are a file's header and length."""
+    """Of the values: safetensors itself checks only a file's header and length."""
     return f"{zlib.crc32(tokens.contiguous().numpy().data):08x}"
