@@ -197,10 +197,7 @@ def training_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """IoU of every backbone and training, for ``generators`` that trainings meet (``"seen"``) and
     others (``"held out"``): as of `compare`, with changes against the same backbone frozen. Crops
     without an edit count in both."""
-    unedited = rows["iou"].isna()
-    both = [("seen", rows["seen"]), ("held out", ~rows["seen"])]
-    shown = [(name, of) for name, of in both if (of & ~unedited).any()]
-    doubled = pd.concat([rows[of | unedited].assign(generators=name) for name, of in shown])
+    doubled = _by_generators(rows, rows["iou"].isna())
     return compare(doubled, ["generators", "backbone", "training"], {"training": FROZEN}, seed)
 
 
@@ -373,11 +370,7 @@ def accuracy_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Table of `macro_table`: balanced ``accuracy`` (a third by chance), of rows of `linear_probe`,
     for each ``backbone``, ``layer`` and ``generators`` (``"seen"`` in training or ``"held out"``);
     real patches count in both."""
-    real = rows["family"] == CLASS_NAMES[0]
-    both = [("seen", rows["seen"]), ("held out", ~rows["seen"].astype(bool))]
-    doubled = pd.concat(
-        rows[edited | real].assign(generators=name) for name, edited in both if edited.any()
-    )
+    doubled = _by_generators(rows, rows["family"] == CLASS_NAMES[0])
     return macro_table(doubled, ["backbone", "layer", "generators"], "accuracy", seed=seed)
 
 
@@ -395,6 +388,17 @@ def pca_pictures(tokens: Tensor, shown: Sequence[int]) -> list[NDArray[np.float6
     low, high = np.quantile(components, [0.02, 0.98], axis=0)
     colours = np.clip((components - low) / (high - low), 0, 1).reshape(count, height, width, 3)
     return [np.asarray(colours[number]) for number in shown]
+
+
+def _by_generators(rows: pd.DataFrame, unedited: "pd.Series[bool]") -> pd.DataFrame:
+    """Rows by ``generators``, seen or held out, where there are any; unedited ones are of both."""
+    seen = rows["seen"].astype(bool)
+    parts = {"seen": seen, "held out": ~seen}
+    return pd.concat(
+        rows[of | unedited].assign(generators=name)
+        for name, of in parts.items()
+        if (of & ~unedited).any()
+    )
 
 
 def _train(
