@@ -126,10 +126,13 @@ def sizes_at_half(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 def own_images(file: str, limit: int = 0) -> pd.DataFrame:
     """Rows of a manifest that the third party has, too: of its first ``limit`` photographs by name,
     0 for all; an InputError where there is none."""
-    manifest, known = read_manifest(ROOT / file), set(read_rows()["group"])
-    photos = sorted(known & set(manifest["group"]))
+    path, how = ROOT / file, "make it with 'dinolizer fetch cocoglide'."
+    if not path.is_file():
+        raise InputError(f"There is no manifest {file}; {how}")
+    manifest = read_manifest(path)
+    photos = sorted(set(read_rows()["group"]) & set(manifest["group"]))
     if not photos:
-        raise InputError(f"{file} has no photograph of CocoGlide; write it with fetch cocoglide.")
+        raise InputError(f"{file} has no photograph of CocoGlide; {how}")
     return manifest[manifest["group"].isin(photos[: limit or None])]
 
 

@@ -122,6 +122,8 @@ def test_images_are_those_that_the_third_party_has(
     monkeypatch.setattr(model, "read_rows", lambda: ROWS)
     with pytest.raises(InputError, match="no photograph of CocoGlide"):
         model.own_images(str(manifest))
+    with pytest.raises(InputError, match=r"no manifest none\.csv; make it with 'dinolizer fetch"):
+        model.own_images("none.csv")
 
 
 def test_our_rows_are_scored_by_hand_and_an_interrupted_run_goes_on(
