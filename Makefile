@@ -66,7 +66,6 @@ clean:
 	nbqa mypy notebooks --disable-error-code=var-annotated  # parameters are plain literals
 	pytest --numprocesses $(CORES) --dist loadfile
 	rm -rf $(CACHE)/scratch
-	OMP_NUM_THREADS=$(CORES) dinolizer study prepare pocket
-	pytest --numprocesses $(CORES) --dist loadscope --nbval-lax --nbval-current-env $(NOTEBOOKS)
+	snakemake --cores $(CORES) --quiet rules host
 	pytest tests/reproduction.py
 	@touch $@

@@ -111,6 +111,7 @@ if PROFILE == "published":  # nothing is trained or forged for it
     CHOSEN["10-published-model"]["tables"] += ["10-comparison"]
     CHOSEN["10-published-model"]["figures"] += ["10-comparison"]
 RESULTS = os.path.relpath(results_dir(PROFILE))
+LOG = f"{RESULTS}/log"  # of what differs from run to run; git ignores it
 CACHE = os.path.relpath(cache_dir() / PROFILE)
 PREPARED = f"{CACHE}/prepared.done"
 JOBS = int(config.get("shards", 2))
@@ -141,7 +142,7 @@ def outputs(made):
 rule all:
     input:
         # The results are committed; the markers are not, so that a fresh clone makes all anew.
-        expand(f"{CACHE}/{{name}}.done", name=CHOSEN),
+        expand(f"{LOG}/{{name}}.done", name=CHOSEN),
         [outputs(made) for made in CHOSEN.values()],
         expand(f"{RESULTS}/notebooks/{{name}}.ipynb", name=CHOSEN),
         SUMMARY,
@@ -195,7 +196,7 @@ for name, made in CHOSEN.items():
         output:
             outputs(made),
             notebook=f"{RESULTS}/notebooks/{name}.ipynb",
-            marker=touch(f"{CACHE}/{name}.done"),
+            marker=touch(f"{LOG}/{name}.done"),
         params:
             # Snakemake removes the outputs of a failed rule; the draft is none, and so is kept.
             draft=f"{CACHE}/{name}.ipynb",
@@ -217,7 +218,7 @@ for name, made in CHOSEN.items():
 
 rule summary:
     input:
-        expand(f"{CACHE}/{{name}}.done", name=CHOSEN),
+        expand(f"{LOG}/{{name}}.done", name=CHOSEN),
         package=SOURCES,
     output:
         SUMMARY,
