@@ -103,8 +103,7 @@ def pretrain(
 def fit_pocket_head(
     pictures: Sequence[Image], out: Path, *, seed: int, device: torch.device, about: str
 ) -> None:
-    """Fit the shipped head on forgeries of the pre-training's photographs, of every case but those
-    of the held-out generator."""
+    """Fit the shipped head on forgeries of the pictures by every generator but `HELD_OUT`."""
     backbone = load_backbone("pocket", weights=out / "pocket-vit.safetensors", device=device)
     cases = [case for case in CASES if case[0] != HELD_OUT]
     images, targets = [], []

@@ -45,6 +45,7 @@ class Case:
 
     @property
     def name(self) -> str:
+        """Name of the image's file, without its suffix."""
         grain = "-grain" if self.grain else ""
         return f"{self.photo}-{self.generator}-{self.kind}{grain}-{self.condition}-{self.seed[1]}"
 

@@ -67,8 +67,7 @@ def forge(
     fills the mask with the content of ``foreign``, of the same size (by default the mirrored
     photograph). ``grain`` matches the region's grain to its surroundings. The condition is
     ``clean``, ``jpeg`` (quality 75 to 95) or ``noise`` (standard deviation 1 to 3 grey levels).
-    ``assets`` has the learned generators' weights. Raises InputError for any other case, condition
-    or size.
+    ``assets`` has the generators' weights. Raises InputError for any other case, condition or size.
     """
     _check(photo, generator, kind, condition)
     rng = np.random.default_rng(seed)

@@ -1,8 +1,6 @@
-"""Small learned generators: auto-encoders with 8x down-sampling, and a convolutional inpainter.
-
-They stand in for the field's latent diffusion models: whatever passes through the decoder carries
-its traces. They are far smaller, and blur more.
-"""
+"""Small learned generators: auto-encoders with 8x down-sampling, and a convolutional inpainter,
+which stand in for latent diffusion models: what passes through the decoder carries its traces. They
+are far smaller, and blur more."""
 
 from collections.abc import Callable
 from functools import cache
@@ -97,8 +95,8 @@ class AutoEncoder(nn.Module):
 
 
 class Inpainter(nn.Module):
-    """A convolutional inpainter: a U-Net with dilated convolutions at its bottom, which takes the
-    photograph with the hole blanked, and the hole, and re-synthesises every pixel."""
+    """A U-Net with dilated convolutions at its bottom, which takes a photograph with the hole
+    blanked, and the hole, and re-synthesises every pixel."""
 
     def __init__(self, widths: tuple[int, int, int] = (24, 48, 80)) -> None:
         super().__init__()

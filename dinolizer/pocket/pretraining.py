@@ -92,7 +92,7 @@ def train_generator(
     """Train one of `GENERATORS` to reproduce crops of photographs, or to fill holes in them.
 
     Photographs are uint8 ``(H, W, 3)``, no side under `GENERATOR_CROP`. The seed decides initial
-    weights, crops and holes; ``workers`` draw batches ahead; ``training`` is
+    weights, crops and holes; ``workers`` processes draw batches ahead; ``training`` is
     ``steps, checkpoint, settings`` of `optimise`. The generator is returned in eval mode.
     """
     torch.manual_seed(seed)

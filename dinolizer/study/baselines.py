@@ -56,11 +56,12 @@ def residual_features(
     """Splicebuster: blocks whose residual statistics do not fit the rest of the image.
 
     After Cozzolino, Poggi and Verdoliva, "Splicebuster: a new blind image splicing detector", WIFS
-    2015: third differences in three levels, co-occurrences of four neighbours along and across the
-    filter, counted per block, square roots of the frequencies, PCA; forged blocks are outliers from
-    a Gaussian. Two changes suit small images: smaller blocks, and in place of expectation
-    maximisation the concentration steps of a minimum covariance determinant (Rousseeuw and Van
-    Driessen 1999), which do not depend on a start, and keep to the larger part of the image.
+    2015: third differences are quantised to three levels, co-occurrences of four neighbours along
+    and across the filter are counted per block, and the square roots of their frequencies are
+    reduced by PCA; forged blocks are outliers from a Gaussian. Two changes suit small images:
+    smaller blocks, and in place of expectation maximisation the concentration steps of a minimum
+    covariance determinant (Rousseeuw and Van Driessen 1999), which do not depend on a start, and
+    keep to the larger part of the image.
 
     The map is the logarithm of the squared Mahalanobis distance in units of its median; zero for a
     flat image, or one smaller than two blocks. ``block`` and ``stride`` are in pixels; the Gaussian

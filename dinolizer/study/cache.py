@@ -48,7 +48,6 @@ def images_hash(manifest: pd.DataFrame) -> str:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -29,7 +29,7 @@ class Dataset:
         A manifest with the splits ``train`` and ``valid``; or None: every photograph of ``test`` is
         tested by a head fitted on all the others (leave-one-photo-out).
     sources
-        From each source, a manifest file or forged images, to its SHA-256.
+        SHA-256 of what the images come from, manifest files or forged images.
     """
 
     test: pd.DataFrame

@@ -1,7 +1,7 @@
 """Was anything edited at all? One score per image, its decision and its probability.
 
-Thresholds and calibrations are fitted on other photographs than they are used on. Intervals are 95
-% percentile intervals of a bootstrap over photographs.
+Thresholds and calibrations are fitted on other photographs than they are used on. Intervals are
+95 % percentile intervals of a bootstrap over photographs.
 """
 
 from collections.abc import Callable, Sequence
@@ -82,8 +82,7 @@ def edited_or_not(rows: pd.DataFrame, method: str, unedited: str = "both") -> pd
 
 
 def reliability_curves(rows: pd.DataFrame, method: str) -> dict[str, pd.DataFrame]:
-    """Reliability of a method's score, as it is and calibrated; empty without images of both
-    sorts."""
+    """Reliability of a score, as it is and calibrated; empty unless images are of both sorts."""
     images = edited_or_not(rows, method)
     scores, edited, groups = (images[name].to_numpy() for name in ("score", "edited", "group"))
     if len(np.unique(edited)) < 2:
@@ -142,8 +141,7 @@ def reliability(truth: ArrayLike, probability: ArrayLike, groups: ArrayLike) -> 
     """Points of a reliability curve, one for each bin that is not empty.
 
     ``(N,)`` each: the truth, bool; the probability, in [0, 1]; the photograph. Columns:
-    ``predicted`` (the bin's mean), ``observed`` (share that is true), ``low, high`` (its interval)
-    and ``n``.
+    ``predicted`` (the bin's mean), ``observed`` (true share), ``low, high`` (its interval), ``n``.
     """
     happened, said = np.asarray(truth, dtype=bool), np.asarray(probability, dtype=float)
     photos, number = np.asarray(groups), bin_numbers(said)
@@ -195,8 +193,7 @@ def calibrate(
 ) -> NDArray[np.float64]:
     """Turn scores, higher = more likely, into probabilities that are fitted on other photographs.
 
-    ``how`` is a key of `FITS`. There are at most `FOLDS` folds; nan where others are all of one
-    sort.
+    ``how`` is a key of `FITS`. At most `FOLDS` folds; nan where the others are all of one sort.
     """
     values, happened = np.asarray(scores, dtype=float), np.asarray(truth, dtype=bool)
     photos, said = np.asarray(groups), np.full(len(values), np.nan)

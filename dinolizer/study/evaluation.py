@@ -62,7 +62,7 @@ def evaluate(
     A row per image and method holds where the image comes from, the degradation (`step_columns`),
     the results of `score_image`, which takes ``ranking``, and the seconds that the map took. Of the
     manifest's columns ``family`` (by default the generator), ``seen``, ``grain`` and ``condition``
-    are optional. ``steps`` are degradations applied in this order. An image's index and the seed
+    are optional. ``steps`` are degradations, applied in this order. An image's index and the seed
     decide its noise, so that a part of a manifest gives the same rows as the whole.
     """
     rows = []
@@ -98,7 +98,7 @@ def evaluate(
 
 
 def evaluation_hash(steps: Sequence[Step] = ()) -> str:
-    """What degrading and scoring make of a probe, for a `dinolizer.study.cache.cache_key`."""
+    """What degrading and scoring make of a probe, for a `cache_key`."""
     image = probe_image(48, 64)
     image, truth = _degraded(image, image[..., 0] > image[..., 1], steps, seed=0)
     return probe_hash(image, list(score_image(image[..., 2] / 255, 0.5, truth).values()))
@@ -128,7 +128,7 @@ def step_columns(steps: Sequence[Step]) -> dict[str, Any]:
 
 
 def edited_truth(mask: NDArray[np.bool_], row: Row) -> NDArray[np.bool_]:
-    """What is edited in an image, bool (H, W), of its mask: not what was only re-encoded."""
+    """What is edited in an image, bool (H, W), by its mask: not what was only re-encoded."""
     return target(mask, row["kind"], row["background"], "pristine").astype(bool)
 
 
@@ -153,8 +153,8 @@ def score_table(rows: pd.DataFrame, by: Sequence[str], seed: int = 0) -> pd.Data
 
 
 def authentic_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """False-positive rate of the pixels of images without an edit, by method and kind: ``method,
-    kind, n_images, n_photos, false_positive_rate`` with ``_low`` and ``_high``."""
+    """False-positive rate of the pixels of images without an edit, by method and kind:
+    ``n_images, n_photos, false_positive_rate`` with ``_low`` and ``_high``."""
     authentic = rows[rows["kind"].isin(AUTHENTIC_KINDS)]
     rate = "false_positive_rate"
     if authentic.empty:

@@ -43,6 +43,7 @@ class Fits:
 
     @property
     def hash(self) -> str:
+        """SHA-256 of all heads' weights."""
         return weights_hash(
             nn.ModuleList(one.head for one in (*self.left_out.values(), self.whole))
         )
@@ -65,9 +66,8 @@ def fit(
     """Fit the heads of a study, or read them from the cache.
 
     With a training set it is one head (see `dinolizer.training.recipes.train`). Without, every
-    photograph gets one that is fitted on the images of all others, and a last one is fitted on all,
-    never on a held-out generator. The policy of the labels is as in
-    `dinolizer.data.manifest.target`.
+    photograph gets one that is fitted on the images of all others, and a last one is fitted on all.
+    No training uses a held-out generator. For ``policy`` see `dinolizer.data.manifest.target`.
     """
     manifest = dataset.test if dataset.train is None else dataset.train
     window, patch = backbone.spec.window, backbone.spec.patch
@@ -99,7 +99,6 @@ def fit(
 
 @cache
 def _fit_hash() -> str:
-    """What fitting makes of a few small random tokens."""
     tokens = torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(0))
     fitted = training.fit_head(tokens, (tokens[:, 0] > 0).float(), epochs=2, batch_size=4)
     weights = [value.numpy() for value in fitted.head.state_dict().values()]
@@ -117,7 +116,7 @@ def _table(fits: Sequence[Fit]) -> pd.DataFrame:
 
 
 def _fits(table: pd.DataFrame) -> list[Fit]:
-    """What `_table` was made of."""
+    """Undo `_table`."""
     fits = []
     for row in table.to_dict("records"):
         weight, bias = (torch.tensor(row.pop(name)) for name in ("weight", "bias"))
@@ -199,9 +198,8 @@ def image_rows(
 ) -> pd.DataFrame:
     """Scores of every image by each of K heads, a row each; logits over 0 predict an edit.
 
-    The columns are those of ``names``, what each head is, and
-    ``image, group, family, kind, area, iou, recall`` (both nan without an edit) and
-    ``predicted_area``, a share of the image.
+    The columns are those of ``names``, what each head is, ``image, group, family, kind, area``,
+    ``iou`` and ``recall`` (nan without an edit), and ``predicted_area``, a share of the image.
     """
     lines = []
     for row in manifest.to_dict("records"):

@@ -1,8 +1,8 @@
 """What the notebooks of a profile share, computed before them in parts that any process may take.
 
 A part is some images of one dataset, after one case of degradations; its rows are a file in the
-cache, and a notebook computes only those that are missing. So jobs on many machines can share the
-work (see the Snakefile), and one that is killed loses only the part it was at.
+cache, and a notebook computes only those that are missing. So many machines can share the work (see
+the Snakefile), and a job that is killed loses only one part.
 """
 
 from collections.abc import Iterator, Sequence
@@ -42,7 +42,7 @@ class Part:
     seed: int = 0
 
     def rows(self) -> pd.DataFrame:
-        """Rows of `dinolizer.study.evaluation.evaluate`, from the cache if they are there."""
+        """Rows of `evaluate`, from the cache if they are there."""
         key = cache_key(
             methods=[(method.name, method.key, method.threshold) for method in self.methods],
             images=(images_hash(self.images), list(self.images["image"])),  # the rows name them
@@ -86,9 +86,8 @@ def prepare(profile: Path) -> None:
 
 
 def compute_rows(profile: Path, number: int = 1, count: int = 1) -> None:
-    """Put the rows of the benchmark and the robustness study into the cache: every ``count``-th
-    part, from the ``number``-th on (counted from 1). Raises InputError as `prepare`, or on a full
-    disk."""
+    """Cache the rows of the benchmark and the robustness study: every ``count``-th part, from the
+    ``number``-th on (counted from 1). Raises InputError as `prepare`, or where it cannot write."""
     rows_of(_parts(profile)[number - 1 :: count])
 
 

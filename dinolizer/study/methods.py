@@ -97,11 +97,11 @@ def baseline_thresholds(dataset: Dataset, predict: Predict, seed: int) -> dict[s
 
 
 def leads(rows: pd.DataFrame, method: str) -> pd.DataFrame:
-    """By how much a method's IoU is above the next best's, per edited image:
-    ``family, group, image, lead``.
+    """How far a method's IoU is above the next best's, per edited image.
 
-    The next best is the other method with the highest IoU, averaged over families. Several rows of
-    an image and method (degraded at several levels) count by their mean.
+    The columns are ``family, group, image, lead``. The next best is the other method with the
+    highest IoU, averaged over families. Several rows of an image and method (degraded at several
+    levels) count by their mean.
     """
     iou = rows.pivot_table("iou", ["family", "group", "image"], "method")
     means = iou.groupby("family").mean().mean().drop(method)

@@ -1,8 +1,6 @@
-"""Scores of one map: counts first, scores from counts.
+"""Scores of one map: counts first, scores from counts, by the `METRIC_RULE`.
 
-IoU and F1 are of forged images only, at one fixed threshold; macro is the mean over images, micro
-the score of the pooled counts. Without an edit both are nan, neither 0 nor 1: authentic images are
-reported apart, by the false-positive rate of their pixels and by image-level scores.
+Without an edit IoU and F1 are nan, neither 0 nor 1.
 """
 
 from collections.abc import Iterable, Sequence
@@ -62,8 +60,7 @@ def counts(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Counts:
 
 
 def ranking_scores(values: NDArray[np.floating], truth: NDArray[np.bool_]) -> tuple[float, float]:
-    """Average precision and the IoU at the image's best threshold, 0 to 1; nan if nothing is
-    edited.
+    """Average precision and the IoU at the best threshold, 0 to 1; nan where nothing is edited.
 
     The latter knows the truth, so it is an upper bound and never the first number. ``values`` is
     float ``(H, W)``, higher = more suspicious.
@@ -85,8 +82,8 @@ def score_image(
     *,
     ranking: bool = True,
 ) -> dict[str, float]:
-    """Score one map: ``tp, fp, fn, tn, iou, f1, best_iou, ap,
-    predicted_area`` and the image's ``score``, the `SCORE_PERCENTILE` of the map.
+    """Score one map: ``tp, fp, fn, tn, iou, f1, best_iou, ap, predicted_area`` and, of the image,
+    ``score``, the `SCORE_PERCENTILE` of the map.
 
     The map is float ``(H, W)``, higher = more suspicious; an edit is predicted strictly over the
     threshold. The truth is bool ``(H, W)``, empty for an authentic image. Without ``ranking``,

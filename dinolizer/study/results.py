@@ -33,8 +33,7 @@ class Results:
 
     ``profile`` ends every caption. ``folder`` gets ``tables``, ``figures`` and, for what changes
     with every run, ``log``, which is not tracked. ``parameters`` are all of the notebook's;
-    ``command`` makes the results again; ``sources``, filled on loading, give SHA-256s of backbones,
-    heads, images.
+    ``command`` makes the results again; ``sources``, filled on loading, map inputs to SHA-256.
     """
 
     profile: str
@@ -116,7 +115,7 @@ def run_facts() -> dict[str, object]:
     """What changes with every run.
 
     ``commit`` is null outside a git checkout; ``dirty`` says whether a committed file other than
-    the results has changed since; ``seconds`` counts from the import of this module.
+    the results has changed; ``seconds`` counts from the import of this module.
     """
     commit = _git("rev-parse", "HEAD")
     changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results")

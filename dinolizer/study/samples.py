@@ -51,8 +51,7 @@ class Sample:
         """How often each window counts when the training images are drawn anew, with replacement
         and as many as there are, for each seed and head: float32 ``(len(seeds), F, N)``.
 
-        An image's windows are drawn together. Other images move a linear head; their order hardly
-        does.
+        An image's windows are drawn together. The order of windows hardly moves a linear head.
         """
         _, image = np.unique(self.rows["image"], return_inverse=True)
         weights = np.zeros((len(seeds), *self.train.shape), dtype=np.float32)
@@ -113,8 +112,7 @@ def crop_sample(
 
     Of the training set, if any, and of the test images at most ``count`` each, drawn by the seed; 0
     for all. Each image is first enlarged by one of the ``scales``, drawn by the seed. Without
-    ``tested``, a training set is cropped alone. The policy is as in
-    `dinolizer.data.manifest.target`.
+    ``tested``, a training set is cropped alone. The policy is as in `target`.
     """
     rows, fitted = some_rows(dataset.test, count, seed), 0
     if dataset.train is not None:
@@ -155,7 +153,7 @@ def enlarged(values: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
 
 
 def joined(first: Sample, second: Sample) -> Sample:
-    """Both in sequence; the second is there to be fitted on and never tested."""
+    """Join two samples; the second is only fitted on, never tested."""
     return Sample(
         torch.cat([first.targets, second.targets]),
         pd.concat([first.rows, second.rows], ignore_index=True),

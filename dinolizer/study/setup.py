@@ -35,10 +35,8 @@ CHOICES: dict[str, Collection[str]] = {
 
 @dataclass(frozen=True)
 class Study:
-    """What a notebook, such as ``"03-benchmark"``, works with, loaded when it is first asked for.
-
-    ``parameters`` are all names and values of its parameters cell.
-    """
+    """What a notebook, such as ``"03-benchmark"``, works with, loaded when it is first asked for;
+    ``parameters`` are all names and values of its parameters cell."""
 
     notebook: str
     parameters: Mapping[str, Any]
@@ -80,8 +78,8 @@ class Study:
 
     @cached_property
     def results(self) -> Results:
-        """Where tables and figures go: into the results of the profile, or, if a parameter is not
-        the profile's, into ``data/out``, so that no committed result is overwritten."""
+        """Where tables and figures go: to the profile's results, or, if a parameter is not the
+        profile's, to ``data/out``, so that no committed result is overwritten."""
         profile = self.parameters["profile"]
         file = PROFILES / f"{profile}.yaml"
         if file.is_file() and dict(self.parameters) == _of_profile(self.notebook, file):

@@ -40,9 +40,14 @@ def macro_table(
     """Average scores of images, a line for each kind of row.
 
     The mean is over the families of the mean over each one's images; an image with several rows in
-    a line (of several seeds) counts once, with their mean. Intervals are 95 % percentile intervals
-    of it, nan for fewer than two photographs. Raises InputError without any score, and where a line
-    and what it is compared with do not have the same images.
+    a line (of several seeds) counts once, with their mean. Its 95 % percentile intervals are nan
+    for fewer than two photographs. Raises InputError without any score, and where a line and what
+    it is compared with do not have the same images.
+
+    The columns are ``by``, ``n_images``, ``n_photos``; for each value V ``V, V_low, V_high``, with
+    seeds ``V_sd`` (standard deviation of the mean over seeds), and with a comparison ``V_change``
+    (the line minus the other), ``V_change_low, V_change_high`` and, if corrected,
+    ``V_change_low_corrected, V_change_high_corrected``.
 
     Parameters
     ----------
@@ -58,14 +63,6 @@ def macro_table(
         ``{"method": "exact"}``; in the others it is like the line.
     comparisons
         How many comparisons corrected intervals hold for together (Bonferroni); 0: give none.
-
-    Returns
-    -------
-    DataFrame
-        ``by``, ``n_images``, ``n_photos``; for each value V ``V, V_low, V_high``, with seeds
-        ``V_sd`` (standard deviation of the mean over seeds), and with a comparison ``V_change``
-        (the line minus the other), ``V_change_low, V_change_high`` and, if corrected,
-        ``V_change_low_corrected, V_change_high_corrected``.
     """
     names = [value] if isinstance(value, str) else list(value)
     known = rows[rows[names].notna().any(axis=1)]

@@ -115,7 +115,6 @@ def _claim_lines(claim: str, verdicts: pd.DataFrame, folder: Path) -> list[tuple
 
 
 def _notebook_section(folder: Path, number: str) -> str:
-    """Figures of a notebook with their captions, and links to its tables."""
     parts = [f"## {_notebook_link(folder, number)}"]
     for path in sorted((folder / "figures").glob(f"{number}-*.png")):
         parts += [f"![{path.stem}](figures/{path.name})", f"*{_caption(path)}*"]

@@ -1,7 +1,7 @@
 """How the paper's claims fare: one verdict per line, decided by a rule from a table's numbers.
 
-A notebook ends with ``results.save_verdict("04", judge("jpeg", (number, low, high), rule),
-...)``: the table ``04-verdict``, which `dinolizer.study.summary` collects.
+A notebook ends with ``results.save_verdict("04", judge("jpeg", (number, low, high), rule), ...)``:
+the table ``04-verdict``, which `dinolizer.study.summary` collects.
 """
 
 from collections.abc import Sequence
@@ -22,10 +22,8 @@ VERDICT_CAPTION = (
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement that is tested, and the number of the notebook that tests it.
-
-    ``open``: not the paper's claim, but a question that it leaves open, put as a statement.
-    """
+    """A statement that is tested, and the number of the notebook that tests it; ``open`` if it is
+    not a claim of the paper, but a question that it leaves open, put as a statement."""
 
     statement: str
     notebook: str

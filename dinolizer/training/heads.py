@@ -24,8 +24,7 @@ class Heads(nn.Module):
     channels (``dim``) to C ``classes``, of an odd side ``kernel``, in patches: 1x1 is the paper's
     linear head. With ``hidden`` values, which the seed starts at random, a ReLU and a linear map
     follow; all other weights start at 0. At the edge of the window the outermost tokens are
-    repeated. ``mean``, ``(K, D)``, is subtracted from the tokens, which ``scale``, ``(K, D)``, then
-    multiplies.
+    repeated. A head reads ``(tokens - mean) * scale``; both buffers are ``(K, D)``.
     """
 
     mean: Tensor
@@ -122,8 +121,7 @@ class Fit:
 def fit_head(
     tokens: Tensor, targets: Tensor, *, validation: Tensor | None = None, **settings: Any
 ) -> Fit:
-    """Fit one linear head on all windows but those of ``validation``, bool ``(N,)``, which are only
-    measured; otherwise as `fit`."""
+    """Fit one linear head on all windows but those of ``validation``, bool ``(N,)``; see `fit`."""
     measured = torch.zeros(len(tokens), dtype=torch.bool) if validation is None else validation
     return fit_heads(tokens, targets, ~measured[None], validation=measured[None], **settings)[0]
 
@@ -160,11 +158,11 @@ def fit(
 
     Tokens are ``(N, D, h, w)``, float16 or float32, on the heads' device. Targets, ``(N, h, w)`` or
     ``(N, C, h, w)``, are the share of a patch that is edited, in [0, 1]. ``train`` is ``(K, N)``,
-    or with the heads' axes in place of K: bool, the windows that each head is fitted on, or numbers
-    from 0, how often each counts. ``validation``, bool, is alike: the windows that are only
-    measured. ``losses`` are those of the K heads, see `loss_of_heads`, by default soft Dice. The
-    learning rate falls from ``lr`` to 0 along a cosine. The seed decides the order of the windows:
-    the same seed gives the same heads.
+    or has the heads' axes in place of K: bool, the windows that each head is fitted on, or numbers
+    from 0, how often each counts. ``validation``, bool, likewise gives the windows that are only
+    measured. ``losses`` has one for each of the K heads, see `loss_of_heads`; by default all are
+    soft Dice. The learning rate falls from ``lr`` to 0 along a cosine. The seed decides the order
+    of the windows: the same seed gives the same heads.
     """
     train = train.flatten(0, -2)
     _check(tokens, targets, train)
@@ -219,8 +217,8 @@ def fit(
 
 
 def standardisation(tokens: Tensor, train: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
-    """Mean of each channel over each head's windows, and one over its standard deviation (0 for a
-    constant channel, which says nothing): ``(K, D)`` each.
+    """Mean of each channel over each head's windows, and one over its standard deviation, or 0 for
+    a constant channel: ``(K, D)`` each.
 
     In two passes, as tokens may lie far from 0, and without a float copy of all of them.
     """

@@ -1,5 +1,4 @@
-"""The end-to-end loop, resumable: heads on crops with or without an adapter, whole backbones and
-small generators all pass through `optimise`."""
+"""The resumable end-to-end loop: heads, adapters, backbones and generators pass through it."""
 
 import math
 import pickle
@@ -116,14 +115,13 @@ def optimise(
     The model is on the device it is to be trained on. The same steps always give the same batches;
     ``loss_of`` takes the model, as it is to be called, and the tensors of a batch to a scalar. With
     ``warm_up`` the learning rate rises to ``lr`` in a tenth of the steps, then falls to 0 (one
-    cycle); else it falls from the first step on, both along a cosine. ``clip`` is the largest norm
-    of the gradient.
+    cycle); else it falls from the start, along a cosine too. ``clip`` limits the gradient's norm.
 
-    Each ``score_every`` steps, a round, the score is measured, and the history written to ``log``,
-    a CSV. Training stops after ``patience`` rounds without a better score, and the model ends as it
-    was after the best. The checkpoint is written every ``save_every`` steps and after every round;
-    where it exists, training goes on from there, and on a CPU ends with the same bits as if never
-    interrupted. The accelerator is for several processes or half precision.
+    After each ``score_every`` steps, a round, the score is measured, and the history written to
+    ``log``, a CSV. Training stops after ``patience`` rounds without a better score, and the model
+    ends as it was after the best. The checkpoint is written every ``save_every`` steps and after
+    every round; where it exists, training goes on from there, and on a CPU ends with the same bits
+    as if never interrupted. The accelerator is for several processes or half precision.
 
     Raises InputError for a checkpoint with other ``settings`` (all that the result depends on), or
     that is damaged or cannot be written, and for a loss, score or weight that is not finite.

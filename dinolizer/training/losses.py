@@ -19,11 +19,11 @@ Detection", ICCV 2017). Their class weight is left out: it shifts what 0.5 means
 def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
     """Soft Dice loss, pooled over the batch: a scalar in [0, 1].
 
-    ``1 - (2 sum(p t) + smooth) / (sum(p) + sum(t) +
-    smooth)``, with p the sigmoid of the logits ``(N, C, h, w)`` and every sum over all patches of
-    the batch, not per image: an image without an edit has no Dice of its own, but its false
-    positives count here. With several channels p is the softmax, and the loss is their mean. The
-    target is in [0, 1], ``(N, C, h, w)``, or ``(N, h, w)`` for one channel.
+    ``1 - (2 sum(p t) + smooth) / (sum(p) + sum(t) + smooth)``, with p the sigmoid of the logits
+    ``(N, C, h, w)`` and every sum over all patches of the batch, not per image: an image without an
+    edit has no Dice of its own, but its false positives count here. With several channels p is the
+    softmax, and the loss is the channels' mean. The target is in [0, 1], ``(N, C, h, w)``, or
+    ``(N, h, w)`` for one channel.
     """
     return 1 - soft_dice(dice_sums(logits, target).sum(1), smooth)
 
@@ -70,9 +70,9 @@ def entropy_sums(logits: Tensor, target: Tensor, focus: float = 0.0) -> Tensor:
 def loss_of_heads(loss: Loss, logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     """Loss of each of K heads over its own images of a batch, ``(K,)``.
 
-    ``"dice"`` is `dice_loss`; ``"bce"`` the mean cross-entropy of a patch; ``"focal"`` the same
-    with `FOCUS`; ``"dice+bce"`` the sum of the two. Logits are ``(N, K, C, h, w)``, the target in
-    [0, 1] ``(N, C, h, w)``. ``weights``, ``(K, N)``, say how often each image counts for a head.
+    ``"dice"`` is `dice_loss`; ``"bce"`` the mean cross-entropy of a patch; ``"focal"`` that with
+    `FOCUS`; ``"dice+bce"`` the sum of the first two. Logits are ``(N, K, C, h, w)``, the target in
+    [0, 1] ``(N, C, h, w)``; ``weights``, ``(K, N)``, say how often an image counts.
     """
     if loss not in LOSSES:
         raise InputError(f"The loss is {loss!r}, but it must be one of {list(LOSSES)}.")

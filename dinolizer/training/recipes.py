@@ -140,9 +140,10 @@ def train(
         A file ending in .safetensors. Beside it go ``<stem>-history.csv`` and, until the end,
         ``<stem>.checkpoint``: where it exists, training goes on from there.
     device
-        ``"cpu"`` or ``"cuda"``; by default the GPU if there is one, under ``torchrun`` one each.
+        ``"cpu"`` or ``"cuda"``; by default a GPU if there is one. ``torchrun`` uses one per
+        process.
     cache_gb
-        Most that the tokens of fixed crops may take, in memory and again on the disk, in 10^9 B.
+        Most that the tokens of fixed crops may take in memory, and again on disk, in 10^9 bytes.
     workers
         Processes that prepare crops ahead.
     overwrite
@@ -192,7 +193,7 @@ def fit_recipe(
 
     Each step takes the soft Dice of all crops of its batch together, whichever process has them, so
     several processes give the result of one. Crops that do not fill an epoch's last batch are left
-    out of that epoch. ``saving`` is ``checkpoint``, ``log`` and ``save_every`` of `optimise`.
+    out. ``saving`` is ``checkpoint``, ``log`` and ``save_every`` of `optimise`.
     """
     device, world = accelerator.device, accelerator.num_processes
     size = min(recipe.batch, len(training))
@@ -321,8 +322,7 @@ def _accelerator(precision: str, device: str | None) -> "Accelerator":
 
 
 def _check_out(out: Path, log: Path, checkpoint: Path, overwrite: bool) -> None:
-    """Find out before hours of training whether the result can be written without replacing
-    anything but an earlier result."""
+    """Find out before hours of training whether the result can be written."""
     check_outputs([out], ".safetensors", overwrite=overwrite)
     check_outputs([log], overwrite=out.exists() or checkpoint.exists())
     try:

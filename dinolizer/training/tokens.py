@@ -28,9 +28,8 @@ PART = 64
 def extract(backbone: Backbone, images: Sequence[NDArray[np.uint8]]) -> Tensor:
     """Tokens of images, from the cache or, the first time, from the backbone.
 
-    From uint8 ``(H, W, 3)`` RGB, all of one size, a multiple of the patch, to float16
-    ``(N, D, h, w)`` on the CPU. Raises InputError without images, for different sizes or tokens
-    that are not finite.
+    From uint8 ``(H, W, 3)`` RGB, all of one size, a multiple of the patch, to finite float16
+    ``(N, D, h, w)`` on the CPU; InputError where either does not hold, or without images.
 
     The cache is one safetensors file under ``tokens`` in `dinolizer.paths.cache_dir`, named by a
     SHA-256 of the weights, the fingerprint of the code, the versions of torch and timm, and the
@@ -42,8 +41,8 @@ def extract(backbone: Backbone, images: Sequence[NDArray[np.uint8]]) -> Tensor:
 def extract_layers(
     backbone: Backbone, images: Sequence[NDArray[np.uint8]], layers: Sequence[int]
 ) -> dict[int, Tensor]:
-    """As `extract`, for several layers, numbered as in `Backbone.tokens_of_layers`; those that are
-    not in the cache come from one pass."""
+    """As `extract`, for several layers, numbered as in `Backbone.tokens_of_layers`, in one pass for
+    those that are not in the cache."""
     sizes = sorted({image.shape for image in images})
     if len(sizes) != 1:
         raise InputError(
@@ -139,5 +138,5 @@ def _load(path: Path) -> Tensor | None:
 
 
 def _checksum(tokens: Tensor) -> str:
-    """Of the values: safetensors itself checks only a file's header and length."""
+    """CRC-32 of the values: safetensors itself checks only a file's header and length."""
     return f"{zlib.crc32(tokens.contiguous().numpy().data):08x}"
