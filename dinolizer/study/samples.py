@@ -51,7 +51,7 @@ class Sample:
         """How often each window counts when the training images are drawn anew, with replacement
         and as many as there are, for each seed and head: float32 ``(len(seeds), F, N)``.
 
-        An image's windows are drawn together. The order of windows hardly moves a linear head.
+        An image's windows are drawn together. Other images move a linear head; order hardly does.
         """
         _, image = np.unique(self.rows["image"], return_inverse=True)
         weights = np.zeros((len(seeds), *self.train.shape), dtype=np.float32)

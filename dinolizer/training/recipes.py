@@ -140,8 +140,7 @@ def train(
         A file ending in .safetensors. Beside it go ``<stem>-history.csv`` and, until the end,
         ``<stem>.checkpoint``: where it exists, training goes on from there.
     device
-        ``"cpu"`` or ``"cuda"``; by default a GPU if there is one. ``torchrun`` uses one per
-        process.
+        ``"cpu"`` or ``"cuda"``; by default the GPU if there is one, under ``torchrun`` one each.
     cache_gb
         Most that the tokens of fixed crops may take in memory, and again on disk, in 10^9 bytes.
     workers
