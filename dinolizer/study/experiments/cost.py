@@ -40,14 +40,7 @@ def median_seconds(run: Callable[[], object], min_seconds: float) -> float:
 def seconds_by_size(localizer: Localizer, sides: Sequence[int], min_seconds: float) -> pd.DataFrame:
     """Time the localizer, and its backbone alone on as many windows, on squares of noise.
 
-    Parameters
-    ----------
-    localizer
-        In a mode whose windows are all of the head's size.
-    sides
-        Of the squares, in windows.
-    min_seconds
-        For which each is repeated at least.
+    The windows of its mode are of the head's size; ``sides`` are those of the squares, in windows.
 
     Returns
     -------
@@ -96,8 +89,7 @@ def large_pictures(
 
     Yields
     ------
-    group, image, truth
-        The photograph's name, uint8 ``(H, W, 3)`` RGB, and bool ``(H, W)``: what is edited.
+    The photograph's name; the picture, uint8 ``(H, W, 3)``; what is edited, bool ``(H, W)``.
     """
     for first in some_rows(manifest.drop_duplicates("group"), count, seed).to_dict("records"):
         same = ["group", "width", "height"]
@@ -121,8 +113,8 @@ def mode_rows(
     Returns
     -------
     DataFrame
-        A row for each picture and mode (``method``): the scores of
-        `dinolizer.study.metrics.score_image`, and ``passes, tokens, seconds`` of the map.
+        For each picture and mode (``method``) the scores of `score_image`, and the map's
+        ``passes, tokens, seconds``.
     """
     by_mode = {mode: localizers(backbone, heads, mode) for mode in modes}
     rows = []
@@ -130,9 +122,9 @@ def mode_rows(
         for mode, by_group in by_mode.items():
             result = by_group[group](image)
             scores = score_image(result.probability, result.threshold, truth, ranking=False)
-            plan = result.plan
-            spent = {"passes": plan.passes, "tokens": plan.tokens, "seconds": result.seconds}
-            rows.append({"method": mode, "image": group, "group": group, **scores, **spent})
+            about = {"method": mode, "image": group, "group": group, "seconds": result.seconds}
+            spent = {"passes": result.plan.passes, "tokens": result.plan.tokens}
+            rows.append(about | scores | spent)
     return pd.DataFrame(rows)
 
 
@@ -163,5 +155,5 @@ def modes_text(table: pd.DataFrame) -> str:
 
 def _mosaic(tiles: Sequence[NDArray[Any]], across: int) -> NDArray[Any]:
     """Square of tiles ``(H, W, ...)`` of one size, row by row."""
-    rows = [tiles[first : first + across] for first in range(0, len(tiles), across)]
-    return np.concatenate([np.concatenate(row, axis=1) for row in rows])
+    rows = np.split(np.stack(tiles), across)
+    return np.concatenate([np.concatenate([*row], axis=1) for row in rows])
