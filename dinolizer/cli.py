@@ -81,12 +81,16 @@ class _Commands(TyperGroup):
         except BrokenPipeError:
             raise
         except OSError as error:
-            sentence = (
-                f"{str(error.filename)[:200]} cannot be used ({error.strerror or error}); give "
-                "another file or folder, or mend what is said."
-            )
-        typer.echo(f"dinolizer: {sentence}", err=True)
+            name, reason = str(error.filename)[:200], error.strerror or error
+            sentence = f"{name} cannot be used ({reason}); give another, or mend what is said."
+        typer.echo(_line(sentence), err=True)
         raise typer.Exit(1)
+
+
+def _line(sentence: str) -> str:
+    """One line for a terminal, whatever is in the names of files."""
+    shown = (letter if letter.isprintable() else ascii(letter)[1:-1] for letter in sentence)
+    return f"dinolizer: {''.join(shown)}"
 
 
 app = typer.Typer(
@@ -129,30 +133,18 @@ def localize(
     head: File = None,
     weights: File = None,
     mode: Annotated[ModeName, Option(help="All but 'exact' take fewer windows.")] = "exact",
-    threshold: Annotated[
-        float | None, Option(min=0, max=1, help="Of the mask; by default the head's own.")
-    ] = None,
-    stride: Annotated[
-        int | None, Option(min=1, help="Step of the windows in pixels; by default the head's own.")
-    ] = None,
-    small: Annotated[
-        Small | None, Option(help="For images under a window; by default the head's own.")
-    ] = None,
+    threshold: Annotated[float | None, Option(min=0, max=1, help="Default: the head's.")] = None,
+    stride: Annotated[int | None, Option(min=1, help="In pixels; default: the head's.")] = None,
+    small: Annotated[Small | None, Option(help="Under a window; default: the head's.")] = None,
     device: Device = None,
     precision: Precise = "float32",
     as_json: Annotated[bool, Option("--json", help="Print a line of JSON for each image.")] = False,
     overwrite: Overwrite = False,
     masks: Annotated[bool, Option("--masks", help="Of many images: write the masks.")] = False,
     maps: Annotated[bool, Option("--maps", help="Of many images: write the maps.")] = False,
-    shard: Annotated[
-        str | None, Option(metavar="I/N", help="Of many images: only part I of N; see merge.")
-    ] = None,
-    add: Annotated[
-        bool, Option("--add", help="Of many images: there are more than before.")
-    ] = False,
-    max_failures: Annotated[
-        int | None, Option(min=0, help="Of many images: stop when more cannot be read.")
-    ] = None,
+    shard: Annotated[str | None, Option(metavar="I/N", help="Of many images: a part.")] = None,
+    add: Annotated[bool, Option("--add", help="Of many images: more than before.")] = False,
+    max_failures: Annotated[int | None, Option(min=0, help="Unreadable images at most.")] = None,
 ) -> None:
     """Find what was inpainted in images.
 
@@ -216,7 +208,7 @@ def localize(
 def _which(localizer: "Localizer") -> str:
     """Which model answers, and what its reader must know."""
     spec = localizer.backbone.spec
-    return f"dinolizer: model '{spec.name}'. {spec.caution}"
+    return _line(f"model '{spec.name}'. {spec.caution}")
 
 
 def _counted(path: Path, table: Any) -> str:
@@ -227,7 +219,7 @@ def _counted(path: Path, table: Any) -> str:
 def _say_left_out(listing: "Listing") -> None:
     for reason, names in listing.left_out.items():
         shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-        typer.echo(f"dinolizer: left out {len(names)} {reason}: {shown}", err=True)
+        typer.echo(_line(f"left out {len(names)} {reason}: {shown}"), err=True)
 
 
 def _localize_files(
@@ -243,7 +235,7 @@ def _localize_files(
             result.save(out, name, overwrite=overwrite)
         except InputError as error:
             failed += 1
-            tqdm.write(f"dinolizer: {error}", file=sys.stderr)
+            tqdm.write(_line(str(error)), file=sys.stderr)
             continue
         if not said:
             tqdm.write(_which(localizer), file=sys.stderr)
@@ -307,7 +299,7 @@ def fetch(
 
         if name == "dinolizer" and from_file and not release.is_published(from_file):
             line = f"{from_file} is not the published file, of the SHA-256 {release.SHA256}"
-            typer.echo(f"dinolizer: {line}; it is converted as it is.", err=True)
+            typer.echo(_line(f"{line}; it is converted as it is."), err=True)
         run = release.fetch if name == "dinolizer" else bfree.fetch
         typer.echo(f"{run(from_file)}  Licence: {BACKBONES[name].licence}")
     elif name == "cocoglide":

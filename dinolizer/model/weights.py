@@ -139,6 +139,8 @@ def read_checkpoint(path: Path, key: str, wanted: str) -> dict[str, Tensor]:
 def read_weights(path: Path, name: str) -> dict[str, Tensor]:
     """Read a safetensors file of a model's, or raise an `InputError`."""
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is no regular file")
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise InputError(
