@@ -2,49 +2,90 @@
 
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+from ast import literal_eval
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from PIL import Image
+from processes import started
 from small import random_head
 
+from dinolizer.bulk import run
 from dinolizer.bulk.listing import list_hash, read_listing
-from dinolizer.bulk.table import read_rows
+from dinolizer.bulk.table import Table, read_rows
+from dinolizer.cli import app
 from dinolizer.model.backbones import load_backbone
 from dinolizer.model.head import HeadCard, save_head
 from dinolizer.paths import ROOT
 
 COUNT = 8
-# The command itself, with a part for each row; the first worker on shard 1 kills itself as it is
-# about to write its third one.
-WORKER = """#!{python}
-import os, signal, sys
-from pathlib import Path
-from dinolizer.cli import app
-if "1/2" in sys.argv and not Path("killed").exists():
-    from dinolizer.bulk.table import Table
-    from dinolizer.bulk import run as scan
-    scan.PART_ROWS = 1
-    write = Table.write
-    def write_or_die(self, rows):
-        if len(self.parts) == 3:
-            Path("killed").touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        write(self, rows)
-    Table.write = write_or_die
-with open("started", "a") as file:
-    print(*sys.argv[1:], file=file)
-app()
+# The command on the path of Snakemake. It has this process run its words in a fork, which has torch
+# already, waits for it, and ends as it did.
+CLIENT = """#!{python} -S
+import os, socket, sys
+with socket.create_connection(("127.0.0.1", {port})) as server:
+    server.sendall(repr(sys.argv[1:]).encode() + b"\\n")
+    code = int(server.makefile().readline())
+os.kill(os.getpid(), -code) if code < 0 else sys.exit(code)
 """
 
 
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """Where a thread takes the words of a `CLIENT`, and gives back the exit code."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with suppress(OSError):  # closed
+            while True:
+                connection, _ = server.accept()
+                Thread(target=answer, args=(connection,), daemon=True).start()
+
+    Thread(target=serve, daemon=True).start()
+    yield server.getsockname()[1]
+    server.close()
+
+
+def answer(connection: socket.socket) -> None:
+    with connection:
+        words = literal_eval(connection.makefile().readline())
+        child = started(lambda: work(words))
+        child.join()
+        connection.sendall(b"%d\n" % child.exitcode)
+
+
+def work(words: list[str]) -> None:
+    """The command itself; the first worker on shard 1 keeps a part for each row, and kills itself
+    as it is about to write its third one."""
+    os.chdir(os.environ["CHECKOUT"])
+    write = Table.write
+
+    def write_or_die(table: Table, rows: list[dict[str, object]]) -> None:
+        if len(table.parts) == 3:
+            Path("killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        write(table, rows)
+
+    if "1/2" in words and not Path("killed").exists():
+        run.PART_ROWS = 1
+        Table.write = write_or_die  # type: ignore[method-assign, assignment]
+    with Path("started").open("a") as file:
+        print(*words, file=file)
+    app(words)
+
+
 @pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def checkout(tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("Snakefile", "bulk.smk"):
         shutil.copy(ROOT / name, tmp_path)
     shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
@@ -57,10 +98,11 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save_head(tmp_path / "head.safetensors", random_head(backbone.dim), card)
     worker = tmp_path / "bin" / "dinolizer"
     worker.parent.mkdir()
-    worker.write_text(WORKER.format(python=sys.executable))
+    worker.write_text(CLIENT.format(python=sys.executable, port=port))
     worker.chmod(0o755)
     programs = (worker.parent, Path(sys.executable).parent, os.environ["PATH"])
     monkeypatch.setenv("PATH", os.pathsep.join(map(str, programs)))
+    monkeypatch.setenv("CHECKOUT", str(tmp_path))
     monkeypatch.setenv("DINOLIZER_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("DINOLIZER_CACHE", str(tmp_path / "cache"))
     return tmp_path

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from processes import started
 from safetensors.torch import save_file
 from small import random_head
 from typer.testing import CliRunner, Result
@@ -389,23 +389,21 @@ def test_the_choices_are_the_keys_of_the_tables() -> None:
     ]
 
 
-def test_a_terminated_run_keeps_its_rows_as_an_interrupted_one(head: Path, tmp_path: Path) -> None:
-    for number in range(300):
+def test_a_terminated_run_ends_as_an_interrupted_one_and_keeps_its_rows(
+    head: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(200):
         make_photo(tmp_path / f"in/{number}.png", number)
-    words = ["localize", "in", "--out", "out", "--model", "untrained-pocket", "--head", str(head)]
-    run = subprocess.Popen(
-        [sys.executable, "-m", "dinolizer", *words, "--device", "cpu"],
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        env=os.environ | {"PYTHONIOENCODING": "ascii"},
-    )
-    while not (tmp_path / "out").exists() and run.poll() is None:
-        time.sleep(0.05)
-    time.sleep(0.3)
-    run.terminate()
-    assert run.wait() == 130
-    assert b"Traceback" not in run.stderr.read()
-    assert (tmp_path / "out/localized.parquet").is_dir()
+    words = ["localize", tmp_path / "in", "--out", tmp_path / "out", "--masks", "--device", "cpu"]
+    words += ["--model", "untrained-pocket", "--head", head]
+    child = started(lambda: app([str(word) for word in words]))
+    while len([*(tmp_path / "out/masks").glob("[!.]*")]) < 20 and child.is_alive():
+        time.sleep(0.01)
+    child.terminate()
+    child.join()
+    assert child.exitcode == 130  # as the shell says of SIGINT
+    assert "Traceback" not in capfd.readouterr().err
+    assert 10 < len(pd.read_parquet(tmp_path / "out/localized.parquet")) < 200
 
 
 def test_an_output_folder_that_is_a_file_is_one_sentence(head: Path, tmp_path: Path) -> None:
