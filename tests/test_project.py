@@ -59,6 +59,7 @@ import sys
 for name in sys.argv.pop().split(","):
     sys.modules[name] = None  # as if not installed
 from dinolizer.cli import app
+assert not {"numpy", "timm", "torch"} & sys.modules.keys(), "importing the package is not light"
 app()
 """
 
