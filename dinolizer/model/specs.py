@@ -52,7 +52,9 @@ class BackboneSpec:
     weights: str | None
     licence: str
     citation: str
-    caution: str = "What is marked is a hint, not a proof; neither is it one if nothing is marked."
+    caution: str = (
+        "A marked region is a hint, not a proof; an unmarked picture is no proof of authenticity."
+    )
     small: Small = "resize"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
@@ -73,6 +75,8 @@ _TRAINED = (
         patch=14,
         window=504,
         stride=128,
+        caution="The authors' released model for generative inpainting: a marked region is a hint, "
+        "not a proof; an unmarked picture is no proof of authenticity.",
         weights="fetch:dinolizer",
         licence="not stated with the release; trained on B-Free's weights, whose licence is for "
         "nonprofit use only and holds for whatever is trained on them",
