@@ -52,7 +52,7 @@ def mask_areas(manifest: pd.DataFrame, note: str) -> Figure:
 
 
 def pictures(
-    columns: Mapping[str, Sequence[NDArray[Any]]],
+    columns: Mapping[str, Any],
     titles: Sequence[str],
     note: str,
     *,

@@ -5,7 +5,7 @@ cache, and a notebook computes only those that are missing. So many machines can
 the Snakefile), and a job that is killed loses only one part.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,13 +56,13 @@ class Part:
         return evaluate(self.methods, self.images, steps=steps, seed=self.seed, ranking=ranking)
 
 
-def benchmark_parts(methods: Sequence[Method], images: pd.DataFrame) -> list[Part]:
+def benchmark_parts(methods: Collection[Method], images: pd.DataFrame) -> list[Part]:
     """Every method on every image, one method after the other."""
     return [Part((method,), some, None) for method in methods for some in _split(images)]
 
 
 def degraded_parts(
-    methods: Sequence[Method], images: pd.DataFrame, cases: Sequence[Case], seed: int = 0
+    methods: Collection[Method], images: pd.DataFrame, cases: Sequence[Case], seed: int = 0
 ) -> list[Part]:
     """All methods on the images after each case; the seed decides the noise."""
     return [Part(tuple(methods), some, case, seed) for case in cases for some in _split(images)]

@@ -107,7 +107,7 @@ def compare(
     return table.merge(rates[[*by, RATE, f"{RATE}_low", f"{RATE}_high"]], "left", list(by))
 
 
-def change_text(line: Mapping[Any, Any], name: str) -> str:
+def change_text(line: "Mapping[Any, Any] | pd.Series[Any]", name: str) -> str:
     """A change in words, of a line with its interval, and whether that leaves out zero."""
     clear = line[f"{name}_low"] > 0 or line[f"{name}_high"] < 0
     return f"{line[name]:+.3f}{'' if clear else ' (not significant)'}"
