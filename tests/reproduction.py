@@ -2,7 +2,7 @@
 
 Run after the workflow with ``$DINOLIZER_RESULTS`` (see the Makefile); pytest does not collect this
 file by itself. Tables of times, ``NN-seconds...``, differ from run to run and are not committed. Of
-the notebooks the text of cells with the tag ``checked-output`` is compared.
+the notebooks the text of cells with the tag ``nbval-check-output`` is compared.
 """
 
 import os
@@ -32,7 +32,7 @@ def checked(notebook: Path) -> dict[str, str]:
             if output.get("name") != "stderr"
         )
         for cell in nbformat.read(notebook, 4).cells
-        if "checked-output" in cell.metadata.get("tags", [])
+        if "nbval-check-output" in cell.metadata.get("tags", [])
     }
 
 
