@@ -93,6 +93,10 @@ def test_a_disk_without_room_for_the_map_is_one_sentence(monkeypatch: pytest.Mon
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+BASE = 100
+"""What a process that ends as it should adds to the megabytes that it says by its exit code."""
+
+
 def peak() -> int:
     """Most bytes that this process had in memory so far."""
     return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024  # type: ignore[index]
@@ -113,11 +117,11 @@ def test_of_a_tall_image_only_the_mask_is_in_memory_beside_itself(
         loc(image[:2240])
         before = peak()
         loc(image)
-        sys.exit(min((peak() - before) // 10**6, 255))
+        sys.exit(BASE + min((peak() - before) // 10**6, 100))
 
     child = started(work)
     child.join()
-    assert 20 < (child.exitcode or 0) < 80
+    assert BASE <= (child.exitcode or 0) < BASE + 80  # the mask may take memory that was freed
 
 
 class Cramped(nn.Module):
