@@ -1,3 +1,6 @@
+# make install   set up what 'dinolizer' needs, and no more
+# make demo      localize a photograph (PHOTO=path) and write its report
+# make lab       set up everything, and open JupyterLab on the notebooks
 # make results   regenerate the pocket study into results/pocket (PROFILE=paper: another)
 # make test      run every check and test
 # make notebooks execute the notebooks in place, so that they carry their outputs
@@ -24,8 +27,23 @@ export OMP_NUM_THREADS ?= 1
 # What the caller has set for another environment must not leak into this one.
 unexport PYTHONPATH PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
-.PHONY: results test notebooks bench lock clean
+.PHONY: help install demo lab results test notebooks bench lock clean
 .DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+install: .venv/core
+	@echo "dinolizer is in $(BIN); to have it by name: source .venv/bin/activate"
+
+ifeq ($(MAKECMDGOALS)$(PHOTO),demo)
+$(error Which photograph? make demo PHOTO=path/to/photo.jpg)
+endif
+demo: .venv/core
+	@env -u OMP_NUM_THREADS dinolizer report "$$PHOTO" --out data/demo --overwrite
+
+lab: .venv/installed
+	env -u OMP_NUM_THREADS jupyter lab --notebook-dir=notebooks
 
 results: .venv/installed
 	snakemake --cores $(CORES) --quiet rules host --config profile=$(PROFILE)
@@ -53,6 +71,11 @@ clean:
 	    f'$(PYTHON) is Python {v.major}.{v.minor}; 3.11 or newer is needed: make PYTHON=...')"
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
+
+# The versions of the lock, but not its hashes: those of torch's wheels for the CPU are others.
+.venv/core: .venv/bin/uv requirements.lock pyproject.toml
+	uv pip install --no-config --quiet --python .venv --no-verify-hashes -c requirements.lock -e .
+	@touch $@
 
 .venv/installed: .venv/bin/uv requirements.lock pyproject.toml
 	uv pip install --no-config --quiet --python .venv --require-hashes -r requirements.lock

@@ -1,5 +1,6 @@
 """The files around the package agree with one another."""
 
+import os
 import re
 import subprocess
 import sys
@@ -7,7 +8,6 @@ import tomllib
 from importlib import metadata
 from pathlib import Path
 
-import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -91,14 +91,23 @@ def test_the_lock_names_no_place() -> None:
     assert "make lock" in LOCK.splitlines()[1]
 
 
-def test_conda_gets_the_same_set() -> None:
+def test_conda_gets_what_pip_takes(tmp_path: Path) -> None:
+    """As conda does it: the lines in a file, pip in the folder of environment.yml."""
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     python, pip, packages = environment["dependencies"]
     assert SpecifierSet(python.removeprefix("python").strip()) == SpecifierSet(
         PROJECT["requires-python"]
     )
     assert pip == "pip"
-    assert packages == {"pip": ["-r requirements.lock", "-e ."]}
+    (line,) = packages["pip"]
+    extras = Requirement(line.replace("-e .", "dinolizer")).extras
+    assert extras == PROJECT["optional-dependencies"].keys() - {"dev"}
+    (tmp_path / "lines.txt").write_text(line)
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps"]
+    command += ["--no-build-isolation", "--no-index", "-r", str(tmp_path / "lines.txt")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"Would install dinolizer-{dinolizer.__version__}" in done.stdout
 
 
 def test_the_version_is_one() -> None:
@@ -115,6 +124,26 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     assert "make test" in (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("target", ["results", "test", "notebooks", "bench", "lock", "clean"])
-def test_the_makefile_has_the_target(target: str) -> None:
-    subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
+def make(*words: str) -> subprocess.CompletedProcess[str]:
+    own = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    return subprocess.run(
+        ["make", *words], cwd=ROOT, env=own, capture_output=True, text=True, check=False
+    )
+
+
+def test_make_alone_says_what_there_is_and_all_of_it_is_there() -> None:
+    lines = make().stdout.splitlines()
+    targets = re.findall(r"^make (\w+) +\w", "\n".join(lines), re.M)
+    phony = re.search(r"^\.PHONY: help (.*)", (ROOT / "Makefile").read_text(), re.M)
+    assert phony
+    assert targets == phony[1].split()
+    assert len(lines) == len(phony[1].split())
+    for target in targets:
+        assert make("--dry-run", target, "PHOTO=photo.jpg").returncode == 0
+
+
+def test_a_demo_without_a_photograph_is_refused_before_anything_is_installed() -> None:
+    done = make("demo")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Which photograph? make demo PHOTO=" in done.stderr
