@@ -1,6 +1,6 @@
 """Heads that never met what they are tested on, and the maps that they draw."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -17,16 +17,18 @@ from dinolizer.model.backbones import Backbone
 from dinolizer.model.head import card_for, load_head, make_head
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.weights import weights_hash
+from dinolizer.model.windows import Plan
 from dinolizer.paths import cache_dir
 from dinolizer.study.cache import cache_key, cached, images_hash, probe_hash
 from dinolizer.study.dataset import Dataset
 from dinolizer.study.evaluation import Row, edited_truth
 from dinolizer.study.metrics import counts
-from dinolizer.study.samples import POLICY, Sample, enlarged, window_sample
+from dinolizer.study.samples import POLICY, Sample, enlarged, image_windows, window_sample
 from dinolizer.training import heads as training
 from dinolizer.training.crops import Crops
 from dinolizer.training.heads import Fit, Heads
 from dinolizer.training.recipes import history_path, train
+from dinolizer.training.tokens import extracted
 
 EPOCHS = 20
 Logits = Callable[[NDArray[np.uint8], Row], Tensor]
@@ -126,12 +128,23 @@ def _fits(table: pd.DataFrame) -> list[Fit]:
     return fits
 
 
-def localizers(
-    backbone: Backbone, heads: Mapping[str, nn.Conv2d], mode: str = "exact"
-) -> dict[str, Localizer]:
-    """Localizers of each photograph's head, in one mode."""
+class StudyLocalizer(Localizer):
+    """A localizer that reads the tokens of a study's own windows from where `window_sample` left
+    them; another image, say a degraded one, goes through the backbone as ever."""
+
+    def patch_logits(self, image: NDArray[np.uint8], plan: Plan) -> Iterator[Tensor]:
+        """As in `Localizer`."""
+        tokens = extracted(self.backbone, image_windows(image, plan), torch.float32)
+        if tokens is None:
+            yield from super().patch_logits(image, plan)
+        else:
+            yield self.head(tokens.to(self.backbone.device))
+
+
+def localizers(backbone: Backbone, heads: Mapping[str, nn.Conv2d]) -> dict[str, Localizer]:
+    """Localizers of each photograph's head."""
     card = card_for(backbone)
-    return {group: Localizer(backbone, head, card, mode=mode) for group, head in heads.items()}
+    return {group: StudyLocalizer(backbone, head, card) for group, head in heads.items()}
 
 
 def left_out_logits(heads: Heads, tokens: Tensor, sample: Sample) -> Tensor:
@@ -172,7 +185,7 @@ def image_logits(
         head = of_folds[fold_of[row["group"]] if folds > 1 else 0]
         of_scales = []
         for scale, settings in zip(scales, cards, strict=True):
-            found = Localizer(backbone, head, settings).logits(enlarged(image, scale))
+            found = StudyLocalizer(backbone, head, settings).logits(enlarged(image, scale))
             size = image.shape[:2]
             of_scales.append(F.interpolate(found[None], size, mode="bilinear", antialias=True)[0])
         steps = torch.arange(1, len(scales) + 1, device=of_scales[0].device)

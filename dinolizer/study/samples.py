@@ -13,7 +13,7 @@ from torch import Tensor
 from dinolizer.data.manifest import read_pair, target
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone, BackboneSpec
-from dinolizer.model.windows import make_plan
+from dinolizer.model.windows import Plan, make_plan
 from dinolizer.study.dataset import Dataset
 from dinolizer.study.dataset import some_rows as some_rows
 from dinolizer.training.crops import TRAIN, Crops, patch_shares
@@ -78,9 +78,12 @@ def read_sample(
 def window_sample(
     dataset: Dataset, backbone: Backbone, policy: str = POLICY
 ) -> tuple[Tensor, Sample]:
-    """Tokens, float16 ``(N, D, h, w)`` on the CPU, and labels of all windows of the test images."""
+    """Tokens, float16 ``(N, D, h, w)`` on the CPU, and labels of all windows of the test images.
+
+    The tokens of each image stay in the cache, in full precision, for `StudyLocalizer`.
+    """
     spec = backbone.spec
-    windows, shares, numbers = [], [], []
+    tokens, shares, numbers = [], [], []
     for number, row in enumerate(dataset.test.to_dict("records")):
         image, mask = read_pair(row)
         labels = target(mask, row["kind"], row["background"], policy)
@@ -90,13 +93,19 @@ def window_sample(
                 f"{row['image']} is {mask.shape[1]}x{mask.shape[0]} pixels, but heads need "
                 f"images of at least a window of {spec.window} pixels: leave it out."
             )
+        tokens.append(extract(backbone, image_windows(image, plan), torch.float32).half())
         for position in plan.positions:
-            windows.append(np.asarray(plan.cut(image, position)))
             window = torch.from_numpy(np.asarray(plan.cut(labels, position)))
             shares.append(patch_shares(window, policy, spec.patch))
             numbers.append(number)
     sample = _left_out(dataset, dataset.test.iloc[numbers], torch.stack(shares))
-    return extract(backbone, windows), sample
+    return torch.cat(tokens), sample
+
+
+def image_windows(image: NDArray[np.uint8], plan: Plan) -> list[NDArray[np.uint8]]:
+    """All windows of an image, uint8 ``(H, W, 3)``, row by row."""
+    fitted = plan.fit(image)
+    return [np.asarray(plan.cut(fitted, position)) for position in plan.positions]
 
 
 def crop_sample(

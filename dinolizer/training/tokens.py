@@ -25,21 +25,33 @@ PART = 64
 """Crops whose tokens share a file of the cache."""
 
 
-def extract(backbone: Backbone, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+def extract(
+    backbone: Backbone, images: Sequence[NDArray[np.uint8]], dtype: torch.dtype = torch.float16
+) -> Tensor:
     """Tokens of images, from the cache or, the first time, from the backbone.
 
-    From uint8 ``(H, W, 3)`` RGB, all of one size, a multiple of the patch, to finite float16
-    ``(N, D, h, w)`` on the CPU; InputError where either does not hold, or without images.
+    From uint8 ``(H, W, 3)`` RGB, all of one size, a multiple of the patch, to finite float16 or
+    float32 ``(N, D, h, w)`` on the CPU; InputError where either does not hold, or without images.
 
     The cache is one safetensors file under ``tokens`` in `dinolizer.paths.cache_dir`, named by a
     SHA-256 of the weights, the fingerprint of the code, the versions of torch and timm, and the
     pixels. A file whose checksum does not match its values is computed again.
     """
-    return extract_layers(backbone, images, [backbone.depth])[backbone.depth]
+    return extract_layers(backbone, images, [backbone.depth], dtype)[backbone.depth]
+
+
+def extracted(
+    backbone: Backbone, images: Sequence[NDArray[np.uint8]], dtype: torch.dtype = torch.float16
+) -> Tensor | None:
+    """What `extract` has left of the very same images in the cache, if anything."""
+    return _load(_path(_key(backbone, images), backbone.depth, backbone, dtype))
 
 
 def extract_layers(
-    backbone: Backbone, images: Sequence[NDArray[np.uint8]], layers: Sequence[int]
+    backbone: Backbone,
+    images: Sequence[NDArray[np.uint8]],
+    layers: Sequence[int],
+    dtype: torch.dtype = torch.float16,
 ) -> dict[int, Tensor]:
     """As `extract`, for several layers, numbered as in `Backbone.tokens_of_layers`, in one pass for
     those that are not in the cache."""
@@ -49,16 +61,12 @@ def extract_layers(
             f"The images have the shapes {sizes}, but all of them must have one and the same: "
             "crop them first."
         )
-    key, folder = _key(backbone, images), cache_dir() / "tokens"
-    last = backbone.depth
-    paths = {
-        layer: folder / f"{key}{'' if layer == last else f'-{layer}'}.safetensors"
-        for layer in layers
-    }
+    key = _key(backbone, images)
+    paths = {layer: _path(key, layer, backbone, dtype) for layer in layers}
     tokens = {layer: cached for layer in layers if (cached := _load(paths[layer])) is not None}
     missing = [layer for layer in layers if layer not in tokens]
     if missing:
-        computed = _compute(backbone, images, missing)
+        computed = _compute(backbone, images, missing, dtype)
         for layer in missing:
             _save(computed[layer], paths[layer])
         tokens |= computed
@@ -67,11 +75,14 @@ def extract_layers(
 
 @torch.no_grad()
 def _compute(
-    backbone: Backbone, images: Sequence[NDArray[np.uint8]], layers: Sequence[int]
+    backbone: Backbone,
+    images: Sequence[NDArray[np.uint8]],
+    layers: Sequence[int],
+    dtype: torch.dtype,
 ) -> dict[int, Tensor]:
     def tokens(batch: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
         pixels = as_batch(batch, backbone.device)
-        return [part.half().cpu() for part in backbone.tokens_of_layers(pixels, layers)]
+        return [part.to(dtype).cpu() for part in backbone.tokens_of_layers(pixels, layers)]
 
     size = batch_size(backbone.device, images[0].shape[0])
     starts = tqdm(
@@ -81,7 +92,7 @@ def _compute(
     parts = [part for at in starts for part in batches.run(tokens, images[at : at + size])]
     computed = dict(zip(layers, map(torch.cat, zip(*parts, strict=True)), strict=True))
     for layer, values in computed.items():
-        if not values.isfinite().all():
+        if not values.half().isfinite().all():
             raise InputError(
                 f"Tokens of layer {layer} of {backbone.spec.name!r} are not finite numbers in half "
                 "precision: its weights are damaged, or this layer cannot be used."
@@ -120,6 +131,12 @@ def _key(backbone: Backbone, images: Sequence[NDArray[np.uint8]]) -> str:
         digest.update(f"{image.shape} {image.dtype}".encode())
         digest.update(image.tobytes())
     return digest.hexdigest()
+
+
+def _path(key: str, layer: int, backbone: Backbone, dtype: torch.dtype) -> Path:
+    end = "" if layer == backbone.depth else f"-{layer}"
+    precise = "-float32" if dtype == torch.float32 else ""
+    return cache_dir() / "tokens" / f"{key}{end}{precise}.safetensors"
 
 
 def _save(tokens: Tensor, path: Path) -> None:

@@ -7,14 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from small import SPEC, small_backbone, small_manifest
+from small import SPEC, random_head, small_backbone, small_manifest
 
 from dinolizer.data.manifest import read_manifest, read_pair
 from dinolizer.errors import InputError
 from dinolizer.model.head import card_for
 from dinolizer.model.localizer import Localizer
 from dinolizer.study.dataset import Dataset
-from dinolizer.study.heads import image_logits, image_rows, left_out_logits
+from dinolizer.study.heads import image_logits, image_rows, left_out_logits, localizers
 from dinolizer.study.samples import (
     Sample,
     crop_sample,
@@ -156,6 +156,22 @@ def test_images_are_mapped_as_by_the_localizer_alone_and_enlarged(crossfit: Data
         assert scales.shape == (4, 70, 90)
         torch.testing.assert_close(scales[:2], found, atol=1e-5, rtol=0)
         assert not torch.allclose(scales[2:], found, atol=1e-2)
+
+
+def test_the_maps_of_a_study_read_the_tokens_of_its_windows(crossfit: Dataset) -> None:
+    """The same numbers as by the localizer alone; other pixels go through the backbone."""
+    backbone = small_backbone()
+    window_sample(crossfit, backbone)
+    head, (image, _) = random_head(backbone.dim), read_pair(crossfit.test.iloc[1].to_dict())
+    asked: list[int] = []
+    backbone.model.patch_embed.register_forward_hook(lambda *of: asked.append(len(of[1][0])))
+    localizer = localizers(backbone, {"x": head})["x"]
+    expected = Localizer(backbone, head, card_for(backbone))(image).probability
+    passed = len(asked)
+    np.testing.assert_allclose(localizer(image).probability, expected, atol=1e-6)
+    assert len(asked) == passed
+    localizer(255 - image)
+    assert len(asked) > passed
 
 
 def test_image_rows_are_hand_counted(crossfit: Dataset) -> None:

@@ -13,11 +13,11 @@ from torch.utils.benchmark import Timer
 
 from dinolizer.data.manifest import read_pair
 from dinolizer.model.backbones import Backbone
+from dinolizer.model.head import card_for
 from dinolizer.model.localizer import Localizer
 from dinolizer.study.dataset import some_rows
 from dinolizer.study.evaluation import edited_truth
 from dinolizer.study.figures import curves
-from dinolizer.study.heads import localizers
 from dinolizer.study.metrics import score_image
 from dinolizer.study.statistics import macro_table
 
@@ -116,11 +116,10 @@ def mode_rows(
         For each picture and mode (``method``) the scores of `score_image`, and the map's
         ``passes, tokens, seconds``.
     """
-    by_mode = {mode: localizers(backbone, heads, mode) for mode in modes}
-    rows = []
+    card, rows = card_for(backbone), []
     for group, image, truth in pictures:
-        for mode, by_group in by_mode.items():
-            result = by_group[group](image)
+        for mode in modes:
+            result = Localizer(backbone, heads[group], card, mode=mode)(image)
             scores = score_image(result.probability, result.threshold, truth, ranking=False)
             about = {"method": mode, "image": group, "group": group, "seconds": result.seconds}
             spent = {"passes": result.plan.passes, "tokens": result.plan.tokens}
