@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from figures import overlapping, with_interval
 from matplotlib import pyplot as plt
-from matplotlib.collections import PathCollection
+from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_rgb
 
 from dinolizer.study import figures
@@ -88,24 +88,27 @@ def test_the_histogram_counts_edited_images_alone() -> None:
     )
     axes = figures.mask_areas(manifest, NOTE).axes[0]
     assert sum(bar.get_height() for bar in axes.patches) == 5
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert labels == ["sp (3 images)", "fr (2 images)"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["sp", "fr"]
 
 
-@pytest.mark.parametrize("across", [False, True])
-def test_pictures_are_named_and_maps_have_one_scale_and_their_mask_as_outline(across: bool) -> None:
-    images = [np.zeros((30, 40, 3), np.uint8)] * 2
-    maps = [np.full((30, 40), value, np.float32) for value in (0.1, 0.2)]
+@pytest.mark.parametrize("titles", [["one", "two"], list("abcd")])
+def test_pictures_are_named_and_maps_have_one_scale_and_their_mask_as_outline(
+    titles: list[str],
+) -> None:
+    """The longer side of the grid goes across the page."""
+    count, across = len(titles), len(titles) == 4
+    images = [np.zeros((30, 40, 3), np.uint8)] * count
+    maps = [np.full((30, 40), value, np.float32) for value in (0.1, 0.2, 0.2, 0.2)[:count]]
     maps[0][:5] = 0.9
     columns = {"image": images, "truth": [image[..., 0] > 0 for image in images], "map": maps}
-    figure = figures.pictures(columns, ["one", "two"], NOTE, across=across)
-    grid = np.array(figure.axes[:6]).reshape((3, 2) if across else (2, 3))
-    above, beside = (["one", "two"], list(columns))[:: 1 if across else -1]
+    figure = figures.pictures(columns, titles, NOTE)
+    grid = np.array(figure.axes[: 3 * count]).reshape((3, 4) if across else (2, 3))
+    above, beside = (titles, list(columns))[:: 1 if across else -1]
     assert [panel.get_title() for panel in grid[0]] == above
     assert [panel.get_ylabel() for panel in grid[:, 0]] == beside
     drawn = grid[2] if across else grid[:, 2]
     assert {panel.images[0].get_clim() for panel in drawn} == {(0, 1)}
-    assert [bool(panel.collections) for panel in drawn] == [True, False]
+    assert [bool(panel.collections) for panel in drawn] == [True] + [False] * (count - 1)
 
 
 def test_a_gallery_outlines_what_is_edited() -> None:
@@ -170,60 +173,29 @@ def test_dots_lie_where_the_table_says() -> None:
     assert texts[:2] == ["x", "y"]
 
 
-def test_differences_have_a_panel_for_each_other_method_and_a_dot_for_each_line() -> None:
-    others = ["one", "two", "three", "four", "five"]
+def test_differences_have_a_panel_for_each_other_method_and_both_intervals() -> None:
+    others = ["one", "two"]
     table = pd.DataFrame(
         [
             {"other": other, "family": family, "kind": kind, "difference": number / 10}
             | {"low": number / 10 - 0.1, "high": 0.9, "low_corrected": -0.2, "high_corrected": 1}
-            | {"significant_corrected": number > 1}
             for other in others
             for number, (family, kind) in enumerate([("x", "sp"), ("y", "fr"), ("all", "all")])
         ]
     )
     figure = figures.differences(table, NOTE)
-    assert [axes.get_title() for axes in figure.axes if axes.has_data()] == [
-        f"to {other}" for other in others
-    ]
+    labels = [axes.get_xlabel() for axes in figure.axes]
+    assert labels == [f"difference in IoU\nto {other}" for other in others]
     first = figure.axes[0]
     assert [label.get_text() for label in first.get_yticklabels()] == ["x, sp", "y, fr", "all"]
-    clear, open_ = first.lines[1:]
-    assert np.asarray(clear.get_xdata()).tolist() == [0.2]
-    assert np.asarray(open_.get_xdata()).tolist() == [0, 0.1]
+    spans = [line.get_xdata() for line in first.lines if line.get_linestyle() == "-"]
+    np.testing.assert_allclose(sorted(map(tuple, spans)), [(-0.1, 0.9), (0, 0.9), (0.1, 0.9)])
+    (corrected,) = (part for part in first.collections if isinstance(part, LineCollection))
+    np.testing.assert_allclose([part[:, 0] for part in corrected.get_segments()], [[-0.2, 1]] * 3)
 
 
-@pytest.fixture
-def cells() -> pd.DataFrame:
-    """Rows in their own order, and one that the second panel lacks."""
-    shares = np.linspace(0, 1, 9).reshape(3, 3)
-    return pd.DataFrame(
-        [
-            {"truth": truth, "called": called, "share": shares[row, column]}
-            | {"share_low": 0.25, "share_high": 1.0}
-            for row, truth in enumerate(["real", "re-encoded", "inpainted"])
-            for column, called in enumerate(["real", "re-encoded", "inpainted"])
-        ]
-    )
-
-
-def test_cells_name_their_score_with_its_interval(cells: pd.DataFrame) -> None:
-    tables = {"seen": cells, "held out": cells[cells["truth"] != "re-encoded"].iloc[:, :3]}
-    cells.loc[2, ["share_low", "share_high"]] = np.nan  # of a single photograph
-    figure = figures.heatmaps(tables, "truth", "called", "share", "the share", NOTE)
-    first, second, _ = figure.axes
-    assert [text.get_text() for text in first.texts[:3]] == [
-        "0.00\n0.25 to 1.00",
-        "0.12\n0.25 to 1.00",
-        "0.25",
-    ]
-    assert [label.get_text() for label in second.get_yticklabels()] == ["real", "inpainted"]
-    drawn = np.asarray(second.collections[0].get_array()).ravel()
-    assert drawn.tolist() == tables["held out"]["share"].tolist()
-    assert second.texts[0].get_text() == "0.00"
-
-
-def test_letters_and_cells_contrast(cells: pd.DataFrame) -> None:
-    """By WCAG 2: 4.5 to 1, from the definition of relative luminance."""
+def test_cells_name_their_score_in_letters_that_contrast() -> None:
+    """Contrast by WCAG 2: 4.5 to 1, from the definition of relative luminance."""
 
     def luminance(colour: Any) -> float:
         channels = np.array(to_rgb(colour))
@@ -232,10 +204,18 @@ def test_letters_and_cells_contrast(cells: pd.DataFrame) -> None:
         )
         return float(linear @ [0.2126, 0.7152, 0.0722])
 
-    figure = figures.heatmaps({"": cells}, "truth", "called", "share", "", NOTE)
+    names = ["real", "re-encoded", "inpainted"]
+    cases = [(truth, called) for truth in names for called in names]
+    cells = pd.DataFrame(cases, columns=["truth", "called"]).assign(share=np.linspace(0, 1, 9))
+    tables = {"seen": cells, "held out": cells[cells["truth"] != "re-encoded"]}
+    figure = figures.heatmaps(tables, "truth", "called", "share", NOTE)
     figure.draw_without_rendering()
-    axes = figure.axes[0]
-    for text, cell in zip(axes.texts, axes.collections[0].get_facecolor(), strict=True):
+    first, second = figure.axes
+    assert [text.get_text() for text in first.texts[:3]] == ["0.00", "0.12", "0.25"]
+    assert [label.get_text() for label in second.get_yticklabels()] == ["real", "inpainted"]
+    drawn = np.asarray(second.collections[0].get_array()).ravel()
+    assert drawn.tolist() == tables["held out"]["share"].tolist()
+    for text, cell in zip(first.texts, first.collections[0].get_facecolor(), strict=True):
         darker, lighter = sorted([luminance(text.get_color()), luminance(cell)])
         assert (lighter + 0.05) / (darker + 0.05) >= 4.5
 
@@ -247,59 +227,24 @@ def test_bins_of_few_cases_are_not_drawn_as_points_of_the_curve() -> None:
     left, right = figure.axes
     assert np.asarray(left.lines[1].get_ydata()).tolist() == [0.2, 0.8]
     np.testing.assert_allclose(np.asarray(right.lines[0].get_ydata()), points["n"] / 90)
+    empty = figures.reliability({}, NOTE, what="images")
+    assert empty.axes[0].get_title() == "not run: no images without an edit"
 
 
-def test_size_curves_draw_every_score_and_the_size_at_half() -> None:
-    scores = {"iou": [0.2, 0.4, 0.6], "recall": [0.3, 0.5, 0.7], "missed": [0.8, 0.4, 0.1]}
-    table = pd.DataFrame(scores).assign(share=[0.01, 0.1, 0.5], of="of the window")
-    figure = figures.sizes(table, (0.05, 0.02, 0.1), (0.12, 0.2), NOTE)
-    for panel, (score, values) in zip(figure.axes, scores.items(), strict=True):
-        drawn = [np.asarray(line.get_ydata()).tolist() for line in panel.lines]
-        assert values in drawn, score
-    marker = [line for line in figure.axes[2].lines if len(line.get_xdata()) == 1]
-    assert [float(line.get_xdata()[0]) for line in marker[:1]] == [0.05]
-    labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert {"of the window", figures.FLOOR, "paper: missed below"} <= set(labels)
-
-
-def test_what_was_not_run_says_why() -> None:
-    figure = figures.not_run("no image without an edit", NOTE)
-    assert figure.axes[0].texts[0].get_text() == "not run: no image without an edit"
-
-
-def test_detection_by_size_draws_curves_floor_and_fitted_sizes() -> None:
-    table = pd.DataFrame({"share": [0.03, 0.1, 0.5]})
-    for name, values in {"iou": [0.4, 0.6, 0.7], "a": [0.5, 0.9, 1], "b": [0.4, 0.8, 0.9]}.items():
-        table[name], table[f"{name}_low"], table[f"{name}_high"] = values, 0.1, 1.0
-    edits = pd.DataFrame({"area": [0.02, 0.1, 0.6], "iou": [0.3, 0.6, 0.8]})
-    sizes = pd.DataFrame({"column": ["a", "b"], "rule": ["by score", "by pixels"]})
-    sizes = sizes.assign(size=[0.015, 0.01], size_low=0.008, size_high=0.02)
-    figure = figures.detection_by_size(table, edits, sizes, 4.0, (0.12, 0.2), NOTE)
-    left, right = figure.axes
-    lines = [np.asarray(line.get_ydata()).tolist() for line in (*left.lines, *right.lines)]
-    assert all(table[name].tolist() in lines for name in ("iou", "a", "b"))
-    ends = [line.get_xdata() for line in left.lines if list(line.get_ydata()) == [0.5]]
-    assert {0.015, 0.01} <= {float(end[0]) for end in ends}
-    assert edits["iou"].tolist() in lines
-    texts = [text.get_text() for text in left.get_legend().get_texts()]
-    assert {"by score", "by pixels", "paper: missed below"} <= set(texts)
-    assert overlapping(figure) == []
-
-
-def test_roc_marks_the_threshold_in_use_on_its_curve() -> None:
-    points = pd.DataFrame({"false_positive_rate": [0, 0.1, 1], "sensitivity": [0, 0.9, 1]})
-    figure = figures.roc({"one half": points}, {"one half": (0.1, 0.9)}, NOTE)
-    for panel in figure.axes:
-        curve, dot, chance, _ = panel.lines
-        assert np.asarray(curve.get_ydata()).tolist() == [0, 0.9, 1]
-        assert (float(dot.get_xdata()[0]), float(dot.get_ydata()[0])) == (0.1, 0.9)
-        assert np.asarray(chance.get_xdata()).tolist() == [0, 1]
-    assert overlapping(figure) == []
-
-
-def test_agreement_is_drawn_image_by_image() -> None:
-    rows = pd.DataFrame({"score": [0.1, 0.9], "score_ours": [0.2, 0.8]})
-    figure = figures.agreement(rows, {"score": "image score"}, ("they", "we"), NOTE)
+def test_several_scores_are_curves_beside_each_other_on_an_axis_of_shares() -> None:
+    scores = {"iou": [0.2, 0.4, 0.6], "recall": [0.3, 0.5, 0.7]}
+    table = pd.DataFrame(scores).assign(share=[0.01, 0.1, 0.5], iou_low=0.1, iou_high=0.9)
+    long = figures.by_score(table, {"iou": "IoU", "recall": "recall"})
+    span = {"paper: missed below": (0.12, 0.2)}
+    figure = figures.curves(
+        {"edited share": long}, "share", "value", "score", NOTE, label="mean", spans=span
+    )
     (panel,) = figure.axes
-    assert np.asarray(panel.lines[1].get_xydata()).tolist() == [[0.1, 0.2], [0.9, 0.8]]
-    assert (panel.get_xlabel(), panel.get_ylabel()) == ("they", "we")
+    drawn = [np.asarray(line.get_ydata()).tolist() for line in panel.lines]
+    assert all(values in drawn for values in scores.values())
+    band = panel.collections[0].get_paths()[0].vertices[:, 1]
+    assert [band.min(), band.max()] == pytest.approx([0.1, 0.9])
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == ["IoU", "recall", "paper: missed below"]
+    assert panel.get_xscale() == "log"
+    assert overlapping(figure) == []

@@ -26,6 +26,12 @@ REPEATS = 5
 RESAMPLES = 300
 WEAK = 1e4
 """Inverse of the penalty on the slope: no more than what a share that tells all apart needs."""
+SCORES = {
+    "iou": "IoU",
+    "recall": "recall of edited pixels",
+    "missed": "share of edits missed",
+    "share": "IoU of everything predicted",
+}
 SIZE_RULE = (
     f"An edit is detected where at least {DETECTED:.0%} of its pixels are predicted; the size at "
     "50 % detection is the share at which a logistic curve over the logarithm of the share is at "

@@ -1,15 +1,16 @@
 """The authors' released model on CocoGlide: a third party's rows, and ours beside them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import binomtest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import RocCurveDisplay, roc_auc_score
 from tqdm.auto import tqdm
 
 from dinolizer.data.manifest import read_manifest, read_pair
@@ -17,6 +18,7 @@ from dinolizer.errors import InputError
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.release import SCORE_THRESHOLD
 from dinolizer.paths import ROOT
+from dinolizer.study import figures
 from dinolizer.study.cache import cache_key, cached, images_hash, probe_hash
 from dinolizer.study.evaluation import edited_truth, probe_image
 from dinolizer.study.experiments.edit_size import DETECTED, detection_sizes, with_interval
@@ -172,6 +174,37 @@ def compared(both: pd.DataFrame) -> pd.DataFrame:
         lines.append((name, len(pair), theirs, ours, ours - theirs, worst, within))
     columns = ["measure", "n_images", "theirs", "ours", "difference", "worst", "within"]
     return pd.DataFrame(lines, columns=columns)
+
+
+def roc(parts: Mapping[str, pd.DataFrame], threshold: float, note: str) -> Figure:
+    """Draw the ROC curve of ``score`` against ``edited``, both columns, of each part, with the
+    point of the threshold in use; whole and the upper left corner."""
+    figure, (row,) = figures.panels(1, 2, 3.7, note)
+    for panel in row:
+        for (name, part), line in zip(parts.items(), ("-", "--"), strict=False):
+            drawn = RocCurveDisplay.from_predictions(part["edited"], part["score"], ax=panel)
+            drawn.line_.set(label=name, linestyle=line)
+            point = (part["score"] > threshold).groupby(part["edited"]).mean()
+            panel.plot(*point, "o", color="0.4")
+        panel.plot([0, 1], [0, 1], **figures.REFERENCE, label="chance")
+        panel.set(xlabel="false-positive rate", ylabel="sensitivity")
+        panel.get_legend().remove()
+    row[1].set(xlim=(-0.002, 0.2), ylim=(0.8, 1.002))
+    row[0].legend(loc="lower right")
+    return figure
+
+
+def agreement(
+    rows: pd.DataFrame, scores: Mapping[str, str], names: tuple[str, str], note: str
+) -> Figure:
+    """Draw scores of one against those of another, in columns with the ending ``_ours``, image by
+    image; ``scores`` is from a column to its label, ``names`` are who is across and who is up."""
+    figure, (line,) = figures.panels(1, len(scores), 3.6, note)
+    for panel, (score, label) in zip(line, scores.items(), strict=True):
+        panel.plot([0, 1], [0, 1], **figures.REFERENCE)
+        panel.plot(rows[score], rows[f"{score}_ours"], ".", markersize=3)
+        panel.set(title=label, xlabel=names[0], ylabel=names[1], aspect="equal")
+    return figure
 
 
 def _computed(localizer: Localizer, manifest: pd.DataFrame) -> pd.DataFrame:

@@ -207,3 +207,22 @@ def test_the_notebook_runs_the_released_model_and_compares(
     assert table["n_images"].tolist() == [2, 1, 2]
     record = json.loads((results / "figures" / "10-comparison.json").read_text())
     assert {"backbone dinolizer", "head"} <= record["sources"].keys()
+
+
+def test_roc_marks_the_threshold_in_use_on_its_curve() -> None:
+    """Two of three unedited images and all three edited ones are over 0.3."""
+    part = pd.DataFrame({"edited": [False] * 3 + [True] * 3, "score": [0, 0.4, 0.6, 0.5, 0.8, 1]})
+    figure = model.roc({"one half": part}, 0.3, "a note")
+    for panel in figure.axes:
+        curve, dot, chance = panel.lines
+        assert pytest.approx(sorted(set(curve.get_xdata()))) == [0, 1 / 3, 1]
+        assert (dot.get_xdata()[0], dot.get_ydata()[0]) == (pytest.approx(2 / 3), 1)
+        assert np.asarray(chance.get_xdata()).tolist() == [0, 1]
+
+
+def test_agreement_is_drawn_image_by_image() -> None:
+    rows = pd.DataFrame({"score": [0.1, 0.9], "score_ours": [0.2, 0.8]})
+    figure = model.agreement(rows, {"score": "image score"}, ("they", "we"), "a note")
+    (panel,) = figure.axes
+    assert np.asarray(panel.lines[1].get_xydata()).tolist() == [[0.1, 0.2], [0.9, 0.8]]
+    assert (panel.get_xlabel(), panel.get_ylabel()) == ("they", "we")
