@@ -1,14 +1,15 @@
 """Downloads that go on where they stopped, and archives that are taken with care."""
 
+import os
 import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
 
 import pooch
+from tqdm.auto import tqdm
 
 from dinolizer.data.formats import known_format
 from dinolizer.errors import InputError
@@ -19,7 +20,7 @@ CHUNK = 2**20
 def download(
     url: str,
     path: Path,
-    known_hash: str | None = None,
+    known_hash: str = "",
     *,
     size: int | None = None,
     advice: str = "try again later",
@@ -32,53 +33,32 @@ def download(
     larger one before it has arrived; ``advice`` ends the sentence that says so. Raises `InputError`
     if the server fails or sends another file, and `OSError` if it cannot be written.
     """
-    # requests is pooch's own; its errors are OSErrors, like those of a full disk.
-    from requests.exceptions import RequestException
+    import requests  # slow, and pooch's own; its errors are OSErrors, like those of a full disk
 
+    if path.exists() and _has_hash(path, known_hash):
+        return
     part = path.with_name(f"{path.name}.part")
-    came = ""
-
-    def refused(what: str) -> InputError:
-        wanted = f"{size:,} bytes" if size else known_hash
-        return InputError(
-            f"{url} sent {what}, but the published file ({wanted}) is expected; nothing of it was "
-            f"kept, {advice}."
-        )
-
-    def resume(url: str, draft: str, _pooch: object) -> None:
-        nonlocal came
+    refused = ""
+    try:
         with part.open("ab") as file:
             arrived = file.tell()
-
-            def start_anew(response: Any, *_args: object, **_kwargs: object) -> None:
-                if response.status_code == 200:  # and not 206, the range that was asked for
-                    file.seek(file.truncate(0))
-
             headers = {"Accept-Encoding": "identity"}
             if arrived:
                 headers["Range"] = f"bytes={arrived}-"
-            http = pooch.HTTPDownloader(
-                progressbar=True, chunk_size=CHUNK, headers=headers, hooks={"response": start_anew}
-            )
-            try:
-                http(url, file if size is None else _Limited(file, size), None)
-            except _TooLargeError:
-                part.unlink()
-                raise refused(f"more than {size:,} bytes") from None
-            except RequestException as error:
+            with requests.get(url, headers=headers, stream=True, timeout=30) as response:
                 # 416: nothing is left to send. Whether all is right, size and hash tell.
-                if error.response is None or error.response.status_code != 416:
-                    raise
-        came = (known_format(part) or "another file").partition(";")[0]
-        if size is not None and part.stat().st_size != size:
-            came += f" of {part.stat().st_size:,} bytes"
-            part.unlink()
-            raise refused(came)
-        part.replace(draft)
-
-    try:
-        pooch.retrieve(url, known_hash, path.name, path.parent, downloader=resume)
-    except RequestException as error:
+                if response.status_code != 416:
+                    response.raise_for_status()
+                    if response.status_code == 200:  # and not 206, the range that was asked for
+                        arrived = file.truncate(0)
+                    for chunk in tqdm(response.iter_content(CHUNK), unit="MiB"):
+                        arrived += file.write(chunk)
+                        if size is not None and arrived > size:
+                            refused = f"more than {size:,} bytes"
+                            break
+            file.flush()
+            os.fsync(file.fileno())
+    except requests.RequestException as error:
         if not part.stat().st_size:
             part.unlink()
         status = error.response is not None and f"HTTP status {error.response.status_code}"
@@ -86,29 +66,36 @@ def download(
             f"The download of {url} did not end well ({status or type(error).__name__}); run the "
             "command again and it goes on where it stopped."
         ) from None
-    except ValueError as error:  # pooch has removed what it got
-        if isinstance(error, InputError):
-            raise
-        raise refused(f"{came} of another hash") from None
+    came = (known_format(part) or "another file").partition(";")[0]
+    if not refused and size not in (None, arrived):
+        refused = f"{came} of {arrived:,} bytes"
+    elif not refused and not _has_hash(part, known_hash):
+        refused = f"{came} of another hash"
+    if refused:
+        part.unlink()
+        wanted = f"{size:,} bytes" if size else known_hash
+        raise InputError(
+            f"{url} sent {refused}, but the published file ({wanted}) is expected; nothing of it "
+            f"was kept, {advice}."
+        )
+    part.replace(path)
 
 
-class _TooLargeError(Exception):
-    """More arrives than the file has."""
+def _has_hash(path: Path, known_hash: str) -> bool:
+    kind, _, value = known_hash.partition(":")
+    return not value or pooch.file_hash(str(path), kind) == value
 
 
-class _Limited:
-    """A file that takes no more than ``size`` bytes in all."""
-
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        self.file, self.size = file, size
-
-    def write(self, chunk: bytes) -> None:
-        if self.file.tell() + len(chunk) > self.size:
-            raise _TooLargeError
-        self.file.write(chunk)
-
-    def flush(self) -> None:
-        self.file.flush()
+@contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(path) as file:
+            yield file
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise InputError(
+            f"The archive {path} cannot be read ({error}), but a whole zip file is expected; "
+            "download it again."
+        ) from None
 
 
 def extract_tree(archive: Path, folder: Path, limit: int) -> None:
@@ -124,18 +111,6 @@ def extract_tree(archive: Path, folder: Path, limit: int) -> None:
         file.extractall(folder)  # which leaves out what of a path leads elsewhere
 
 
-@contextmanager
-def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    try:
-        with zipfile.ZipFile(path) as file:
-            yield file
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise InputError(
-            f"The archive {path} cannot be read ({error}), but a whole zip file is expected; "
-            "download it again."
-        ) from None
-
-
 def extract(archive: Path, members: Mapping[str, int], folder: Path) -> dict[str, Path]:
     """Take only the expected ``members`` (name to largest size in bytes) out of a zip archive,
     which may hold them at its top or in one folder, and return the path of each, ``folder / name``.
@@ -145,7 +120,19 @@ def extract(archive: Path, members: Mapping[str, int], folder: Path) -> dict[str
     """
     with _archive(archive) as file:
         for name, limit in members.items():
-            info = _member(file, name, archive)
+            found = [i for i in file.infolist() if PurePosixPath(i.filename).name == name]
+            if len(found) != 1:
+                raise InputError(
+                    f"The archive {archive} holds {name} {len(found)} times, but once is expected; "
+                    "give the published one."
+                )
+            info = found[0]
+            parts = PurePosixPath(info.filename).parts
+            if len(parts) > 2 or parts[0] in ("/", "..") or "\\" in info.orig_filename:
+                raise InputError(
+                    f"The archive {archive} holds {name} as {info.filename!r}, but the path must "
+                    "be at most one folder deep; give the published one."
+                )
             if info.file_size > limit:
                 raise InputError(
                     f"{info.filename} in {archive} has {info.file_size} bytes, but at most "
@@ -155,19 +142,3 @@ def extract(archive: Path, members: Mapping[str, int], folder: Path) -> dict[str
             with file.open(info) as source, (folder / name).open("wb") as target:
                 shutil.copyfileobj(source, target, CHUNK)
     return {name: folder / name for name in members}
-
-
-def _member(file: zipfile.ZipFile, name: str, archive: Path) -> zipfile.ZipInfo:
-    found = [info for info in file.infolist() if PurePosixPath(info.filename).name == name]
-    if len(found) != 1:
-        raise InputError(
-            f"The archive {archive} holds {name} {len(found)} times, but once is expected; give "
-            "the published one."
-        )
-    parts = PurePosixPath(found[0].filename).parts
-    if len(parts) > 2 or parts[0] in ("/", "..") or "\\" in found[0].orig_filename:
-        raise InputError(
-            f"The archive {archive} holds {name} as {found[0].filename!r}, but the path must be at "
-            "most one folder deep; give the published one."
-        )
-    return found[0]

@@ -109,6 +109,13 @@ def test_a_file_of_another_size_is_refused_and_not_kept(
     assert names(tmp_path) == []
 
 
+def test_a_longer_part_with_nothing_left_to_send_is_refused(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "weights.zip.part").write_bytes(CONTENT + b"x")
+    with pytest.raises(InputError, match="of 5,120,001 bytes, but the published"):
+        download(server.url, tmp_path / "weights.zip", size=len(CONTENT))
+    assert names(tmp_path) == []
+
+
 def test_a_refusing_server_costs_nothing_of_what_has_arrived(
     server: Server, tmp_path: Path
 ) -> None:

@@ -26,7 +26,6 @@ from timm.models.vision_transformer import VisionTransformer
 from typer.testing import CliRunner, Result
 
 from dinolizer.cli import app
-from dinolizer.data import fetch as downloads
 from dinolizer.errors import InputError
 from dinolizer.model import bfree
 from dinolizer.model.backbones import BACKBONES, Backbone, load_backbone
@@ -135,14 +134,11 @@ def test_it_is_downloaded_once_and_again_only_where_it_is_damaged(
     published = publish(save_bfree_zip(tmp_path / "published.zip", model), monkeypatch)
     asked = []
 
-    class Http:  # in the place of pooch's, whose own behaviour test_fetch tests with a server
-        def __init__(self, **_: object) -> None: ...
+    def send(url: str, path: Path, _: str) -> None:  # test_fetch downloads from a server
+        asked.append(url)
+        path.write_bytes(published.read_bytes())
 
-        def __call__(self, url: str, file: object, _: object) -> None:
-            asked.append(url)
-            file.write(published.read_bytes())
-
-    monkeypatch.setattr(downloads.pooch, "HTTPDownloader", Http)
+    monkeypatch.setattr(bfree, "download", send)
     assert run("fetch", "bfree").exit_code == 0
     assert asked == [bfree.URL]
     assert sorted(trusted(cache)) == ["bfree.json", "bfree.safetensors"]
