@@ -36,10 +36,10 @@ ModelName = Literal[
 ]
 DatasetName = Literal[
     "bfree", "tgif", "cocoglide", "sagid", "btb", "brgen", "opensdi", "autosplice", "magicbrush",
-    "imdl", "csv",
+    "inpaintings", "imdl", "csv",
 ]
 # fmt: on
-FetchName = Literal["dinolizer", "bfree", "cocoglide", "photos"]
+FetchName = Literal["dinolizer", "bfree", "cocoglide", "photos", "bsds", "inpaintings"]
 ModeName = Literal["exact", "half", "tiles", "whole"]
 Precision = Literal["float32", "bfloat16", "float16"]
 Small = Literal["resize", "pad"]
@@ -278,10 +278,16 @@ def fetch(
     name: Annotated[FetchName, Argument(help="What to get.")],
     from_file: Annotated[
         Path | None,
-        Option(metavar="FILE", help="Of dinolizer and bfree: the published file, not downloaded."),
+        Option(
+            metavar="FILE", help="Of dinolizer, bfree and bsds: the published file, not downloaded."
+        ),
+    ] = None,
+    from_folder: Annotated[
+        Path | None,
+        Option(metavar="DIR", help="Of bsds and inpaintings: files that are there already."),
     ] = None,
     out: Annotated[
-        Path | None, Option(metavar="DIR", help="Of cocoglide and photos: by default in data.")
+        Path | None, Option(metavar="DIR", help="Of pictures: by default in data.")
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -291,7 +297,9 @@ def fetch(
     both converted and checked: B-Free's licence is nonprofit use only, and whatever is trained on
     it inherits that. 'cocoglide' are the 1,024 test images of CocoGlide with their manifest (123
     MB, for nonprofit use), 'photos' are 100 photographs for the laptop profile (DIV2K, 450 MB, for
-    academic research). DINOv2 and DINOv3 need no fetching: they come from their hub at first use.
+    academic research), 'bsds' the 200 test photographs of BSDS500 (71 MB, for research and
+    education), 'inpaintings' 69 real outputs of published models, each under its own licence
+    (31 MB). DINOv2 and DINOv3 need no fetching: they come from their hub at first use.
     """
     if name in ("dinolizer", "bfree"):
         from dinolizer.model import bfree, release
@@ -308,6 +316,22 @@ def fetch(
         out = out or Path("data")
         typer.echo(f"{fetch_cocoglide(out, overwrite=overwrite)}")
         typer.echo(f"{out / 'cocoglide.csv'}  CocoGlide (GRIP-UNINA), for nonprofit use only")
+    elif name == "inpaintings":
+        from dinolizer.data.inpaintings import fetch_inpaintings
+
+        out = out or Path("data")
+        report, missing = fetch_inpaintings(out, from_folder, overwrite=overwrite)
+        typer.echo(f"{report}")
+        if missing:
+            line = f"not there as listed: {', '.join(missing)}; put them into a folder by hand"
+            typer.echo(_line(f"{line}, and name it by --from-folder."), err=True)
+        typer.echo(f"{out / 'inpaintings.csv'}  licences: its column of that name")
+    elif name == "bsds":
+        from dinolizer.pocket.photos import fetch_bsds
+
+        out = out or Path("data/bsds")
+        fetch_bsds(out, from_file or from_folder, overwrite=overwrite)
+        typer.echo(f"{out}  BSDS500 (UC Berkeley), for research and education")
     else:
         from dinolizer.pocket.photos import DIV2K_NAMES, fetch_photos
 

@@ -264,6 +264,20 @@ def make_magicbrush(root: Path, number: int = 3, side: int = 64, parquet: bool =
     return root
 
 
+def make_inpaintings(root: Path, number: int = 3, side: int = 64) -> Path:
+    lines = []
+    for seed, scene in scenes(number, side):
+        for kind, background in (("sp", scene.photo), ("fr", scene.reencoded())):
+            name = f"model_{kind}_{seed}"
+            save(root / f"{name}.png", scene.edited(background))
+            save(root / f"{name}_mask.png", scene.mask)
+            about = {"id": name, "file": f"{name}.png", "generator": "A model, v2", "kind": kind}
+            about |= {"scene": f"scene_{seed}", "base": "photo", "outside": "exact"}
+            lines.append(about | {"repository": "someone/model", "licence": "MIT"})
+    pd.DataFrame(lines).to_csv(root / "table.csv", index=False)
+    return root
+
+
 def make_imdl(root: Path, number: int = 3, side: int = 64) -> Path:
     """A folder of images and the JSON file that lists them; returns the file."""
     pairs = []
@@ -298,6 +312,7 @@ MAKERS: dict[str, Callable[..., Path]] = {
     "opensdi": make_opensdi,
     "autosplice": make_autosplice,
     "magicbrush": make_magicbrush,
+    "inpaintings": make_inpaintings,
     "imdl": make_imdl,
     "csv": make_csv,
 }

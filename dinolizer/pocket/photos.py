@@ -1,7 +1,12 @@
 """The photographs that are forged: those shipped with two libraries, or those of a folder."""
 
+import tarfile
+import zlib
+from collections.abc import Iterator
+from hashlib import sha256
 from importlib.resources import files
-from pathlib import Path
+from itertools import islice
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +15,7 @@ from dinolizer.data.fetch import download, extract
 from dinolizer.data.files import find_images
 from dinolizer.data.images import read_image
 from dinolizer.errors import InputError
+from dinolizer.paths import atomic, check_outputs
 
 PHOTOS = {
     "astronaut": ("skimage.data", "astronaut.png"),
@@ -29,6 +35,19 @@ DIV2K_HASH = "sha256:20dd31fd84d777bc1cf5d6b7654a3f569c0aec74458ae094122ad1d0489
 """As TensorFlow Datasets records it for that address."""
 DIV2K_NAMES = tuple(f"{number:04}.png" for number in range(801, 901))
 DIV2K_LIMIT = 20_000_000  # bytes of one photograph
+
+
+BSDS = (
+    "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/BSR_bsds500.tgz",
+    70_763_455,
+)
+"""The Berkeley segmentation data set (Arbelaez et al., TPAMI 2011), for research and education:
+its archive and that one's size in bytes."""
+BSDS_TEST = PurePosixPath("BSR/BSDS500/data/images/test")
+BSDS_HASH = "f16a24f8844858615249ad8872c65a8fa98b112d2c2b4f537875d1adb0e7cd5b"
+"""SHA-256 of what ``sha256sum *.jpg`` says of its test photographs, in the C locale's order."""
+BSDS_COUNT = 200
+BSDS_LIMIT = 500_000  # bytes of one photograph
 
 
 def photo_paths(folder: str | Path = "", count: int = 0) -> dict[str, Path]:
@@ -72,3 +91,44 @@ def fetch_photos(folder: Path) -> None:
     download(DIV2K, archive, DIV2K_HASH)
     extract(archive, dict.fromkeys(DIV2K_NAMES, DIV2K_LIMIT), folder)
     archive.unlink()
+
+
+def fetch_bsds(out: Path, given: Path | None = None, *, overwrite: bool = False) -> None:
+    """Put the 200 test photographs of BSDS500 into a folder: downloaded (71 MB, an interrupted
+    download goes on), or from ``given``, the archive or a folder. Raises `InputError` unless all
+    are there, unchanged, and if one is in the folder already."""
+    out.mkdir(parents=True, exist_ok=True)
+    archive = given or out / PurePosixPath(BSDS[0]).name
+    if given is None:
+        download(BSDS[0], archive, size=BSDS[1])
+    photos = dict(sorted(islice(_bsds_photos(archive), BSDS_COUNT + 1)))
+    if given is None:
+        archive.unlink()
+    sums = (f"{sha256(photo).hexdigest()}  {name}\n" for name, photo in photos.items())
+    if sha256("".join(sums).encode()).hexdigest() != BSDS_HASH:
+        raise InputError(
+            f"{archive} holds {len(photos)} photographs, but not the {BSDS_COUNT} test photographs "
+            "of BSDS500 as they were published; give these, or have them downloaded."
+        )
+    check_outputs([out / name for name in photos], overwrite=overwrite)
+    for name, photo in photos.items():
+        with atomic(out / name) as draft:
+            draft.write_bytes(photo)
+
+
+def _bsds_photos(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Names and content of the JPEG files of a folder, or of the archive's test photographs."""
+    if path.is_dir():
+        yield from ((file.name, file.read_bytes()) for file in path.glob("*.jpg"))
+        return
+    try:
+        with tarfile.open(path, "r|gz") as archive:
+            for member in archive:
+                at = PurePosixPath(member.name)
+                if at.parent == BSDS_TEST and at.suffix == ".jpg" and member.isfile():
+                    content = archive.extractfile(member) if member.size <= BSDS_LIMIT else None
+                    yield at.name, content.read() if content else b""
+    except (tarfile.TarError, zlib.error, EOFError) as error:
+        raise InputError(
+            f"{path} cannot be read ({error}), but BSR_bsds500.tgz is expected; get it again."
+        ) from None

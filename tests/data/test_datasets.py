@@ -38,10 +38,12 @@ FOUND = {
     "opensdi": (18, 12, 12, {"real": 6, "fr": 12}),
     "autosplice": (9, 3, 6, {"real": 3, "sp": 6}),
     "magicbrush": (6, 3, 3, {"real": 3, "fr": 3}),
+    "inpaintings": (6, 6, 6, {"sp": 3, "fr": 3}),
     "imdl": (6, 3, 3, {"real": 3, "sp": 3}),
     "csv": (6, 3, 3, {"real": 3, "sp": 3}),
 }
-WITH_ORIGINALS = [name for name in trees.MAKERS if name not in ("btb", "imdl", "csv")]
+ALONE = ("btb", "inpaintings", "imdl", "csv")
+WITH_ORIGINALS = [name for name in trees.MAKERS if name not in ALONE]
 FOLDERS = [name for name in trees.MAKERS if name not in ("imdl", "csv")]
 
 
@@ -98,7 +100,7 @@ def test_a_manifest_is_written_reported_and_fits_its_files(
         assert image.shape[:2] == mask.shape == (row["height"], row["width"])
         edited = 0 if row["authentic"] else read_mask(row["mask"]).mean()
         assert row["area"] == pytest.approx(edited, abs=1e-12)
-    without_partner = name in ("btb", "opensdi", "imdl", "csv")
+    without_partner = name in ("opensdi", *ALONE)
     assert ("polarity not checked" in report) == without_partner
 
 
@@ -138,9 +140,10 @@ def test_names_in_another_case_are_found(
 
 
 PARQUET = ("opensdi", "magicbrush")  # whose files are found at any depth
+NESTED = [name for name in FOLDERS if name not in (*PARQUET, "inpaintings")]  # all in one folder
 
 
-@pytest.mark.parametrize("name", [name for name in FOLDERS if name not in PARQUET])
+@pytest.mark.parametrize("name", NESTED)
 def test_a_root_too_high_or_too_low_is_named(
     name: str, copy: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -185,7 +188,7 @@ def test_a_missing_a_black_and_an_unreadable_mask_are_named(
     assert f"{left_out} left out: images without their mask" in str(report)
 
 
-@pytest.mark.parametrize("name", [name for name in FOLDERS if name not in (*PARQUET, "btb")])
+@pytest.mark.parametrize("name", [name for name in WITH_ORIGINALS if name not in PARQUET])
 def test_inverted_masks_are_refused_by_name(
     name: str, copy: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -18,7 +18,7 @@ from dinolizer.data.datasets.folders import (
 )
 from dinolizer.data.datasets.parquet import magicbrush, opensdi
 from dinolizer.data.datasets.rows import Report, Row, assemble
-from dinolizer.data.datasets.tables import btb, imdl, own_csv, sagid
+from dinolizer.data.datasets.tables import btb, imdl, inpaintings, own_csv, sagid
 from dinolizer.data.datasets.tree import open_tree
 from dinolizer.data.fetch import download, extract_tree
 from dinolizer.data.manifest import write_manifest
@@ -54,6 +54,7 @@ DATASETS = {
     "opensdi": Dataset(opensdi, "OpenSDI", ()),
     "autosplice": Dataset(autosplice, "AutoSplice", ("Authentic", "Forged_JPEG*", "Mask")),
     "magicbrush": Dataset(magicbrush, "MagicBrush", ()),
+    "inpaintings": Dataset(inpaintings, "the real inpaintings", ("table.csv",)),
     "imdl": Dataset(imdl, "a list in IMDL-BenCo's JSON", None),
     "csv": Dataset(own_csv, "a CSV file of one's own", None),
 }
