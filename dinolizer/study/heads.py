@@ -22,7 +22,6 @@ from dinolizer.paths import cache_dir
 from dinolizer.study.cache import cache_key, cached, images_hash, probe_hash
 from dinolizer.study.dataset import Dataset
 from dinolizer.study.evaluation import Row, edited_truth
-from dinolizer.study.metrics import counts
 from dinolizer.study.samples import POLICY, Sample, enlarged, image_windows, window_sample
 from dinolizer.training import heads as training
 from dinolizer.training.crops import Crops
@@ -211,23 +210,41 @@ def image_rows(
 ) -> pd.DataFrame:
     """Scores of every image by each of K heads, a row each; logits over 0 predict an edit.
 
-    The columns are those of ``names``, what each head is, ``image, group, family, kind, area``,
-    ``iou`` and ``recall`` (nan without an edit), and ``predicted_area``, a share of the image.
+    The columns are those of ``names``, what each head is, ``image, group, family, kind, area``, and
+    those of `overlap`.
     """
-    lines = []
+    about = ["image", "group", "family", "kind", "area"]
+    rows = []
     for row in manifest.to_dict("records"):
         image, mask = read_pair(row)
-        truth = edited_truth(mask, row)
-        about = {name: row[name] for name in ("image", "group", "family", "kind", "area")}
-        predicted = (logits(image, row) > 0).cpu().numpy()
-        for name, of_head in zip(names, predicted, strict=True):
-            counted = counts(of_head, truth)
-            edited = counted.tp + counted.fn
-            recall = counted.tp / edited if edited else float("nan")
-            scores = {
-                "iou": counted.iou,
-                "recall": recall,
-                "predicted_area": counted.predicted_area,
-            }
-            lines.append({**name, **about, **scores})
-    return pd.DataFrame(lines)
+        truth = torch.from_numpy(edited_truth(mask, row))
+        scores = overlap((logits(image, row) > 0).cpu(), truth)
+        rows.append(pd.DataFrame(names).assign(**{name: row[name] for name in about}, **scores))
+    return pd.concat(rows, ignore_index=True)
+
+
+def window_rows(logits: Tensor, sample: Sample, names: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Scores of every tested window by each of K heads, counted in whole patches, a row each.
+
+    Of ``logits``, ``(N, K, h, w)`` as of `left_out_logits`; those over 0 predict an edit. The
+    columns are those of the sample's rows, of ``names`` and of `overlap`.
+    """
+    tested = sample.fold >= 0
+    scores = overlap(logits[tested] > 0, sample.targets[tested][:, None])
+    rows = [
+        sample.rows[tested].assign(**name, **{score: of[:, head] for score, of in scores.items()})
+        for head, name in enumerate(names)
+    ]
+    return pd.concat(rows, ignore_index=True)
+
+
+def overlap(predicted: Tensor, truth: Tensor) -> dict[str, NDArray[np.float64]]:
+    """``iou`` and ``recall``, nan without an edit, and ``predicted_area``, a share, of masks, bool
+    ``(..., H, W)``, against what is edited, 0 to 1 and broadcast to them."""
+    found = (predicted * truth, predicted, truth)
+    hits, marked, edited = (of.sum((-2, -1), dtype=torch.float64) for of in found)
+    edited = edited.expand_as(hits)
+    iou, recall = hits / (edited + marked - hits), hits / edited  # 0 / 0 is nan
+    iou[edited == 0] = torch.nan
+    area = marked / (predicted.shape[-2] * predicted.shape[-1])
+    return {"iou": iou.numpy(), "recall": recall.numpy(), "predicted_area": area.numpy()}

@@ -1,6 +1,6 @@
 """The methods side by side: the localizer, baselines and peers, each from an image to a map."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,11 +13,10 @@ from dinolizer.model.localizer import Localizer
 from dinolizer.study.baselines import BASELINES
 from dinolizer.study.cache import cache_key, cached, images_hash, probe_hash
 from dinolizer.study.dataset import Dataset
-from dinolizer.study.evaluation import Method, Predict, edited_truth, probe_image
+from dinolizer.study.evaluation import Method, Predict, Row, edited_truth, probe_image
 from dinolizer.study.heads import Fits, localizers
 from dinolizer.study.metrics import choose_threshold, leave_one_out_thresholds
 from dinolizer.study.peers import read_peers
-from dinolizer.study.statistics import macro_mean
 
 THRESHOLD_IMAGES = 300
 """Edited images of a training set that a threshold is chosen on, drawn by the seed."""
@@ -96,21 +95,12 @@ def baseline_thresholds(dataset: Dataset, predict: Predict, seed: int) -> dict[s
     return leave_one_out_thresholds(*_maps(edited, predict), list(edited["group"]), photos)
 
 
-def leads(rows: pd.DataFrame, method: str) -> pd.DataFrame:
-    """How far a method's IoU is above the next best's, per edited image.
-
-    The columns are ``family, group, image, lead``. The next best is the other method with the
-    highest IoU, averaged over families. Several rows of an image and method (degraded at several
-    levels) count by their mean.
-    """
-    iou = rows.pivot_table("iou", ["family", "group", "image"], "method")
-    means = iou.groupby("family").mean().mean().drop(method)
-    return (iou[method] - iou[means.idxmax()]).rename("lead").reset_index()
-
-
-def mean_lead(lead: pd.DataFrame, seed: int = 0) -> tuple[float, float, float]:
-    """Mean over families of `leads`, and its 95 % interval by a bootstrap over photographs."""
-    return macro_mean(lead["lead"], lead["family"], lead["group"], seed=seed)
+def examples(
+    manifest: pd.DataFrame, images: Iterable[str]
+) -> list[tuple[NDArray[np.uint8], NDArray[np.bool_], Row]]:
+    """Image, mask and row of the images of these names, in their order, to be shown."""
+    rows = manifest.set_index("image", drop=False).loc[list(images)].to_dict("records")
+    return [(*read_pair(row), row) for row in rows]
 
 
 def _maps(

@@ -19,9 +19,7 @@ from dinolizer.study.heads import Fits
 from dinolizer.study.methods import (
     baseline_method,
     baseline_thresholds,
-    leads,
     localizer_method,
-    mean_lead,
 )
 from dinolizer.training.heads import Fit
 
@@ -128,23 +126,3 @@ def test_the_localizer_takes_the_head_that_never_met_the_photograph(images: pd.D
     for group in "ab":
         expected = Localizer(backbone, heads[group], card_for(backbone))(image).probability
         np.testing.assert_array_equal(method(image, {"group": group}), expected)
-
-
-def test_the_lead_is_over_the_next_best_of_all_images() -> None:
-    # Families x (photos a, b) and y (photo a); "good" is the next best: 0.5 and 0.2 over families.
-    ious = {"own": (0.6, 0.8, 0.5), "good": (0.4, 0.6, 0.2), "bad": (0.9, 0.0, 0.0)}
-    rows = pd.DataFrame(
-        [
-            {"method": method, "family": family, "group": group, "image": image, "iou": iou}
-            for method, values in ious.items()
-            for (family, group, image), iou in zip(
-                [("x", "a", "1"), ("x", "b", "2"), ("y", "a", "3")], values, strict=True
-            )
-        ]
-    )
-    found = leads(rows, "own")
-    assert found["lead"].tolist() == pytest.approx([0.2, 0.2, 0.3])
-    mean, low, high = mean_lead(found)
-    assert mean == pytest.approx((0.2 + 0.3) / 2)
-    # Drawing b alone leaves family y out.
-    assert (low, high) == pytest.approx((0.2, 0.25))

@@ -14,7 +14,13 @@ from dinolizer.errors import InputError
 from dinolizer.model.head import card_for
 from dinolizer.model.localizer import Localizer
 from dinolizer.study.dataset import Dataset
-from dinolizer.study.heads import image_logits, image_rows, left_out_logits, localizers
+from dinolizer.study.heads import (
+    image_logits,
+    image_rows,
+    left_out_logits,
+    localizers,
+    window_rows,
+)
 from dinolizer.study.samples import (
     Sample,
     crop_sample,
@@ -189,6 +195,21 @@ def test_image_rows_are_hand_counted(crossfit: Dataset) -> None:
     assert left["predicted_area"].tolist() == [pytest.approx(60 / 90)] * 9
     assert none["recall"].dropna().tolist() == [0.0] * 6
     assert none["iou"].isna().tolist() == [True, False, False] * 3
+
+
+def test_window_scores_are_hand_counted() -> None:
+    # Four patches: one half edited and one edited in full; the head marks the latter and a clean
+    # one. In patches: found 1, edited 1.5, marked 2, union 2.5.
+    targets = torch.tensor([[[0.5, 1.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    about = pd.DataFrame({"image": ["0", "1"], "group": "a"})
+    sample = Sample(targets, about, np.zeros(2, int), torch.ones(1, 2, dtype=torch.bool))
+    logits = torch.tensor([[[[-1.0, 1.0], [1.0, -1.0]]], [[[1.0, -1.0], [-1.0, -1.0]]]])
+    rows = window_rows(logits, sample, [{"strategy": "a"}])
+    assert rows.loc[0, ["iou", "recall", "predicted_area"]].tolist() == pytest.approx(
+        [1 / 2.5, 1 / 1.5, 0.5]
+    )
+    assert rows["iou"].isna().tolist() == [False, True]
+    assert rows.loc[1, "predicted_area"] == 0.25
 
 
 def test_a_study_reads_windows_or_crops(crossfit: Dataset, split: Dataset) -> None:

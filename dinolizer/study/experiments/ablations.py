@@ -1,13 +1,11 @@
 """What the backbone, the layer of the tokens, the head and its loss are each worth."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
-import pandas as pd
 from torch import Tensor
 
 from dinolizer.study.samples import Sample
-from dinolizer.study.statistics import macro_table
 from dinolizer.training.heads import Heads, fit
 from dinolizer.training.losses import Loss
 
@@ -30,7 +28,6 @@ SHAPES = {
 }
 BATCH = 64
 UNTRAINED, GENERIC, FORENSIC = "untrained", "generic", "forensic"
-RATE = "false_positive_rate"
 
 
 def pretraining(backbone: str) -> str:
@@ -84,30 +81,3 @@ def fit_shape(
     )
     names = [{"head": name, "loss": loss, "seed": seed} for loss in losses for seed in seeds]
     return heads.requires_grad_(False), names
-
-
-def compare(
-    rows: pd.DataFrame, by: Sequence[str], against: Mapping[str, object], seed: int = 0
-) -> pd.DataFrame:
-    """Table of `macro_table`: ``iou`` of every variant, and its ``false_positive_rate`` where
-    nothing is edited (there all images count alike).
-
-    Parameters
-    ----------
-    rows
-        A row per image (or crop of it), variant and ``seed``: ``image, group, family, iou,
-        predicted_area`` and the columns ``by``. The same images for all.
-    """
-    table = macro_table(rows[rows["iou"].notna()], by, "iou", against, seed=seed)
-    unedited = rows[rows["iou"].isna()].drop(columns="family")
-    unedited = unedited.rename(columns={"predicted_area": RATE})
-    if unedited.empty:
-        return table
-    rates = macro_table(unedited, by, RATE, seed=seed)
-    return table.merge(rates[[*by, RATE, f"{RATE}_low", f"{RATE}_high"]], "left", list(by))
-
-
-def change_text(line: "Mapping[Any, Any] | pd.Series[Any]", name: str) -> str:
-    """A change in words, of a line with its interval, and whether that leaves out zero."""
-    clear = line[f"{name}_low"] > 0 or line[f"{name}_high"] < 0
-    return f"{line[name]:+.3f}{'' if clear else ' (not significant)'}"

@@ -1,7 +1,6 @@
 """From which size on edits are detected, and what training on small edits changes."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -98,39 +97,6 @@ def matched_cuts(
             rate = (logits[used[head], head % first] > 0).float().mean().item()
             cuts[head] = float(np.quantile(logits[used[head], head].numpy(), 1 - rate))
     return cuts
-
-
-def window_rows(logits: Tensor, sample: Sample, names: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Scores of every tested window, counted in whole patches.
-
-    Parameters
-    ----------
-    logits
-        ``(N, H, h, w)`` of H heads, as of `left_out_logits`; over 0 is predicted.
-    names
-        What each of the H heads is, as columns.
-
-    Returns
-    -------
-    A row per window and head: `names`, the columns of the sample's rows; ``iou`` and ``recall``,
-    nan without an edit; ``predicted_area``, a share of the window.
-    """
-    tested = sample.fold >= 0
-    predicted = (logits[tested] > 0).float()
-    truth = sample.targets[tested][:, None]
-    hits = (predicted * truth).mean((2, 3)).numpy()  # (N, H), shares of the window
-    edited, area = truth.mean((2, 3)).numpy(), predicted.mean((2, 3)).numpy()
-    with np.errstate(invalid="ignore"):
-        iou = np.where(edited > 0, hits / (edited + area - hits), np.nan)
-        recall = np.where(edited > 0, hits / edited, np.nan)
-    columns = {"iou": iou, "recall": recall, "predicted_area": area}
-    return pd.concat(
-        [
-            sample.rows[tested].assign(**name, **{of: at[:, head] for of, at in columns.items()})
-            for head, name in enumerate(names)
-        ],
-        ignore_index=True,
-    )
 
 
 def by_size(rows: pd.DataFrame, share: str, seed: int = 0) -> pd.DataFrame:

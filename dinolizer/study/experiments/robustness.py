@@ -8,8 +8,7 @@ import pandas as pd
 
 from dinolizer.data.degradations import DEGRADATIONS, Step
 from dinolizer.study.evaluation import score_table, step_columns
-from dinolizer.study.methods import leads, mean_lead
-from dinolizer.study.statistics import bootstrap_means, percentile_interval
+from dinolizer.study.experiments.comparisons import Measured, leads, mean_lead, ratio
 
 Case = tuple[Step, ...]
 
@@ -100,39 +99,17 @@ def _levels(lines: pd.DataFrame, name: str, undegraded: str) -> pd.DataFrame:
     )
 
 
-def share_kept(rows: pd.DataFrame, case: Case, seed: int = 0) -> tuple[float, float, float]:
-    """Share of the IoU that is left after a case, with its 95 % interval: of the ratio of both
-    means over families of the same images.
-
-    Parameters
-    ----------
-    rows
-        Of one method, of that case and of the images as they were.
-
-    Returns
-    -------
-    share, low, high
-        1 where nothing is lost; nan where nothing was detected before.
-    """
-    after, clean = rows_of(rows, case), rows_of(rows, CLEAN)
-    clean = clean[clean["image"].isin(after["image"])]
-    left, whole = (part.groupby("family")["iou"].mean().mean() for part in (after, clean))
-    drawn, of = (
-        bootstrap_means(part["iou"], part["group"], strata=part["family"], seed=seed)
-        for part in (after, clean)
-    )
-    known = of > 0  # a draw in which nothing was detected before has no share
-    if not whole > 0 or not known.any():
-        return left / whole if whole > 0 else np.nan, np.nan, np.nan
-    return left / whole, *percentile_interval(drawn[known] / of[known])
+def share_kept(rows: pd.DataFrame, case: Case, seed: int = 0) -> Measured:
+    """Share of the IoU that is left after a case: of the ratio of both means over families of the
+    same images, of one method. 1 where nothing is lost; nan where nothing was detected before."""
+    clean = rows_of(rows, CLEAN)[["image", "iou"]]
+    both = rows_of(rows, case).merge(clean, on="image", suffixes=("", "_clean"))
+    return ratio(both["iou"], both["iou_clean"], both["group"], both["family"], seed)
 
 
-def lead_gained(rows: pd.DataFrame, method: str, seed: int = 0) -> tuple[float, float, float]:
-    """By how much a method's lead over the next best grows under degradations, in IoU.
-
-    It is the mean lead over all single degradations, less that on the images as they were (see
-    `dinolizer.study.methods.leads`), with its 95 % interval; ``rows`` are of two methods or more.
-    """
+def lead_gained(rows: pd.DataFrame, method: str, seed: int = 0) -> Measured:
+    """By how much a method's lead over the next best grows under degradations, in IoU: the mean
+    lead over all single degradations, less that on the images as they were (see `leads`)."""
     clean = rows["degradation"] == "none"
     single = rows[~clean & (rows["before"] == "none")]
     gained = leads(single, method).merge(

@@ -91,19 +91,6 @@ def sample_of(targets: torch.Tensor, area: float = 0.1) -> Sample:
     return Sample(targets, rows, np.zeros(count, int), torch.ones(1, count, dtype=torch.bool))
 
 
-def test_window_scores_are_hand_counted() -> None:
-    # Four patches: one half edited and one edited in full; the head marks the latter and a clean
-    # one. In patches: found 1, edited 1.5, marked 2, union 2.5.
-    targets = torch.tensor([[[0.5, 1.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
-    logits = torch.tensor([[[[-1.0, 1.0], [1.0, -1.0]]], [[[1.0, -1.0], [-1.0, -1.0]]]])
-    rows = edit_size.window_rows(logits, sample_of(targets), [{"strategy": "a"}])
-    assert rows.loc[0, ["iou", "recall", "predicted_area"]].tolist() == pytest.approx(
-        [1 / 2.5, 1 / 1.5, 0.5]
-    )
-    assert rows["iou"].isna().tolist() == [False, True]
-    assert rows.loc[1, "predicted_area"] == 0.25
-
-
 def test_strategies_count_windows_as_they_say() -> None:
     targets = torch.zeros(4, 10, 10)
     targets[1, 0, :5], targets[2, :3] = 1.0, 1.0  # 5 % and 30 % edited

@@ -1,4 +1,4 @@
-"""Generations on the same crops: who learns from what, and what tokens hold, by definition."""
+"""Generations on the same crops: who learns from what, and is tested on what."""
 
 from pathlib import Path
 
@@ -6,8 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.metrics import balanced_accuracy_score
 from small import SPEC, small_backbone
 
 from dinolizer.data.images import write_image
@@ -15,11 +13,8 @@ from dinolizer.errors import InputError
 from dinolizer.model.backbones import load_backbone, unfrozen
 from dinolizer.study.dataset import Dataset
 from dinolizer.study.experiments import generations
-from dinolizer.study.experiments.labels import CLASS_NAMES
 from dinolizer.study.samples import Sample, crop_sample
 from dinolizer.training.tokens import extract
-
-GROUPS = ["a", "b", "c", "a", "b", "c"]
 
 
 def large_images(folder: Path) -> Dataset:
@@ -58,158 +53,6 @@ def test_backbones_of_other_patches_and_windows_are_compared_on_the_same_pixels(
     unlike = {name: load_backbone(name, window=112 * n) for n, name in enumerate(names, 1)}
     with pytest.raises(InputError, match="load them for a window of 112"):
         generations.common_crops(dataset, unlike)
-
-
-def random_tokens(seed: int, dim: int = 5, side: int = 4) -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(seed).normal(size=(6, dim, side, side))).float()
-
-
-def flat(tokens: torch.Tensor) -> np.ndarray:
-    return tokens.permute(0, 2, 3, 1).flatten(0, 2).double().numpy()
-
-
-def linear_cka(x: np.ndarray, y: np.ndarray) -> float:
-    """By its definition: <HKH, HLH> / (|HKH| |HLH|), with the centred kernels written out."""
-    centre = np.eye(len(x)) - 1 / len(x)
-    k, m = (centre @ features @ features.T @ centre for features in (x, y))
-    return float((k * m).sum() / np.linalg.norm(k) / np.linalg.norm(m))
-
-
-def test_cka_of_a_case_counted_by_hand() -> None:
-    """X = (-1, 0, 1), Y = (1, -2, 1): uncorrelated, 0. With Y = (0, 0, 3), centred (-1, -1, 2):
-    X'Y = 3, X'X = 2, Y'Y = 6, so 9 / 12."""
-    values = {"x": [-1.0, 0.0, 1.0], "y": [1.0, -2.0, 1.0], "z": [0.0, 0.0, 3.0]}
-    layers = {(name, 1): torch.tensor(of)[:, None, None, None] for name, of in values.items()}
-    table = generations.cka_table(layers, ["a", "b", "c"]).set_index(["first", "second"])
-    assert table.loc[("x", "y"), "cka"] == pytest.approx(0, abs=1e-6)
-    assert table.loc[("x", "z"), "cka"] == pytest.approx(0.75)
-
-
-def test_cka_minds_neither_rotation_nor_scale_nor_shift() -> None:
-    x = random_tokens(0)
-    rotation, _ = torch.linalg.qr(torch.from_numpy(np.random.default_rng(2).normal(size=(5, 5))))
-    turned = 3 * torch.einsum("ndhw,de->nehw", x, rotation.float()) + 7
-    table = generations.cka_table({("v2", 1): x, ("v3", 1): turned}, GROUPS)
-    assert table["cka"].to_numpy() == pytest.approx(1, abs=1e-5)
-
-
-def test_the_table_has_every_two_layers_and_agrees_with_the_definition() -> None:
-    layers = {
-        ("v2", 1): random_tokens(0),
-        ("v2", 2): random_tokens(1) + 5,
-        ("v3", 1): random_tokens(2),
-    }
-    table = generations.cka_table(layers, GROUPS)
-    assert len(table) == 9
-    for line in table.itertuples():
-        pair = layers[line.first, line.first_layer], layers[line.second, line.second_layer]
-        expected = linear_cka(*map(flat, pair))
-        assert line.cka == pytest.approx(expected, abs=1e-5)
-        assert 0 <= line.low <= line.high <= 1 + 1e-6
-
-
-def test_the_interval_of_cka_is_of_whole_photographs_drawn_anew() -> None:
-    """The same draws, and of each the crops of its photographs, repeated, written out."""
-    layers = {("v2", 1): random_tokens(0), ("v3", 1): random_tokens(1)}
-    table = generations.cka_table(layers, GROUPS, seed=4)
-    between = table[table["first"] != table["second"]].iloc[0]
-    values = []
-    for times in np.random.default_rng(4).multinomial(3, [1 / 3] * 3, size=generations.RESAMPLES):
-        crops = [n for n, group in enumerate(GROUPS) for _ in range(times["abc".index(group)])]
-        values.append(linear_cka(*(flat(part[crops]) for part in layers.values())))
-    assert [between["low"], between["high"]] == pytest.approx(
-        list(np.quantile(values, [0.025, 0.975])), abs=1e-5
-    )
-
-
-def test_grids_of_different_patches_are_compared_at_the_same_places() -> None:
-    coarse = random_tokens(0, side=2)
-    fine = coarse.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    table = generations.cka_table({("v2", 1): fine, ("v3", 1): coarse}, GROUPS)
-    assert table["cka"].to_numpy() == pytest.approx(1, abs=1e-6)
-
-
-def test_autocorrelation_of_stripes() -> None:
-    """Columns alternate between 1 and -1: one step across -1, down 1, mean 0; two steps 1."""
-    tokens = torch.tensor([1.0, -1.0]).repeat(2).expand(6, 1, 4, 4)
-    table = generations.autocorrelation(tokens, 14, GROUPS)
-    assert table["distance"].tolist() == [14, 28]
-    assert table["correlation"].tolist() == pytest.approx([0, 1])
-    assert table["correlation_low"].tolist() == pytest.approx([0, 1])
-    assert table["correlation_high"].tolist() == pytest.approx([0, 1])
-
-
-def test_what_is_as_different_as_any_other_token_has_moved_by_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Tokens that JPEG leaves as they are, and that noise replaces by other random ones."""
-    side = 50
-    drawn = {name: random_tokens(n, 3, side) for n, name in enumerate(("before", "noise"))}
-    drawn["jpeg"] = drawn["before"]
-    monkeypatch.setattr(generations, "degrade", lambda name, *rest: name)
-    monkeypatch.setattr(
-        generations,
-        "extract_layers",
-        lambda _, crops, layers: {1: drawn[crops[0]], 2: drawn["before"]},
-    )
-    table = generations.change_table(small_backbone(), ["before"], GROUPS, [1, 2])
-    assert len(table) == 2 * len(generations.DEGRADED)
-    unmoved = table[(table["degradation"] == "jpeg") | (table["layer"] == 2)]
-    assert (unmoved[["change", "change_low", "change_high"]] == 0).all(axis=None)
-    moved = table[(table["degradation"] == "noise") & (table["layer"] == 1)]
-    assert moved["change"].tolist() == pytest.approx([1] * 3, abs=0.02)
-    assert moved["change"].between(moved["change_low"], moved["change_high"]).all()
-
-
-def three_class_sample() -> tuple[torch.Tensor, Sample]:
-    """Each crop has a row of patches of every class and one that is mixed; two folds."""
-    labels = torch.tensor([0, 1, 2, 0]).repeat_interleave(4).reshape(4, 4).expand(6, 4, 4)
-    targets = torch.nn.functional.one_hot(labels, 3).permute(0, 3, 1, 2).float()
-    targets[:, :, 3] = 1 / 3
-    fold = np.array([0, 1, 0, 1, 0, 1])
-    rows = pd.DataFrame(
-        {"image": list("uvwxyz"), "group": GROUPS, "family": "f", "kind": "sp", "seen": True}
-    )
-    train = torch.from_numpy(fold != np.arange(2)[:, None])
-    return labels, Sample(targets, rows, fold, train)
-
-
-def test_patches_are_classified_by_a_probe_that_never_met_them() -> None:
-    labels, sample = three_class_sample()
-    tokens = random_tokens(3) + 1.2 * torch.nn.functional.pad(labels[:, None], (0,) * 8).float()
-    rows = generations.linear_probe(tokens, sample)
-    assert set(rows["family"]) == set(CLASS_NAMES)
-    assert len(rows) == 6 * 3  # the mixed row of patches is left out
-    truth, called = [], []
-    for fold in range(2):
-        own, others = (torch.from_numpy(sample.fold == number) for number in (fold, 1 - fold))
-        pure = labels[:, :3].reshape(6, -1).numpy()
-        features = tokens[:, :, :3].flatten(2).transpose(1, 2).numpy()
-        classifier = LinearDiscriminantAnalysis(
-            solver="lsqr", shrinkage="auto", priors=[1 / 3] * 3
-        ).fit(features[others].reshape(-1, 5), pure[others].ravel())
-        truth += pure[own].ravel().tolist()
-        called += classifier.predict(features[own].reshape(-1, 5)).tolist()
-    expected = balanced_accuracy_score(truth, called)
-    rows = rows.assign(backbone="v2", layer=1)
-    line = generations.accuracy_table(rows).iloc[0]
-    assert line["generators"] == "seen"
-    assert line["n_photos"] == 3
-    assert line["accuracy"] == pytest.approx(expected)
-    assert 1 / 3 < line["accuracy_low"] <= line["accuracy"] <= line["accuracy_high"]
-    two = pd.concat([rows, rows.assign(backbone="v3", accuracy=rows["accuracy"] - 0.1)])
-    assert generations.lead(two, "accuracy", "v2", "v3") == pytest.approx((0.1, 0.1, 0.1))
-
-
-def test_pictures_show_the_three_directions_in_which_tokens_differ_most() -> None:
-    tokens = torch.zeros(2, 4, 2, 2)
-    tokens[0, 2], tokens[1, 2] = 9, -9
-    tokens[:, 0, 0], tokens[:, 3, :, 0] = 3, 1
-    first, second = generations.pca_pictures(tokens, [0, 1])
-    assert first.shape == (2, 2, 3)
-    assert np.abs(first - second)[..., 0] == pytest.approx(1, abs=1e-4)  # the two crops
-    assert np.ptp(first[..., 1], axis=0) == pytest.approx(1, abs=1e-4)  # the two rows
-    assert np.ptp(first[..., 2], axis=1) == pytest.approx(1, abs=1e-4)  # the two columns
 
 
 PHOTOS = 5
@@ -304,22 +147,6 @@ def test_an_unfrozen_copy_has_gradients_everywhere_and_the_original_none() -> No
     learned = {name for name, value in free.model.named_parameters() if value.grad is not None}
     assert learned == {name for name, _ in free.model.named_parameters()}
     assert not any(value.requires_grad for value in backbone.parameters())
-
-
-def test_the_difference_of_two_backbones_is_of_the_same_crops() -> None:
-    """By hand: family f: 0.5 - 0.2 and 0.3 - 0.4, mean 0.1; family g: 0.4; over both 0.25."""
-    lines = [("f", "a", "1", 0.5, 0.2), ("f", "b", "2", 0.3, 0.4), ("g", "a", "3", 0.9, 0.5)]
-    rows = pd.DataFrame(
-        [
-            {"family": family, "group": group, "image": image, "backbone": name, "iou": iou}
-            | {"seed": 0, "predicted_area": 0.0}
-            for family, group, image, *ious in lines
-            for name, iou in zip(("v2", "v3"), ious, strict=True)
-        ]
-    )
-    mean, low, high = generations.lead(rows, "iou", "v2", "v3")
-    assert mean == pytest.approx(0.25)
-    assert low <= mean <= high
 
 
 def test_the_table_has_seen_and_held_out_generators_apart() -> None:

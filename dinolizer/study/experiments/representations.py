@@ -1,0 +1,188 @@
+"""What tokens hold, layer by layer: how alike they are, how far they agree across an image, what a
+linear probe reads from them, and what compression and noise do to them.
+
+Tokens are ``(N, D, h, w)`` of N crops, on the CPU; intervals are of a bootstrap over photographs.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from torch import Tensor
+from torch.nn import functional as F
+
+from dinolizer.data.degradations import Step, degrade
+from dinolizer.model.backbones import Backbone
+from dinolizer.study.experiments.comparisons import by_generators, columns, ratio
+from dinolizer.study.experiments.labels import CLASS_NAMES
+from dinolizer.study.samples import Sample
+from dinolizer.study.statistics import bootstrap_draws, macro_table
+from dinolizer.training.tokens import extract_layers
+
+RESAMPLES, BLOCKS = 500, 20
+"""Of the intervals of CKA, for which whole matrices are drawn: of at most so many blocks of
+photographs."""
+PURE = 0.9
+"""Share of a patch that is of one class, at least, for it to count as of that class."""
+DEGRADED: tuple[Step, ...] = (
+    *(("jpeg", quality) for quality in (90, 70, 50)),
+    *(("noise", std) for std in (3, 7, 11)),
+)
+"""Levels of the grids of `dinolizer.data.degradations`, from mild to strong."""
+SENSED = 100
+"""Crops that are degraded for it, at most."""
+PATCHES = 20_000
+"""Most patches that a probe is fitted on, drawn by the seed."""
+
+
+def cka_table(
+    layers: Mapping[tuple[str, int], Tensor], groups: Sequence[str], seed: int = 0
+) -> pd.DataFrame:
+    """Linear centred kernel alignment of every two layers, of one backbone or two.
+
+    ``|Y'X|^2 / (|X'X| |Y'Y|)`` of centred tokens, in Frobenius norms (Kornblith et al., "Similarity
+    of Neural Network Representations Revisited", ICML 2019, equation 1 with linear kernels): from 0
+    to 1, the same up to rotation and scale; nan where tokens are constant. It is biased upwards
+    where tokens are not many more than their values.
+
+    ``layers`` is from backbone and layer to tokens of the same N crops, of the photographs
+    ``groups``; finer grids are averaged to the coarsest one, so that the same positions are
+    compared. A line per two layers, both ways: ``first, first_layer, second, second_layer, cka,
+    low, high``.
+    """
+    grid = min((tokens.shape[2:] for tokens in layers.values()), key=np.prod)
+    pooled = [F.adaptive_avg_pool2d(of.float(), (grid[0], grid[1])) for of in layers.values()]
+    sizes = [tokens.shape[1] for tokens in pooled]
+    values = torch.cat(pooled, dim=1).flatten(2).transpose(1, 2)  # (N, h w, D of all layers)
+    values = values - values.mean((0, 1))
+    photos, photo = np.unique(np.asarray(groups), return_inverse=True)
+    block = torch.from_numpy(photo * min(BLOCKS, len(photos)) // len(photos))
+    blocks = [values[block == number].flatten(0, 1) for number in range(int(block.max()) + 1)]
+    products = torch.stack([of_block.T @ of_block for of_block in blocks])
+    sums = torch.stack([of_block.sum(0) for of_block in blocks])
+    counts = torch.tensor([float(len(of_block)) for of_block in blocks])
+    alignments = []
+    for drawn in (
+        np.ones(len(blocks)),
+        *np.concatenate([*bootstrap_draws(len(blocks), seed, RESAMPLES)]),
+    ):
+        times = torch.from_numpy(drawn).float()
+        total = times @ sums
+        moments = torch.tensordot(times, products, 1) - total.outer(total) / (times @ counts)
+        squares = torch.tensor(
+            [[part.square().sum() for part in row.split(sizes, 1)] for row in moments.split(sizes)]
+        )
+        norms = squares.diag().sqrt()
+        alignments.append(squares / norms.outer(norms))
+    value, *drawn_values = torch.stack(alignments).numpy()
+    low, high = np.quantile(drawn_values, [0.025, 0.975], axis=0)
+    if len(blocks) < 2:
+        low, high = np.full((2, *value.shape), np.nan)
+    names = pd.DataFrame(
+        [(*one, *other) for one, other in product(layers, repeat=2)],
+        columns=["first", "first_layer", "second", "second_layer"],
+    )
+    return names.assign(cka=value.ravel(), low=low.ravel(), high=high.ravel())
+
+
+def autocorrelation(
+    tokens: Tensor, patch: int, groups: Sequence[str], seed: int = 0
+) -> pd.DataFrame:
+    """Correlation of tokens with those at a distance, across or down, in the same crop.
+
+    ``sum <t_i - m, t_j - m> / sum |t_i - m|^2``, each as a mean over its pairs, with m the mean
+    of all tokens. What is left far off is what the tokens of a crop have in common. A line per
+    distance, up to half the grid: ``lag`` (patches), ``distance`` (pixels) and ``correlation`` with
+    its interval.
+    """
+    centred = tokens.float() - tokens.float().mean((0, 2, 3), keepdim=True)
+    power, lines = centred.square().sum(1).mean((1, 2)), []
+    for lag in range(1, max(tokens.shape[2:]) // 2 + 1):
+        across = (centred[..., lag:] * centred[..., :-lag]).sum(1)
+        down = (centred[:, :, lag:] * centred[:, :, :-lag]).sum(1)
+        shared = torch.cat([across.flatten(1), down.flatten(1)], dim=1).mean(1)
+        ends = columns("correlation", ratio(shared, power, groups, seed=seed))
+        lines.append({"lag": lag, "distance": lag * patch, **ends})
+    return pd.DataFrame(lines)
+
+
+def change_table(
+    backbone: Backbone,
+    images: Sequence[NDArray[np.uint8]],
+    groups: Sequence[str],
+    layers: Sequence[int],
+    seed: int = 0,
+) -> pd.DataFrame:
+    """How far tokens of each layer move by each of `DEGRADED`.
+
+    ``mean |t' - t|^2 / (2 mean |t - m|^2)``, with m the mean of all tokens: 0 where nothing moves,
+    1 where t' is as far from t as any other token. A line for each ``degradation, level, layer``:
+    ``change`` with its interval.
+    """
+    before, lines = extract_layers(backbone, images, layers), []
+    for name, level in DEGRADED:
+        degraded = [degrade(name, level, image, seed + n) for n, image in enumerate(images)]
+        after = extract_layers(backbone, degraded, layers)
+        for layer in layers:
+            tokens = before[layer].float()
+            moved = (after[layer].float() - tokens).square().sum(1).mean((1, 2))
+            spread = (tokens - tokens.mean((0, 2, 3), keepdim=True)).square().sum(1).mean((1, 2))
+            line = {"degradation": name, "level": level, "layer": layer}
+            lines.append(line | columns("change", ratio(moved, 2 * spread, groups, seed=seed)))
+    return pd.DataFrame(lines)
+
+
+def linear_probe(tokens: Tensor, sample: Sample, seed: int = 0) -> pd.DataFrame:
+    """Classify real, re-encoded and inpainted patches by their tokens, linearly.
+
+    The classifier is scikit-learn's linear discriminant analysis with shrunk covariance and equal
+    priors, of each fold fitted on patches, drawn by the seed, of the crops that it may be fitted
+    on. The labels are of three classes; patches of which less than `PURE` is of one are left out.
+    A row per tested crop and class that it has: ``image, group, seen``, the class as ``family``,
+    and ``accuracy``, the share of its patches that is classified rightly.
+    """
+    share, label = sample.targets.flatten(2).max(1)  # (N, h w)
+    pure = share >= PURE
+    features = tokens.flatten(2).transpose(1, 2)  # (N, h w, D)
+    by = ["image", "group", "seen", "family"]
+    tables = [pd.DataFrame(columns=[*by, "accuracy"])]
+    for fold, fitted in enumerate(sample.train):
+        tested = torch.from_numpy(sample.fold == fold)
+        rng = np.random.default_rng((seed, fold))
+        chosen = rng.permutation((pure & fitted[:, None]).nonzero().numpy())[:PATCHES].T
+        known = label[*chosen].numpy()
+        if not tested.any() or len(np.unique(known)) < len(CLASS_NAMES):
+            continue
+        priors = np.full(len(CLASS_NAMES), 1 / len(CLASS_NAMES))
+        classifier = LinearDiscriminantAnalysis("lsqr", shrinkage="auto", priors=priors)
+        classifier.fit(features[*chosen].float().numpy(), known)
+        chosen = (pure & tested[:, None]).nonzero().numpy().T
+        truth = label[*chosen].numpy()
+        right = classifier.predict(features[*chosen].float().numpy()) == truth
+        rows = sample.rows.iloc[chosen[0]][["image", "group", "seen"]]
+        rows = rows.assign(family=np.array(CLASS_NAMES)[truth], accuracy=right)
+        tables.append(rows.groupby(by, sort=False)["accuracy"].mean().reset_index())
+    return pd.concat(tables[1:] or tables)
+
+
+def accuracy_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Table of `macro_table`: balanced ``accuracy`` (a third by chance), of rows of `linear_probe`,
+    for each ``backbone``, ``layer`` and ``generators``; real patches count in both of these."""
+    doubled = by_generators(rows, rows["family"] == CLASS_NAMES[0])
+    return macro_table(doubled, ["backbone", "layer", "generators"], "accuracy", seed=seed)
+
+
+def pca_pictures(tokens: Tensor, shown: Sequence[int]) -> list[NDArray[np.float64]]:
+    """The first three principal components of all tokens as red, green and blue: of each crop in
+    ``shown`` float ``(h, w, 3)`` from 0 to 1, the 2nd to the 98th percentile over all crops."""
+    count, dim, height, width = tokens.shape
+    flat = tokens.float().permute(0, 2, 3, 1).reshape(-1, dim).numpy()
+    components = PCA(3, random_state=0).fit_transform(flat)
+    low, high = np.quantile(components, [0.02, 0.98], axis=0)
+    colours = np.clip((components - low) / (high - low), 0, 1).reshape(count, height, width, 3)
+    return [np.asarray(colours[number]) for number in shown]
