@@ -47,6 +47,7 @@ lab: .venv/installed
 
 results: .venv/installed
 	snakemake --cores $(CORES) --quiet rules host --config profile=$(PROFILE)
+	dinolizer verify --quick $${DINOLIZER_RESULTS:-results}/$(basename $(notdir $(PROFILE)))
 
 test: .venv/tested
 	@echo "Every test passes on the present sources; nothing more to run."

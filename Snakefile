@@ -118,7 +118,7 @@ JOBS = int(config.get("shards", 2))
 EVALUATED = [f"{CACHE}/evaluated-{number}-of-{JOBS}.done" for number in range(1, JOBS + 1)]
 # Made by 02-train-head; with `trained: true` the quickstart uses it and not the shipped one.
 HEAD = f"{RESULTS}/heads/{PARAMETERS['backbone']}.safetensors"
-SUMMARY = [f"{RESULTS}/SUMMARY.md", f"{RESULTS}/SUMMARY.html"]
+SUMMARY = [f"{RESULTS}/{name}" for name in ("SUMMARY.md", "SUMMARY.html", "SHA256SUMS")]
 SOURCES = sorted(
     str(path)
     for folder in ("dinolizer", "data/published")

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 
 import mistune
@@ -11,15 +12,16 @@ import pandas as pd
 from dinolizer.errors import InputError
 from dinolizer.paths import PROFILES, atomic, results_dir
 from dinolizer.study.parameters import find_profile
-from dinolizer.study.verdicts import CLAIMS, COLUMNS, VERDICTS, number_text
+from dinolizer.study.verdicts import CLAIMS, COLUMNS, number_text
 
 NOT_TESTED = "not tested"
 TITLE = "What becomes of the paper's claims"
 HOW_TO_READ = (
     "A verdict follows from a number by the rule beside it: *supported* where the 95 % interval of "
-    "the number lies, as a whole, where the rule asks; *not testable* where the profile lacks what "
+    "the number lies, as a whole, where the rule asks; *contradicted* where it lies, as a whole, "
+    "elsewhere; *undecided* where it holds both; *not testable here* where the profile lacks what "
     "the rule needs; *not tested* where no notebook has left a verdict. Written from the tables by "
-    "`dinolizer study summarise`."
+    "`dinolizer study summarise`; `dinolizer verify` says whether it still follows from them."
 )
 STYLE = """
 body { max-width: 64rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 sans-serif }
@@ -32,24 +34,32 @@ img { max-width: 100% }
 def summarise_results(profile: str) -> list[Path]:
     """Write ``SUMMARY.md`` and ``SUMMARY.html`` of a profile's results; return both paths.
 
-    Every claim has a line for each verdict in the tables ``NN-verdict.csv``, or one that says that
-    there is none; below are the figures and tables of those notebooks. Nothing else is read; the
-    same tables give the same bytes. Raises InputError for an unknown profile or unusable verdicts.
+    Raises InputError for an unknown profile or unusable verdicts.
     """
     find_profile(profile)
     folder = results_dir(profile)
-    text = summary_markdown(folder, profile)
+    pages = summary_pages(folder)
+    for name, content in pages.items():
+        with atomic(folder / name) as draft:
+            draft.write_text(content, encoding="utf-8")
+    return [folder / name for name in pages]
+
+
+def summary_pages(folder: Path) -> dict[str, str]:
+    """The summary of a profile's results by its file's name, as Markdown and as HTML.
+
+    Every claim has a line for each verdict in the tables ``NN-verdict.csv``, or one that says that
+    there is none; below are the figures and tables of those notebooks. Nothing else is read; the
+    same tables give the same text. Links and figures are relative to the folder.
+    """
+    text = _markdown(folder)
     page = mistune.create_markdown(plugins=["table"])(text)
     html = (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f"<title>{TITLE}: {profile}</title>\n<style>{STYLE}</style>\n</head>\n"
+        f"<title>{TITLE}: {escape(folder.name)}</title>\n<style>{STYLE}</style>\n</head>\n"
         f"<body>\n{page}</body>\n</html>\n"
     )
-    paths = [folder / "SUMMARY.md", folder / "SUMMARY.html"]
-    for path, content in zip(paths, (text, html), strict=True):
-        with atomic(path) as draft:
-            draft.write_text(content, encoding="utf-8")
-    return paths
+    return {"SUMMARY.md": text, "SUMMARY.html": html}
 
 
 def read_verdicts(folder: Path) -> pd.DataFrame:
@@ -72,25 +82,22 @@ def read_verdicts(folder: Path) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def summary_markdown(folder: Path, profile: str) -> str:
-    """Text of the page; links and figures are relative to the folder of the results."""
+def _markdown(folder: Path) -> str:
     verdicts = read_verdicts(folder)
     lines = [
         line
         for claim in sorted(CLAIMS, key=lambda name: (CLAIMS[name].open, CLAIMS[name].notebook))
         for line in _claim_lines(claim, verdicts, folder)
     ]
-    decided = [line[1] for line in lines]
-    tally = ", ".join(f"{decided.count(word)} {word}" for word in (*VERDICTS, NOT_TESTED))
     small = (
-        " This profile is a small demonstration: its verdicts hold for a small backbone on a few "
+        "This profile is a small demonstration: its verdicts hold for a small backbone on a few "
         "photographs, and neither confirm nor refute the paper. Those of 10-published-model alone "
         "are of the authors' released model."
     )
     header = ("claim", "verdict", "number (95 % interval)", "rule", "notebook")
     blocks = [
-        f"# {TITLE}: profile {profile}",
-        f"{tally}.{small if profile == 'pocket' else ''}",
+        f"# {TITLE}: profile {folder.name}",
+        *([small] if folder.name == "pocket" else []),
         HOW_TO_READ,
         _table(header, lines),
         *(_notebook_section(folder, number) for number in sorted(set(verdicts["notebook"]))),

@@ -12,11 +12,13 @@ import pandas as pd
 
 from dinolizer.errors import InputError
 
-COLUMNS = ("claim", "verdict", "number", "low", "high", "rule")
-SUPPORTED, NOT_SUPPORTED, NOT_TESTABLE = VERDICTS = ("supported", "not supported", "not testable")
+COLUMNS = ("claim", "verdict", "number", "low", "high", "over", "under", "testable", "rule")
+VERDICTS = ("supported", "contradicted", "undecided", "not testable here")
+SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTABLE = VERDICTS
 VERDICT_CAPTION = (
-    "Verdicts on the paper's claims. Supported: the 95 % interval of the number lies as the rule "
-    "asks, as a whole; not testable: the profile lacks what the rule needs, or has no interval"
+    "Verdicts on the paper's claims. Supported: the 95 % interval of the number lies between over "
+    "and under, as a whole; contradicted: outside of them, as a whole; undecided: neither; not "
+    "testable here: the profile lacks what the rule needs, or has no interval"
 )
 
 
@@ -63,18 +65,27 @@ def judge(
     """Decide one claim, a key of `CLAIMS`: a row with `COLUMNS`.
 
     ``measured`` is the deciding number and the two ends of its interval; ``rule`` says in words
-    what it is, and what it is held against. The claim is supported if the whole interval lies
-    between ``over`` and ``under``; it is not ``testable`` if the profile lacks what it is about.
+    what it is, and what it is held against; it is not ``testable`` if the profile lacks what it is
+    about. The verdict is `decide`'s.
     """
     if claim not in CLAIMS:
         raise InputError(f"The claim is {claim!r}, but it must be one of {', '.join(CLAIMS)}.")
     number, low, high = map(float, measured)
-    verdict = NOT_SUPPORTED
+    verdict = decide(number, low, high, over, under, testable)
+    line = (claim, verdict, number, low, high, over, under, testable, rule)
+    return dict(zip(COLUMNS, line, strict=True))
+
+
+def decide(
+    number: float, low: float, high: float, over: float, under: float, testable: bool
+) -> str:
+    """One of `VERDICTS`, from a number, the ends of its interval, and the limits that the claim
+    puts on it: an interval that holds both sides of a limit decides nothing."""
     if not testable or np.isnan([number, low, high]).any():
-        verdict = NOT_TESTABLE
-    elif over < low and high < under:
-        verdict = SUPPORTED
-    return dict(zip(COLUMNS, (claim, verdict, number, low, high, rule), strict=True))
+        return NOT_TESTABLE
+    if over < low and high < under:
+        return SUPPORTED
+    return CONTRADICTED if high <= over or low >= under else UNDECIDED
 
 
 def verdict_text(table: pd.DataFrame) -> str:

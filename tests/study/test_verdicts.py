@@ -24,14 +24,17 @@ NAN = float("nan")
     ("low", "high", "limits", "verdict"),
     [
         (0.1, 0.3, {}, "supported"),
-        (-0.1, 0.3, {}, "not supported"),
-        (0.0, 0.3, {}, "not supported"),  # touching is not over
-        (0.1, 0.3, {"over": 0.2}, "not supported"),
+        (-0.1, 0.3, {}, "undecided"),
+        (0.0, 0.3, {}, "undecided"),  # touching is not over
+        (0.1, 0.3, {"over": 0.2}, "undecided"),
+        (-0.3, 0.0, {}, "contradicted"),  # nor is touching from below
+        (0.1, 0.3, {"over": 0.4}, "contradicted"),
+        (0.5, 0.6, {"over": -np.inf, "under": 0.4}, "contradicted"),
         (0.1, 0.3, {"over": -np.inf, "under": 0.4}, "supported"),
-        (0.1, 0.3, {"over": -np.inf, "under": 0.2}, "not supported"),
+        (0.1, 0.3, {"over": -np.inf, "under": 0.2}, "undecided"),
         (0.1, 0.3, {"over": 0.05, "under": 0.35}, "supported"),
-        (0.1, 0.3, {"testable": False}, "not testable"),
-        (NAN, NAN, {}, "not testable"),
+        (0.1, 0.3, {"testable": False}, "not testable here"),
+        (NAN, NAN, {}, "not testable here"),
     ],
 )
 def test_the_whole_interval_decides(
@@ -41,7 +44,7 @@ def test_the_whole_interval_decides(
 
 
 def test_without_a_number_nothing_is_decided() -> None:
-    assert judge("jpeg", (NAN, 0.1, 0.2), "a rule")["verdict"] == "not testable"
+    assert judge("jpeg", (NAN, 0.1, 0.2), "a rule")["verdict"] == "not testable here"
 
 
 def test_an_unknown_claim_is_refused() -> None:
@@ -58,9 +61,9 @@ def test_the_table_is_saved_under_the_number_of_its_notebook(
     assert tuple(table.columns) == COLUMNS
     saved = (tmp_path / "pocket" / "tables" / "04-verdict.csv").read_text().splitlines()
     assert saved == [
-        "claim,verdict,number,low,high,rule",
-        'jpeg,supported,0.250,0.100,0.300,"a, b"',
-        "noise,not testable,0.200,,,c",
+        "claim,verdict,number,low,high,over,under,testable,rule",
+        'jpeg,supported,0.250,0.100,0.300,0.000,inf,True,"a, b"',
+        "noise,not testable here,0.200,,,0.000,inf,True,c",
     ]
 
 

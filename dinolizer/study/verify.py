@@ -1,0 +1,140 @@
+"""Whether results are what they claim to be: unchanged since they were made, consistent with each
+other, and made again by the code."""
+
+import hashlib
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dinolizer.errors import InputError
+from dinolizer.paths import ROOT, atomic
+from dinolizer.study.summary import read_verdicts, summary_pages
+from dinolizer.study.verdicts import decide
+
+LIST = "SHA256SUMS"
+"""The signed-off list of a profile's results; `sha256sum --check` reads it too."""
+TOLERANCE = 0.01
+"""By how much a number may differ when another machine makes it again."""
+UNTRACKED = re.compile(r"(log|notebooks)/|.*-seconds|\.")
+
+
+def sign(folder: Path) -> Path:
+    """Write the `LIST` of all results in a profile's folder, but for what changes with every run;
+    return its path."""
+    lines = [f"{_sha256(folder / name)}  {name}\n" for name in _artefacts(folder)]
+    path = folder / LIST
+    with atomic(path) as draft:
+        draft.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+def check(folder: Path) -> list[str]:
+    """Compare a profile's results with their list, with the verdicts that follow from their numbers
+    and with the summary that follows from both; return a line for everything that differs.
+
+    Raises `InputError` where there is no such list.
+    """
+    path = folder / LIST
+    if not path.is_file():
+        raise InputError(
+            f"There is no list {path} of what was made; give a folder of results, such as "
+            "results/pocket, or make them with 'make results'."
+        )
+    lines = [line.split("  ", 1) for line in path.read_text(encoding="utf-8").splitlines()]
+    listed = {name: digest for digest, name in lines}
+    present = set(_artefacts(folder))
+    wrong = [f"{name}: is listed, but is not there" for name in sorted(listed.keys() - present)]
+    wrong += [f"{name}: is there, but not listed" for name in sorted(present - listed.keys())]
+    wrong += [
+        f"{name}: is not the file that was made"
+        for name in sorted(present & listed.keys())
+        if _sha256(folder / name) != listed[name]
+    ]
+    return wrong + list(_inconsistent(folder))
+
+
+def compare(fresh: Path, committed: Path) -> list[str]:
+    """Compare the tables of two folders of results; return a line for every one that differs: in
+    its columns or rows, in a text, or in a number by more than `TOLERANCE`."""
+    names = sorted(_tables(fresh) | _tables(committed))
+    lines = [table_difference(fresh / name, committed / name) for name in names]
+    return [f"{name}: {line}" for name, line in zip(names, lines, strict=True) if line]
+
+
+def table_difference(fresh: Path, committed: Path) -> str:
+    """How a CSV table differs from the committed one, or nothing."""
+    for path, state in ((fresh, "is not made any more"), (committed, "is not committed")):
+        if not path.is_file():
+            return state
+    new, old = pd.read_csv(fresh), pd.read_csv(committed)
+    if list(new.columns) != list(old.columns) or len(new) != len(old):
+        return f"has {new.shape[0]} rows of {list(new.columns)}, not {old.shape[0]} of {list(old)}"
+    for column in new.columns:
+        one, other = new[column], old[column]
+        if pd.api.types.is_numeric_dtype(one) and pd.api.types.is_numeric_dtype(other):
+            same = np.isclose(one, other, rtol=0, atol=TOLERANCE, equal_nan=True)
+        else:
+            same = (one.astype(str) == other.astype(str)).to_numpy()
+        if not same.all():
+            row = int(np.flatnonzero(~same)[0])
+            return f"{column} in row {row + 1} is {one[row]}, not {other[row]}"
+    return ""
+
+
+def reproduce(folder: Path, cores: int) -> list[str]:
+    """Make a profile's results again in a scratch folder, and `compare` them."""
+    with tempfile.TemporaryDirectory() as scratch:
+        command = ["snakemake", "--cores", str(cores), "--quiet", "rules", "host", "--nolock"]
+        run = subprocess.run(
+            [*command, "--config", f"profile={folder.name}"],
+            cwd=ROOT,
+            env=os.environ | {"DINOLIZER_RESULTS": scratch},
+        )
+        if run.returncode:
+            raise InputError(
+                f"{folder} was not made again, as the workflow failed; its own lines above say why."
+            )
+        return compare(Path(scratch) / folder.name, folder)
+
+
+def count_tables(folder: Path) -> int:
+    """How many tables a profile's results have, but for those of times."""
+    return len(_tables(folder))
+
+
+def _inconsistent(folder: Path) -> Iterator[str]:
+    try:
+        verdicts = read_verdicts(folder)
+    except InputError as error:
+        yield str(error)
+        return
+    for line in verdicts.to_dict("records"):
+        given = (line[name] for name in ("number", "low", "high", "over", "under", "testable"))
+        if line["verdict"] != decide(*given):
+            yield (
+                f"tables/{line['notebook']}-verdict.csv: {line['claim']} is called "
+                f"{line['verdict']!r}, which does not follow from its number"
+            )
+    for name, text in summary_pages(folder).items():
+        path = folder / name
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            yield f"{name}: does not follow from the tables"
+
+
+def _artefacts(folder: Path) -> list[str]:
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in names if name != LIST and not UNTRACKED.match(name))
+
+
+def _tables(folder: Path) -> set[str]:
+    return {name for name in _artefacts(folder) if re.fullmatch(r"tables/.*\.csv", name)}
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
