@@ -1,8 +1,7 @@
 """Figures of the study, from tables: 7 inches wide, legible in grey, one message each.
 
-Every function returns a `matplotlib.figure.Figure` that pyplot does not hold; ``note`` is its
-footer. Intervals are given, in columns beside a score with the endings ``_low`` and ``_high``.
-Methods are told apart by colour, marker and line, in the order in which a table names them.
+Figures are not held by pyplot; ``note`` is the footer. Intervals are given, in columns beside a
+score with the endings ``_low`` and ``_high``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,12 +21,10 @@ from dinolizer.study.statistics import ALL_FAMILIES
 WIDTH = 7.0  # inches: a text width
 FLOOR = "everything predicted"
 """What a mask of the whole image scores: no method should be below it."""
-REFERENCE: dict[str, Any] = {"color": "black", "linestyle": ":"}
-"""How floors, chance and zero are drawn."""
+REFERENCE: dict[str, Any] = {"color": "black", "linestyle": ":"}  # floors, chance, zero
 INTERVAL: dict[str, Any] = {"estimator": "median", "errorbar": ("pi", 100)}
 """How seaborn draws `_with_ends`: the score, and its given interval."""
-LEAST = 5
-"""Cases that a bin of a reliability curve must hold to be drawn: of fewer a share says little."""
+LEAST = 5  # cases that a bin of a reliability curve must hold: of fewer a share says little
 
 
 def style() -> None:
@@ -40,21 +37,17 @@ def style() -> None:
 def mask_areas(manifest: pd.DataFrame, note: str) -> Figure:
     """Draw how large the edits of a manifest are: a histogram of their shares of the image."""
     figure, ((axes,),) = panels(1, 1, 3.0, note)
-    edited = manifest[~manifest["authentic"]]
-    look = {"bins": 15, "log_scale": True, "multiple": "stack"}
-    sns.histplot(edited, x="area", hue="kind", **look, ax=axes)
+    look = {"x": "area", "hue": "kind", "bins": 15, "log_scale": True, "multiple": "stack"}
+    sns.histplot(manifest[~manifest["authentic"]], **look, ax=axes)
     _share_axis(axes)
     axes.set(xlabel="edited share of the image (log scale)", ylabel="number of images")
     return figure
 
 
 def pictures(columns: Mapping[str, Any], titles: Sequence[str], note: str) -> Figure:
-    """Show examples, a row each or, if there are more of them than columns, a column each.
-
-    ``columns`` are arrays, one of each example: RGB (H, W, 3), uint8 or float in [0, 1]; a mask,
-    bool (H, W); labels, uint8 (H, W), from 0 to 2; or a probability, float (H, W), whose mask is
-    outlined. ``titles`` name the examples.
-    """
+    """Show examples, named by ``titles``, a row each or, if there are more of them than columns, a
+    column each. An array is RGB (H, W, 3), uint8 or float in [0, 1]; a mask, bool (H, W); labels,
+    uint8 (H, W), from 0 to 2; or a probability, float (H, W), whose mask is outlined."""
     across = len(titles) > len(columns)
     largest = max(image.shape[0] / image.shape[1] for image in next(iter(columns.values())))
     rows, wide = sorted((len(titles), len(columns)))
@@ -89,10 +82,7 @@ def gallery(
 
 def benchmark(table: pd.DataFrame, rows: pd.DataFrame, note: str) -> Figure:
     """Draw the IoU of every method on every family: intervals, photographs as points, the floor.
-
-    The table is `dinolizer.study.evaluation.benchmark_table`, made of the rows of `evaluate`.
-    Families that were not seen in training get an asterisk.
-    """
+    The table is `benchmark_table` of the rows; families unseen in training get an asterisk."""
     figure, ((axes,),) = panels(1, 1, 3.8, note)
     rows = rows[~rows["kind"].isin(AUTHENTIC_KINDS)]
     rows = pd.concat([rows, rows.assign(family=ALL_FAMILIES)])
@@ -126,12 +116,9 @@ def curves(
 ) -> Figure:
     """Draw one column against another, a curve with its band for each value of a third.
 
-    Parameters
-    ----------
-    tables : from the label of a panel's horizontal axis to what it shows. Text on that axis is
-        drawn in its order, at equal distances; a ``share`` on a logarithmic scale.
-    label : of the vertical axis, which all panels share.
-    lines, spans : from a name, such as chance, to where it lies; spans are of the horizontal axis.
+    ``tables`` are from the label of a panel's horizontal axis to what it shows: text in its order,
+    at equal distances, and a ``share`` on a logarithmic scale. ``label`` is of the vertical axis,
+    which all share; ``lines`` on it, and ``spans`` of the other, have a name, such as chance.
     """
     columns = min(2, len(tables))
     rows = -(-len(tables) // columns)
@@ -139,7 +126,9 @@ def curves(
     figure, grid = panels(rows, columns, height, note, used=len(tables), sharey=True)
     order = list(pd.concat(tables.values())[hue].unique())
     for panel, (across, table) in zip(grid.flat, tables.items(), strict=False):
-        _curves(panel, table, x, y, hue, order)
+        look: dict[str, Any] = {"hue_order": order, "style_order": order, "markers": True}
+        look |= {"hue": hue, "style": hue} | INTERVAL
+        sns.lineplot(_with_ends(table, y), x=x, y=y, **look, ax=panel)
         for name, value in (lines or {}).items():
             panel.axhline(value, **REFERENCE, label=name)
         for number, (name, span) in enumerate((spans or {}).items()):
@@ -164,12 +153,9 @@ def dots(
 ) -> Figure:
     """Draw scores with intervals as dots, a row for each ``label`` and a panel for each score.
 
-    Parameters
-    ----------
-    scores : from a column to the label of its panel; ``size``, a share, gets a logarithmic axis, a
-        change its zero, and an interval that is corrected (``_low_corrected``) a thin line.
-    hue : a column that tells dots of one row apart.
-    lines : from a score to its floor.
+    ``scores`` are from a column to the label of its panel: ``size``, a share, gets a logarithmic
+    axis, a change its zero, a corrected interval (``_low_corrected``) a thin line. ``hue`` tells
+    dots of one row apart; ``lines`` are from a score to its floor.
     """
     height = 1.3 + 0.35 * table["label"].nunique()
     figure, (row,) = panels(1, len(scores), height, note, sharey=True)
@@ -231,22 +217,16 @@ def reliability(points: Mapping[str, pd.DataFrame], note: str, *, what: str) -> 
     whose share it is, such as ``"pixels"``. Bins of fewer than `LEAST` cases are in the right panel
     only.
     """
-    figure, ((left, right),) = panels(1, 2, 3.4, note, width_ratios=[5, 4])
     if not points:
-        left.set_title(f"not run: no {what} without an edit")
-        return figure
-    table = pd.concat(
-        lines.assign(name=name, share=lines["n"] / lines["n"].sum())
-        for name, lines in points.items()
-    ).rename(columns={"low": "observed_low", "high": "observed_high"})
-    left.plot([0, 1], [0, 1], **REFERENCE)
-    _curves(left, table[table["n"] >= LEAST], "predicted", "observed", "name", list(points))
-    _curves(right, table, "predicted", "share", "name", list(points))
-    left.set(xlabel=f"predicted share of edited {what}", ylabel=f"observed share of edited {what}")
-    left.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    right.set(xlabel="predicted share", ylabel=f"share of the {what} (log scale)", yscale="log")
-    _legend(figure, left)
-    return figure
+        return panels(1, 1, 1.2, f"not run: no {what} without an edit; {note}")[0]
+    names = {"low": "value_low", "high": "value_high", "observed": "value"}
+    table = pd.concat(of.assign(name=name, all=of["n"].sum()) for name, of in points.items())
+    often = table[["predicted", "name"]].assign(value=table["n"] / table["all"])
+    ideal = pd.DataFrame({"predicted": [0, 1], "value": [0, 1], "name": "calibrated"})
+    known = pd.concat([table[table["n"] >= LEAST].rename(columns=names), ideal])
+    across = f"predicted share of edited {what}"
+    tables = {f"{across}\n(against observed)": known, f"{across}\n(how often)": often}
+    return curves(tables, "predicted", "value", "name", note, label=f"share of the {what}")
 
 
 def panels(
@@ -290,12 +270,6 @@ def _with_ends(table: pd.DataFrame, score: str) -> pd.DataFrame:
     low = table[[score, f"{score}_low"]].min(axis=1)
     high = table[[score, f"{score}_high"]].max(axis=1)
     return pd.concat([table, *(table.assign(**{score: ends}) for ends in (low, high))])
-
-
-def _curves(axes: Axes, table: pd.DataFrame, x: str, y: str, hue: str, order: list[str]) -> None:
-    """A curve for each value of a column, with its interval as a band."""
-    look: dict[str, Any] = {"hue_order": order, "style_order": order, "markers": True}
-    sns.lineplot(_with_ends(table, y), x=x, y=y, hue=hue, style=hue, **look, **INTERVAL, ax=axes)
 
 
 def _show(axes: Axes, array: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> Any:

@@ -225,10 +225,15 @@ def test_bins_of_few_cases_are_not_drawn_as_points_of_the_curve() -> None:
     points = points.assign(low=0.1, high=0.9, n=[figures.LEAST, figures.LEAST - 1, 81])
     figure = figures.reliability({"head": points}, NOTE, what="pixels")
     left, right = figure.axes
-    assert np.asarray(left.lines[1].get_ydata()).tolist() == [0.2, 0.8]
+    assert [np.asarray(line.get_ydata()).tolist() for line in left.lines[:2]] == [
+        [0.2, 0.8],
+        [0, 1],
+    ]
     np.testing.assert_allclose(np.asarray(right.lines[0].get_ydata()), points["n"] / 90)
+    band = left.collections[0].get_paths()[0].vertices[:, 1]
+    assert [band.min(), band.max()] == pytest.approx([0.1, 0.9])
     empty = figures.reliability({}, NOTE, what="images")
-    assert empty.axes[0].get_title() == "not run: no images without an edit"
+    assert empty.get_supxlabel().startswith("not run: no images without an edit")
 
 
 def test_several_scores_are_curves_beside_each_other_on_an_axis_of_shares() -> None:

@@ -46,22 +46,11 @@ def fit_shape(
     seeds: Sequence[int],
     epochs: int,
 ) -> tuple[Heads, list[dict[str, object]]]:
-    """Fit the heads of one of the `SHAPES`, axes ``loss, seed, fold``, in one pass.
+    """Fit the heads of one of the `SHAPES`, axes ``loss, seed, fold``, in one pass over tokens
+    ``(N, D, h, w)``; and say of each, folds apart, what it is: ``head, loss, seed``.
 
-    Parameters
-    ----------
-    tokens, sample
-        ``(N, D, h, w)`` and their labels.
-    seeds
-        Of the images drawn, see `Sample.drawn`; the first one also of the order and, where there
-        are hidden values, of the start.
-    epochs
-        Of the linear head.
-
-    Returns
-    -------
-    heads, names
-        The names say of each head, folds apart, what it is: ``head, loss, seed``.
+    The seeds are of the images drawn, see `Sample.drawn`; the first one also of the order and,
+    where there are hidden values, of the start. ``epochs`` are those of the linear head.
     """
     shape = SHAPES[name]
     drawn = sample.drawn(seeds)  # (S, F, N)

@@ -14,7 +14,9 @@ from torch.utils.benchmark import Timer
 from dinolizer.data.manifest import read_pair
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.head import card_for
+from dinolizer.model.localization import Localization
 from dinolizer.model.localizer import Localizer
+from dinolizer.model.windows import Plan
 from dinolizer.study.dataset import some_rows
 from dinolizer.study.evaluation import edited_truth
 from dinolizer.study.figures import curves
@@ -40,13 +42,9 @@ def median_seconds(run: Callable[[], object], min_seconds: float) -> float:
 def seconds_by_size(localizer: Localizer, sides: Sequence[int], min_seconds: float) -> pd.DataFrame:
     """Time the localizer, and its backbone alone on as many windows, on squares of noise.
 
-    The windows of its mode are of the head's size; ``sides`` are those of the squares, in windows.
-
-    Returns
-    -------
-    DataFrame
-        A row for each square: ``side`` in pixels, ``megapixels, passes``, median ``seconds`` and
-        ``backbone_seconds``, and ``backbone_share``, their ratio.
+    ``sides`` are in windows of the head's size. A row for each square: ``side`` in pixels,
+    ``megapixels, passes``, median ``seconds`` and ``backbone_seconds``, and ``backbone_share``,
+    their ratio.
     """
     rows = []
     window = torch.zeros(1, 3, localizer.window, localizer.window, device=localizer.backbone.device)
@@ -77,19 +75,12 @@ def time_curve(points: pd.DataFrame, note: str) -> Figure:
 def large_pictures(
     manifest: pd.DataFrame, count: int = 0, seed: int = 0
 ) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.bool_]]]:
-    """Make one picture for each photograph of a manifest, see `MOSAIC_RULE`.
+    """Make one picture for each photograph of a manifest of edited images, see `MOSAIC_RULE`; of at
+    most ``count`` of them, drawn by the seed, 0 for all.
 
-    Parameters
-    ----------
-    manifest
-        Edited images; those of a mosaic are of one photograph and one size, drawn by the seed, and
-        drawn again where there are too few.
-    count
-        At most so many photographs, drawn by the seed; 0 for all.
-
-    Yields
-    ------
-    The photograph's name; the picture, uint8 ``(H, W, 3)``; what is edited, bool ``(H, W)``.
+    The images of a mosaic are of one photograph and one size, drawn by the seed, and drawn again
+    where there are too few. Yields the photograph's name; the picture, uint8 ``(H, W, 3)``; and
+    what is edited, bool ``(H, W)``.
     """
     for first in some_rows(manifest.drop_duplicates("group"), count, seed).to_dict("records"):
         same = ["group", "width", "height"]
@@ -110,16 +101,16 @@ def mode_rows(
 ) -> pd.DataFrame:
     """Map every picture in every mode, by the head that never met its photograph.
 
-    Returns
-    -------
-    DataFrame
-        For each picture and mode (``method``) the scores of `score_image`, and the map's
-        ``passes, tokens, seconds``.
+    For each picture and mode (``method``) the scores of `score_image`, and the map's ``passes,
+    tokens, seconds``. Modes whose windows lie alike share one map.
     """
     card, rows = card_for(backbone), []
     for group, image, truth in pictures:
+        maps: dict[Plan, Localization] = {}
         for mode in modes:
-            result = Localizer(backbone, heads[group], card, mode=mode)(image)
+            localizer = Localizer(backbone, heads[group], card, mode=mode)
+            plan = localizer.plan(*image.shape[:2])
+            result = maps[plan] = maps[plan] if plan in maps else localizer(image)
             scores = score_image(result.probability, result.threshold, truth, ranking=False)
             about = {"method": mode, "image": group, "group": group, "seconds": result.seconds}
             spent = {"passes": result.plan.passes, "tokens": result.plan.tokens}
@@ -128,14 +119,9 @@ def mode_rows(
 
 
 def mode_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Cost and IoU of each mode, and the paired change of its IoU against the exact mode.
-
-    Returns
-    -------
-    DataFrame
-        As `macro_table`, a row for each ``method`` of `mode_rows`; and means of ``passes`` and
-        ``tokens``, and ``tokens_ratio``, to the exact mode's.
-    """
+    """Cost and IoU of each mode, and the paired change of its IoU against the exact mode: as of
+    `macro_table`, with means of ``passes`` and ``tokens``, and ``tokens_ratio``, to the exact
+    mode's."""
     table = macro_table(rows, ["method"], "iou", {"method": EXACT}, seed=seed)
     spent = rows.groupby("method")[["passes", "tokens"]].mean()
     spent["tokens_ratio"] = spent["tokens"] / float(spent["tokens"][EXACT])

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
+from dinolizer.study.experiments.comparisons import RATE, columns
 from dinolizer.study.samples import Sample
 from dinolizer.study.statistics import bootstrap_draws, macro_table, percentile_interval
 from dinolizer.training.heads import Heads, fit
@@ -39,17 +40,9 @@ SIZE_RULE = (
 
 
 def training_weights(sample: Sample, extra: Sample, drawn: Tensor) -> dict[str, Tensor]:
-    """How much each window counts, ``(S, F, N)``, in each sampling strategy.
-
-    Windows without an edit stay in all of them.
-
-    Parameters
-    ----------
-    sample, extra
-        Windows as they are, and windows of enlarged images that come behind them.
-    drawn
-        ``(S, F, N)`` of both together, see `Sample.drawn`.
-    """
+    """How much each window counts, ``(S, F, N)``, in each sampling strategy: windows as they are,
+    and ``extra`` ones of enlarged images behind them, both ``drawn`` as `Sample.drawn` says. Those
+    without an edit stay in all."""
     share = np.concatenate([sample.rows["share"], extra.rows["share"]])
     native = np.arange(len(share)) < len(sample.rows)
     small = (share > 0) & (share <= SMALL)
@@ -101,15 +94,8 @@ def matched_cuts(
 
 def by_size(rows: pd.DataFrame, share: str, seed: int = 0) -> pd.DataFrame:
     """Table of `macro_table` in logarithmic bins of the edited share: ``iou, recall, missed``, and
-    ``share`` (geometric middle), ``from`` and ``to`` of each bin that has an edit.
-
-    Parameters
-    ----------
-    rows
-        Of windows or images and several seeds, see `window_rows`.
-    share
-        Name of the column of the share.
-    """
+    ``share`` (geometric middle), ``from`` and ``to`` of each bin that has an edit. Of rows of
+    several seeds, as of `window_rows` or `image_rows`, and the name of the column of the share."""
     edges = np.geomspace(SMALLEST, LARGEST, BINS + 1)
     rows = _numbered(rows, ["seed"]).assign(missed=(rows["recall"] < DETECTED).astype(float))
     rows = rows.assign(bin=np.digitize(rows[share], edges) - 1).sort_values("bin", kind="stable")
@@ -125,18 +111,10 @@ def detection_sizes(
     """Size at 50 % detection, of all photographs and of bootstrap draws of them.
 
     The curve is a logistic regression of detected or not on the logarithm of the share, over edits
-    from `SMALLEST` to `LARGEST`.
-
-    Parameters
-    ----------
-    rows, share
-        As in `by_size`.
-
-    Returns
-    -------
-    float ``(1 + resamples,)``: that of all photographs first; the same photographs give the same
-    draws. 1 where the whole window would not be enough, or detection does not grow with the share;
-    `SMALLEST` where half is reached at every size measured; nan without any edit of these sizes.
+    from `SMALLEST` to `LARGEST`; rows and share are as in `by_size`. float ``(1 + resamples,)``:
+    that of all photographs first; the same photographs give the same draws. 1 where the whole
+    window would not be enough, or detection does not grow with the share; `SMALLEST` where half is
+    reached at every size measured; nan without any edit of these sizes.
     """
     known = rows[rows[share].between(SMALLEST, LARGEST)]
     if known.empty:
@@ -157,8 +135,7 @@ def detection_sizes(
 
 def with_interval(name: str, sizes: NDArray[np.float64]) -> dict[str, float]:
     """A size of `detection_sizes`, or a difference of two, with its 95 % interval, as columns."""
-    low, high = percentile_interval(sizes[1:])
-    return {name: float(sizes[0]), f"{name}_low": low, f"{name}_high": high}
+    return columns(name, (float(sizes[0]), *percentile_interval(sizes[1:])))
 
 
 def compare_strategies(
@@ -166,17 +143,8 @@ def compare_strategies(
 ) -> pd.DataFrame:
     """What each strategy gains for small edits over the reference, and what it costs elsewhere.
 
-    Parameters
-    ----------
-    rows
-        Of `window_rows` or `image_rows`, with the columns ``strategy`` and ``seed``; the same
-        windows or images for all.
-    share
-        Name of the column of the share.
-
-    Returns
-    -------
-    A line per strategy: its ``size`` at 50 % detection, the standard deviation over seeds,
+    Rows, as in `by_size`, have a ``strategy``, and are of the same windows or images for all. A
+    line per strategy: its ``size`` at 50 % detection, the standard deviation over seeds,
     ``size_sd``, and the ``shift`` against the reference; as of `macro_table`, ``small_iou``,
     ``large_iou`` and ``false_positive_rate`` (of what is unedited); nan without such edits.
     """
@@ -194,7 +162,7 @@ def compare_strategies(
     for name, score, chosen in (
         ("small_iou", "iou", rows[share].between(0, SMALL, inclusive="right")),
         ("large_iou", "iou", rows[share] >= LARGE),
-        ("false_positive_rate", "predicted_area", rows[share] == 0),
+        (RATE, "predicted_area", rows[share] == 0),
     ):
         if chosen.any():
             part = numbered[chosen].rename(columns={score: name})

@@ -5,7 +5,7 @@ channels are stacked into one head, so that an image is met once. Tables average
 first.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,8 @@ from dinolizer.model.windows import REDUCTIONS
 from dinolizer.study.dataset import Dataset
 from dinolizer.study.detection import calibration_error
 from dinolizer.study.evaluation import Row
-from dinolizer.study.heads import EPOCHS, fit, localizers
+from dinolizer.study.experiments.comparisons import RATE, columns
+from dinolizer.study.heads import EPOCHS, fit, localizers, overlap
 from dinolizer.study.samples import window_sample
 from dinolizer.study.statistics import macro_table
 from dinolizer.training.heads import fit_heads
@@ -48,19 +49,10 @@ PIXELS = 200
 class Measured:
     """What the heads predict for the test images.
 
-    Attributes
-    ----------
-    rows
-        A row for each image, policy (``method``), ``seed`` and ``reduce`` (how the logits of
-        windows are put together): ``image, group, family, kind, seen, iou``; for each class
-        ``predicted <class>``, the predicted share of its pixels (nan without such pixels);
-        ``changed``, the share of all pixels that is predicted otherwise than by the sum; and of the
-        three-class head ``<truth> as <class>``, the share of the pixels of a class that is called
-        another (by the largest probability).
-    group, edited
-        ``(N,)``: photograph of each pixel drawn, and whether it is edited.
-    probability
-        From policy and reduction to float32 ``(seeds, N)``: that the pixel is edited.
+    A row is of each image, policy (``method``), ``seed`` and ``reduce`` (how the logits of windows
+    are put together): ``image, group, family, kind, seen``, and the scores of `score`. Of each
+    pixel drawn, ``(N,)``, ``group`` is the photograph, and ``edited`` whether it is edited;
+    ``probability``, that it is, is from policy and reduction to float32 ``(seeds, N)``.
     """
 
     rows: pd.DataFrame
@@ -72,17 +64,16 @@ class Measured:
 def fit_policies(
     dataset: Dataset, backbone: Backbone, seeds: Sequence[int], epochs: int = EPOCHS
 ) -> Policies:
-    """Fit heads of all policies, for each seed.
+    """Fit heads of all policies, for each seed, as `dinolizer.study.heads.fit` does.
 
-    With a training set, as `dinolizer.study.heads.fit` does with that policy and seed. Without,
-    as it does, too, but for the seeds: so that all are fitted together, each draws a share of
-    `KEPT` of the training images, the same for all policies.
+    Without a training set all seeds are fitted together: each draws a share of `KEPT` of the
+    training images, the same for all policies.
     """
     if dataset.train is not None:
+        settings: dict[str, Any] = {"dataset": dataset, "backbone": backbone, "epochs": epochs}
         return {
             policy: [
-                fit(dataset, backbone, epochs=epochs, seed=seed, policy=policy).heads(dataset.test)
-                for seed in seeds
+                fit(**settings, seed=seed, policy=policy).heads(dataset.test) for seed in seeds
             ]
             for policy in POLICIES
         }
@@ -107,17 +98,14 @@ def targets_of(shares: Tensor, policy: str) -> Tensor:
 
 
 def stack(heads: Sequence[nn.Conv2d]) -> nn.Conv2d:
-    """One head with the channels of all, and a last channel that is 1 everywhere.
-
-    Added up over windows, the last one counts them: the mean of the logits is the sum over it.
-    """
+    """One head with the channels of all, and a last channel that is 1 everywhere: added up over
+    windows it counts them, so that the mean of the logits is the sum over it."""
     ones = make_head(heads[0].in_channels)  # all else is 0
     nn.init.ones_(ones.bias)  # type: ignore[arg-type]
     states = [head.state_dict() for head in (*heads, ones)]
-    stacked = make_head(heads[0].in_channels, sum(len(state["bias"]) for state in states))
-    stacked.load_state_dict(
-        {name: torch.cat([state[name].cpu() for state in states]) for name in ("weight", "bias")}
-    )
+    joined = {name: torch.cat([state[name].cpu() for state in states]) for name in states[0]}
+    stacked = make_head(heads[0].in_channels, len(joined["bias"]))
+    stacked.load_state_dict(joined)
     return stacked.requires_grad_(False)
 
 
@@ -138,8 +126,8 @@ def measure(dataset: Dataset, backbone: Backbone, policies: Policies, seed: int 
         edited.append((truth.flatten()[pixels] == 2).numpy())
         about = {name: row[name] for name in ("image", "group", "family", "kind", "seen")}
         *of_policies, count = of_group[row["group"]].logits(image).cpu().split([*sizes, 1])
-        for (policy, seeds), summed in zip(policies.items(), of_policies, strict=True):
-            of_seeds = summed.unflatten(0, (len(seeds), CLASSES[policy]))  # (seeds, C, H, W)
+        for policy, summed in zip(policies, of_policies, strict=True):
+            of_seeds = summed.unflatten(0, (-1, CLASSES[policy]))  # (seeds, C, H, W)
             by_sum = probabilities(of_seeds)[:, -1] > 0.5
             for reduce in REDUCTIONS:
                 probability = probabilities(of_seeds if reduce == "sum" else of_seeds / count)
@@ -160,43 +148,40 @@ def first_maps(backbone: Backbone, policies: Policies) -> Maps:
     """Return what gives every policy's map of a test image, by the head of the first seed."""
     of_policy = {policy: localizers(backbone, seeds[0]) for policy, seeds in policies.items()}
     return lambda image, row: {
-        policy: np.asarray(probabilities(of[row["group"]].logits(image))[-1].cpu().numpy())
-        for policy, of in of_policy.items()
+        policy: of[row["group"]](image).probability for policy, of in of_policy.items()
     }
 
 
 def score(probability: Tensor, truth: Tensor, summed: Tensor) -> list[dict[str, float]]:
-    """Scores of the maps of one image, one per seed; see `Measured.rows`.
+    """Scores of the maps of one image, one per seed.
 
-    Parameters
-    ----------
-    probability
-        ``(S, C, H, W)``, see `dinolizer.model.head.probabilities`.
-    truth
-        uint8 ``(H, W)``, numbers in `CLASS_NAMES`.
-    summed
-        bool ``(S, H, W)``: what is predicted with the sum of the logits.
+    Maps are ``(S, C, H, W)``, see `probabilities`, the truth uint8 ``(H, W)``, numbers in
+    `CLASS_NAMES`, ``summed`` bool ``(S, H, W)``: what is predicted with the sum of the logits.
+    Scores are ``iou``; ``changed``, the share of all pixels that is predicted otherwise than by the
+    sum; for each class ``predicted <class>``, the predicted share of its pixels; and of three
+    classes ``<truth> as <class>``, the share of the pixels of a class that is called another (by
+    the largest probability); nan without such pixels.
     """
     predicted = probability[:, -1] > 0.5
     classes = F.one_hot(truth.flatten().long(), 3).float()  # (pixels, 3)
-    sizes = classes.sum(0)
 
-    def of_class(pixels: Tensor) -> Tensor:
-        """How many pixels (S, H, W) of each class: (S, 3)."""
-        return pixels.flatten(1).float() @ classes
+    def shares(pixels: Tensor) -> Tensor:
+        """Of each class that is among pixels (S, H, W): (S, 3)."""
+        return pixels.flatten(1).float() @ classes / classes.sum(0)
 
-    hits = of_class(predicted)
-    iou = hits[:, 2] / (sizes[2] + hits[:, :2].sum(1)) if sizes[2] else hits[:, 2] * torch.nan
-    columns = {"iou": iou, "changed": (predicted != summed).float().mean((1, 2))}
-    shares = hits / sizes  # 0 / 0 is nan: no pixels of that class
-    columns |= {f"predicted {name}": shares[:, k] for k, name in enumerate(CLASS_NAMES)}
+    iou = torch.from_numpy(overlap(predicted, truth == 2)["iou"])
+    scores = {"iou": iou, "changed": (predicted != summed).float().mean((1, 2))}
+    of_classes = {
+        f"predicted {name}": of for name, of in zip(CLASS_NAMES, shares(predicted).T, strict=True)
+    }
     if probability.shape[1] == 3:
         called = torch.from_numpy(probability.numpy().argmax(1))  # torch takes ten times as long
         for number, name in enumerate(CLASS_NAMES):
-            shares = of_class(called == number) / sizes
-            columns |= {f"{true} as {name}": shares[:, k] for k, true in enumerate(CLASS_NAMES)}
+            of_called = zip(CLASS_NAMES, shares(called == number).T, strict=True)
+            of_classes |= {f"{true} as {name}": of for true, of in of_called}
+    scores |= of_classes
     return [
-        {name: float(values[seed]) for name, values in columns.items()}
+        {name: float(values[seed]) for name, values in scores.items()}
         for seed in range(len(probability))
     ]
 
@@ -215,17 +200,25 @@ def localization(rows: pd.DataFrame) -> pd.DataFrame:
 def predicted_shares(rows: pd.DataFrame) -> pd.DataFrame:
     """Predicted ``share`` of the ``pixels`` of each class by ``method, kind, seen``: of inpainted
     ones it is the recall, of all others the false-positive rate; as of `macro_table`."""
-    columns = {(name,): f"predicted {name}" for name in CLASS_NAMES}
-    return _class_shares(rows, ["method", "kind", "seen"], ["pixels"], columns)
+    names = [f"predicted {name}" for name in CLASS_NAMES]
+    return _class_shares(rows, ["method", "kind", "seen"], ["pixels"], names)
 
 
 def confusion(rows: pd.DataFrame) -> pd.DataFrame:
     """``share`` of the pixels of a class, ``truth``, that the three-class head calls each class,
     ``called``, for seen generators and others; as of `macro_table`."""
-    columns = {
-        (truth, called): f"{truth} as {called}" for truth in CLASS_NAMES for called in CLASS_NAMES
-    }
-    return _class_shares(rows[rows["method"] == THREE], ["seen"], ["truth", "called"], columns)
+    names = [f"{truth} as {called}" for truth in CLASS_NAMES for called in CLASS_NAMES]
+    return _class_shares(rows[rows["method"] == THREE], ["seen"], ["truth", "called"], names)
+
+
+def _class_shares(
+    rows: pd.DataFrame, by: list[str], names: list[str], scores: list[str]
+) -> pd.DataFrame:
+    """Table of some scores of `score`, a line each; their names' words become columns."""
+    summed = rows[rows["reduce"] == "sum"]
+    long = summed.melt([*by, "group", "image", "seed"], scores, "score", "share")
+    long[names] = long["score"].str.removeprefix("predicted ").str.split(" as ", expand=True)
+    return macro_table(long, [*by, *names], "share")
 
 
 def background_rates(rows: pd.DataFrame) -> pd.DataFrame:
@@ -235,63 +228,40 @@ def background_rates(rows: pd.DataFrame) -> pd.DataFrame:
     count alike, those that have both; changes are against ``untouched``. As of `macro_table`;
     without a line where no photograph has both.
     """
-    rate = "false_positive_rate"
     backgrounds = {"regenerated": ("fr", "re-encoded"), "untouched": ("sp", "real")}
     long = pd.concat(
         rows[(rows["kind"] == kind) & (rows["reduce"] == "sum")]
-        .rename(columns={f"predicted {name}": rate})
-        .assign(background=background)[["method", "background", "group", rate]]
+        .rename(columns={f"predicted {name}": RATE})
+        .assign(background=background)[["method", "background", "group", RATE]]
         for background, (kind, name) in backgrounds.items()
     ).dropna()
     both = long.groupby("group")["background"].transform("nunique") == 2
     if not both.any():
-        return pd.DataFrame(columns=["method", "background", rate])
+        return pd.DataFrame(columns=["method", "background", RATE])
     known = long[both].assign(image=long["group"])
-    return macro_table(known, ["method", "background"], rate, {"background": "untouched"})
+    return macro_table(known, ["method", "background"], RATE, {"background": "untouched"})
 
 
 def calibration(measured: Measured) -> pd.DataFrame:
     """How good the probabilities are, with the logits of overlapping windows added or averaged.
 
-    Returns
-    -------
-    Columns ``method, reduce, iou`` (mean over families), ``changed`` (share of all pixels that is
-    predicted otherwise than by the sum), ``ece, ece_low, ece_high`` (expected calibration error)
-    and ``brier`` (mean squared error of the probability), over all pixels drawn and all seeds.
+    The columns are ``method, reduce, changed`` and ``iou`` (mean over families), of all images;
+    ``ece`` (expected calibration error) with its interval and ``brier`` (mean squared error of the
+    probability), over all pixels drawn and all seeds.
     """
-    lines = []
-    for (method, reduce), probability in measured.probability.items():
-        seeds = len(probability)
-        truth, groups = (np.tile(each, seeds) for each in (measured.edited, measured.group))
-        ece, low, high = calibration_error(truth, probability.ravel(), groups)
-        rows = measured.rows
-        part = rows[(rows["method"] == method) & (rows["reduce"] == reduce)]
+    lines, cases = [], measured.rows.groupby(["method", "reduce"])
+    for (method, reduce), drawn in measured.probability.items():
+        truth, groups = (np.tile(each, len(drawn)) for each in (measured.edited, measured.group))
+        part = cases.get_group((method, reduce))
         line = {"method": method, "reduce": reduce, "changed": part["changed"].mean()}
         line |= {"iou": part.groupby("family")["iou"].mean().mean()}
-        line |= {"ece": ece, "ece_low": low, "ece_high": high}
-        lines.append(line | {"brier": brier_score_loss(truth, probability.ravel())})
+        line |= columns("ece", calibration_error(truth, drawn.ravel(), groups))
+        lines.append(line | {"brier": brier_score_loss(truth, drawn.ravel())})
     return pd.DataFrame(lines)
 
 
 def starred(table: pd.DataFrame) -> list[str]:
     """What the lines of a table are of; an asterisk marks generators that no training has met."""
     names = {"real": "photograph", "reencoded": "re-encoded"}
-    return [
-        names.get(kind, kind) + ("" if seen else "*")
-        for kind, seen in zip(table["kind"], table["seen"], strict=True)
-    ]
-
-
-def _class_shares(
-    rows: pd.DataFrame,
-    by: list[str],
-    names: list[str],
-    columns: Mapping[Any, str],
-) -> pd.DataFrame:
-    """Table of some columns of `Measured.rows`, a line each, named by values of ``names``."""
-    summed = rows[rows["reduce"] == "sum"].drop(columns="family")
-    long = pd.concat(
-        summed.assign(share=summed[column], **dict(zip(names, key, strict=True)))
-        for key, column in columns.items()
-    )
-    return macro_table(long, [*by, *names], "share")
+    marks = table["seen"].astype(bool).map({True: "", False: "*"})
+    return list(table["kind"].replace(names) + marks)
