@@ -474,12 +474,15 @@ def _profile_file(profile: str) -> Path:
 def pretrain(
     photos: Annotated[Path, Argument(help="Folder of photographs.")],
     out: Annotated[Path, Option(metavar="DIR", help="Folder for weights and checkpoints.")],
+    flux: Annotated[
+        Path | None, Option(metavar="DIR", help="Of the tiny auto-encoder of FLUX.2, if used.")
+    ] = None,
     device: Device = None,
 ) -> None:
     """Make the pocket weights from a folder of photographs; an interrupted run goes on."""
     from dinolizer.pocket.build import pretrain as run
 
-    run(photos, out, device)
+    run(photos, out, device, flux=flux)
 
 
 @study.command()

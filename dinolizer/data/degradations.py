@@ -11,6 +11,7 @@ from PIL import Image
 
 from dinolizer.errors import InputError
 
+Pixels = NDArray[np.uint8]
 Step = tuple[str, float]
 """One degradation, a key of `DEGRADATIONS`, and its level."""
 IMDL_BENCO = "grid of IMDL-BenCo (Ma et al., NeurIPS 2024)"
@@ -45,9 +46,9 @@ DEGRADATIONS = {
 """The levels at which the robustness curves are drawn."""
 
 
-def jpeg(image: NDArray[np.uint8], quality: float) -> NDArray[np.uint8]:
-    """Encode as baseline JPEG, quality 1 to 100 and chroma 4:2:0 as libjpeg's, and decode again."""
-    return _encode(image, "JPEG", quality, subsampling="4:2:0")
+def jpeg(image: Pixels, quality: float, subsampling: str = "4:2:0") -> Pixels:
+    """Encode as baseline JPEG, quality 1 to 100 as libjpeg's, and decode again."""
+    return _encode(image, "JPEG", quality, subsampling=subsampling)
 
 
 def webp(image: NDArray[np.uint8], quality: float) -> NDArray[np.uint8]:

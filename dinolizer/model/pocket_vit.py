@@ -1,7 +1,8 @@
-"""The pocket backbones: small vision transformers that see a photograph's residual first."""
+"""The pocket backbones: small vision transformers on fixed statistics of residuals."""
 
 from typing import Any
 
+import torch
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -9,30 +10,65 @@ from torch.nn import functional as F
 
 PATCH = 14
 ROTARY_PATCH = 16
-WINDOW = 112
+WINDOW = 224
 """Side of the crops of all pre-training, in pixels: a multiple of both patches."""
-DIM = 192
+DIM = 128
 REGISTERS = 4
 SHARED: dict[str, Any] = {
     "embed_dim": DIM,
     "depth": 4,
-    "num_heads": 3,
+    "num_heads": 4,
     "num_classes": 1,
     "global_pool": "avgmax",
     "dynamic_img_size": True,
 }
 """What all pocket backbones are alike in, by timm's names."""
-RESIDUAL_GAIN = 8.0
-"""Residuals are some ten times fainter than what they are the residuals of."""
+FLOOR = 0.05
+"""Grey levels, or their square, added to moments: the logarithm of a flat area stays finite."""
+LAGS = ((0, 1), (0, 2), (0, 4), (0, 8), (1, 0), (2, 0), (4, 0), (8, 0), (1, 1))
+"""Rows and columns by which the residual is compared with itself: resampling is periodic."""
 
 
-class ResidualStem(nn.Module):
-    """Patch embedding of high-pass residuals, with the interface of timm's ``PatchEmbed``.
+def luma_filters() -> Tensor:
+    """Zero-sum filters ``(12, 1, 5, 5)``: products of differences and means along both axes, as in
+    the Spatial Rich Models (Fridrich and Kodovsky 2012)."""
+    first, second = _kernel(0, 0, -1, 1, 0), _kernel(0, 1, -2, 1, 0)
+    third, fourth = _kernel(0, -1, 3, -3, 1), _kernel(1, -4, 6, -4, 1)
+    one, mean = _kernel(0, 0, 1, 0, 0), _kernel(0, 1, 2, 1, 0) / 4
+    pairs = [(first, one), (second, one), (third, one), (second, mean), (fourth, mean)]
+    both = [(second, second), (fourth, fourth)]
+    crossed = [torch.outer(y, x) for a, b in pairs for y, x in ((a, b), (b, a))]
+    return torch.stack([*crossed, *(torch.outer(y, x) for y, x in both)])[:, None]
 
-    Traces of generation live in the noise, which a plain patch embedding learns to uncover only
-    slowly. So a 3x3 mean is subtracted, and convolutions at full and half resolution describe the
-    texture of the residual before one patch becomes one token.
+
+def chroma_filters() -> Tensor:
+    """Zero-sum filters ``(5, 1, 5, 5)``: first and second differences along both axes, and the
+    Laplacian."""
+    first, second = _kernel(0, 0, -1, 1, 0), _kernel(0, 1, -2, 1, 0)
+    one = _kernel(0, 0, 1, 0, 0)
+    rows = [torch.outer(one, kernel) for kernel in (first, second)]
+    laplacian = torch.outer(second, one) + torch.outer(one, second)
+    return torch.stack([*rows, *(kernel.T for kernel in rows), laplacian])[:, None]
+
+
+def _kernel(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32)
+
+
+class TraceStem(nn.Module):
+    """Patch embedding of residual statistics, with the interface of timm's ``PatchEmbed``.
+
+    Traces of generation live in the noise: which a patch embedding learns to uncover only slowly,
+    and from little material wrongly. So the filters are fixed. Of luma and of both colour
+    differences, a patch and its neighbourhood of 3x3 patches are described by moments of the
+    residuals (their spread, peakedness, kurtosis, and the share under one grey level), by how far
+    the residual resembles itself some pixels on, and by how the colours agree; each less its mean
+    over the window, as photographs differ more from each other than edits from what is around
+    them. What is learned is one linear map of these to a token.
     """
+
+    luma: Tensor
+    chroma: Tensor
 
     def __init__(
         self,
@@ -43,24 +79,17 @@ class ResidualStem(nn.Module):
         **_timm_options: Any,
     ) -> None:
         super().__init__()
-        if patch_size % 2:
-            raise ValueError(f"The patch size is {patch_size}, but the stem needs an even one.")
         self.patch_size = (patch_size, patch_size)
         self.img_size = None
         side = 0 if img_size is None else img_size // patch_size
         self.grid_size = (side, side)  # that learned positions are of
         self.num_patches = side**2
         self.dynamic_img_pad = False
-        layers: list[nn.Module] = []
-        for channels, width, kernel, stride in (
-            (in_chans, 24, 5, 1),
-            (24, 48, 3, 2),
-            (48, 48, 3, 1),
-        ):
-            conv = nn.Conv2d(channels, width, kernel, stride, kernel // 2, bias=False)
-            layers += [conv, nn.BatchNorm2d(width), nn.ReLU()]
-        self.layers = nn.Sequential(*layers)
-        self.proj = nn.Conv2d(48, embed_dim, patch_size // 2, stride=patch_size // 2)
+        self.register_buffer("luma", luma_filters(), persistent=False)
+        self.register_buffer("chroma", chroma_filters(), persistent=False)
+        moments = 4 * (len(self.luma) + 2 * len(self.chroma))
+        self.norm = nn.BatchNorm2d(2 * (moments + len(LAGS) + in_chans), affine=False)
+        self.proj = nn.Conv2d(self.norm.num_features, embed_dim, 1)
 
     def feat_ratio(self, as_scalar: bool = True) -> int | tuple[int, int]:
         return max(self.patch_size) if as_scalar else self.patch_size
@@ -69,31 +98,86 @@ class ResidualStem(nn.Module):
         return img_size[0] // self.patch_size[0], img_size[1] // self.patch_size[1]
 
     def forward(self, x: Tensor) -> Tensor:
-        residual = x - F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
-        features = RESIDUAL_GAIN * residual
-        if self.training:
-            features = self.layers(features)
-        else:
-            for conv, norm, _ in zip(*[iter(self.layers)] * 3, strict=True):
-                features = _folded(conv, norm, features).relu_()
-        tokens = self.proj(features)  # (N, D, h, w)
-        return tokens.permute(0, 2, 3, 1)  # timm flattens (N, h, w, D) itself
+        """Tokens ``(N, h, w, D)``, which timm flattens itself, of RGB ``(N, 3, H, W)`` in grey
+        levels of 0 to 255."""
+        # Residuals are differences of almost equal numbers: never in half precision.
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+            features = self.statistics(x.float())
+            features = features - features.mean(dim=(2, 3), keepdim=True)
+        normal = self.norm(features).clamp(-6, 6).to(self.proj.weight.dtype)
+        return self.proj(normal).permute(0, 2, 3, 1)
+
+    def statistics(self, x: Tensor) -> Tensor:
+        """The statistics ``(N, C, h, w)``, first of each patch, then of its neighbourhood."""
+        size, pool = self.patch_size[0], F.avg_pool2d
+        luma = x.mean(dim=1, keepdim=True)
+        channels = (
+            (luma, self.luma),
+            (x[:, :1] - luma, self.chroma),
+            (x[:, 2:] - luma, self.chroma),
+        )
+        moments = [_moments(_filtered(*channel), size) for channel in channels]
+        first, second, fourth, small = (
+            torch.cat(same, dim=1) for same in zip(*moments, strict=True)
+        )
+        texture = _filtered(luma, self.luma[-2:-1])
+        products = torch.cat([texture * texture.roll(lag, (2, 3)) for lag in LAGS], dim=1)
+        power = pool(texture.square(), size)
+        colours = _filtered(x.flatten(0, 1)[:, None], self.chroma[-1:]).view_as(x)
+        crossed = pool(colours * colours.roll(1, dims=1), size)
+        strength = pool(colours.square(), size)
+        means = first, second, fourth, small, pool(products, size), power, crossed, strength
+        return torch.cat([_described(*means), _described(*map(_around, means))], dim=1)
 
 
-def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """A convolution and the batch norm after it, with its fixed statistics, in one pass over x:
-    so the backbone took 0.8 to 0.9 of the time on one core."""
-    assert norm.running_mean is not None and norm.running_var is not None
-    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-    bias = norm.bias - norm.running_mean * scale
-    return F.conv2d(x, conv.weight * scale[:, None, None, None], bias, conv.stride, conv.padding)
+def _moments(residual: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Means over patches: of the absolute value, its square and fourth power, and of being small."""
+    absolute = residual.abs_()
+    small = F.avg_pool2d(absolute.lt(1).to(absolute.dtype), size)
+    first = F.avg_pool2d(absolute, size)
+    second = F.avg_pool2d(absolute.square_(), size)
+    return first, second, F.avg_pool2d(absolute.square_(), size), small
+
+
+def _described(
+    first: Tensor,
+    second: Tensor,
+    fourth: Tensor,
+    small: Tensor,
+    products: Tensor,
+    power: Tensor,
+    crossed: Tensor,
+    strength: Tensor,
+) -> Tensor:
+    """From means over areas to what is compared between them."""
+    spread, energy = (first + FLOOR).log(), (second + FLOOR).log()
+    both = (strength * strength.roll(1, dims=1)).sqrt()
+    return torch.cat(
+        [
+            spread,
+            energy - 2 * spread,
+            (fourth + FLOOR).log() - 2 * energy,
+            small,
+            products / (power + FLOOR),
+            crossed / (both + FLOOR),
+        ],
+        dim=1,
+    )
+
+
+def _around(means: Tensor) -> Tensor:
+    return F.avg_pool2d(means, 3, stride=1, padding=1, count_include_pad=False)
+
+
+def _filtered(x: Tensor, filters: Tensor) -> Tensor:
+    return F.conv2d(F.pad(x, [filters.shape[-1] // 2] * 4, mode="replicate"), filters.float())
 
 
 def build_pocket_vit() -> VisionTransformer:
     """The pocket backbone with random weights, without position embedding, as traces of generation
     do not depend on where they are. Its one logit, > 0 meaning generated, comes from half the mean
     and half the maximum of the tokens: a small generated region counts."""
-    return _patch14(PATCH * 16, pos_embed="none")
+    return _patch14(WINDOW, pos_embed="none")
 
 
 def build_learned() -> VisionTransformer:
@@ -117,7 +201,7 @@ def build_rotary() -> Eva:
         rope_rotate_half=True,
         **SHARED,
     )
-    stem: Any = ResidualStem(WINDOW, ROTARY_PATCH)
+    stem: Any = TraceStem(WINDOW, ROTARY_PATCH)
     model.patch_embed = stem  # Eva builds none but its own
     return model
 
@@ -128,7 +212,7 @@ def _patch14(side: int, **positions: Any) -> VisionTransformer:
         patch_size=PATCH,
         reg_tokens=REGISTERS,
         fc_norm=False,
-        embed_layer=ResidualStem,
+        embed_layer=TraceStem,
         **SHARED,
         **positions,
     )

@@ -65,6 +65,8 @@ _POCKET: dict[str, Any] = {
     "caution": "A small demonstration that knows the traces of a few small generators: untouched "
     "photographs may be marked, and edits missed.",
     "small": "pad",
+    "mean": (0.0, 0.0, 0.0),
+    "std": (1 / 255, 1 / 255, 1 / 255),  # grey levels, which the filters' thresholds are in
     "licence": "Apache-2.0",
     "citation": "This project; see the card beside the weights.",
 }
@@ -127,8 +129,8 @@ _TRAINED = (
         name="pocket",
         architecture=build_pocket_vit,
         patch=14,
-        window=224,
-        stride=112,
+        window=WINDOW,
+        stride=WINDOW // 2,
         weights="package:pocket-vit.safetensors",
         **_POCKET,
     ),

@@ -6,7 +6,6 @@ import os
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +20,12 @@ from dinolizer.model.backbones import BACKBONES, load_backbone, pick_device
 from dinolizer.model.head import card_for, save_head
 from dinolizer.model.pocket_vit import build_learned, build_pocket_vit, build_rotary
 from dinolizer.paths import atomic
-from dinolizer.pocket.forging import CASES, CONDITIONS, HELD_OUT, Image, forge
-from dinolizer.pocket.generators import GENERATORS
+from dinolizer.pocket.fills import Forge
+from dinolizer.pocket.flux import FluxAutoEncoder, load_flux
+from dinolizer.pocket.forging import CLASSICAL, Image
+from dinolizer.pocket.generators import GENERATORS, AutoEncoder, load_autoencoder
 from dinolizer.pocket.photos import photo_paths
-from dinolizer.pocket.pretraining import (
-    MAKERS,
-    PAIRS,
-    build_pool,
-    pretrain_backbone,
-    random_crops,
-    train_generator,
-)
+from dinolizer.pocket.pretraining import PAIRS, pretrain_backbone, train_generator
 from dinolizer.training.crops import patch_shares
 from dinolizer.training.heads import fit_head
 from dinolizer.training.loop import Progress
@@ -40,11 +34,12 @@ from dinolizer.training.tokens import extract
 LICENCE = "Apache-2.0"
 STEPS_PER_LOSS = 50
 """Steps over which the losses in a card are averaged."""
-BACKBONE_STEPS = {"vit": 3200, "learned": 1600, "rotary": 1600}
+BACKBONE_STEPS = {"vit": 3000, "learned": 600, "rotary": 600}
 """The last two are made alike, to be compared with each other."""
 BUILDERS = {"vit": build_pocket_vit, "learned": build_learned, "rotary": build_rotary}
-GENERATOR_STEPS = {"autoencoder": 1600, "heldout": 1600, "inpainter": 900, "transposed": 900}
-HEAD_CROPS_PER_CASE = 40
+GENERATOR_STEPS = {"autoencoder": 1600, "heldout": 1600, "inpainter": 900}
+HEAD_PAIRS = 400
+"""Twins that the head is fitted on."""
 
 
 def pretrain(
@@ -54,22 +49,24 @@ def pretrain(
     *,
     generator_steps: Mapping[str, int] = GENERATOR_STEPS,
     backbone_steps: Mapping[str, int] = BACKBONE_STEPS,
-    rounds: int = 2,
+    head_pairs: int = HEAD_PAIRS,
+    flux: Path | None = None,
     seed: int = 0,
     about: str = "",
 ) -> None:
     """Make the generators, the backbones and the head of the pocket profile in the folder ``out``:
     files ``pocket-<name>.safetensors``, and JSON cards with ``about``, what the photographs are.
 
-    Raises InputError unless the folder has two photographs or more, no side under 224 pixels.
-    ``rounds`` crops of each are forged with each generator. Checkpoints are kept in
-    ``out/checkpoints``: run again, an interrupted run goes on and makes nothing twice.
+    ``flux`` is a folder with the tiny auto-encoder of FLUX.2 (`dinolizer.pocket.flux`); without it
+    only this project's own one decodes what is filled in. Raises InputError unless the folder has
+    two photographs or more, no side under 224 pixels. Checkpoints are kept in ``out/checkpoints``:
+    run again, an interrupted run goes on and makes nothing twice.
     """
     target = pick_device(device)
     pictures = _read_photos(photos)
     pixels = hashlib.sha256(b"".join(picture.tobytes() for picture in pictures)).hexdigest()
     (out / "checkpoints").mkdir(parents=True, exist_ok=True)
-    card = {"photographs": len(pictures), "about": about or photos.name}
+    card: dict[str, object] = {"photographs": len(pictures), "about": about or photos.name}
 
     def options(name: str, steps: int, seed: int) -> dict[str, Any]:
         return {
@@ -86,45 +83,36 @@ def pretrain(
             steps = generator_steps[name]
             made = train_generator(name, pictures, **options(name, steps, number))
             _save(out, name, *made, card | {"seed": number, "steps": steps})
-    missing = [name for name in BUILDERS if not (out / f"pocket-{name}.safetensors").exists()]
-    if missing:
-        pool = build_pool(pictures, rounds, seed, out)
-    for name in missing:
-        steps = backbone_steps[name]
-        learned = pretrain_backbone(BUILDERS[name], pool, **options(name, steps, seed))
-        settings = {"seed": seed, "steps": steps, "rounds": rounds}
-        _save(out, name, *learned, card | settings | {"generators": MAKERS, "batch": 2 * PAIRS})
+    generators: dict[str, AutoEncoder | FluxAutoEncoder] = {
+        "autoencoder": load_autoencoder("autoencoder", out)
+    }
+    if flux:
+        generators["flux"] = load_flux(flux)
+    card["generators"] = [*CLASSICAL[:2], *generators]
+    for name, steps in backbone_steps.items():
+        if not (out / f"pocket-{name}.safetensors").exists():
+            forge = Forge(pictures, generators, seed)
+            learned = pretrain_backbone(BUILDERS[name], forge, **options(name, steps, seed))
+            _save(out, name, *learned, card | {"seed": seed, "steps": steps, "batch": 2 * PAIRS})
     if not (out / "pocket-head.safetensors").exists():
-        fit_pocket_head(
-            pictures, out, seed=seed, device=target, about=json.dumps(card | {"seed": seed})
-        )
+        forge = Forge(pictures, generators, seed + 1)
+        about = json.dumps(card | {"seed": seed, "pairs": head_pairs})
+        fit_pocket_head(forge, out, head_pairs, seed=seed, device=target, about=about)
 
 
 def fit_pocket_head(
-    pictures: Sequence[Image], out: Path, *, seed: int, device: torch.device, about: str
+    forge: Forge, out: Path, pairs: int, *, seed: int, device: torch.device, about: str
 ) -> None:
-    """Fit the shipped head on forgeries of the pictures by every generator but `HELD_OUT`."""
+    """Fit the shipped head on pairs of twins, by Dice as the paper's, and save it to ``out``."""
     backbone = load_backbone("pocket", weights=out / "pocket-vit.safetensors", device=device)
-    cases = [case for case in CASES if case[0] != HELD_OUT]
-    images, targets = [], []
-    for number, index in product(range(HEAD_CROPS_PER_CASE), range(len(cases))):
-        generator, kind = cases[index]
-        rng = np.random.default_rng([seed, number, index])
-        crop, foreign = random_crops(pictures, 2, backbone.spec.window, rng)
-        forgery = forge(
-            crop,
-            generator,
-            kind,
-            seed=[seed, number, index, 1],
-            foreign=foreign,
-            grain=bool(number % 2) and kind in ("sp", "fr"),
-            condition=CONDITIONS[number // 2 % len(CONDITIONS)],
-            assets=out,
-        )
-        images.append(forgery.image)
-        mask = torch.from_numpy(forgery.mask.astype(np.uint8))
-        targets.append(patch_shares(mask, "pristine", backbone.spec.patch))
-    fit = fit_head(extract(backbone, images), torch.stack(targets), seed=seed)
+    side, images, shares = backbone.spec.window, [], []
+    for number in range(pairs):
+        twins = forge.draw(side, np.random.default_rng([seed, number]))
+        for image, mask in ((twins.real, np.zeros_like(twins.mask)), (twins.fake, twins.mask)):
+            images.append(image)
+            target = torch.from_numpy(mask.astype(np.uint8))
+            shares.append(patch_shares(target, "pristine", backbone.spec.patch))
+    fit = fit_head(extract(backbone, images), torch.stack(shares), seed=seed)
     save_head(out / "pocket-head.safetensors", fit.head, card_for(backbone, about))
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import torch
 from joblib import Parallel, delayed
-from numpy.typing import NDArray
 
 from dinolizer.data.images import read_image, write_image
 from dinolizer.data.manifest import AUTHENTIC_KINDS, read_manifest, write_manifest
@@ -21,6 +20,7 @@ from dinolizer.errors import InputError
 from dinolizer.paths import cache_dir
 from dinolizer.pocket.forging import CASES, CONDITIONS, HELD_OUT, Forgery, forge
 from dinolizer.pocket.generators import DOWNSAMPLING
+from dinolizer.pocket.histories import past
 from dinolizer.pocket.photos import photo_paths
 
 MARGIN = 64
@@ -39,32 +39,29 @@ class Case:
     side: int
     generator: str
     kind: str
-    grain: bool
     condition: str
     seed: tuple[int, ...]
 
     @property
     def name(self) -> str:
         """Name of the image's file, without its suffix."""
-        grain = "-grain" if self.grain else ""
-        return f"{self.photo}-{self.generator}-{self.kind}{grain}-{self.condition}-{self.seed[1]}"
+        return f"{self.photo}-{self.generator}-{self.kind}-{self.condition}-{self.seed[1]}"
 
 
 def list_cases(photos: Mapping[str, Path], side: int, seed: int, rounds: int) -> Iterator[Case]:
-    """List every image: photographs x generators and kinds x grain x conditions, ``rounds`` times,
-    the held-out generator included. Every case and photograph comes equally often."""
+    """List every image: photographs x generators and kinds x conditions, ``rounds`` times, the
+    held-out generator included. Every case and photograph comes equally often."""
     for round_, (photo, (name, path)), (case, (generator, kind)), (number, condition) in product(
         range(rounds), enumerate(photos.items()), enumerate(CASES), enumerate(CONDITIONS)
     ):
-        for grain in (False,) if kind in AUTHENTIC_KINDS else (False, True):
-            seeds = (seed, round_, photo, case, number, int(grain))
-            yield Case(path, name, side, generator, kind, grain, condition, seeds)
+        seeds = (seed, round_, photo, case, number)
+        yield Case(path, name, side, generator, kind, condition, seeds)
 
 
 def make(case: Case) -> Forgery:
-    """Forge one image from a random crop of its photograph.
+    """Forge one image from a random crop of its photograph, which is given a past first.
 
-    What an auto-encoder puts into the mask is another crop of the same photograph, mirrored, so
+    What an auto-encoder puts into the mask is the same photograph again, mirrored and shrunk, so
     that no photograph's content appears in an image of another.
     """
     rng = np.random.default_rng((*case.seed, 1))
@@ -74,14 +71,12 @@ def make(case: Case) -> Forgery:
             f"The photograph {case.path} is {photo.shape[1]}x{photo.shape[0]}, but both sides "
             f"must have {case.side} pixels: take it out of the folder, or a larger one."
         )
-    crop, foreign = _crop(photo, case.side, rng), _crop(photo, case.side, rng)[:, ::-1]
     return forge(
-        crop,
+        past(photo, case.side, rng),
         case.generator,
         case.kind,
         seed=list(case.seed),
-        foreign=foreign,
-        grain=case.grain,
+        source=photo[:, ::-1],
         condition=case.condition,
     )
 
@@ -89,10 +84,10 @@ def make(case: Case) -> Forgery:
 def build(photos: Mapping[str, Path], window: int, seed: int = 0, rounds: int = 1) -> pd.DataFrame:
     """Make the images of a study, or read them from the cache, and return their manifest.
 
-    Its further columns are ``grain`` (bool), ``condition`` and ``seen`` (bool: whether any training
-    meets the generator). Images and masks are square PNG files, `MARGIN` pixels larger than the
-    window, cut to a multiple of what the generators need. A round makes 66 images per photograph,
-    one for each generator, kind, grain and condition. Raises InputError for a photograph that
+    Its further columns are ``condition`` and ``seen`` (bool: whether any training meets the
+    generator). Images and masks are square PNG files, `MARGIN` pixels larger than the
+    window, cut to a multiple of what the generators need. A round makes 39 images per photograph,
+    one for each generator, kind and condition. Raises InputError for a photograph that
     cannot be read or is smaller than the images.
     """
     side = (window + MARGIN) // DOWNSAMPLING * DOWNSAMPLING
@@ -138,15 +133,9 @@ def _write_one(folder: Path, case: Case) -> dict[str, object]:
         "width": case.side,
         "height": case.side,
         "area": float(forgery.mask.mean()),
-        "grain": case.grain,
         "condition": case.condition,
         "seen": case.generator != HELD_OUT,
     }
-
-
-def _crop(photo: NDArray[np.uint8], side: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    top, left = (int(rng.integers(length - side + 1)) for length in photo.shape[:2])
-    return np.ascontiguousarray(photo[top : top + side, left : left + side])
 
 
 def _key(photos: Mapping[str, Path], side: int, seed: int, rounds: int) -> str:

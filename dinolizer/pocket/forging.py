@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from skimage.restoration import inpaint_biharmonic
-from torch.nn import functional as F
 
 from dinolizer.data.degradations import gaussian_noise, jpeg
 from dinolizer.errors import InputError
@@ -32,10 +31,9 @@ INPAINT_RADIUS = 3
 """Neighbourhood of OpenCV's inpainting methods, in pixels."""
 GENERATION_NOISE = 0.2
 """Noise on generated latents, as a share of each channel's spread: no encoder has made them."""
-GRAIN_SIGMA = 1.0
-"""Standard deviation of the Gaussian that separates grain from content, in pixels."""
-RING = 16
-"""Width of the surroundings whose grain is matched, in pixels."""
+SHRINKING = (0.4, 0.65)
+"""By how much a photograph is shrunk before it is content of an edit: its own past is gone then, as
+in what a generator has learned from."""
 SHAPES = ("blob", "ellipse", "box")
 AREA_RANGE = (0.01, 0.60)
 """Share of the image that is edited: log-uniform between these bounds."""
@@ -55,19 +53,18 @@ def forge(
     kind: str,
     *,
     seed: int | list[int],
-    foreign: Image | None = None,
-    grain: bool = False,
+    source: Image | None = None,
     condition: str = "clean",
     assets: Path = ASSETS,
 ) -> Forgery:
     """Forge a photograph; the same arguments give the same forgery.
 
-    The photograph is uint8 ``(H, W, 3)`` RGB, both sides multiples of 8; ``generator`` and ``kind``
-    are one of `CASES`. The seed decides the mask, the noise and the compression. An auto-encoder
-    fills the mask with the content of ``foreign``, of the same size (by default the mirrored
-    photograph). ``grain`` matches the region's grain to its surroundings. The condition is
-    ``clean``, ``jpeg`` (quality 75 to 95) or ``noise`` (standard deviation 1 to 3 grey levels).
-    ``assets`` has the generators' weights. Raises InputError for any other case, condition or size.
+    The photograph is uint8 ``(H, W, 3)`` RGB, both sides multiples of 8, with a past of its own
+    (see `dinolizer.pocket.histories.past`); ``generator`` and ``kind`` are one of `CASES`. The seed
+    decides the mask, the noise and the compression. An auto-encoder fills the mask with content of
+    ``source``, of any size (by default the mirrored photograph). The condition is ``clean``,
+    ``jpeg`` (quality 75 to 95) or ``noise`` (standard deviation 1 to 3 grey levels). ``assets`` has
+    the generators' weights. Raises InputError for any other case, condition or size.
     """
     _check(photo, generator, kind, condition)
     rng = np.random.default_rng(seed)
@@ -75,13 +72,11 @@ def forge(
     image, mask = photo, np.zeros((height, width), bool)
     if kind in ("sp", "fr"):
         mask = random_mask(height, width, log_uniform_area(rng), rng)
-    if kind != "real":
-        content = photo[:, ::-1] if foreign is None else foreign
-        image = synthesise(photo, mask, generator, content, rng, assets)
-    if kind == "sp":
-        image = np.where(mask[..., None], image, photo)
-    if grain and mask.any():
-        image = match_grain(image, mask, rng)
+        content = photo[:, ::-1] if source is None else source
+        filled = fill(photo, mask, generator, content, rng, assets)
+        image = np.where(mask[..., None], filled, photo)
+    if kind in ("fr", "reencoded"):
+        image = reencode(image, generator, assets)
     if condition == "jpeg":
         image = jpeg(image, int(rng.integers(75, 96)))
     elif condition == "noise":
@@ -89,58 +84,55 @@ def forge(
     return Forgery(image, mask)
 
 
-def synthesise(
+def fill(
     photo: Image,
     mask: Mask,
     generator: str,
-    foreign: Image,
+    source: Image,
     rng: np.random.Generator,
     assets: Path = ASSETS,
 ) -> Image:
-    """Return what a generator asked to fill a mask puts out, before any splicing.
-
-    A classical method changes the mask only. A learned one, with weights in ``assets``,
-    re-synthesises every pixel: an auto-encoder decodes the photograph's latents, and inside the
-    mask those of ``foreign`` with noise added.
-    """
+    """Return the photograph's size of what a generator fills into the mask; outside it means
+    nothing. An auto-encoder, with weights in ``assets``, decodes the latents of the shrunk source
+    with noise added."""
     if generator in CLASSICAL:
-        return _inpaint_classically(photo, mask, generator)
+        return inpaint_classically(photo, mask, generator)
     net = load_generator(generator, assets)
-    hole = torch.from_numpy(mask)[None, None].float()
     with torch.inference_mode():
+        if not isinstance(net, AutoEncoder):
+            return to_image(net(to_tensor(photo), torch.from_numpy(mask)[None, None].float()))
+        latents = net.encode(to_tensor(tiled(source, photo.shape[:2], rng)))
+        noise = rng.standard_normal(latents.shape, dtype=np.float32)
+        spread = GENERATION_NOISE * latents.std(dim=(2, 3), keepdim=True)
+        return to_image(net.decode(latents + spread * torch.from_numpy(noise)))
+
+
+def reencode(image: Image, generator: str, assets: Path = ASSETS) -> Image:
+    """Pass a whole image through a learned generator that is asked to change nothing."""
+    net = load_generator(generator, assets)
+    with torch.inference_mode():
+        pixels = to_tensor(image)
         if isinstance(net, AutoEncoder):
-            kept, other = net.encode(_to_tensor(photo)), net.encode(_to_tensor(foreign))
-            noise = rng.standard_normal(other.shape, dtype=np.float32)
-            spread = other.std(dim=(2, 3), keepdim=True)
-            other = other + GENERATION_NOISE * spread * torch.from_numpy(noise)
-            inside = F.max_pool2d(hole, DOWNSAMPLING) > 0
-            output = net.decode(torch.where(inside, other, kept))
-        else:
-            output = net(_to_tensor(photo), hole)
-    return _to_image(output)
+            return to_image(net(pixels))
+        return to_image(net(pixels, torch.zeros_like(pixels[:, :1])))
 
 
-def match_grain(image: Image, mask: Mask, rng: np.random.Generator) -> Image:
-    """Bring the high-frequency energy of a region to that of the ring around it.
+def tiled(source: Image, size: tuple[int, int], rng: np.random.Generator) -> Image:
+    """Shrink a source by a factor of `SHRINKING`, and fill a size with it from a random place on,
+    mirrored beyond its edges."""
+    scale = rng.uniform(*SHRINKING)
+    small_size = [max(1, round(length * scale)) for length in source.shape[1::-1]]
+    small = cv2.resize(source, small_size, interpolation=cv2.INTER_AREA)
+    return mirrored(np.asarray(small, np.uint8), size, rng)
 
-    Grain is the residual of a Gaussian blur. Where the region has less than its surroundings,
-    high-passed white noise makes up the difference; where it has more, it is scaled down. Each
-    colour channel is matched by itself.
-    """
-    kernel = np.ones((2 * RING + 1, 2 * RING + 1), np.uint8)
-    ring = cv2.dilate(mask.astype(np.uint8), kernel).astype(bool) & ~mask
-    if not ring.any():
-        return image
-    content = cv2.GaussianBlur(image.astype(np.float32), (0, 0), GRAIN_SIGMA)
-    residual = image - content
-    wanted = residual[ring].var(axis=0)
-    present = residual[mask].var(axis=0)
-    noise = rng.standard_normal(image.shape, dtype=np.float32)
-    noise -= cv2.GaussianBlur(noise, (0, 0), GRAIN_SIGMA)
-    noise /= noise.std()
-    scaled = residual * np.sqrt(np.minimum(1, wanted / np.maximum(present, 1e-6)))
-    grained = content + scaled + noise * np.sqrt(np.maximum(0, wanted - present))
-    return np.where(mask[..., None], _round(grained), image)
+
+def mirrored(image: Image, size: tuple[int, int], rng: np.random.Generator) -> Image:
+    """Cut a size ``(H, W)`` at a random place, mirrored beyond the image's edges."""
+    index = []
+    for length, count in zip(image.shape, size, strict=False):
+        place = (int(rng.integers(max(1, length - count + 1))) + np.arange(count)) % (2 * length)
+        index.append(np.minimum(place, 2 * length - 1 - place))
+    return np.asarray(image[np.ix_(*index)])
 
 
 def log_uniform_area(rng: np.random.Generator, bounds: tuple[float, float] = AREA_RANGE) -> float:
@@ -203,21 +195,20 @@ def _check(photo: Image, generator: str, kind: str, condition: str) -> None:
         )
 
 
-def _inpaint_classically(photo: Image, mask: Mask, generator: str) -> Image:
+def inpaint_classically(photo: Image, mask: Mask, generator: str) -> Image:
     if generator == "biharmonic":
-        return _round(255 * inpaint_biharmonic(photo, mask, channel_axis=-1))
+        filled = 255 * inpaint_biharmonic(photo, mask, channel_axis=-1)
+        return np.clip(np.rint(filled), 0, 255).astype(np.uint8)
     method = cv2.INPAINT_TELEA if generator == "telea" else cv2.INPAINT_NS
     filled = cv2.inpaint(photo, mask.astype(np.uint8), INPAINT_RADIUS, method)
     return np.asarray(filled, np.uint8)
 
 
-def _to_tensor(image: Image) -> torch.Tensor:
+def to_tensor(image: Image) -> torch.Tensor:
+    """uint8 ``(H, W, 3)`` to float32 ``(1, 3, H, W)`` in [0, 1]."""
     return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
 
 
-def _to_image(output: torch.Tensor) -> Image:
-    return _round(255 * output[0].permute(1, 2, 0).numpy())
-
-
-def _round(values: NDArray[np.floating]) -> Image:
-    return np.clip(np.round(values), 0, 255).astype(np.uint8)
+def to_image(images: torch.Tensor) -> Image:
+    """The other way round, rounded and clipped."""
+    return images[0].permute(1, 2, 0).mul(255).round().clip(0, 255).to(torch.uint8).numpy()

@@ -48,10 +48,6 @@ def _up_shuffle(inputs: int, outputs: int) -> nn.Sequential:
     )
 
 
-def _up_transposed(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(Residual(inputs), nn.ConvTranspose2d(inputs, outputs, 4, 2, 1))
-
-
 class AutoEncoder(nn.Module):
     """A convolutional auto-encoder with 8x down-sampling along each axis.
 
@@ -125,10 +121,8 @@ GENERATORS: dict[str, Callable[[], AutoEncoder | Inpainter]] = {
     "autoencoder": lambda: AutoEncoder(latents=24, upsample=_up_nearest),
     "heldout": lambda: AutoEncoder(latents=16, upsample=_up_shuffle),
     "inpainter": Inpainter,
-    "transposed": lambda: AutoEncoder(latents=24, upsample=_up_transposed),
 }
-"""``heldout`` is never used in any training: neither of the backbone nor of a head;
-``transposed`` serves the backbone's alone, and is not shipped."""
+"""``heldout`` is never used in any training: neither of the backbone nor of a head."""
 
 
 @cache
@@ -138,3 +132,10 @@ def load_generator(name: str, folder: Path = ASSETS) -> AutoEncoder | Inpainter:
     weights = load_file(folder / f"pocket-{name}.safetensors")
     generator.load_state_dict({key: value.float() for key, value in weights.items()})
     return generator.eval().requires_grad_(False)
+
+
+def load_autoencoder(name: str, folder: Path = ASSETS) -> AutoEncoder:
+    """Load one of the `GENERATORS` that are auto-encoders."""
+    model = load_generator(name, folder)
+    assert isinstance(model, AutoEncoder)
+    return model

@@ -24,7 +24,7 @@ class Dataset:
     test
         A manifest (see `dinolizer.data.manifest`) with the further columns ``family`` (the
         generator, after its dataset if there are several), ``seen`` (bool: whether training meets
-        the generator's family), ``grain`` (bool) and ``condition``.
+        the generator's family) and ``condition``.
     train
         A manifest with the splits ``train`` and ``valid``; or None: every photograph of ``test`` is
         tested by a head fitted on all the others (leave-one-photo-out).
@@ -76,7 +76,6 @@ def load(
     tested = tested.assign(
         family=tested["dataset"] + " " + tested["generator"] if several else tested["generator"],
         seen=tested["generator"].map(generator_family).isin(families),
-        grain=False,
         condition="clean",
     )
     sources = {_name(ROOT / path): file_hash(ROOT / path) for path in (*train, *test)}
@@ -88,10 +87,10 @@ def images_to_degrade(
 ) -> pd.DataFrame:
     """Choose the edited images that a robustness study degrades; InputError if there are none.
 
-    They are clean, with no grain matched, of the families (if empty, all); spliced, or the others
-    if none is; and at most so many, drawn by the seed (0: all).
+    They are clean, of the families (if empty, all); spliced, or the others if none is; and at most
+    so many, drawn by the seed (0: all).
     """
-    clean = ~manifest["authentic"] & (manifest["condition"] == "clean") & ~manifest["grain"]
+    clean = ~manifest["authentic"] & (manifest["condition"] == "clean")
     known = manifest["family"].isin(list(families)) if families else clean
     chosen = manifest[clean & known]
     chosen = chosen[chosen["kind"] == "sp"] if (chosen["kind"] == "sp").any() else chosen

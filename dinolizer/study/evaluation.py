@@ -61,8 +61,8 @@ def evaluate(
 
     A row per image and method holds where the image comes from, the degradation (`step_columns`),
     the results of `score_image`, which takes ``ranking``, and the seconds that the map took. Of the
-    manifest's columns ``family`` (by default the generator), ``seen``, ``grain`` and ``condition``
-    are optional. ``steps`` are degradations, applied in this order. An image's index and the seed
+    manifest's columns ``family`` (by default the generator), ``seen`` and ``condition`` are
+    optional. ``steps`` are degradations, applied in this order. An image's index and the seed
     decide its noise, so that a part of a manifest gives the same rows as the whole.
     """
     rows = []
@@ -74,7 +74,6 @@ def evaluate(
             "family": row.get("family", row["generator"]),
             "kind": row["kind"],
             "seen": row.get("seen", False),
-            "grain": row.get("grain", False),
             "condition": row.get("condition", "clean"),
             **step_columns(steps),
         }

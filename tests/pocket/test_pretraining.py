@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from dinolizer.cli import app
@@ -12,39 +14,82 @@ from dinolizer.data.images import write_image
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import load_backbone
 from dinolizer.model.head import load_head
+from dinolizer.model.pocket_vit import DIM, build_pocket_vit
 from dinolizer.pocket import build as assets
-from dinolizer.pocket import forging, pretraining
+from dinolizer.pocket import fills, pretraining
+from dinolizer.pocket.fills import Forge
+from dinolizer.pocket.generators import load_autoencoder
 
 
-def test_twins_differ_only_by_the_generator(monkeypatch: pytest.MonkeyPatch) -> None:
-    side, crop = pretraining.POOL_CROP, pretraining.CROP
-    rng = np.random.default_rng(0)
-    real = rng.integers(60, 200, (1, side, side, 3), dtype=np.uint8)
-    mask = np.zeros((1, side, side), bool)
-    mask[0, 30:120, 30:120] = True
-    pool = pretraining.Pool(real, np.full_like(real, 255), mask, np.array([False]))
-    monkeypatch.setattr(pretraining, "match_grain", lambda image, _mask, _rng: image)
-    monkeypatch.setattr(pretraining, "_as_met", lambda one, other, _rng: (one, other))
-    images, labels = pretraining.draw_pairs(pool, 12, rng)
-    assert images.shape == (24, 3, crop, crop)
-    assert labels.tolist() == [0.0] * 12 + [1.0] * 12
-    for original, forged in zip(images[:12], images[12:], strict=True):
-        changed = (original != forged).any(dim=0)
-        assert changed.any()
-        assert (forged[:, changed] == 1).all()  # only where the generator's white was put
+def small_forge(seed: int = 0, generators: bool = True) -> Forge:
+    """A forge of two noisy pictures and the shipped auto-encoder."""
+    rng = np.random.default_rng(seed)
+    photos = [rng.integers(0, 256, (240, 260, 3), dtype=np.uint8) for _ in range(2)]
+    return Forge(photos, {"autoencoder": load_autoencoder("autoencoder")} if generators else {}, 0)
+
+
+def test_twins_differ_only_in_the_mask_where_nothing_is_shared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fills, "SHARINGS", {"none": 1.0})
+    forge = small_forge(generators=False)
+    for number in range(6):
+        real, fake, mask = forge.draw(224, np.random.default_rng(number))
+        changed = (real != fake).any(axis=2)
+        assert not changed[~mask].any()
+        assert changed[mask].mean() > 0.5
+
+
+def test_equal_steps_draw_equal_twins_whatever_was_drawn_before() -> None:
+    first, other = small_forge(), small_forge()
+    for number in range(5):
+        other.draw(224, np.random.default_rng(number))
+    for number in (7, 8, 9):
+        twins = [forge.draw(224, np.random.default_rng(number)) for forge in (first, other)]
+        for one, same in zip(*twins, strict=True):
+            assert np.array_equal(one, same)
+
+
+def test_an_interrupted_pretraining_ends_with_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pretraining, "PAIRS", 1)
+    monkeypatch.setitem(pretraining.LEARNING, "save_every", 2)
+    drawn = pretraining.draw_batch
+    numbers: list[int] = []
+
+    def failing(*given: Any) -> Any:
+        numbers.append(len(numbers))
+        if len(numbers) == 4:
+            raise KeyboardInterrupt
+        return drawn(*given)
+
+    def train(name: str) -> dict[str, torch.Tensor]:
+        model, _ = pretraining.pretrain_backbone(
+            build_pocket_vit,
+            small_forge(),
+            device=torch.device("cpu"),
+            seed=3,
+            steps=4,
+            checkpoint=tmp_path / name,
+            settings={},
+        )
+        return model.state_dict()
+
+    whole = train("whole.pt")
+    monkeypatch.setattr(pretraining, "draw_batch", failing)
+    with pytest.raises(KeyboardInterrupt):
+        train("cut.pt")
+    monkeypatch.setattr(pretraining, "draw_batch", drawn)
+    resumed = train("cut.pt")
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
 
 
 def test_pretrain_makes_every_asset_and_takes_up_what_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DINOLIZER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(assets, "HEAD_CROPS_PER_CASE", 1)
-    monkeypatch.setattr(assets, "CASES", assets.CASES[4:8])  # spliced and re-generated
     monkeypatch.setattr(pretraining, "PAIRS", 1)
-    quick_inpainting = forging._inpaint_classically  # biharmonic takes seconds a crop
-    monkeypatch.setattr(
-        forging, "_inpaint_classically", lambda *given: quick_inpainting(*given[:2], "telea")
-    )
     rng = np.random.default_rng(0)
     for number in range(2):
         picture = rng.integers(0, 256, (232, 240, 3), dtype=np.uint8)
@@ -53,7 +98,7 @@ def test_pretrain_makes_every_asset_and_takes_up_what_is_there(
     quick = {
         "generator_steps": dict.fromkeys(assets.GENERATOR_STEPS, 2),
         "backbone_steps": dict.fromkeys(assets.BACKBONE_STEPS, 2),
-        "rounds": 1,
+        "head_pairs": 3,
     }
     assets.pretrain(tmp_path / "photos", out, "cpu", **quick)
     card = json.loads((out / "pocket-vit.json").read_text())
@@ -63,7 +108,7 @@ def test_pretrain_makes_every_asset_and_takes_up_what_is_there(
         assert made.spec.window == made.model.patch_embed.grid_size[0] * made.spec.patch
     backbone = load_backbone("pocket", weights=out / "pocket-vit.safetensors")
     _, head, head_card = load_head(out / "pocket-head.safetensors", backbone)
-    assert head.weight.shape == (1, 192, 1, 1)
+    assert head.weight.shape == (1, DIM, 1, 1)
     assert head_card.policy == "pristine"
     before = {path: path.stat().st_mtime_ns for path in out.glob("*.*")}
     assets.pretrain(tmp_path / "photos", out, "cpu", **quick)

@@ -1,0 +1,188 @@
+"""Forged crops for pre-training, drawn anew for every step: a photograph with a history, and in it
+content that has none."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+
+from dinolizer.pocket.flux import FluxAutoEncoder
+from dinolizer.pocket.forging import (
+    CLASSICAL,
+    SHRINKING,
+    Image,
+    Mask,
+    inpaint_classically,
+    log_uniform_area,
+    mirrored,
+    random_mask,
+    to_image,
+    to_tensor,
+)
+from dinolizer.pocket.generators import DOWNSAMPLING, AutoEncoder
+from dinolizer.pocket.histories import RESIZING, SHARINGS, past, resized, shared
+
+AREA_RANGE = (0.02, 0.6)
+FILLS = {"clean": 0.3, "decoded": 0.45, "enlarged": 0.15, "classical": 0.1}
+"""Where the content of an edit comes from, and how often: a photograph shrunk until no trace of its
+own compression is left; such a one out of a generator's decoder, or enlarged again; diffusion."""
+WHOLE = 0.2
+"""Share of the forgeries that pass through a generator's auto-encoder as a whole after the edit."""
+PERTURBATION = 0.04
+"""Standard deviation of what is done to a decoder's weights, as a share of each."""
+WHOLE_SIDE = 256
+"""Side of the crops that pass through an auto-encoder as a whole, in pixels."""
+WHOLES = 50
+"""How many such crops there are of each generator."""
+
+
+class Twins(NamedTuple):
+    """A crop of a photograph and the same crop forged, uint8 ``(S, S, 3)``; the mask of the edit,
+    bool ``(S, S)``."""
+
+    real: Image
+    fake: Image
+    mask: Mask
+
+
+@dataclass
+class Forge:
+    """Draws twins from photographs, uint8 ``(H, W, 3)``, with generators by name.
+
+    What a decoder makes of a whole photograph is kept and used again, in other places and shapes:
+    a decoder costs more than all the rest. It depends on nothing but the photograph's number, the
+    generator and the seed, so that equal steps give equal twins whatever was drawn before.
+    """
+
+    photos: Sequence[Image]
+    generators: dict[str, AutoEncoder | FluxAutoEncoder]
+    seed: int
+    kept: dict[tuple[str, str, int], Any] = field(default_factory=dict, repr=False)
+
+    def draw(self, side: int, rng: np.random.Generator) -> Twins:
+        """Draw a photograph's crop of a side in pixels and its forgery, both shared alike."""
+        way = str(rng.choice(list(SHARINGS), p=list(SHARINGS.values())))
+        if self.generators and rng.random() < WHOLE:
+            name = str(rng.choice(list(self.generators)))
+            number = int(rng.integers(min(WHOLES, len(self.photos))))
+            real, fake, mask = self._whole(name, number)
+        else:
+            room = side if way != "resize" else int(np.ceil(side / RESIZING[0]))
+            number = int(rng.integers(len(self.photos)))
+            real = past(self.photos[number], room, rng)
+            mask = random_mask(room, room, log_uniform_area(rng, AREA_RANGE), rng)
+            fake = blended(real, self._fill(real, mask, rng), mask, rng)
+        shown = np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * 255
+        seed = int(rng.integers(2**32))
+        real, fake = shared([real, fake], way, side, np.random.default_rng(seed))
+        # The mask takes the same place; what compression does to it is cut off at one half.
+        geometry = way if way == "resize" else "none"
+        (moved,) = shared([shown], geometry, side, np.random.default_rng(seed))
+        return Twins(real, fake, moved[..., 0] > 127)
+
+    def _fill(self, real: Image, mask: Mask, rng: np.random.Generator) -> Image:
+        """Content for a whole crop, of which the mask is used."""
+        side = len(real)
+        kind = str(rng.choice(list(FILLS), p=list(FILLS.values())))
+        number = int(rng.integers(len(self.photos)))
+        if kind == "classical":
+            method = str(rng.choice(CLASSICAL[:2]))  # the third takes a second a crop
+            return inpaint_classically(real, mask, method)
+        if kind == "decoded" and self.generators:
+            source = self._decoded(str(rng.choice(list(self.generators))), number)
+        else:
+            source = resized(self.photos[number], rng.uniform(*SHRINKING), rng)
+            if kind == "enlarged":
+                source = resized(source, rng.uniform(1.2, 2.2), rng)
+        content = mirrored(source, (side, side), rng)
+        if rng.random() < 0.5:
+            content = _softened(content, rng)
+        if rng.random() < 0.5:
+            content = _toned(content, real, mask)
+        return content
+
+    def _decoded(self, name: str, number: int) -> Image:
+        """A shrunk photograph out of a decoder: its own latents, noised, or blended with others."""
+        key = ("decoded", name, number)
+        if key not in self.kept:
+            rng = self._rng(name, number, 0)
+            source = resized(self.photos[number], rng.uniform(*SHRINKING), rng)
+            height, width = (length - length % DOWNSAMPLING for length in source.shape[:2])
+            model = self.generators[name]
+            with torch.inference_mode():
+                latents = model.encode(to_tensor(source[:height, :width]))
+                draw = rng.random()
+                if draw < 0.4:
+                    noise = rng.standard_normal(latents.shape, dtype=np.float32)
+                    spread = rng.uniform(0.05, 0.4) * latents.std(dim=(2, 3), keepdim=True)
+                    latents = latents + spread * torch.from_numpy(noise)
+                elif draw < 0.55:
+                    latents = 0.5 * (latents + latents.flip(3))
+                elif draw < 0.8:
+                    model = perturbed(model, rng)
+                self.kept[key] = to_image(model.decode(latents))
+        return self.kept[key]
+
+    def _whole(self, name: str, number: int) -> Twins:
+        """A crop and its forgery that passed through an auto-encoder as a whole."""
+        key = ("whole", name, number)
+        if key not in self.kept:
+            rng = self._rng(name, number, 1)
+            real = past(self.photos[number], WHOLE_SIDE, rng)
+            mask = random_mask(WHOLE_SIDE, WHOLE_SIDE, log_uniform_area(rng, AREA_RANGE), rng)
+            other = self.photos[int(rng.integers(len(self.photos)))]
+            source = resized(other, rng.uniform(*SHRINKING), rng)
+            pasted = blended(real, mirrored(source, mask.shape, rng), mask, rng)
+            with torch.inference_mode():
+                fake = to_image(self.generators[name](to_tensor(pasted)))
+            self.kept[key] = Twins(real, fake, mask)
+        return self.kept[key]
+
+    def _rng(self, name: str, *numbers: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, list(self.generators).index(name), *numbers])
+
+
+def blended(real: Image, content: Image, mask: Mask, rng: np.random.Generator) -> Image:
+    """Put content into a mask, half of the time with an edge some pixels soft."""
+    if rng.random() < 0.5:
+        return np.where(mask[..., None], content, real)
+    soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), rng.uniform(0.7, 4))[..., None]
+    # Inside the mask only: what is called real is untouched.
+    mixed = soft * content + (1 - soft) * real
+    return np.where(mask[..., None], np.rint(mixed), real).astype(np.uint8)
+
+
+def perturbed(
+    model: AutoEncoder | FluxAutoEncoder, rng: np.random.Generator
+) -> AutoEncoder | FluxAutoEncoder:
+    """A generator that no one has trained: every weight some per cent off."""
+    model = copy.deepcopy(model)
+    for weight in model.parameters():
+        noise = rng.standard_normal(weight.shape, dtype=np.float32)
+        weight.data *= 1 + PERTURBATION * torch.from_numpy(noise)
+    return model
+
+
+def _softened(content: Image, rng: np.random.Generator) -> Image:
+    """Blur a little, resample, or shake a little: networks do not fill in as sharply as lenses."""
+    way = rng.integers(3)
+    if way == 0:
+        return np.asarray(cv2.GaussianBlur(content, (0, 0), rng.uniform(0.35, 1.1)), np.uint8)
+    if way == 1:
+        small = resized(content, rng.uniform(0.55, 0.95), rng)
+        size = (content.shape[1], content.shape[0])
+        return np.asarray(cv2.resize(small, size, interpolation=cv2.INTER_CUBIC), np.uint8)
+    grain = rng.standard_normal((*content.shape[:2], 1), dtype=np.float32)
+    smooth = cv2.GaussianBlur(grain, (0, 0), rng.uniform(0.4, 0.9))[..., None]
+    smooth *= rng.uniform(1, 5) / smooth.std()
+    return np.clip(np.rint(content + smooth), 0, 255).astype(np.uint8)
+
+
+def _toned(content: Image, real: Image, mask: Mask) -> Image:
+    """Bring the mean colour of the filled region to that of the crop."""
+    shift = real.mean(axis=(0, 1)) - content[mask].mean(axis=0)
+    return np.clip(np.rint(content + shift), 0, 255).astype(np.uint8)
