@@ -11,7 +11,9 @@ from torch.nn import functional as F
 PATCH = 14
 ROTARY_PATCH = 16
 WINDOW = 224
-"""Side of the crops of all pre-training, in pixels: a multiple of both patches."""
+"""Side of the crops of the pre-training, in pixels."""
+PAIR_WINDOW = 112
+"""That of the two designs that are compared: a multiple of both their patches."""
 DIM = 128
 REGISTERS = 4
 SHARED: dict[str, Any] = {
@@ -131,7 +133,7 @@ class TraceStem(nn.Module):
 
 
 def _moments(residual: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Means over patches: of the absolute value, its square and fourth power, and of being small."""
+    """Means over patches: of the absolute value, its square, its fourth power, and being small."""
     absolute = residual.abs_()
     small = F.avg_pool2d(absolute.lt(1).to(absolute.dtype), size)
     first = F.avg_pool2d(absolute, size)
@@ -182,14 +184,14 @@ def build_pocket_vit() -> VisionTransformer:
 
 def build_learned() -> VisionTransformer:
     """Build the small partner of DINOv2: as the pocket backbone, and with learned positions."""
-    return _patch14(WINDOW, pos_embed="learn", no_embed_class=True)
+    return _patch14(PAIR_WINDOW, pos_embed="learn", no_embed_class=True)
 
 
 def build_rotary() -> Eva:
     """Build the small partner of DINOv3: patch 16, rotary positions and no bias of the queries,
     keys and values, as in timm's models of it; all else is that of `build_learned`."""
     model = Eva(
-        img_size=WINDOW,
+        img_size=PAIR_WINDOW,
         patch_size=ROTARY_PATCH,
         num_reg_tokens=REGISTERS,
         use_fc_norm=False,
@@ -201,7 +203,7 @@ def build_rotary() -> Eva:
         rope_rotate_half=True,
         **SHARED,
     )
-    stem: Any = TraceStem(WINDOW, ROTARY_PATCH)
+    stem: Any = TraceStem(PAIR_WINDOW, ROTARY_PATCH)
     model.patch_embed = stem  # Eva builds none but its own
     return model
 

@@ -9,6 +9,7 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 
 from dinolizer.model.pocket_vit import (
+    PAIR_WINDOW,
     PATCH,
     ROTARY_PATCH,
     WINDOW,
@@ -139,8 +140,8 @@ _TRAINED = (
             name=f"pocket-{name}",
             architecture=architecture,
             patch=patch,
-            window=WINDOW,
-            stride=WINDOW // 2,
+            window=PAIR_WINDOW,
+            stride=PAIR_WINDOW // 2,
             weights=f"package:pocket-{name}.safetensors",
             **_POCKET,
         )

@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,13 @@ from dinolizer.data.images import read_image
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import BACKBONES, load_backbone, pick_device
 from dinolizer.model.head import card_for, save_head
-from dinolizer.model.pocket_vit import build_learned, build_pocket_vit, build_rotary
+from dinolizer.model.pocket_vit import (
+    PAIR_WINDOW,
+    WINDOW,
+    build_learned,
+    build_pocket_vit,
+    build_rotary,
+)
 from dinolizer.paths import atomic
 from dinolizer.pocket.fills import Forge
 from dinolizer.pocket.flux import FluxAutoEncoder, load_flux
@@ -34,9 +40,14 @@ from dinolizer.training.tokens import extract
 LICENCE = "Apache-2.0"
 STEPS_PER_LOSS = 50
 """Steps over which the losses in a card are averaged."""
-BACKBONE_STEPS = {"vit": 3000, "learned": 600, "rotary": 600}
+BACKBONE_STEPS = {"vit": 1500, "learned": 1200, "rotary": 1200}
 """The last two are made alike, to be compared with each other."""
-BUILDERS = {"vit": build_pocket_vit, "learned": build_learned, "rotary": build_rotary}
+BUILDERS = {
+    "vit": (build_pocket_vit, WINDOW),
+    "learned": (build_learned, PAIR_WINDOW),
+    "rotary": (build_rotary, PAIR_WINDOW),
+}
+"""Each with the side of the crops that it is trained on, in pixels."""
 GENERATOR_STEPS = {"autoencoder": 1600, "heldout": 1600, "inpainter": 900}
 HEAD_PAIRS = 400
 """Twins that the head is fitted on."""
@@ -91,8 +102,9 @@ def pretrain(
     card["generators"] = [*CLASSICAL[:2], *generators]
     for name, steps in backbone_steps.items():
         if not (out / f"pocket-{name}.safetensors").exists():
+            build, side = BUILDERS[name]
             forge = Forge(pictures, generators, seed)
-            learned = pretrain_backbone(BUILDERS[name], forge, **options(name, steps, seed))
+            learned = pretrain_backbone(build, forge, side=side, **options(name, steps, seed))
             _save(out, name, *learned, card | {"seed": seed, "steps": steps, "batch": 2 * PAIRS})
     if not (out / "pocket-head.safetensors").exists():
         forge = Forge(pictures, generators, seed + 1)

@@ -13,14 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dinolizer.model.pocket_vit import DIM, WINDOW
+from dinolizer.model.pocket_vit import DIM
 from dinolizer.pocket.fills import Forge
 from dinolizer.pocket.forging import Image, log_uniform_area, random_mask
 from dinolizer.pocket.generators import GENERATORS, AutoEncoder, Inpainter
 from dinolizer.training.loop import Progress, drawn, optimise
 
-CROP = WINDOW
-"""Side of the crops that a backbone trains on, in pixels."""
 PAIRS = 8
 """Real and forged twins in a batch."""
 GENERATOR_CROP = 96
@@ -116,10 +114,12 @@ class Pretraining(nn.Module):
         return model.forward_head(tokens).squeeze(1), logits.squeeze(2)
 
 
-def draw_batch(forge: Forge, pairs: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw twins: images uint8 ``(2 * pairs, 3, S, S)``, the real half first; labels float32 ``(2 *
+def draw_batch(
+    forge: Forge, pairs: int, side: int, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw twins of a side S in pixels: images uint8 ``(2 * pairs, 3, S, S)``, the real half first; labels float32 ``(2 *
     pairs,)``, 1 for generated; masks uint8 ``(2 * pairs, S, S)``, 1 where generated."""
-    twins = [forge.draw(CROP, rng) for _ in range(pairs)]
+    twins = [forge.draw(side, rng) for _ in range(pairs)]
     images = np.stack([twin.real for twin in twins] + [twin.fake for twin in twins])
     masks = np.stack([twin.mask for twin in twins]).astype(np.uint8)
     labels = torch.arange(2 * pairs).ge(pairs).float()
@@ -134,24 +134,25 @@ def pretrain_backbone(
     build: Callable[[], nn.Module],
     forge: Forge,
     *,
+    side: int,
     device: torch.device,
     seed: int,
     workers: int = 0,
     **training: Any,
 ) -> tuple[nn.Module, Progress]:
-    """Pre-train a backbone of `dinolizer.model.pocket_vit` to tell real from forged crops, drawn
-    anew at every step; arguments and returned values are as in `train_generator`."""
+    """Pre-train a backbone of `dinolizer.model.pocket_vit` to tell real from forged crops of a
+    side in pixels, drawn anew at every step; arguments and returned values are as in `train_generator`."""
     torch.manual_seed(seed)
     model = Pretraining(build()).to(device)
 
     def draw(step: int) -> tuple[Tensor, Tensor, Tensor]:
         torch.set_num_threads(1)
-        return draw_batch(forge, PAIRS, np.random.default_rng([seed, step]))
+        return draw_batch(forge, PAIRS, side, np.random.default_rng([seed, step]))
 
     def loss_of(model: nn.Module, images: Tensor, labels: Tensor, masks: Tensor) -> Tensor:
         image_logits, patch_logits = model(images.float())
-        side = CROP // round(patch_logits.shape[1] ** 0.5)
-        shares = F.avg_pool2d(masks[:, None].float(), side).flatten(1)
+        patch = side // round(patch_logits.shape[1] ** 0.5)
+        shares = F.avg_pool2d(masks[:, None].float(), patch).flatten(1)
         loss = F.binary_cross_entropy_with_logits
         return loss(image_logits, labels) + loss(patch_logits, shares)
 

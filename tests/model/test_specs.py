@@ -68,7 +68,7 @@ def test_the_two_small_ones_differ_in_patch_and_positions_alone() -> None:
         assert small.num_prefix_tokens == large.num_prefix_tokens
         assert (small.pos_embed is None) == (large.pos_embed is None)
         assert (small.blocks[0].attn.qkv.bias is None) == (large.blocks[0].attn.qkv.bias is None)
-    assert learned.pos_embed.shape == (1, 8 * 8, 192)
+    assert learned.pos_embed.shape == (1, 8 * 8, 128)
     assert type(rotary.rope) is type(v3.rope)
     assert rotary.rope.temperature == v3.rope.temperature
     assert learned.embed_dim == rotary.embed_dim

@@ -68,6 +68,7 @@ def test_an_interrupted_pretraining_ends_with_the_same_weights(
         model, _ = pretraining.pretrain_backbone(
             build_pocket_vit,
             small_forge(),
+            side=112,
             device=torch.device("cpu"),
             seed=3,
             steps=4,
