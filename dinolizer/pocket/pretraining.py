@@ -117,8 +117,9 @@ class Pretraining(nn.Module):
 def draw_batch(
     forge: Forge, pairs: int, side: int, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw twins of a side S in pixels: images uint8 ``(2 * pairs, 3, S, S)``, the real half first; labels float32 ``(2 *
-    pairs,)``, 1 for generated; masks uint8 ``(2 * pairs, S, S)``, 1 where generated."""
+    """Draw twins of a side S in pixels: images uint8 ``(2 * pairs, 3, S, S)``, the real half first;
+    labels float32 ``(2 * pairs,)``, 1 for generated; masks uint8 ``(2 * pairs, S, S)``, 1 where
+    generated."""
     twins = [forge.draw(side, rng) for _ in range(pairs)]
     images = np.stack([twin.real for twin in twins] + [twin.fake for twin in twins])
     masks = np.stack([twin.mask for twin in twins]).astype(np.uint8)
@@ -141,7 +142,8 @@ def pretrain_backbone(
     **training: Any,
 ) -> tuple[nn.Module, Progress]:
     """Pre-train a backbone of `dinolizer.model.pocket_vit` to tell real from forged crops of a
-    side in pixels, drawn anew at every step; arguments and returned values are as in `train_generator`."""
+    side in pixels, drawn anew at every step; arguments and returned values are as in
+    `train_generator`."""
     torch.manual_seed(seed)
     model = Pretraining(build()).to(device)
 
