@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.lora import Lora, merged
-from dinolizer.model.specs import Small
+from dinolizer.model.specs import Reduce, Small
 from dinolizer.model.weights import check_finite
-from dinolizer.model.windows import REDUCTIONS, Reduce, Restore
+from dinolizer.model.windows import REDUCTIONS, Restore
 from dinolizer.paths import atomic
 
 CLASSES = {"pristine": 1, "fake": 1, "three-class": 3}
@@ -83,9 +83,9 @@ class HeadCard:
 def card_for(
     backbone: Backbone, about: str = "", policy: str = "pristine", lora: Lora | None = None
 ) -> HeadCard:
-    """The card of a head trained on a backbone, with the settings of the backbone's spec. Logits of
-    overlapping windows are added up as in the paper; those of three classes are averaged as in the
-    later public release, since their softmax depends on it."""
+    """The card of a head trained on a backbone, with the settings of the backbone's spec; but the
+    logits of three classes are always averaged, as in the later public release, since their softmax
+    depends on it."""
     spec = backbone.spec
     return HeadCard(
         backbone=spec.name,
@@ -93,7 +93,7 @@ def card_for(
         policy=policy,
         window=spec.window,
         stride=spec.stride,
-        reduce="mean" if CLASSES.get(policy, 1) > 1 else "sum",
+        reduce="mean" if CLASSES.get(policy, 1) > 1 else spec.reduce,
         small=spec.small,
         about=about,
         lora=lora,

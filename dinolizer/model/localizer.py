@@ -19,9 +19,9 @@ from dinolizer.model.backbones import Backbone, load_backbone
 from dinolizer.model.batches import Batches, as_batch, batch_size
 from dinolizer.model.head import HeadCard, load_head, probabilities
 from dinolizer.model.localization import Localization, gathered
-from dinolizer.model.specs import Small
+from dinolizer.model.specs import Reduce, Small
 from dinolizer.model.weights import fetched_path, head_file, weights_hash
-from dinolizer.model.windows import Pixels, Plan, Reduce, assemble, make_plan, restored, strips
+from dinolizer.model.windows import Pixels, Plan, assemble, make_plan, restored, strips
 
 Source = str | Path | Image.Image | NDArray[np.uint8]
 """What `dinolizer.data.images.read_image` reads."""

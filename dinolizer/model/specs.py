@@ -24,6 +24,7 @@ SIZES = ("small", "base", "large")
 
 Transformer = VisionTransformer | Eva
 Small = Literal["resize", "pad"]
+Reduce = Literal["sum", "mean"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,9 @@ class BackboneSpec:
     licence, citation : of the weights.
     caution : what a reader of its maps must know, in one sentence.
     small : what is done to an image with a side under the window, see `windows.make_plan`.
+    reduce : what the logits of overlapping windows become, ``"sum"`` as in the paper or ``"mean"``,
+        which gives the same mask of one class, and a map that neither saturates nor depends on how
+        many windows overlap.
     mean, std : per RGB channel, for an image in [0, 1].
     classes : outputs of the weights' classifier, which takes no part in the tokens.
     """
@@ -57,6 +61,7 @@ class BackboneSpec:
         "A marked region is a hint, not a proof; an unmarked picture is no proof of authenticity."
     )
     small: Small = "resize"
+    reduce: Reduce = "sum"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     classes: int = 0
@@ -66,6 +71,7 @@ _POCKET: dict[str, Any] = {
     "caution": "A small demonstration that knows the traces of a few small generators: untouched "
     "photographs may be marked, and edits missed.",
     "small": "pad",
+    "reduce": "mean",
     "mean": (0.0, 0.0, 0.0),
     "std": (1 / 255, 1 / 255, 1 / 255),  # grey levels, which the filters' thresholds are in
     "licence": "Apache-2.0",

@@ -16,9 +16,8 @@ from torch.nn import functional as F
 
 from dinolizer.data.images import MAX_PIXELS
 from dinolizer.errors import InputError
-from dinolizer.model.specs import Small
+from dinolizer.model.specs import Reduce, Small
 
-Reduce = Literal["sum", "mean"]
 REDUCTIONS: tuple[Reduce, ...] = get_args(Reduce)
 Restore = Literal["bilinear", "bicubic"]
 MODES = {

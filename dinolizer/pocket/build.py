@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn import functional as F
 
 from dinolizer.data.images import read_image
 from dinolizer.errors import InputError
@@ -49,8 +50,9 @@ BUILDERS = {
 }
 """Each with the side of the crops that it is trained on, in pixels."""
 GENERATOR_STEPS = {"autoencoder": 1600, "heldout": 1600, "inpainter": 900}
-HEAD_PAIRS = 400
+HEAD_PAIRS = 300
 """Twins that the head is fitted on."""
+TEMPERATURES = tuple(np.geomspace(0.5, 50, 100).tolist())
 
 
 def pretrain(
@@ -115,7 +117,11 @@ def pretrain(
 def fit_pocket_head(
     forge: Forge, out: Path, pairs: int, *, seed: int, device: torch.device, about: str
 ) -> None:
-    """Fit the shipped head on pairs of twins, by Dice as the paper's, and save it to ``out``."""
+    """Fit the shipped head on pairs of twins, by Dice as the paper's, and save it to ``out``.
+
+    Dice leaves the scale of the logits open, and lets them grow until most of a map is exactly 0 or
+    1. So they are divided by a temperature (Guo et al. 2017), which moves no mask.
+    """
     backbone = load_backbone("pocket", weights=out / "pocket-vit.safetensors", device=device)
     side, images, shares = backbone.spec.window, [], []
     for number in range(pairs):
@@ -124,8 +130,18 @@ def fit_pocket_head(
             images.append(image)
             target = torch.from_numpy(mask.astype(np.uint8))
             shares.append(patch_shares(target, "pristine", backbone.spec.patch))
-    fit = fit_head(extract(backbone, images), torch.stack(shares), seed=seed)
-    save_head(out / "pocket-head.safetensors", fit.head, card_for(backbone, about))
+    tokens, targets = extract(backbone, images), torch.stack(shares)
+    head = fit_head(tokens, targets, seed=seed).head
+    with torch.no_grad():
+        logits = head(tokens.float()).squeeze(1)
+        losses = [
+            F.binary_cross_entropy_with_logits(logits / temperature, targets)
+            for temperature in TEMPERATURES
+        ]
+        temperature = TEMPERATURES[int(torch.stack(losses).argmin())]
+        head.weight /= temperature
+        head.bias /= temperature
+    save_head(out / "pocket-head.safetensors", head, card_for(backbone, about))
 
 
 def _read_photos(folder: Path) -> list[Image]:
