@@ -134,11 +134,8 @@ def fit_pocket_head(
     head = fit_head(tokens, targets, seed=seed).head
     with torch.no_grad():
         logits = head(tokens.float()).squeeze(1)
-        losses = [
-            F.binary_cross_entropy_with_logits(logits / temperature, targets)
-            for temperature in TEMPERATURES
-        ]
-        temperature = TEMPERATURES[int(torch.stack(losses).argmin())]
+        loss = F.binary_cross_entropy_with_logits
+        temperature = min(TEMPERATURES, key=lambda value: loss(logits / value, targets).item())
         head.weight /= temperature
         head.bias /= temperature
     save_head(out / "pocket-head.safetensors", head, card_for(backbone, about))
