@@ -342,33 +342,6 @@ def fetch(
 
 
 @app.command()
-def verify(
-    folder: Annotated[Path, Argument(help="A profile's results.")] = Path("results/pocket"),
-    quick: Annotated[bool, Option("--quick", help="Make nothing again.")] = False,
-    cores: Annotated[int, Option(min=1, help="To make the results again on.")] = 2,
-) -> None:
-    """Say whether committed results are those that were made.
-
-    Every file is compared with the list of hashes that was made with it, every verdict with the
-    number that it follows from, and the summary with the tables. Without --quick all is made again,
-    in a scratch folder, and every table is compared with the committed one, to two decimals.
-    """
-    from dinolizer.study.verify import check, count_tables, reproduce
-
-    wrong = check(folder)
-    number = count_tables(folder)
-    if not quick:
-        other = reproduce(folder.resolve(), cores)
-        wrong += other
-        typer.echo(f"reproduced: {number - len(other)} of {number} tables")
-    for line in wrong:
-        typer.echo(_line(line), err=True)
-    if wrong:
-        raise typer.Exit(1)
-    typer.echo(f"{folder}: every file is the one that was made, and the summary follows from them")
-
-
-@app.command()
 def train(
     manifests: Annotated[list[Path], Argument(help="CSV manifests, taken together.")],
     out: Annotated[Path, Option(metavar="FILE", help="The head, ending in .safetensors.")],
@@ -468,6 +441,33 @@ def _profile_file(profile: str) -> Path:
     from dinolizer.study.parameters import find_profile
 
     return Path(profile) if profile.endswith((".yaml", ".yml")) else find_profile(profile)
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, Argument(help="A profile's results.")] = Path("results/pocket"),
+    quick: Annotated[bool, Option("--quick", help="Make nothing again.")] = False,
+    cores: Annotated[int, Option(min=1, help="To make the results again on.")] = 2,
+) -> None:
+    """Say whether committed results are those that were made.
+
+    Every file is compared with the list of hashes that was made with it, every verdict with the
+    number that it follows from, and the summary with the tables. Without --quick all is made again,
+    in a scratch folder, and every table is compared with the committed one, to two decimals.
+    """
+    from dinolizer.study.verify import check, count_tables, reproduce
+
+    wrong = check(folder)
+    number = count_tables(folder)
+    if not quick:
+        other = reproduce(folder.resolve(), cores)
+        wrong += other
+        typer.echo(f"reproduced: {number - len(other)} of {number} tables")
+    for line in wrong:
+        typer.echo(_line(line), err=True)
+    if wrong:
+        raise typer.Exit(1)
+    typer.echo(f"{folder}: every file is the one that was made, and the summary follows from them")
 
 
 @study.command()

@@ -385,6 +385,7 @@ def test_the_choices_are_the_keys_of_the_tables() -> None:
         "train",
         "manifest",
         "check",
+        "verify",
         "study",
     ]
 

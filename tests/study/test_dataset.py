@@ -96,14 +96,13 @@ def test_without_manifests_photographs_are_forged(
 def test_degraded_are_clean_spliced_edits_of_the_families() -> None:
     frame = pd.DataFrame(
         [
-            ("kept", False, "x", "sp", "clean", False),
-            ("other family", False, "y", "sp", "clean", False),
-            ("not spliced", False, "x", "fr", "clean", False),
-            ("compressed", False, "x", "sp", "jpeg", False),
-            ("grain", False, "x", "sp", "clean", True),
-            ("authentic", True, "none", "real", "clean", False),
+            ("kept", False, "x", "sp", "clean"),
+            ("other family", False, "y", "sp", "clean"),
+            ("not spliced", False, "x", "fr", "clean"),
+            ("compressed", False, "x", "sp", "jpeg"),
+            ("authentic", True, "none", "real", "clean"),
         ],
-        columns=["image", "authentic", "family", "kind", "condition", "grain"],
+        columns=["image", "authentic", "family", "kind", "condition"],
     )
     assert images_to_degrade(frame, ["x"])["image"].tolist() == ["kept"]
     assert images_to_degrade(frame)["image"].tolist() == ["kept", "other family"]

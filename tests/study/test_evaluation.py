@@ -63,8 +63,7 @@ def manifest(tmp_path: Path) -> pd.DataFrame:
                     "background": "reencoded" if kind == "fr" else "real",
                     "group": group,
                     "seen": family != "y",
-                    "grain": group == "b",
-                    "condition": "clean",
+                    "condition": "jpeg" if group == "b" else "clean",
                 }
             )
     return pd.DataFrame(rows)
@@ -211,17 +210,17 @@ def test_methods_keep_their_order_and_have_their_own_lines(manifest: pd.DataFram
     assert table.query("method == 'nothing'")["iou"].tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize("columns", [["condition", "grain"], ["before", "degradation", "level"]])
+@pytest.mark.parametrize("columns", [["condition"], ["before", "degradation", "level"]])
 def test_other_cuts_of_the_rows(manifest: pd.DataFrame, columns: list[str]) -> None:
     clean = evaluate_one("red", red, manifest, 0.5)
     noisy = evaluate_one("red", red, manifest, 0.5, steps=[("jpeg", 100)])
-    rows = clean if "grain" in columns else pd.concat([clean, noisy])
+    rows = clean if "condition" in columns else pd.concat([clean, noisy])
     table = score_table(rows, ["method", *columns])
     assert list(table.columns)[: len(columns) + 1] == ["method", *columns]
-    # By photo's grain: a has IoU 1 and 1/2, b has 1/2 and 1/4. Undegraded: all four of them.
-    expected = [0.75, 0.375] if "grain" in columns else [0.5625, 0.5625]
+    # By photo's condition: a has IoU 1 and 1/2, b has 1/2 and 1/4. Undegraded: all four of them.
+    expected = [0.75, 0.375] if "condition" in columns else [0.5625, 0.5625]
     assert table["iou"].tolist() == pytest.approx(expected, abs=0.02)
-    assert table["n_images"].tolist() == [2, 2] if "grain" in columns else [4, 4]
+    assert table["n_images"].tolist() == [2, 2] if "condition" in columns else [4, 4]
 
 
 def test_authentic_images_are_reported_apart(manifest: pd.DataFrame) -> None:
