@@ -18,7 +18,7 @@ BIN := $(CURDIR)/.venv/bin
 CACHE := $(CURDIR)/data/cache
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 # Those that nbval executes once more, as a reader does; the workflow executes them all.
-QUICK := $(foreach name,00 01 02 10,$(wildcard notebooks/$(name)-*.ipynb))
+QUICK := $(foreach name,00 10,$(wildcard notebooks/$(name)-*.ipynb))
 # Everything in the checkout that a test could depend on; wildcard drops what git knows but is gone.
 SOURCES := $(wildcard $(shell git ls-files --cached --others --exclude-standard -- . ':!results'))
 
