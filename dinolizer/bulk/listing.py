@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dinolizer.data.files import read_csv, walk
-from dinolizer.data.images import SUFFIXES
+from dinolizer.data.files import list_images, read_csv
 from dinolizer.errors import InputError
 
 TABLE = "localized.parquet"
@@ -66,56 +65,21 @@ def list_hash(names: Iterable[str]) -> str:
 def read_listing(source: Path, out: Path | None = None) -> Listing:
     """List the images in and below a folder, or those in the column ``image`` of a CSV file.
 
-    Of a folder hidden files are left out, and what `Listing.left_out` names: other suffixes than
-    images have, what cannot be read, and results, as are all in ``out``. A file's paths are
-    relative to its own folder or absolute.
-
-    Raises
-    ------
-    InputError
-        Where there is no such folder or file, or no image in it.
+    Of a folder, `Listing.left_out` names what is left out: hidden files, other suffixes than images
+    have, what cannot be read, and results, as are all in ``out``. A file's paths are relative to
+    its own folder or absolute. Raises `InputError` where there is no such file, or no image.
     """
     # os.path: pathlib takes ten times as long, which counts with a million rows.
     root = os.path.abspath(source if source.is_dir() else source.parent)  # noqa: PTH100
-    left_out: dict[str, list[str]] = {}
-    paths = _walk(root, out, left_out) if source.is_dir() else _column(source)
+
+    def of_results(folder: str) -> str | None:
+        is_out = out is not None and out.is_dir() and out.samefile(folder)
+        return "folders of results" if is_out or (Path(folder) / TABLE).is_dir() else None
+
+    paths, left_out = list_images(root, of_results) if source.is_dir() else (_column(source), {})
     inside = root.rstrip(os.sep) + os.sep
     names = {os.path.normpath(os.path.join(root, path)).removeprefix(inside) for path in paths}  # noqa: PTH118
-    if not names:
-        told = "".join(f"; {len(paths)} {what}" for what, paths in left_out.items())
-        raise InputError(
-            f"The folder {source} holds no image{told}; it must hold files ending in one of "
-            f"{', '.join(SUFFIXES)}."
-        )
     return Listing(Path(root), tuple(sorted(names)), left_out)
-
-
-def _walk(root: str, out: Path | None, left_out: dict[str, list[str]]) -> list[str]:
-    """Paths of the images below a folder; what is no image is added to ``left_out``."""
-
-    def leave(path: str, what: str) -> bool:
-        # Shown, so that nothing else has to know of names that are no text.
-        left_out.setdefault(what, []).append(os.fsencode(path).decode(errors="backslashreplace"))
-        return True
-
-    def of_results(folder: str) -> bool:
-        is_out = out is not None and out.is_dir() and out.samefile(folder)
-        return (is_out or (Path(folder) / TABLE).is_dir()) and leave(folder, "folders of results")
-
-    images, unreadable = [], list[str]()
-    for path in walk(root, unreadable, of_results):
-        name = path.lower()
-        if name.endswith(".mask.png"):
-            leave(path, "masks of earlier results")
-        elif not name.endswith(SUFFIXES):
-            leave(path, "files of other suffixes")
-        elif any("\udc80" <= letter <= "\udcff" for letter in path):  # bytes, as Python reads them
-            leave(path, "files whose name is not UTF-8")
-        else:
-            images.append(path)
-    for path in unreadable:
-        leave(path, "folders, links or other things that cannot be read")
-    return images
 
 
 def _column(path: Path) -> list[str]:

@@ -1,11 +1,9 @@
 """Folders of files, and tables in CSV files: nothing is left out or shifted in silence."""
 
 import csv
-import logging
 import os
 import stat
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +16,18 @@ SYSTEM_FOLDERS = ("__MACOSX", "@eaDir")
 """Folders that macOS and network drives put beside images, with small copies of them."""
 MAX_CELL = 10_000_000
 """Characters a cell of a table may have."""
-
-log = logging.getLogger(__name__)
+HIDDEN = "hidden files and folders"
+UNREADABLE = "folders, links or other things that cannot be read"
 
 
 def walk(
-    root: str | Path, unreadable: list[str], skip: Callable[[str], bool] = lambda folder: False
+    root: str | Path,
+    left_out: dict[str, list[str]],
+    skip: Callable[[str], str | None] = lambda folder: None,
 ) -> Iterator[str]:
     """The regular files in and below a folder, sorted by folders and names. Links are followed, but
-    not in a circle; hidden ones, and folders below the root that ``skip`` is true of, are left out.
-    ``unreadable`` takes the paths of what cannot be read."""
+    not in a circle. ``left_out`` takes the paths of what is left out, by what it is: hidden or
+    unreadable, or a folder below the root that ``skip`` has a word for."""
     pending = [(str(root), frozenset[tuple[int, int]]())]
     while pending:
         path, above = pending.pop()
@@ -38,50 +38,53 @@ def walk(
                 yield path
                 continue
             identity = status.st_dev, status.st_ino
-            passed = identity in above or (above and skip(path))
-            names = [] if passed else os.listdir(path)  # noqa: PTH208
+            if identity in above:
+                continue
+            if above and (what := skip(path)):
+                leave(left_out, what, path)
+                continue
+            names = os.listdir(path)  # noqa: PTH208
         except OSError:
-            unreadable.append(path)
+            leave(left_out, UNREADABLE, path)
             continue
         inside = above | {identity}
         for name in sorted(names, reverse=True):
-            if not name.startswith(".") and name not in SYSTEM_FOLDERS:
-                pending.append((os.path.join(path, name), inside))  # noqa: PTH118
-
-
-def find_images(paths: Iterable[str | Path]) -> list[Path]:
-    """List image files, none twice: a file stands for itself, a folder for those that `walk` finds.
-    How many of its files are left out, unreadable or with other suffixes, is logged as a warning; a
-    folder without an image is refused."""
-    images: dict[Path, None] = {}
-    for path in map(Path, paths):
-        if not path.is_dir():
-            images[path] = None
-            continue
-        unreadable: list[str] = []
-        others: Counter[str] = Counter()
-        inside = []
-        for name in walk(path, unreadable):
-            suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
-            if suffix in SUFFIXES:
-                inside.append(Path(name))
+            below = os.path.join(path, name)  # noqa: PTH118
+            if name.startswith(".") or name in SYSTEM_FOLDERS:
+                leave(left_out, HIDDEN, below)
             else:
-                others[suffix or "no suffix"] += 1
-        if unreadable:
-            log.warning(
-                "%d files or folders in %s cannot be read and are left out, such as %s.",
-                *(len(unreadable), path, unreadable[0]),
-            )
-        if others:
-            kinds = ", ".join(f"{number} of {suffix}" for suffix, number in others.most_common(5))
-            log.warning("Files in %s are left out as no images: %s.", path, kinds)
-        if not inside:
-            raise InputError(
-                f"The folder {path} holds no image; it must hold files ending in one of "
-                f"{', '.join(SUFFIXES)}."
-            )
-        images.update(dict.fromkeys(inside))
-    return list(images)
+                pending.append((below, inside))
+
+
+def leave(left_out: dict[str, list[str]], what: str, path: str) -> None:
+    """Add a path to what is left out, as text that can be shown, whatever its bytes."""
+    left_out.setdefault(what, []).append(os.fsencode(path).decode(errors="backslashreplace"))
+
+
+def list_images(
+    folder: str | Path, skip: Callable[[str], str | None] = lambda folder: None
+) -> tuple[list[str], dict[str, list[str]]]:
+    """The images in and below a folder, in the order of `walk`, and the paths of what is left out,
+    by what it is; a folder without an image is refused."""
+    images: list[str] = []
+    left_out: dict[str, list[str]] = {}
+    for path in walk(folder, left_out, skip):
+        name = path.lower()
+        if name.endswith(".mask.png"):
+            leave(left_out, "masks of earlier results", path)
+        elif not name.endswith(SUFFIXES):
+            leave(left_out, "files of other suffixes", path)
+        elif any("\udc80" <= letter <= "\udcff" for letter in path):  # bytes, as Python reads them
+            leave(left_out, "files whose name is not UTF-8", path)
+        else:
+            images.append(path)
+    if not images:
+        told = "".join(f"; {len(paths)} {what}" for what, paths in left_out.items())
+        raise InputError(
+            f"The folder {folder} holds no image{told}; it must hold files ending in one of "
+            f"{', '.join(SUFFIXES)}."
+        )
+    return images, left_out
 
 
 def read_csv(path: str | Path, needed: Sequence[str], **options: Any) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """The photographs that are forged: those shipped with two libraries, or those of a folder."""
 
+import logging
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinolizer.data.fetch import download, extract
-from dinolizer.data.files import find_images
+from dinolizer.data.files import list_images
 from dinolizer.data.images import read_image
 from dinolizer.errors import InputError
 from dinolizer.paths import atomic, check_outputs
@@ -36,7 +37,6 @@ DIV2K_HASH = "sha256:20dd31fd84d777bc1cf5d6b7654a3f569c0aec74458ae094122ad1d0489
 DIV2K_NAMES = tuple(f"{number:04}.png" for number in range(801, 901))
 DIV2K_LIMIT = 20_000_000  # bytes of one photograph
 
-
 BSDS = (
     "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/BSR_bsds500.tgz",
     70_763_455,
@@ -48,6 +48,8 @@ BSDS_HASH = "f16a24f8844858615249ad8872c65a8fa98b112d2c2b4f537875d1adb0e7cd5b"
 """SHA-256 of what ``sha256sum *.jpg`` says of its test photographs, in the C locale's order."""
 BSDS_COUNT = 200
 BSDS_LIMIT = 500_000  # bytes of one photograph
+
+log = logging.getLogger(__name__)
 
 
 def photo_paths(folder: str | Path = "", count: int = 0) -> dict[str, Path]:
@@ -62,13 +64,15 @@ def photo_paths(folder: str | Path = "", count: int = 0) -> dict[str, Path]:
             f"There is no folder {folder} of photographs; make it, or get one with 'dinolizer "
             "fetch photos'."
         )
-    images = find_images([folder])[: count or None]
+    images, left_out = list_images(folder)
+    for what, names in left_out.items():
+        log.warning("%d %s are left out, such as %s.", len(names), what, names[0])
     if len(images) < 2:
         raise InputError(
             f"The folder {folder} holds {len(images)} photograph, but at least two are needed."
         )
     by_name: dict[str, Path] = {}
-    for path in images:
+    for path in map(Path, images[: count or None]):
         if by_name.setdefault(path.stem, path) != path:
             raise InputError(
                 f"Two photographs are named {path.stem!r} ({by_name[path.stem]} and {path}); "

@@ -124,6 +124,7 @@ def test_linked_folders_are_listed_and_what_is_left_out_is_told(tmp_path: Path) 
         what: sorted(path.removeprefix(root) for path in paths)
         for what, paths in listing.left_out.items()
     } == {
+        "hidden files and folders": [".hidden"],
         "folders of results": ["found", "out"],
         "masks of earlier results": ["old/a.mask.png"],
         "files of other suffixes": ["raw.dng"],

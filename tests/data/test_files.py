@@ -1,6 +1,5 @@
 """Folders and tables: what is found, what is left out and said, what is refused."""
 
-import logging
 import os
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pandas as pd
 import pytest
 
 from dinolizer.data.datasets.tree import open_tree
-from dinolizer.data.files import find_images, read_csv, read_table
+from dinolizer.data.files import HIDDEN, UNREADABLE, list_images, read_csv, read_table
 from dinolizer.data.images import SUFFIXES, read_image, write_image
 from dinolizer.errors import InputError
 
@@ -21,21 +20,13 @@ def touch(folder: Path, *names: str) -> None:
 
 
 def found(folder: Path) -> list[str]:
-    return [str(path.relative_to(folder)) for path in find_images([folder])]
+    return [str(Path(path).relative_to(folder)) for path in list_images(folder)[0]]
 
 
 def test_a_folder_stands_for_its_images_sorted(tmp_path: Path) -> None:
     touch(tmp_path, "b/2.PNG", "b/1.jpg", "a.tif", "notes.txt", "c/deep/3.webp", "b.jfif")
     (tmp_path / "folder.png").mkdir()
-    names = ["a.tif", "b/1.jpg", "b/2.PNG", "b.jfif", "c/deep/3.webp"]
-    assert found(tmp_path) == names
-    expected = [tmp_path / name for name in names]
-    extra = [tmp_path / "notes.txt", tmp_path / "b/1.jpg", tmp_path / "missing.png"]
-    assert find_images([*extra[:2], tmp_path, extra[2]]) == [
-        *extra[:2],
-        *(path for path in expected if path != extra[1]),
-        extra[2],
-    ]
+    assert found(tmp_path) == ["a.tif", "b/1.jpg", "b/2.PNG", "b.jfif", "c/deep/3.webp"]
 
 
 def test_hidden_files_and_folders_are_left_out_of_folders_and_datasets(tmp_path: Path) -> None:
@@ -53,31 +44,35 @@ def test_linked_folders_are_followed_and_never_twice_through_a_circle(tmp_path: 
     assert list(open_tree(tmp_path / "in", "x", ()).files) == ["2.png", "deep/3.png", "more/1.png"]
 
 
-def test_what_is_left_out_is_counted_and_named(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    touch(tmp_path, "a.png", "b.heic", "c.heic", "noext")
+def test_what_is_left_out_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "b.heic", "noext", ".c.png", "@eaDir/d.png", "a.mask.png")
     (tmp_path / "broken.png").symlink_to(tmp_path / "none.png")
     os.mkfifo(tmp_path / "pipe.png")
-    with caplog.at_level(logging.WARNING):
-        assert found(tmp_path) == ["a.png"]
-    unreadable, others = caplog.messages
-    assert "2 files or folders" in unreadable and str(tmp_path / "broken.png") in unreadable
-    assert "2 of .heic, 1 of no suffix" in others
-    assert len(open_tree(tmp_path, "x", ()).unreadable) == 2
+    names, left_out = list_images(tmp_path)
+    assert names == [str(tmp_path / "a.png")]
+    assert {
+        what: sorted(Path(path).name for path in paths) for what, paths in left_out.items()
+    } == {
+        HIDDEN: [".c.png", "@eaDir"],
+        "masks of earlier results": ["a.mask.png"],
+        "files of other suffixes": ["b.heic", "noext"],
+        UNREADABLE: ["broken.png", "pipe.png"],
+    }
+    left_out = open_tree(tmp_path, "x", ()).left_out
+    assert [len(left_out[what]) for what in (HIDDEN, UNREADABLE)] == [2, 2]
 
 
 def test_a_folder_without_images_is_one_sentence(tmp_path: Path) -> None:
     touch(tmp_path, "notes.txt")
     with pytest.raises(InputError, match=str(tmp_path)):
-        find_images([tmp_path])
+        list_images(tmp_path)
 
 
 def test_a_folder_with_every_suffix_is_found_and_read(tmp_path: Path) -> None:
     write_image(tmp_path / "first.png", np.zeros((2, 3), np.uint8))
     for suffix in SUFFIXES:
         (tmp_path / f"copy{suffix}").write_bytes((tmp_path / "first.png").read_bytes())
-    paths = find_images([tmp_path])
+    paths, _ = list_images(tmp_path)
     assert len(paths) == len(SUFFIXES) + 1
     for path in paths:
         assert read_image(path).shape == (2, 3, 3)

@@ -21,6 +21,7 @@ from dinolizer.data.datasets.rows import Report, Row, assemble
 from dinolizer.data.datasets.tables import btb, imdl, inpaintings, own_csv, sagid
 from dinolizer.data.datasets.tree import open_tree
 from dinolizer.data.fetch import download, extract_tree
+from dinolizer.data.files import HIDDEN, UNREADABLE
 from dinolizer.data.manifest import write_manifest
 from dinolizer.errors import InputError, unwritable
 from dinolizer.paths import check_outputs
@@ -96,8 +97,9 @@ def read_dataset(
     if dataset.needs is None:
         return assemble(dataset.rows(root, report, **given), report)
     tree = open_tree(root, dataset.title, dataset.needs)
-    for path in tree.unreadable:
-        report.fault("files or folders that cannot be read", f"{path} cannot be read.")
+    report.left_out[HIDDEN] += len(tree.left_out.get(HIDDEN, ()))
+    for path in tree.left_out.get(UNREADABLE, ()):
+        report.fault(UNREADABLE, f"{path} cannot be read.")
     return assemble(dataset.rows(tree, report, **given), report)
 
 

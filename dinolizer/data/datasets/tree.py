@@ -20,12 +20,12 @@ SPLITS = {
 
 @dataclass(frozen=True)
 class Tree:
-    """The images, tables and parquet files in and below a folder, and what cannot be read there.
+    """The images, tables and parquet files in and below a folder, and what `walk` leaves out.
     ``files`` leads from a path relative to ``root``, with ``/`` and in lower case, to the path."""
 
     root: Path
     files: dict[str, str]
-    unreadable: list[str]
+    left_out: dict[str, list[str]]
 
     def get(self, *names: str) -> str:
         """Path of a file, by its folders and name in any case; empty if it is absent."""
@@ -80,8 +80,8 @@ def open_tree(root: Path, dataset: str, needed: Sequence[str]) -> Tree:
             f"{root} holds {names}, but the folder of {dataset} must hold {wanted} "
             f"({missing[0].replace('|', ' or ')} is missing); give that folder."
         )
-    tree = Tree(root, {}, [])
-    for path in walk(root, tree.unreadable):
+    tree = Tree(root, {}, {})
+    for path in walk(root, tree.left_out):
         key = path[len(str(root)) + 1 :].replace(os.sep, "/").casefold()
         if not key.endswith((*SUFFIXES, ".csv", ".parquet")):
             continue
