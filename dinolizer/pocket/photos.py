@@ -64,15 +64,16 @@ def photo_paths(folder: str | Path = "", count: int = 0) -> dict[str, Path]:
             f"There is no folder {folder} of photographs; make it, or get one with 'dinolizer "
             "fetch photos'."
         )
-    images, left_out = list_images(folder)
-    for what, names in left_out.items():
-        log.warning("%d %s are left out, such as %s.", len(names), what, names[0])
+    names, left_out = list_images(folder)
+    images = names[: count or None]
+    for what, others in left_out.items():
+        log.warning("%d %s are left out, such as %s.", len(others), what, others[0])
     if len(images) < 2:
         raise InputError(
             f"The folder {folder} holds {len(images)} photograph, but at least two are needed."
         )
     by_name: dict[str, Path] = {}
-    for path in map(Path, images[: count or None]):
+    for path in map(Path, images):
         if by_name.setdefault(path.stem, path) != path:
             raise InputError(
                 f"Two photographs are named {path.stem!r} ({by_name[path.stem]} and {path}); "
