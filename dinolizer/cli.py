@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,12 +17,16 @@ from typer import Argument, Option
 from typer.core import TyperGroup
 
 import dinolizer
-from dinolizer.errors import InputError
+from dinolizer.errors import InputError, printable
 from dinolizer.paths import check_outputs
 
 if TYPE_CHECKING:
     from dinolizer.bulk.listing import Listing
+    from dinolizer.model.localization import Localization
     from dinolizer.model.localizer import Localizer
+
+SLOW = 200
+"""Windows of an image over which a faster mode is named."""
 
 # What needs torch is imported inside the commands: --help answers at once. So these choices are
 # written out; a test compares them with the tables that they are the keys of.
@@ -58,6 +62,12 @@ Model = Annotated[
     ),
 ]
 File = Annotated[Path | None, Option(metavar="FILE", help="By default the model's published one.")]
+Answering = Annotated[
+    ModelName | None,
+    Option(metavar="NAME", help="By default 'dinolizer' where it was fetched, else 'pocket'."),
+]
+Mode = Annotated[ModeName, Option(help="All but 'exact' take fewer windows.")]
+Threshold = Annotated[float | None, Option(min=0, max=1, help="Default: the head's.")]
 Device = Annotated[str | None, Option(help="'cpu' or 'cuda'; by default the GPU if there is one.")]
 Precise = Annotated[Precision, Option(help="Of the backbone's products; faster on some hardware.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace results that are there already.")]
@@ -88,9 +98,7 @@ class _Commands(TyperGroup):
 
 
 def _line(sentence: str) -> str:
-    """One line for a terminal, whatever is in the names of files."""
-    shown = (letter if letter.isprintable() else ascii(letter)[1:-1] for letter in sentence)
-    return f"dinolizer: {''.join(shown)}"
+    return f"dinolizer: {printable(sentence)}"
 
 
 app = typer.Typer(
@@ -126,14 +134,11 @@ def localize(
         list[Path], Argument(help="Image files; or one folder of images, or one CSV manifest.")
     ],
     out: Annotated[Path, Option(metavar="DIR", help="Folder for the results.")] = Path("localized"),
-    model: Annotated[
-        ModelName | None,
-        Option(metavar="NAME", help="By default 'dinolizer' where it was fetched, else 'pocket'."),
-    ] = None,
+    model: Answering = None,
     head: File = None,
     weights: File = None,
-    mode: Annotated[ModeName, Option(help="All but 'exact' take fewer windows.")] = "exact",
-    threshold: Annotated[float | None, Option(min=0, max=1, help="Default: the head's.")] = None,
+    mode: Mode = "exact",
+    threshold: Threshold = None,
     stride: Annotated[int | None, Option(min=1, help="In pixels; default: the head's.")] = None,
     small: Annotated[Small | None, Option(help="Under a window; default: the head's.")] = None,
     device: Device = None,
@@ -193,7 +198,14 @@ def localize(
         small=small,
     )
     if listing is None:
-        _localize_files(localizer, images, out, as_json, overwrite)
+        failed = _localize_files(
+            localizer,
+            images,
+            as_json,
+            lambda result, name: result.save(out, name, overwrite=overwrite),
+        )
+        if failed:
+            raise typer.Exit(1)
         return
     typer.echo(_which(localizer), err=True)
     run: dict[str, Any] = {"masks": masks, "maps": maps, "add": add, "max_failures": max_failures}
@@ -223,18 +235,23 @@ def _say_left_out(listing: "Listing") -> None:
 
 
 def _localize_files(
-    localizer: "Localizer", images: dict[Path, str], out: Path, as_json: bool, overwrite: bool
-) -> None:
-    """Write three files and a line for each image; what cannot be read makes the exit code 1."""
+    localizer: "Localizer",
+    images: dict[Path, str],
+    as_json: bool,
+    save: Callable[["Localization", str], object],
+) -> list[str]:
+    """Save what is found, and say a line, for each image; the sentences on those that failed."""
     from tqdm.auto import tqdm
 
-    failed, said = 0, False
+    failed: list[str] = []
+    said = False
     for path, name in tqdm(images.items(), disable=len(images) == 1):
         try:
-            result = localizer(path)
-            result.save(out, name, overwrite=overwrite)
+            _say_slow(localizer, path)
+            result = localizer(path, progress=True)
+            save(result, name)
         except InputError as error:
-            failed += 1
+            failed.append(str(error))
             tqdm.write(_line(str(error)), file=sys.stderr)
             continue
         if not said:
@@ -243,6 +260,63 @@ def _localize_files(
         renamed = "" if name == path.stem else f"  saved as {name}"
         line = f"{path}  score {result.score:.3f}  predicted area {result.predicted_area:.1%}"
         tqdm.write(json.dumps(result.summary()) if as_json else line + renamed)
+    return failed
+
+
+def _say_slow(localizer: "Localizer", path: Path) -> None:
+    """Say what a faster mode would save, before an image of many windows."""
+    from tqdm.auto import tqdm
+
+    from dinolizer.data.images import read_header
+
+    header = read_header(path)
+    passes, tiles = (
+        other.plan(header.height, header.width).passes
+        for other in (localizer, localizer.with_settings(mode="tiles"))
+    )
+    if passes > max(SLOW, tiles):
+        fewer = f"--mode tiles takes {tiles}, and gives a somewhat different map"
+        tqdm.write(_line(f"{path} has {passes} windows; {fewer}."), file=sys.stderr)
+
+
+@app.command()
+def report(
+    photos: Annotated[list[Path], Argument(help="Image files, and folders of them.")],
+    out: Annotated[Path, Option(metavar="DIR", help="Folder for the reports.")] = Path("reports"),
+    model: Answering = None,
+    head: File = None,
+    weights: File = None,
+    mode: Mode = "exact",
+    threshold: Threshold = None,
+    device: Device = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Show what was inpainted in images, on a page each.
+
+    NAME.report.html has the photograph, the map over it, the mask's outline, what they mean, and
+    all settings; it needs no network, and prints. Of several images index.html lists the pages, the
+    highest score first.
+    """
+    from dinolizer.data.files import find_images
+    from dinolizer.model.localizer import Localizer
+    from dinolizer.model.report import Entry, report_path, save_index, save_report
+
+    images = _named(find_images(photos))
+    index = out / "index.html"
+    pages = [*(report_path(out, name) for name in images.values()), *[index][: len(images) - 1]]
+    check_outputs(pages, inputs=[*images, head, weights], overwrite=overwrite)
+    options: dict[str, Any] = {"mode": mode, "threshold": threshold}
+    localizer = Localizer.from_pretrained(model, head, device, weights, **options)
+    entries: list[Entry] = []
+
+    def save(result: "Localization", name: str) -> None:
+        entries.append(save_report(result, out, name, overwrite=overwrite))
+
+    failed = _localize_files(localizer, images, False, save)
+    if entries and index in pages:
+        save_index(index, entries, failed)
+    if entries:
+        typer.echo(f"Open {pages[-1]} in a browser.")
     if failed:
         raise typer.Exit(1)
 

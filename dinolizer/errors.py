@@ -1,4 +1,4 @@
-"""The one error that a user can cause."""
+"""The one error that a user can cause, and how it is shown."""
 
 from pathlib import Path
 
@@ -17,3 +17,8 @@ def unwritable(folder: Path, error: OSError) -> InputError:
         f"The results cannot be written to {folder} ({error.strerror or error}); make room or give "
         "a folder that you may write to, and run the same command again: it goes on."
     )
+
+
+def printable(text: str) -> str:
+    """One line of text, whatever is in the names of files: what does not print is escaped."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ from dinolizer.data.manifest import POLICIES
 from dinolizer.model import localizer
 from dinolizer.model.backbones import BACKBONES, Backbone, load_backbone
 from dinolizer.model.head import HeadCard, save_head
+from dinolizer.model.localizer import Localizer
 from dinolizer.model.specs import build
 from dinolizer.model.windows import MODES
 from dinolizer.training.recipes import PRECISIONS, VARIANTS
@@ -191,6 +193,65 @@ def test_nothing_that_is_there_is_replaced_unless_asked(head: Path, tmp_path: Pa
     assert localize(head, tmp_path, photo, "--overwrite").exit_code == 0
     assert json.loads((tmp_path / "photo.json").read_text())["model"] == "untrained-pocket"
     assert photo.read_bytes() == before[photo]
+
+
+def report(head: Path, out: Path, *arguments: str | Path) -> Result:
+    options = ["--model", "untrained-pocket", "--head", head, "--out", out, "--device", "cpu"]
+    return CliRunner().invoke(app, [str(word) for word in ("report", *arguments, *options)])
+
+
+def test_a_report_for_each_image_and_an_index_of_several(head: Path, tmp_path: Path) -> None:
+    photo = make_photo(tmp_path / "in/one.png")
+    single = report(head, tmp_path / "single", photo)
+    assert single.exit_code == 0, single.output
+    assert names(tmp_path / "single") == ["one.report.html"]
+    page = tmp_path / "single/one.report.html"
+    assert single.stdout.splitlines()[-1] == f"Open {page} in a browser."
+    make_photo(tmp_path / "in/two.png", 1)
+    (tmp_path / "in/bad.jpg").write_text("no image")
+    several = report(head, tmp_path / "out", tmp_path / "in")
+    assert several.exit_code == 1
+    assert names(tmp_path / "out") == ["index.html", "one.report.html", "two.report.html"]
+    assert several.stdout.splitlines()[-1] == f"Open {tmp_path / 'out/index.html'} in a browser."
+    index = (tmp_path / "out/index.html").read_text()
+    assert index.count('href="') == 2
+    assert "bad.jpg is a text file" in index
+    scores = [float(score) for score in re.findall(r">(\d\.\d{3})<", index)]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_a_report_replaces_nothing_unasked(head: Path, tmp_path: Path) -> None:
+    photos = [make_photo(tmp_path / f"in/{name}.png", seed) for seed, name in enumerate("ab")]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/index.html").write_text("of another tool")
+    refused = report(head, tmp_path / "out", *photos)
+    assert refused.exit_code == 1
+    assert "index.html is there already" in refused.stderr
+    assert names(tmp_path / "out") == ["index.html"]
+    assert report(head, tmp_path / "out", *photos, "--overwrite").exit_code == 0
+    (tmp_path / "out/a.report.html").unlink()
+    (tmp_path / "out/a.report.html").hardlink_to(photos[0])
+    before = photos[0].read_bytes()
+    refused = report(head, tmp_path / "out", *photos, "--overwrite")
+    assert "is one of the inputs" in refused.stderr
+    assert photos[0].read_bytes() == before
+
+
+def test_before_a_picture_of_many_windows_a_faster_mode_is_named(
+    head: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By hand: (1,900 - 224) / 112 = 14.96, so 15 windows a side and one flush with the edge; of
+    tiles 8 (1,676 / 224 = 7.48) and one."""
+    exact = Localizer.from_pretrained("untrained-pocket", head, "cpu")
+    Image.new("L", (1900, 1900)).save(tmp_path / "large.png")
+    Image.new("L", (1400, 1400)).save(tmp_path / "medium.png")
+    for name in ("large.png", "medium.png"):
+        cli._say_slow(exact, tmp_path / name)
+        cli._say_slow(exact.with_settings(mode="tiles", stride=56), tmp_path / name)
+    fewer = "--mode tiles takes 81, and gives a somewhat different map"
+    assert capsys.readouterr().err == (
+        f"dinolizer: {tmp_path / 'large.png'} has {16**2} windows; {fewer}.\n"
+    )
 
 
 @pytest.mark.parametrize("how", ["path", "symlink", "hardlink", "device"])
@@ -380,6 +441,7 @@ def test_the_choices_are_the_keys_of_the_tables() -> None:
     )
     assert completed.stdout.split() == [
         "localize",
+        "report",
         "merge",
         "fetch",
         "train",
@@ -420,7 +482,7 @@ def test_help_names_the_commands_without_importing_torch() -> None:
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "False False\n"
     for words, commands in (
-        ([], ("localize", "merge", "fetch", "manifest", "check", "train", "study")),
+        ([], ("localize", "report", "merge", "fetch", "manifest", "check", "train", "study")),
         (["study"], ("pretrain", "prepare", "evaluate", "summarise", "check-parameters")),
     ):
         output = CliRunner().invoke(app, [*words, "--help"]).output

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from dinolizer.data.images import read_image
 from dinolizer.errors import InputError
@@ -26,6 +27,8 @@ from dinolizer.model.windows import Pixels, Plan, assemble, make_plan, restored,
 Source = str | Path | Image.Image | NDArray[np.uint8]
 """What `dinolizer.data.images.read_image` reads."""
 PRECISIONS = ("float32", "bfloat16", "float16")
+COUNTED = 30
+"""Windows of an image up to which none are counted."""
 
 
 def default_model() -> str:
@@ -192,13 +195,15 @@ class Localizer:
             "score_threshold": self.card.score_threshold,
         }
 
-    def __call__(self, source: Source) -> Localization:
-        """Localize what was inpainted in a photograph; for what can be read see `read_image`."""
+    def __call__(self, source: Source, *, progress: bool = False) -> Localization:
+        """Localize what was inpainted in a photograph; for what can be read see `read_image`. With
+        ``progress`` the windows of a large one are counted on a terminal."""
         image = read_image(source)
         start = time.perf_counter()
         name = str(source) if isinstance(source, str | Path) else ""
         plan = self.plan(*image.shape[:2])
-        result = self.localization(image, plan, self.patch_logits(image, plan), name)
+        logits = self.patch_logits(image, plan, progress)
+        result = self.localization(image, plan, logits, name)
         return replace(result, seconds=time.perf_counter() - start)
 
     def map(self, sources: Iterable[Source]) -> Iterator[Localization | InputError]:
@@ -228,11 +233,18 @@ class Localizer:
         """Windows in a batch, see `batch_size`; 1 where those of two images may differ in size."""
         return 1 if self.mode == "whole" else batch_size(self.backbone.device, self.window)
 
-    def patch_logits(self, image: NDArray[np.uint8], plan: Plan) -> Iterator[Tensor]:
+    def patch_logits(
+        self, image: NDArray[np.uint8], plan: Plan, progress: bool = False
+    ) -> Iterator[Tensor]:
         """Logits ``(n, C, h, w)`` of an image's windows, batch by batch."""
         windows = plan.windows(image, self.backbone.device)
-        for first in range(0, len(windows), self.batch):
-            yield self.window_logits(windows[first : first + self.batch])
+        # None: where stderr is no terminal.
+        hidden = None if progress and len(windows) > COUNTED else True
+        with tqdm(total=len(windows), unit="window", leave=False, disable=hidden) as bar:
+            for first in range(0, len(windows), self.batch):
+                batch = windows[first : first + self.batch]
+                yield self.window_logits(batch)
+                bar.update(len(batch))
 
     @torch.inference_mode()
     def window_logits(self, windows: list[Pixels]) -> Tensor:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from small import random_head, small_backbone
+from small import random_head, random_image, small_backbone, small_localizer
 from torch import nn
 from torch.nn import functional as F
 
@@ -391,3 +391,27 @@ def test_half_precision_is_near_and_never_exact() -> None:
     assert half(image).summary()["precision"] == "bfloat16"
     with pytest.raises(InputError, match="precision is 'int8', but it must be one of"):
         exact.with_settings(precision="int8")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("asked", "stderr", "side", "counted"),
+    [
+        (True, Terminal(), 224, True),
+        (True, Terminal(), 168, False),  # (168 - 56) / 28 + 1 = 5 windows a side, 25 in all
+        (True, io.StringIO(), 224, False),
+        (False, Terminal(), 224, False),
+    ],
+)
+def test_the_windows_of_a_large_photograph_are_counted_on_a_terminal(
+    asked: bool, stderr: io.StringIO, side: int, counted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr", stderr)
+    small_localizer()[0](random_image(side, side), progress=asked)
+    # (224 - 56) / 28 + 1 = 7 windows a side.
+    assert ("/49 " in stderr.getvalue()) == counted
+    assert bool(stderr.getvalue()) == counted

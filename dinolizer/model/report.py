@@ -1,0 +1,169 @@
+"""What was found in a photograph as one HTML file, to look at, to print and to hand on."""
+
+import base64
+import hashlib
+import html
+import io
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from string import Template
+from typing import Any
+from urllib.parse import quote
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+import dinolizer
+from dinolizer.errors import printable
+from dinolizer.model.localization import Localization
+from dinolizer.paths import ASSETS, atomic, check_outputs, file_name
+
+SIDE = 1600
+"""Pixels that the longer side of a picture in a report has at most."""
+THUMBNAIL = 240
+MAGENTA = (230, 0, 126)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A report as the index lists it; ``thumbnail``, with the mask in magenta, is a data URI."""
+
+    file: Path
+    picture: str
+    thumbnail: str
+    score: float
+    predicted_area: float
+
+
+def report_path(directory: Path, name: str) -> Path:
+    """File of a report: ``NAME.report.html``."""
+    return directory / file_name(name, ".report.html")
+
+
+def save_report(
+    result: Localization, directory: Path, name: str, *, overwrite: bool = False
+) -> Entry:
+    """Write a page to `report_path`, whole or not at all: the photograph, the map over it, the
+    outline of the mask, what they mean, and `Localization.summary` as a table and as JSON, with the
+    SHA-256 of the photograph's file but not the folder it lies in.
+
+    The page loads nothing from anywhere: photograph (JPEG) and map (PNG) are inside of it, scaled
+    down to `SIDE`. Printed or without JavaScript it says the same. Raises `InputError` where it is
+    there and not to be overwritten, or would replace the photograph.
+    """
+    path, source = report_path(directory, name), Path(result.source)
+    check_outputs([path], inputs=[source], overwrite=overwrite)
+    facts = result.summary() | {"source": source.name, "dinolizer": dinolizer.__version__}
+    facts |= {"torch": torch.__version__, "made": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"}
+    if result.source:
+        with source.open("rb") as file:
+            facts["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+    photo, mask = _scaled(result.image, SIDE), _scaled(np.uint8(255) * result.mask, SIDE) > 0
+    probability = _scaled(result.probability, SIDE)
+    text = {
+        "name": printable(source.name or name),
+        "caution": facts["caution"],
+        "licence": facts["licence"].rstrip("."),
+        "model": facts["model"],
+        "made": facts["made"],
+        "threshold": f"{result.threshold:g}",
+        "area": _area(result),
+        "score": _score(result),
+    }
+    parts = {
+        "rows": "".join(
+            f'<tr><th scope="row">{key}</th><td>{html.escape(_shown(value))}</td></tr>\n'
+            for key, value in facts.items()
+            if key not in text
+        ),
+        "photo": _uri(photo, "JPEG", quality=90),
+        "map": _uri((255 * probability + 0.5).astype(np.uint8), "PNG", optimize=True),
+        "outline": _outline(mask),
+        "json": json.dumps(facts).replace("<", "\\u003c"),
+    }
+    sizes = zip(("height", "width", "h", "w"), (*result.plan.size, *mask.shape), strict=True)
+    text |= {side: str(length) for side, length in sizes}
+    _write(path, "report-picture.html", text, parts)
+    tinted = np.where(mask[..., None], 0.4 * photo + 0.6 * np.array(MAGENTA), photo).astype(
+        np.uint8
+    )
+    thumbnail = _uri(_scaled(tinted, THUMBNAIL), "JPEG", quality=80)
+    return Entry(path, text["name"], thumbnail, result.score, result.predicted_area)
+
+
+def save_index(path: Path, entries: Iterable[Entry], failed: Iterable[str] = ()) -> None:
+    """Write a page that links to reports in its folder, the highest score first, and gives the
+    sentences on pictures that ``failed``. What is there is replaced."""
+    rows = "".join(
+        f'<tr><td><img alt="" src="{entry.thumbnail}"></td><td><a href="'
+        f'{quote(bytes(Path(entry.file.name)))}">{html.escape(entry.picture)}</a></td>'
+        f'<td class="number">{entry.score:.3f}</td>'
+        f'<td class="number">{entry.predicted_area:.1%}</td></tr>\n'
+        for entry in sorted(entries, key=lambda entry: -entry.score)
+    )
+    lines = [f"<li>{html.escape(printable(sentence))}</li>\n" for sentence in failed]
+    lost = f"<h2>Could not be examined: {len(lines)}</h2>\n<ul>{''.join(lines)}</ul>"
+    parts = {"rows": rows, "failed": lost if lines else ""}
+    text = {"name": f"Reports on {rows.count('<tr>')} pictures"}
+    _write(path, "report-index.html", text, parts)
+
+
+def _write(path: Path, template: str, text: Mapping[str, str], parts: Mapping[str, str]) -> None:
+    """Write a page of a template in ``assets``; of its values only ``parts`` are HTML."""
+    page, body = (
+        Template((ASSETS / file).read_text("utf-8")) for file in ("report.html", template)
+    )
+    values = {key: html.escape(value) for key, value in text.items()} | dict(parts)
+    with atomic(path) as draft:
+        whole = page.substitute(title=values["name"], body=body.substitute(values))
+        draft.write_text(whole, encoding="utf-8")
+
+
+def _area(result: Localization) -> str:
+    over = f"over the threshold of {result.threshold:g}"
+    if not result.mask.any():
+        return f"Nothing is marked: no pixel is {over}."
+    return f"Marked as edited: {result.predicted_area:.1%} of the picture, where the map is {over}."
+
+
+def _score(result: Localization) -> str:
+    score, limit = (
+        f"Score of the whole picture: {result.score:.3f}",
+        result.settings["score_threshold"],
+    )
+    if limit is None:
+        return f"{score}, not calibrated: from which score on a picture is edited is not known."
+    side = "over" if result.score > limit else "not over"
+    return f"{score}, {side} {limit:g}, from which on this model calls a picture edited."
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " x ".join(map(str, value))
+    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
+
+
+def _scaled(pixels: NDArray[Any], side: int) -> NDArray[Any]:
+    """Scale an array ``(H, W, ...)`` down to a longer side by averaging; never up."""
+    scale = min(1, side / max(pixels.shape[:2]))
+    height, width = (max(round(length * scale), 1) for length in pixels.shape[:2])
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _uri(pixels: NDArray[np.uint8], kind: str, **options: Any) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _outline(mask: NDArray[np.bool_]) -> str:
+    """An SVG path around each part of a mask ``(H, W)`` and each hole in one, through the pixels
+    (column and row) at its edge."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    return "".join(f"M{' '.join(map(str, points.ravel()))}Z" for points in contours)
