@@ -131,7 +131,9 @@ class StudyLocalizer(Localizer):
     """A localizer that reads the tokens of a study's own windows from where `window_sample` left
     them; another image, say a degraded one, goes through the backbone as ever."""
 
-    def patch_logits(self, image: NDArray[np.uint8], plan: Plan) -> Iterator[Tensor]:
+    def patch_logits(
+        self, image: NDArray[np.uint8], plan: Plan, progress: bool = False
+    ) -> Iterator[Tensor]:
         """As in `Localizer`."""
         tokens = extracted(self.backbone, image_windows(image, plan), torch.float32)
         if tokens is None:
