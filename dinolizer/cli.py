@@ -297,11 +297,12 @@ def report(
     all settings; it needs no network, and prints. Of several images index.html lists the pages, the
     highest score first.
     """
-    from dinolizer.data.files import find_images
+    from dinolizer.data.files import list_images
     from dinolizer.model.localizer import Localizer
     from dinolizer.model.report import Entry, report_path, save_index, save_report
 
-    images = _named(find_images(photos))
+    paths = (list_images(path)[0] if os.path.isdir(path) else [path] for path in photos)  # noqa: PTH112
+    images = _named(Path(path) for of_one in paths for path in of_one)
     index = out / "index.html"
     pages = [*(report_path(out, name) for name in images.values()), *[index][: len(images) - 1]]
     check_outputs(pages, inputs=[*images, head, weights], overwrite=overwrite)
