@@ -152,12 +152,20 @@ def test_rows_are_shared_among_as_many_jobs_as_asked_for(checkout: Path) -> None
             assert inputs.count(f"-of-{jobs}.done") == jobs
 
 
-def test_the_profile_published_runs_the_released_model_alone(checkout: Path) -> None:
-    said = snakemake(checkout, "--dry-run", "--config", "profile=published")
+@pytest.mark.parametrize(
+    ("profile", "rules", "table"),
+    [
+        ("published", {"all", "10-published-model", "summary"}, "10-comparison"),
+        ("real", {"all", "11-real-inpaintings"}, "11-generators"),
+    ],
+)
+def test_some_profiles_run_one_notebook(
+    profile: str, rules: set[str], table: str, checkout: Path
+) -> None:
+    said = snakemake(checkout, "--dry-run", "--config", f"profile={profile}")
     assert said.returncode == 0, said.stderr
-    rules = set(re.findall(r"^(?:local)?rule (\S+):$", said.stdout, re.M))
-    assert rules == {"all", "10-published-model", "summary"}
-    assert "tables/10-comparison.csv" in said.stdout
+    assert set(re.findall(r"^(?:local)?rule (\S+):$", said.stdout, re.M)) == rules
+    assert f"tables/{table}.csv" in said.stdout
 
 
 def test_an_unknown_profile_is_refused_before_anything_is_run(checkout: Path) -> None:
