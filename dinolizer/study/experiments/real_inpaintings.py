@@ -79,7 +79,7 @@ def score_table(
 ) -> pd.DataFrame:
     """Mean scores of pictures, a line for each value of ``by``: ``n_pictures``, ``n`` units, the
     mean ``area`` (the floor of IoU and AP: everything marked), and each score with its 95 %
-    interval over units, Student's t of their means or, from `MANY` on, BCa; nan of fewer than three."""
+    interval over units: Student's t of their means or, from `MANY` on, BCa; nan of under three."""
     lines = []
     for key, part in rows.groupby(list(by), sort=False, observed=True):
         line: dict[str, Any] = dict(zip(by, key, strict=True))
