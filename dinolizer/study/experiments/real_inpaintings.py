@@ -16,10 +16,10 @@ from sklearn.metrics import roc_auc_score
 from tqdm.auto import tqdm
 
 from dinolizer.data.degradations import jpeg
-from dinolizer.data.files import find_images
 from dinolizer.data.manifest import read_pair
 from dinolizer.model.localizer import Localizer
 from dinolizer.paths import ROOT
+from dinolizer.pocket.photos import photo_paths
 from dinolizer.study import figures
 from dinolizer.study.baselines import BASELINES
 from dinolizer.study.cache import cache_key, cached, images_hash, probe_hash
@@ -65,9 +65,9 @@ def unedited_table(localizer: Localizer, folders: Sequence[str]) -> pd.DataFrame
     """Share of the pixels marked (``false_positive_rate``) of photographs that nobody has edited:
     a line for each ``collection``, a folder's name, and condition, as in `score_table`."""
     images = [
-        {"image": str(path), "mask": "", "picture": path.stem, "collection": Path(folder).name}
+        {"image": str(path), "mask": "", "picture": name, "collection": Path(folder).name}
         for folder in folders
-        for path in find_images([ROOT / folder])
+        for name, path in photo_paths(ROOT / folder).items()
     ]
     about = ["picture", "collection", "area"]
     rows = _rows(localizer, pd.DataFrame(images).assign(area=0.0), about, edited=False)

@@ -144,9 +144,17 @@ def test_the_notebook_measures_pictures_that_are_there(
     assert not (tables / "11-unedited.csv").exists()
 
 
+def test_the_committed_means_are_those_of_the_committed_pictures() -> None:
+    rows = pd.read_csv(real.COMMITTED / "tables" / "11-pictures.csv")
+    means = pd.read_csv(real.COMMITTED / "tables" / "11-means.csv")
+    again = real.mean_table(rows)
+    for score in real.SCORES:
+        np.testing.assert_allclose(again[score], means[score], atol=0.0011)
+
+
 def test_no_committed_result_names_a_machine() -> None:
-    files = list((ROOT / "results" / "real").glob("*/*.json"))
-    assert files
+    files = [*real.COMMITTED.glob("tables/*.json"), *real.COMMITTED.glob("figures/*.json")]
+    assert len(files) == 8
     for path in files:
         text = path.read_text()
         assert '"inpaintings": "data/inpaintings.csv"' in text and '"/' not in text
