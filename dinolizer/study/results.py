@@ -19,7 +19,7 @@ from dinolizer.data.images import palette_png
 from dinolizer.model.backbones import pick_device
 from dinolizer.paths import ROOT, atomic
 from dinolizer.study.cache import LIBRARIES
-from dinolizer.study.verdicts import COLUMNS, VERDICT_CAPTION
+from dinolizer.study.verdicts import COLUMNS, DECIMALS, VERDICT_CAPTION
 
 PACKAGES = ("dinolizer", *LIBRARIES, "pandas", "scikit-image", "matplotlib")
 # A notebook imports this module in its first cell: its seconds are counted from there.
@@ -72,7 +72,7 @@ class Results:
     def save_verdict(self, notebook: str, *lines: dict[str, object]) -> pd.DataFrame:
         """Write the table ``NN-verdict`` of a notebook's number and lines of `judge`; return it."""
         table = pd.DataFrame(list(lines), columns=COLUMNS)
-        self.save_table(table, f"{notebook}-verdict", VERDICT_CAPTION)
+        self.save_table(table, f"{notebook}-verdict", VERDICT_CAPTION, decimals=DECIMALS)
         return table
 
     def save_figure(self, figure: Figure, name: str, caption: str) -> Path:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from dinolizer.errors import InputError
 
+DECIMALS = 3
 COLUMNS = ("claim", "verdict", "number", "low", "high", "over", "under", "testable", "rule")
 VERDICTS = ("supported", "contradicted", "undecided", "not testable here")
 SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTABLE = VERDICTS
@@ -70,7 +71,8 @@ def judge(
     """
     if claim not in CLAIMS:
         raise InputError(f"The claim is {claim!r}, but it must be one of {', '.join(CLAIMS)}.")
-    number, low, high = map(float, measured)
+    # To the decimals that its table is written in: what is read back gives the same verdict.
+    number, low, high = (round(float(value), DECIMALS) for value in measured)
     verdict = decide(number, low, high, over, under, testable)
     line = (claim, verdict, number, low, high, over, under, testable, rule)
     return dict(zip(COLUMNS, line, strict=True))

@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,11 +91,13 @@ def table_difference(fresh: Path, committed: Path) -> str:
 def reproduce(folder: Path, cores: int) -> list[str]:
     """Make a profile's results again in a scratch folder, and `compare` them."""
     with tempfile.TemporaryDirectory() as scratch:
-        command = ["snakemake", "--cores", str(cores), "--quiet", "rules", "host", "--nolock"]
+        command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--nolock"]
+        programs = Path(sys.executable).parent  # the workflow calls them by name
+        path = os.pathsep.join([str(programs), os.environ.get("PATH", "")])
         run = subprocess.run(
-            [*command, "--config", f"profile={folder.name}"],
+            [*command, "--quiet", "rules", "host", "--config", f"profile={folder.name}"],
             cwd=ROOT,
-            env=os.environ | {"DINOLIZER_RESULTS": scratch},
+            env=os.environ | {"DINOLIZER_RESULTS": scratch, "PATH": path},
         )
         if run.returncode:
             raise InputError(
@@ -121,7 +124,12 @@ def _inconsistent(folder: Path) -> Iterator[str]:
                 f"tables/{line['notebook']}-verdict.csv: {line['claim']} is called "
                 f"{line['verdict']!r}, which does not follow from its number"
             )
-    for name, text in summary_pages(folder).items():
+    try:
+        pages = summary_pages(folder)
+    except (OSError, ValueError, LookupError) as error:
+        yield f"The summary cannot be made from the tables and what lies beside them ({error})"
+        return
+    for name, text in pages.items():
         path = folder / name
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             yield f"{name}: does not follow from the tables"

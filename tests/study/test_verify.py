@@ -88,6 +88,23 @@ def test_missing_and_further_files_are_named_at_the_shell(folder: Path) -> None:
     ]
 
 
+def test_a_missing_record_of_a_table_leaves_the_rest_told(folder: Path) -> None:
+    (folder / "tables/04-iou.json").unlink()
+    missing, summary = check(folder)
+    assert missing == "tables/04-iou.json: is listed, but is not there"
+    assert summary.startswith("The summary cannot be made from the tables")
+
+
+def test_a_verdict_is_decided_on_what_its_table_says(folder: Path) -> None:
+    # 0.8004 is over 0.8, but is written as 0.800, which is not.
+    results = Results("pocket", results_dir("pocket"))
+    table = results.save_verdict("04", judge("jpeg", (0.9, 0.8004, 0.95), "over 0.8", over=0.8))
+    assert table["verdict"].tolist() == ["undecided"]
+    summarise_results("pocket")
+    sign(folder)
+    assert check(folder) == []
+
+
 def test_a_folder_that_is_none_of_results_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no list .*SHA256SUMS of what was made"):
         check(tmp_path)
