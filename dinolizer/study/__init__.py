@@ -1,1 +1,1 @@
-"""The study: metrics, baselines, evaluation, plots and results."""
+"""The study: metrics, baselines, evaluation, figures and results."""

@@ -147,7 +147,7 @@ def _block_histograms(
     """Share of each bin in the block around every stride-th pixel: (h, w, bins)."""
     histograms = []
     for label in range(BIN_OF_PATTERN.max() + 1):
-        share = np.stack([found == label for found in labels]).mean(axis=0, dtype=np.float32)
+        share = np.stack([bins == label for bins in labels]).mean(axis=0, dtype=np.float32)
         mean = cv2.boxFilter(share, -1, (block, block), borderType=cv2.BORDER_REFLECT_101)
         histograms.append(mean[stride // 2 :: stride, stride // 2 :: stride])
     return np.asarray(np.maximum(np.stack(histograms, axis=-1), 0))

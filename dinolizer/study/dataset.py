@@ -99,10 +99,10 @@ def images_to_degrade(
             f"There is no edited image of the families {list(families)} among the test images; "
             f"choose some of {sorted(set(manifest['family']))}."
         )
-    return some_rows(chosen, images, seed)
+    return draw_rows(chosen, images, seed)
 
 
-def some_rows(frame: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+def draw_rows(frame: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
     """At most so many rows of a manifest, drawn by the seed, in their order; 0 for all."""
     kept = frame.sample(count, random_state=seed) if 0 < count < len(frame) else frame
     return kept.sort_index().reset_index(drop=True)

@@ -186,9 +186,11 @@ def image_logits(
         head = of_folds[fold_of[row["group"]] if folds > 1 else 0]
         of_scales = []
         for scale, settings in zip(scales, cards, strict=True):
-            found = StudyLocalizer(backbone, head, settings).logits(enlarged(image, scale))
+            of_scale = StudyLocalizer(backbone, head, settings).logits(enlarged(image, scale))
             size = image.shape[:2]
-            of_scales.append(F.interpolate(found[None], size, mode="bilinear", antialias=True)[0])
+            of_scales.append(
+                F.interpolate(of_scale[None], size, mode="bilinear", antialias=True)[0]
+            )
         steps = torch.arange(1, len(scales) + 1, device=of_scales[0].device)
         means = torch.stack(of_scales).cumsum(0) / steps[:, None, None, None]
         return means.flatten(0, 1)
@@ -243,8 +245,8 @@ def window_rows(logits: Tensor, sample: Sample, names: Sequence[Mapping[str, Any
 def overlap(predicted: Tensor, truth: Tensor) -> dict[str, NDArray[np.float64]]:
     """``iou`` and ``recall``, nan without an edit, and ``predicted_area``, a share, of masks, bool
     ``(..., H, W)``, against what is edited, 0 to 1 and broadcast to them."""
-    found = (predicted * truth, predicted, truth)
-    hits, marked, edited = (of.sum((-2, -1), dtype=torch.float64) for of in found)
+    masks = (predicted * truth, predicted, truth)
+    hits, marked, edited = (of.sum((-2, -1), dtype=torch.float64) for of in masks)
     edited = edited.expand_as(hits)
     iou, recall = hits / (edited + marked - hits), hits / edited  # 0 / 0 is nan
     iou[edited == 0] = torch.nan

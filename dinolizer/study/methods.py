@@ -37,8 +37,8 @@ def methods(
     """
     baselines = [baseline_method(each, dataset, seed) for each in BASELINES]
     others = read_peers(peers, dataset.test)
-    own = localizer_method(name, backbone, fits, dataset.test)
-    return {method.name: method for method in (own, *baselines, *others)}
+    localizer = localizer_method(name, backbone, fits, dataset.test)
+    return {method.name: method for method in (localizer, *baselines, *others)}
 
 
 def localizer_method(name: str, backbone: Backbone, fits: Fits, manifest: pd.DataFrame) -> Method:

@@ -70,8 +70,8 @@ def ranking_scores(values: NDArray[np.floating], truth: NDArray[np.bool_]) -> tu
     precision, recall, _ = precision_recall_curve(truth.ravel(), values.ravel())
     # The steps of sklearn.metrics.average_precision_score, without sorting the pixels again.
     average_precision = -np.sum(np.diff(recall) * precision[:-1])
-    found = recall > 0  # there 1 / IoU = 1 / precision + 1 / recall - 1
-    best_iou = np.max(1 / (1 / precision[found] + 1 / recall[found] - 1), initial=0)
+    any_recall = recall > 0  # there 1 / IoU = 1 / precision + 1 / recall - 1
+    best_iou = np.max(1 / (1 / precision[any_recall] + 1 / recall[any_recall] - 1), initial=0)
     return float(average_precision), float(best_iou)
 
 

@@ -15,7 +15,7 @@ from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone, BackboneSpec
 from dinolizer.model.windows import Plan, make_plan
 from dinolizer.study.dataset import Dataset
-from dinolizer.study.dataset import some_rows as some_rows
+from dinolizer.study.dataset import draw_rows as draw_rows
 from dinolizer.training.crops import TRAIN, Crops, patch_shares
 from dinolizer.training.tokens import extract
 
@@ -56,11 +56,11 @@ class Sample:
         _, image = np.unique(self.rows["image"], return_inverse=True)
         weights = np.zeros((len(seeds), *self.train.shape), dtype=np.float32)
         for number, seed in enumerate(seeds):
-            for fold, own in enumerate(self.train.numpy()):
-                images = np.unique(image[own])
+            for fold, members in enumerate(self.train.numpy()):
+                images = np.unique(image[members])
                 rng = np.random.default_rng((seed, fold))
                 drawn = np.bincount(rng.choice(images, len(images)), minlength=image.max() + 1)
-                weights[number, fold] = drawn[image] * own
+                weights[number, fold] = drawn[image] * members
         return torch.from_numpy(weights)
 
 
@@ -123,7 +123,7 @@ def crop_sample(
     for all. Each image is first enlarged by one of the ``scales``, drawn by the seed. Without
     ``tested``, a training set is cropped alone. The policy is as in `target`.
     """
-    rows, fitted = some_rows(dataset.test, count, seed), 0
+    rows, fitted = draw_rows(dataset.test, count, seed), 0
     if dataset.train is not None:
         training = _training_rows(dataset.train, count, seed)
         fitted = len(training)
@@ -136,8 +136,8 @@ def crop_sample(
     if dataset.train is None:
         return images, _left_out(dataset, rows, targets)
     fold = np.repeat([-1, 0], [fitted, len(rows) - fitted])
-    own = torch.from_numpy(fold < 0)[None]
-    return images, Sample(targets, _with_share(rows, targets), fold, own)
+    members = torch.from_numpy(fold < 0)[None]
+    return images, Sample(targets, _with_share(rows, targets), fold, members)
 
 
 class EnlargedCrops(Crops):
@@ -215,4 +215,4 @@ def _training_rows(manifest: pd.DataFrame, count: int, seed: int) -> pd.DataFram
     rows = manifest[manifest["split"].isin(TRAIN)]
     if rows.empty:
         raise InputError("The training set has no row of the split 'train'; write one with it.")
-    return some_rows(rows, count, seed)
+    return draw_rows(rows, count, seed)

@@ -150,8 +150,8 @@ def compare(
             )
             overall = {"family": "all" if sort else ALL_FAMILIES, "kind": "all"}
             absent_columns = {name: text for name, text in overall.items() if name not in sort}
-            own = table[table["method"] == method]
-            tables.append(own.assign(other=other, **absent_columns))
+            of_method = table[table["method"] == method]
+            tables.append(of_method.assign(other=other, **absent_columns))
     change = pd.concat(tables, ignore_index=True)
     ends = ("low", "high", "low_corrected", "high_corrected")
     names = {f"{score}_change": "difference"} | {f"{score}_change_{end}": end for end in ends}

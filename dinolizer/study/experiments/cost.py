@@ -17,7 +17,7 @@ from dinolizer.model.head import card_for
 from dinolizer.model.localization import Localization
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.windows import Plan
-from dinolizer.study.dataset import some_rows
+from dinolizer.study.dataset import draw_rows
 from dinolizer.study.evaluation import edited_truth
 from dinolizer.study.figures import curves
 from dinolizer.study.metrics import score_image
@@ -82,7 +82,7 @@ def large_pictures(
     where there are too few. Yields the photograph's name; the picture, uint8 ``(H, W, 3)``; and
     what is edited, bool ``(H, W)``.
     """
-    for first in some_rows(manifest.drop_duplicates("group"), count, seed).to_dict("records"):
+    for first in draw_rows(manifest.drop_duplicates("group"), count, seed).to_dict("records"):
         same = ["group", "width", "height"]
         alike = manifest[(manifest[same] == [first[name] for name in same]).all(axis=1)]
         across = -(-LARGE // min(first["width"], first["height"]))

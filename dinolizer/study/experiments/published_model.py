@@ -125,7 +125,7 @@ def sizes_at_half(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def own_images(file: str, limit: int = 0) -> pd.DataFrame:
+def shared_images(file: str, limit: int = 0) -> pd.DataFrame:
     """Rows of a manifest that the third party has, too: of its first ``limit`` photographs by name,
     0 for all; an InputError where there is none."""
     path, how = ROOT / file, "make it with 'dinolizer fetch cocoglide'."
@@ -146,7 +146,7 @@ def expected_seconds(localizer: Localizer, manifest: pd.DataFrame) -> float:
     return seconds * sum(plan.passes for plan in plans)
 
 
-def own_rows(localizer: Localizer, manifest: pd.DataFrame) -> pd.DataFrame:
+def our_rows(localizer: Localizer, manifest: pd.DataFrame) -> pd.DataFrame:
     """Our rows, one per image: ``group, edited`` and those of `score_image`, but that ``score`` is
     of the map before it is brought to the image's size, as the third party has it."""
     made = localizer(probe_image(localizer.window, localizer.window)).probability
@@ -211,10 +211,10 @@ def _computed(localizer: Localizer, manifest: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for row in manifest.to_dict("records"):
         image, mask = read_pair(row)
-        found, truth = localizer(image), edited_truth(mask, row)
-        scores = score_image(found.probability, found.threshold, truth, ranking=False)
+        result, truth = localizer(image), edited_truth(mask, row)
+        scores = score_image(result.probability, result.threshold, truth, ranking=False)
         about = {"group": row["group"], "edited": not row["authentic"]}
-        rows.append(about | scores | {"score": found.score})
+        rows.append(about | scores | {"score": result.score})
     return pd.DataFrame(rows)
 
 

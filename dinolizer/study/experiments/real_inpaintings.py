@@ -114,10 +114,10 @@ def mean_table(rows: pd.DataFrame) -> pd.DataFrame:
 def wanted_table(means: pd.DataFrame, unedited: pd.DataFrame) -> pd.DataFrame:
     """`WANTED`, each beside what was reached: ``wanted, value, low, high, n, reached``; of several
     collections of unedited photographs the worst."""
-    own, lines = means[means["method"] == METHOD], []
+    demonstration, lines = means[means["method"] == METHOD], []
     for name, condition, wanted in WANTED:
         most, score = "at most" in name, "ap" if " AP " in name else "auc"
-        rows = own[own["over"] == name.split()[-1]]
+        rows = demonstration[demonstration["over"] == name.split()[-1]]
         if most:
             rows, score = unedited, "false_positive_rate"
         for line in rows[rows["condition"] == condition].nlargest(1, score).to_dict("records"):
@@ -138,10 +138,12 @@ def generator_figure(table: pd.DataFrame, rows: pd.DataFrame, note: str) -> Figu
     names = {"auc": "pixel AUC", "ap": "average precision"}
     figure = figures.dots(table, names, note, hue="method", lines={"auc": 0.5})
     at = {generator: place for place, generator in enumerate(table["generator"].unique())}
-    own, floor = rows[rows["method"] == METHOD], table.drop_duplicates("generator")
+    demonstration, floor = rows[rows["method"] == METHOD], table.drop_duplicates("generator")
     for panel, score in zip(figure.axes, names, strict=True):
         panel.set_xlim(-0.02, 1.02)
-        panel.plot(own[score], own["generator"].map(at), ".", color="0.7", zorder=0)
+        panel.plot(
+            demonstration[score], demonstration["generator"].map(at), ".", color="0.7", zorder=0
+        )
     places = floor["generator"].map(at)
     figure.axes[1].vlines(floor["area"], places - 0.4, places + 0.4, **figures.REFERENCE)
     return figure
@@ -179,12 +181,12 @@ def _computed(localizer: Localizer, row: dict[Any, Any], edited: bool) -> pd.Dat
     rows = []
     image, truth = read_pair(row)
     for condition, picture in zip(CONDITIONS, (image, jpeg(image, 75)), strict=True):
-        found = localizer(picture)
-        maps: dict[str, Any] = {METHOD: found.probability}
+        result = localizer(picture)
+        maps: dict[str, Any] = {METHOD: result.probability}
         if edited:
             maps |= {name: baseline(picture) for name, baseline in BASELINES.items()}
         for method, values in maps.items():
-            scores = score_image(values, found.threshold, truth, ranking=edited)
+            scores = score_image(values, result.threshold, truth, ranking=edited)
             scores["false_positive_rate"] = scores["fp"] / max(1, scores["fp"] + scores["tn"])
             scores["auc"] = roc_auc_score(truth.ravel(), values.ravel()) if edited else np.nan
             if method != METHOD:

@@ -117,13 +117,13 @@ def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_images_are_those_that_the_third_party_has(
     manifest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert sorted(model.own_images(str(manifest))["group"]) == ["6999", "6999", "7000", "7000"]
-    assert set(model.own_images(str(manifest), 1)["group"]) == {"6999"}
+    assert sorted(model.shared_images(str(manifest))["group"]) == ["6999", "6999", "7000", "7000"]
+    assert set(model.shared_images(str(manifest), 1)["group"]) == {"6999"}
     monkeypatch.setattr(model, "read_rows", lambda: ROWS)
     with pytest.raises(InputError, match="no photograph of CocoGlide"):
-        model.own_images(str(manifest))
+        model.shared_images(str(manifest))
     with pytest.raises(InputError, match=r"no manifest none\.csv; make it with 'dinolizer fetch"):
-        model.own_images("none.csv")
+        model.shared_images("none.csv")
 
 
 def test_our_rows_are_scored_by_hand_and_an_interrupted_run_goes_on(
@@ -143,8 +143,8 @@ def test_our_rows_are_scored_by_hand_and_an_interrupted_run_goes_on(
 
     monkeypatch.setattr(Localizer, "__call__", counted)
     with pytest.raises(KeyboardInterrupt):
-        model.own_rows(localizer, table)
-    rows = model.own_rows(localizer, table)
+        model.our_rows(localizer, table)
+    rows = model.our_rows(localizer, table)
     assert len(mapped) == 7  # four kept, the fifth twice, the sixth
     assert rows["group"].tolist() == table["group"].tolist()
     for row, (_, about) in zip(rows.to_dict("records"), table.iterrows(), strict=True):
