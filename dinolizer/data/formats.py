@@ -26,6 +26,11 @@ OTHER_FILES = {
     rb"[\t\r\n\x20-\x7e\x80-\xff]+\Z": "a text file; give an image",
 }
 PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND")
+JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+"""None that lies within the coded pixels: no stuffed 0xFF, no restart."""
+JPEG_END = 0xD9
+ARITHMETIC = range(0xC9, 0xCC)
+"""Frames of JPEG files whose coded pixels may end in zeros that are left out."""
 
 
 def other_file(path: Path) -> str:
@@ -63,6 +68,34 @@ def bare_png(file: BinaryIO, pixels: bool) -> BinaryIO:
     if not pixels:
         parts.insert(-1, struct.pack(">I4sI", 0, b"IDAT", 0x35AF061E))  # an empty one, with its CRC
     return io.BytesIO(b"".join(parts))
+
+
+def check_jpeg(file: BinaryIO, name: str) -> None:
+    """Refuse a JPEG file whose pixels end before its end marker does. libjpeg only warns of that,
+    which Pillow does not pass on, and makes up the rest.
+
+    Bytes in front of the end marker are skipped where all pixels are there, and else decoded as
+    some of those that are missing: then the picture changes.
+    """
+    data, at, kind = file.read(), 2, 0
+    while kind != JPEG_END:
+        marker = JPEG_MARKER.search(data, at)
+        if marker is None:
+            return  # Pillow refuses it
+        at, kind = marker.start(), data[marker.start() + 1]
+        if kind in ARITHMETIC:
+            return
+        at += 0 if kind == JPEG_END else 2 + int.from_bytes(data[at + 2 : at + 4])
+    drawn = []
+    for more in (b"", bytes(range(254, 0, -1))):
+        with Image.open(io.BytesIO(data[:at] + more + data[at:]), formats=("JPEG",)) as image:
+            if "progressive" not in image.info:  # whose means depend on all before: that is quicker
+                image.draft(None, (image.width // 8 or 1, image.height // 8 or 1))
+            drawn.append(image.tobytes())
+    if drawn[0] != drawn[1]:
+        raise InputError(
+            f"{name} is damaged or cut short: its coded pixels end too early; get a whole copy."
+        )
 
 
 def check_tiff(image: Any, name: str) -> None:

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from dinolizer.data.formats import bare_png, check_tiff, has_16_bit_colour, other_file
+from dinolizer.data.formats import (
+    bare_png,
+    check_jpeg,
+    check_tiff,
+    has_16_bit_colour,
+    other_file,
+)
 from dinolizer.errors import InputError
 from dinolizer.paths import atomic
 
@@ -197,6 +203,9 @@ def _decode(image: Image.Image, name: str, path: Path | None) -> tuple[NDArray[A
         )
     if path is not None and image.format == "TIFF":
         check_tiff(image, name)
+    if path is not None and image.format in ("JPEG", "MPO"):
+        with path.open("rb") as file:
+            check_jpeg(file, name)
     deep_colour = path is not None and has_16_bit_colour(image)
     # Before load(): Pillow turns TIFFs itself while loading, and then forgets their orientation.
     orientation = _orientation(image)

@@ -10,6 +10,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from skimage.data import astronaut
 
 from dinolizer.data import images
 from dinolizer.data.images import read_header, read_image, turn, write_image
@@ -272,6 +274,28 @@ def test_a_truncated_file_is_one_sentence(suffix: str, share: float, tmp_path: P
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     assert "cut" in refused(lambda: read_image(path))
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_jpeg_cut_short_is_refused_whatever_follows_it(
+    mode: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    """Whole files are read as Pillow reads them, with more behind too, as phones write it. libjpeg
+    fills up cut ones that have an end marker, with no more than a warning."""
+    path = tmp_path / "photo.jpg"
+    image = Image.fromarray(astronaut()[:200, :300]).convert(mode)
+    for quality in (30, 75, 95):
+        image.save(path, quality=quality, **options)
+        data = path.read_bytes()
+        expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        for whole in (data, data + b"more", data + data):
+            path.write_bytes(whole)
+            np.testing.assert_array_equal(read_image(path), expected)
+        for share in (0.2, 0.5, 0.8):
+            pixels = data.index(b"\xff\xda")
+            path.write_bytes(data[: pixels + int(share * (len(data) - pixels))] + b"\xff\xd9")
+            assert "cut short" in refused(lambda: read_image(path))
 
 
 def test_a_pil_image_of_a_truncated_file_is_one_sentence(tmp_path: Path) -> None:
