@@ -1,5 +1,6 @@
 """The one error that a user can cause, and how it is shown."""
 
+import sys
 from pathlib import Path
 
 
@@ -22,3 +23,10 @@ def unwritable(folder: Path, error: OSError) -> InputError:
 def printable(text: str) -> str:
     """One line of text, whatever is in the names of files: what does not print is escaped."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def say(sentence: str) -> None:
+    """Print a line to stderr, above whatever progress bar there is."""
+    from tqdm import tqdm  # here: most who import an error say nothing
+
+    tqdm.write(f"dinolizer: {printable(sentence)}", file=sys.stderr)

@@ -20,8 +20,8 @@ DOORS = {
     "model": {"data"},
     "data": set(),
 }
-"""What each room may import; all of them ``errors`` and ``paths``, which import no room."""
-BASE = {"errors", "paths"}
+"""What each room may import; all of them the BASE, which imports no room."""
+BASE = {"errors", "options", "paths"}
 
 
 def modules(room: str) -> list[str]:

@@ -19,12 +19,13 @@ from small import random_head
 from typer.testing import CliRunner, Result
 
 import dinolizer
-from dinolizer import cli
+from dinolizer import options
 from dinolizer.cli import app
 from dinolizer.data.datasets import DATASETS
 from dinolizer.data.manifest import POLICIES
 from dinolizer.model import localizer
 from dinolizer.model.backbones import BACKBONES, Backbone, load_backbone
+from dinolizer.model.files import say_slow
 from dinolizer.model.head import HeadCard, save_head
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.specs import build
@@ -246,8 +247,8 @@ def test_before_a_picture_of_many_windows_a_faster_mode_is_named(
     Image.new("L", (1900, 1900)).save(tmp_path / "large.png")
     Image.new("L", (1400, 1400)).save(tmp_path / "medium.png")
     for name in ("large.png", "medium.png"):
-        cli._say_slow(exact, tmp_path / name)
-        cli._say_slow(exact.with_settings(mode="tiles", stride=56), tmp_path / name)
+        say_slow(exact, tmp_path / name)
+        say_slow(exact.with_settings(mode="tiles", stride=56), tmp_path / name)
     fewer = "--mode tiles takes 81, and gives a somewhat different map"
     assert capsys.readouterr().err == (
         f"dinolizer: {tmp_path / 'large.png'} has {16**2} windows; {fewer}.\n"
@@ -424,12 +425,12 @@ def test_what_can_be_typed_is_answered(
 
 def test_the_choices_are_the_keys_of_the_tables() -> None:
     for choices, table in (
-        (cli.ModelName, BACKBONES),
-        (cli.DatasetName, DATASETS),
-        (cli.ModeName, MODES),
-        (cli.Policy, POLICIES),
-        (cli.VariantName, VARIANTS),
-        (cli.Precision, PRECISIONS),
+        (options.ModelName, BACKBONES),
+        (options.DatasetName, DATASETS),
+        (options.ModeName, MODES),
+        (options.Policy, POLICIES),
+        (options.VariantName, VARIANTS),
+        (options.Precision, PRECISIONS),
     ):
         assert get_args(choices) == tuple(table) or set(get_args(choices)) == set(table)
     assert set(PRECISIONS) == set(localizer.PRECISIONS)

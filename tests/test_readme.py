@@ -18,8 +18,9 @@ from PIL import Image
 from skimage import data
 from typer.testing import CliRunner
 
-from dinolizer.cli import FetchName, app
+from dinolizer.cli import app
 from dinolizer.model.specs import BACKBONES
+from dinolizer.options import FetchName
 from dinolizer.paths import ROOT
 from dinolizer.study.parameters import read_defaults
 

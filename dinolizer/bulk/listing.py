@@ -1,8 +1,7 @@
-"""The images of a bulk run: one list, whatever order it came in, and its shards."""
+"""The images of a bulk run: one list, whatever order it came in."""
 
 import hashlib
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,37 +11,6 @@ from dinolizer.errors import InputError
 
 TABLE = "localized.parquet"
 """Name of the folder of a run's rows; where it is, all is the run's output, and no image."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Part ``number`` (from 1) of ``count``; which images are in it their names alone decide."""
-
-    number: int
-    count: int
-
-    @classmethod
-    def parse(cls, text: str) -> "Shard":
-        """Read ``"2/4"``, the second of four; an `InputError` says that it is something else."""
-        digits = re.fullmatch("([0-9]{1,9})/([0-9]{1,9})", text)
-        number, count = map(int, digits.groups()) if digits else (0, 0)
-        if not 1 <= number <= count:
-            raise InputError(
-                f"The shard is {text[:40]!r}, but it must be NUMBER/COUNT with a number from 1 to "
-                "the count, such as 1/4 or 4/4."
-            )
-        return cls(number, count)
-
-    def has(self, name: str) -> bool:
-        """Whether an image of that name is in this shard: by SHA-256 of the name, modulo count."""
-        digest = hashlib.sha256(name.encode()).digest()
-        return int.from_bytes(digest[:8]) % self.count == self.number - 1
-
-    def __str__(self) -> str:
-        return f"{self.number}-of-{self.count}"
-
-
-WHOLE = Shard(1, 1)
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 import dinolizer
-from dinolizer.bulk.listing import WHOLE, Listing, Shard, list_hash
+from dinolizer.bulk.listing import Listing, list_hash
 from dinolizer.bulk.stream import localize_many
 from dinolizer.bulk.table import Table
 from dinolizer.data.images import write_image
+from dinolizer.data.shard import WHOLE, Shard
 from dinolizer.errors import InputError, unwritable
 from dinolizer.model.localization import Localization
 from dinolizer.model.localizer import Localizer

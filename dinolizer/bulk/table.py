@@ -32,7 +32,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from dinolizer.bulk.listing import TABLE, WHOLE, Shard, list_hash
+from dinolizer.bulk.listing import TABLE, list_hash
+from dinolizer.data.shard import WHOLE, Shard
 from dinolizer.errors import InputError, unwritable
 from dinolizer.paths import atomic, check_outputs
 

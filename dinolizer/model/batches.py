@@ -8,9 +8,8 @@ import numpy as np
 import psutil
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from dinolizer.errors import InputError
+from dinolizer.errors import InputError, say
 from dinolizer.model.windows import Pixels
 
 BYTES_PER_PIXEL = 512
@@ -30,7 +29,7 @@ def batch_size(device: torch.device, side: int = 0) -> int:
     while side and size > 1 and size * BYTES_PER_PIXEL * side**2 > room:
         size //= 2
     if size < most:
-        _say(f"Memory is short: batches of {size} windows and not of {most}.")
+        say(f"Memory is short: batches of {size} windows and not of {most}.")
     return size
 
 
@@ -62,7 +61,7 @@ class Batches:
             # Here, where the error no longer holds on to what the function had made.
             torch.cuda.empty_cache()
             self.most = len(batch) // 2
-            _say(f"Memory ran out with {len(batch)} windows: from here on batches of {self.most}.")
+            say(f"Memory ran out with {len(batch)} windows: from here on batches of {self.most}.")
         return results
 
 
@@ -78,10 +77,6 @@ def _ran_out(error: Exception) -> bool:
         phrase in str(error)
         for phrase in ("can't allocate memory", "not enough memory", "ALLOC_FAILED")
     )
-
-
-def _say(line: str) -> None:
-    tqdm.write(f"dinolizer: {line}", file=sys.stderr)
 
 
 def as_batch(images: Sequence[Pixels], device: torch.device) -> Tensor:

@@ -1,0 +1,227 @@
+"""The commands that get, list and check pictures and results, and ``dinolizer study``: what the
+workflow of the notebooks calls."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Argument, Option
+
+from dinolizer.data.shard import Shard
+from dinolizer.errors import InputError, say
+from dinolizer.options import DatasetName, Device, FetchName, Overwrite, Profile
+from dinolizer.paths import check_outputs
+
+# What needs torch is imported inside the commands: --help answers at once.
+study = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+
+def fetch(
+    name: Annotated[FetchName, Argument(help="What to get.")],
+    from_file: Annotated[
+        Path | None,
+        Option(
+            metavar="FILE", help="Of dinolizer, bfree and bsds: the published file, not downloaded."
+        ),
+    ] = None,
+    from_folder: Annotated[
+        Path | None,
+        Option(metavar="DIR", help="Of bsds and inpaintings: files that are there already."),
+    ] = None,
+    out: Annotated[
+        Path | None, Option(metavar="DIR", help="Of pictures: by default in data.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Get what cannot be shipped; an interrupted download goes on.
+
+    'dinolizer' is the authors' released model (387 MB) and 'bfree' the B-Free backbone (320 MB),
+    both converted and checked: B-Free's licence is nonprofit use only, and whatever is trained on
+    it inherits that. 'cocoglide' are the 1,024 test images of CocoGlide with their manifest (123
+    MB, for nonprofit use), 'photos' are 100 photographs for the laptop profile (DIV2K, 450 MB, for
+    academic research), 'bsds' the 200 test photographs of BSDS500 (71 MB, for research and
+    education), 'inpaintings' 69 real outputs of published models, each under its own licence
+    (31 MB). DINOv2 and DINOv3 need no fetching: they come from their hub at first use.
+    """
+    if name in ("dinolizer", "bfree"):
+        from dinolizer.model import bfree, release
+        from dinolizer.model.specs import BACKBONES
+
+        if name == "dinolizer" and from_file and not release.is_published(from_file):
+            line = f"{from_file} is not the published file, of the SHA-256 {release.SHA256}"
+            say(f"{line}; it is converted as it is.")
+        run = release.fetch if name == "dinolizer" else bfree.fetch
+        typer.echo(f"{run(from_file)}  Licence: {BACKBONES[name].licence}")
+    elif name == "cocoglide":
+        from dinolizer.data.datasets import fetch_cocoglide
+
+        out = out or Path("data")
+        typer.echo(f"{fetch_cocoglide(out, overwrite=overwrite)}")
+        typer.echo(f"{out / 'cocoglide.csv'}  CocoGlide (GRIP-UNINA), for nonprofit use only")
+    elif name == "inpaintings":
+        from dinolizer.data.inpaintings import fetch_inpaintings
+
+        out = out or Path("data")
+        report, missing = fetch_inpaintings(out, from_folder, overwrite=overwrite)
+        typer.echo(f"{report}")
+        if missing:
+            line = f"not there as listed: {', '.join(missing)}; put them into a folder by hand"
+            say(f"{line}, and name it by --from-folder.")
+        typer.echo(f"{out / 'inpaintings.csv'}  licences: its column of that name")
+    elif name == "bsds":
+        from dinolizer.pocket.photos import fetch_bsds
+
+        out = out or Path("data/bsds")
+        fetch_bsds(out, from_file or from_folder, overwrite=overwrite)
+        typer.echo(f"{out}  BSDS500 (UC Berkeley), for research and education")
+    else:
+        from dinolizer.pocket.photos import DIV2K_NAMES, fetch_photos
+
+        out = out or Path("data/photos")
+        check_outputs([out / photo for photo in DIV2K_NAMES], overwrite=overwrite)
+        fetch_photos(out)
+        typer.echo(f"{out}  DIV2K, for academic research")
+
+
+def manifest(
+    dataset: Annotated[DatasetName, Argument(help="Which; see data/README.md.")],
+    root: Annotated[Path, Argument(help="Its folder, or its list's file.")],
+    out: Annotated[Path, Option("--out", "-o", metavar="FILE", help="CSV file to write.")],
+    incomplete: Annotated[
+        bool, Option("--incomplete", help="Leave out what lacks its mask, and count it.")
+    ] = False,
+    choice: Annotated[
+        list[str] | None, Option(metavar="NAME=VALUE", help="The dataset's own, such as split.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write the manifest of a dataset on disk; say what was found and left out."""
+    check_outputs([out], ".csv", inputs=[root], overwrite=overwrite)
+    choices: dict[str, object] = {}
+    for text in choice or []:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"The choice is {text!r}, but it must be NAME=VALUE.")
+        if name in choices:
+            raise InputError(f"The choice {name!r} was given twice; give it once.")
+        choices[name] = value
+    from dinolizer.data.datasets import make_manifest
+
+    typer.echo(str(make_manifest(dataset, root, out, choices, incomplete=incomplete)))
+
+
+def check(path: Annotated[Path, Argument(metavar="MANIFEST", help="CSV file.")]) -> None:
+    """Check a manifest and all files that it names."""
+    from dinolizer.data.checks import check_files
+    from dinolizer.data.manifest import read_manifest
+
+    frame = read_manifest(path)
+    notes = check_files(frame)
+    typer.echo(f"{path}: {len(frame)} images and their files are as the manifest says")
+    for note in notes:
+        typer.echo(f"  {note}")
+
+
+def verify(
+    folder: Annotated[Path, Argument(help="A profile's results.")] = Path("results/pocket"),
+    quick: Annotated[bool, Option("--quick", help="Make nothing again.")] = False,
+    cores: Annotated[int, Option(min=1, help="To make the results again on.")] = 2,
+) -> None:
+    """Say whether committed results are those that were made.
+
+    Every file is compared with the list of hashes that was made with it, every verdict with the
+    number that it follows from, and the summary with the tables. Without --quick all is made again,
+    in a scratch folder, and every table is compared with the committed one, to two decimals.
+    """
+    from dinolizer.study.verify import check, count_tables, reproduce
+
+    wrong = check(folder)
+    number = count_tables(folder)
+    if not quick:
+        other = reproduce(folder.resolve(), cores)
+        wrong += other
+        typer.echo(f"reproduced: {number - len(other)} of {number} tables")
+    for line in wrong:
+        say(line)
+    if wrong:
+        raise typer.Exit(1)
+    typer.echo(f"{folder}: every file is the one that was made, and the summary follows from them")
+
+
+def _profile_file(profile: str) -> Path:
+    from dinolizer.study.parameters import find_profile
+
+    return Path(profile) if profile.endswith((".yaml", ".yml")) else find_profile(profile)
+
+
+@study.command()
+def pretrain(
+    photos: Annotated[Path, Argument(help="Folder of photographs.")],
+    out: Annotated[Path, Option(metavar="DIR", help="Folder for weights and checkpoints.")],
+    flux: Annotated[
+        Path | None, Option(metavar="DIR", help="Of the tiny auto-encoder of FLUX.2, if used.")
+    ] = None,
+    device: Device = None,
+) -> None:
+    """Make the pocket weights from a folder of photographs; an interrupted run goes on."""
+    from dinolizer.pocket.build import pretrain as run
+
+    run(photos, out, device, flux=flux)
+
+
+@study.command()
+def prepare(profile: Profile) -> None:
+    """Make what the notebooks of a profile share: images, tokens, heads, thresholds."""
+    from dinolizer.study.jobs import prepare as run
+
+    run(_profile_file(profile))
+
+
+@study.command()
+def evaluate(
+    profile: Profile, shard: Annotated[str, Option(metavar="I/N", help="Only part I of N.")] = "1/1"
+) -> None:
+    """Compute the rows of a profile's benchmark and robustness study ahead of the notebooks.
+
+    They go into the cache. What is there is not computed again; run again, an interrupted run goes
+    on, and any number of shards may run at the same time.
+    """
+    from dinolizer.study.jobs import compute_rows
+
+    part = Shard.parse(shard)
+    compute_rows(_profile_file(profile), part.number, part.count)
+
+
+@study.command()
+def summarise(profile: Profile) -> None:
+    """Write the summary page of a profile's results, and the list of all files' hashes."""
+    from dinolizer.study.parameters import read_profile
+    from dinolizer.study.summary import summarise_results as run
+    from dinolizer.study.verify import sign
+
+    file = _profile_file(profile)
+    pages = run(str(read_profile(file).get("profile", file.stem)))
+    for path in (*pages, sign(pages[0].parent)):
+        typer.echo(str(path))
+
+
+@study.command()
+def check_parameters(
+    notebook: Annotated[Path, Argument(help="An .ipynb file.")],
+    profile: Profile,
+    out: Annotated[Path | None, Option(help="Write the notebook's own there, as YAML.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Check the names and values that a profile sets, against the notebooks' own."""
+    import yaml
+
+    from dinolizer.paths import atomic
+    from dinolizer.study.parameters import parameters_for
+
+    file = _profile_file(profile)
+    if out is not None:
+        check_outputs([out], ".yaml", inputs=[notebook, file], overwrite=overwrite)
+    parameters = parameters_for(notebook, file)
+    if out is not None:
+        with atomic(out) as draft:
+            draft.write_text(yaml.safe_dump(parameters), encoding="utf-8")
