@@ -15,7 +15,9 @@ from dinolizer.study.parameters import find_profile, read_profile
 # of provenance. `prepared`: it reads images, tokens or heads from the cache; `evaluated`: also the
 # rows of its tables, which jobs of their own compute; `alone`: it takes times, and so has all cores.
 NOTEBOOKS = {
-    "00-quickstart": {"figures": ["00-quickstart"]},
+    "00-quickstart": {
+        "figures": ["00-by-hand", "00-examples", "00-method", "00-quickstart", "00-windows"]
+    },
     "01-data": {"tables": ["01-data"], "figures": ["01-gallery", "01-mask-sizes"], "prepared": True},
     "02-train-head": {
         "tables": ["02-train-head"],

@@ -57,8 +57,8 @@ def pictures(columns: Mapping[str, Any], titles: Sequence[str], note: str) -> Fi
             above, beside = (title, name) if across else (name, title)
             is_map = array.ndim == 2 and np.issubdtype(array.dtype, np.floating)
             drawn = _show(panel, array, array > 0.5 if is_map else None)
-            panel.set_title(above if panel in grid[0] else "", fontsize=8)
-            panel.set_ylabel(beside if panel in grid[:, 0] else "", fontsize=8)
+            panel.set_title(above if panel in grid[0] else "", fontsize=10 if wide < 5 else 8)
+            panel.set_ylabel(beside if panel in grid[:, 0] else "", fontsize=10 if wide < 5 else 8)
             if is_map and len(figure.axes) == grid.size:
                 figure.colorbar(drawn, ax=grid, fraction=0.02, pad=0.01, label="probability")
     return figure

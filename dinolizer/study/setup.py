@@ -16,7 +16,6 @@ from dinolizer.model.localizer import Localizer
 from dinolizer.model.weights import weights_hash
 from dinolizer.paths import PROFILES, ROOT, named_file, results_dir
 from dinolizer.pocket.forging import FAMILIES
-from dinolizer.pocket.photos import PHOTOS
 from dinolizer.study.dataset import Dataset, load
 from dinolizer.study.evaluation import Method
 from dinolizer.study.heads import Fits, fit
@@ -28,7 +27,6 @@ CHOICES: dict[str, Collection[str]] = {
     "backbone": BACKBONES,
     "pair": BACKBONES,
     "others": BACKBONES,
-    "photo": PHOTOS,
 }
 """What the parameters of these names are chosen from."""
 

@@ -1,0 +1,51 @@
+"""What a map or a mask says of a picture, drawn over the picture: for `figures.pictures`."""
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+Picture = NDArray[np.uint8]
+
+OUTCOMES = {"found": (86, 180, 233), "false": (213, 94, 0), "missed": (240, 228, 66)}
+"""Of three pixels: edited and predicted, predicted only, edited only. Colours of Okabe and Ito,
+which are told apart whatever colours one sees."""
+OPACITY = 0.65
+SCALE = "cividis"
+
+
+def heat(image: Picture, probability: NDArray[np.floating]) -> Picture:
+    """A map, float ``(H, W)`` in [0, 1], over its picture, uint8 ``(H, W, 3)``, in grey."""
+    return _over(image, 255 * colormaps[SCALE](probability)[..., :3])
+
+
+def outcome(image: Picture, mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Picture:
+    """A mask over its picture, uint8 ``(H, W, 3)``, in grey, with the colours of `OUTCOMES`; mask
+    and truth are bool ``(H, W)``."""
+    colours = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
+    sorts = (mask & truth, mask & ~truth, truth & ~mask)
+    for pixels, colour in zip(sorts, OUTCOMES.values(), strict=True):
+        colours[pixels] = colour
+    return _over(image, colours)
+
+
+def add_key(figure: Figure, *, outcomes: bool = True, scale: bool = True) -> Figure:
+    """Say above a figure what the colours of `outcome` are, and beside it those of `heat`."""
+    if outcomes:
+        patches = [
+            Patch(color=np.divide(rgb, 255).tolist(), label=name) for name, rgb in OUTCOMES.items()
+        ]
+        figure.legend(handles=patches, loc="outside upper right", ncols=len(patches))
+    if scale:
+        colours = ScalarMappable(cmap=SCALE)
+        colours.set_clim(0, 1)
+        axes = figure.axes
+        figure.colorbar(colours, ax=axes, fraction=0.02, pad=0.01, label="probability")
+    return figure
+
+
+def _over(image: Picture, colours: NDArray[np.floating]) -> Picture:
+    grey = image.mean(axis=2, keepdims=True)
+    return np.rint((1 - OPACITY) * grey + OPACITY * colours).astype(np.uint8)
