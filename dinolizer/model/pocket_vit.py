@@ -27,6 +27,9 @@ SHARED: dict[str, Any] = {
 """What all pocket backbones are alike in, by timm's names."""
 FLOOR = 0.05
 """Grey levels, or their square, added to moments: the logarithm of a flat area stays finite."""
+STATISTICS_DROPPED = 0.25
+"""Share of the statistics that a step of the pre-training leaves out, others in each image: other
+generators than those it learns from show in some of them only."""
 LAGS = ((0, 1), (0, 2), (0, 4), (0, 8), (1, 0), (2, 0), (4, 0), (8, 0), (1, 1))
 """Rows and columns by which the residual is compared with itself: resampling is periodic."""
 
@@ -107,6 +110,7 @@ class TraceStem(nn.Module):
             features = self.statistics(x.float())
             features = features - features.mean(dim=(2, 3), keepdim=True)
         normal = self.norm(features).clamp(-6, 6).to(self.proj.weight.dtype)
+        normal = F.dropout2d(normal, STATISTICS_DROPPED, self.training)
         return self.proj(normal).permute(0, 2, 3, 1)
 
     def statistics(self, x: Tensor) -> Tensor:

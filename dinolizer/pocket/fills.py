@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import torch
+from torch import nn
 
 from dinolizer.pocket.flux import FluxAutoEncoder
 from dinolizer.pocket.forging import (
@@ -20,6 +21,7 @@ from dinolizer.pocket.forging import (
     log_uniform_area,
     mirrored,
     random_mask,
+    tiled,
     to_image,
     to_tensor,
 )
@@ -32,8 +34,11 @@ FILLS = {"clean": 0.3, "decoded": 0.45, "enlarged": 0.15, "classical": 0.1}
 own compression is left; such a one out of a generator's decoder, or enlarged again; diffusion."""
 WHOLE = 0.2
 """Share of the forgeries that pass through a generator's auto-encoder as a whole after the edit."""
-PERTURBATION = 0.04
-"""Standard deviation of what is done to a decoder's weights, as a share of each."""
+CLEAN = 0.15
+"""Share of the photographs without a past of their own, as scans and high-quality exports are: only
+what was decoded, enlarged or diffused can be told there."""
+PERTURBATION = (0.01, 0.08)
+"""Standard deviation of what is done to a decoder's weights, as a share of each: log-uniform."""
 WHOLE_SIDE = 256
 """Side of the crops that pass through an auto-encoder as a whole, in pixels."""
 WHOLES = 50
@@ -72,10 +77,11 @@ class Forge:
             real, fake, mask = self._whole(name, number)
         else:
             room = side if way != "resize" else int(np.ceil(side / RESIZING[0]))
-            number = int(rng.integers(len(self.photos)))
-            real = past(self.photos[number], room, rng)
+            photo = self.photos[int(rng.integers(len(self.photos)))]
+            clean = rng.random() < CLEAN
+            real = tiled(photo, (room, room), rng) if clean else past(photo, room, rng)
             mask = random_mask(room, room, log_uniform_area(rng, AREA_RANGE), rng)
-            fake = blended(real, self._fill(real, mask, rng), mask, rng)
+            fake = blended(real, self._fill(real, mask, rng, clean), mask, rng)
         shown = np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * 255
         seed = int(rng.integers(2**32))
         real, fake = shared([real, fake], way, side, np.random.default_rng(seed))
@@ -84,10 +90,12 @@ class Forge:
         (moved,) = shared([shown], geometry, side, np.random.default_rng(seed))
         return Twins(real, fake, moved[..., 0] > 127)
 
-    def _fill(self, real: Image, mask: Mask, rng: np.random.Generator) -> Image:
+    def _fill(self, real: Image, mask: Mask, rng: np.random.Generator, clean: bool) -> Image:
         """Content for a whole crop, of which the mask is used."""
         side = len(real)
         kind = str(rng.choice(list(FILLS), p=list(FILLS.values())))
+        if clean and kind == "clean":
+            kind = "decoded"
         number = int(rng.integers(len(self.photos)))
         if kind == "classical":
             method = str(rng.choice(CLASSICAL[:2]))  # the third takes a second a crop
@@ -116,13 +124,13 @@ class Forge:
             with torch.inference_mode():
                 latents = model.encode(to_tensor(source[:height, :width]))
                 draw = rng.random()
-                if draw < 0.4:
+                if draw < 0.3:
                     noise = rng.standard_normal(latents.shape, dtype=np.float32)
                     spread = rng.uniform(0.05, 0.4) * latents.std(dim=(2, 3), keepdim=True)
                     latents = latents + spread * torch.from_numpy(noise)
-                elif draw < 0.55:
+                elif draw < 0.4:
                     latents = 0.5 * (latents + latents.flip(3))
-                elif draw < 0.8:
+                elif draw < 0.85:
                     model = perturbed(model, rng)
                 self.kept[key] = to_image(model.decode(latents))
         return self.kept[key]
@@ -159,11 +167,15 @@ def blended(real: Image, content: Image, mask: Mask, rng: np.random.Generator) -
 def perturbed(
     model: AutoEncoder | FluxAutoEncoder, rng: np.random.Generator
 ) -> AutoEncoder | FluxAutoEncoder:
-    """A generator that no one has trained: every weight some per cent off."""
-    model = copy.deepcopy(model)
+    """A generator that no one has trained: every weight some per cent off, and
+    some of its stages up-sampled in another way."""
+    model, spread = copy.deepcopy(model), float(np.exp(rng.uniform(*np.log(PERTURBATION))))
     for weight in model.parameters():
         noise = rng.standard_normal(weight.shape, dtype=np.float32)
-        weight.data *= 1 + PERTURBATION * torch.from_numpy(noise)
+        weight.data *= 1 + spread * torch.from_numpy(noise)
+    for layer in model.modules():
+        if isinstance(layer, nn.Upsample) and rng.random() < 0.25:
+            layer.mode = str(rng.choice(["bilinear", "bicubic"]))
     return model
 
 
