@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from dinolizer.model.backbones import BACKBONES, load_backbone, pick_device
 from dinolizer.model.head import card_for, save_head
 from dinolizer.model.pocket_vit import (
     PAIR_WINDOW,
+    PATCH,
     WINDOW,
     build_learned,
     build_pocket_vit,
@@ -33,6 +34,7 @@ from dinolizer.pocket.forging import CLASSICAL, Image
 from dinolizer.pocket.generators import GENERATORS, AutoEncoder, load_autoencoder
 from dinolizer.pocket.photos import photo_paths
 from dinolizer.pocket.pretraining import PAIRS, pretrain_backbone, train_generator
+from dinolizer.pocket.rival import fit_rival
 from dinolizer.training.crops import patch_shares
 from dinolizer.training.heads import fit_head
 from dinolizer.training.loop import Progress
@@ -67,7 +69,7 @@ def pretrain(
     seed: int = 0,
     about: str = "",
 ) -> None:
-    """Make the generators, the backbones and the head of the pocket profile in the folder ``out``:
+    """Make the generators, the backbones, the head and its rival of the pocket profile in ``out``:
     files ``pocket-<name>.safetensors``, and JSON cards with ``about``, what the photographs are.
 
     ``flux`` is a folder with the tiny auto-encoder of FLUX.2 (`dinolizer.pocket.flux`); without it
@@ -108,29 +110,45 @@ def pretrain(
             forge = Forge(pictures, generators, seed)
             learned = pretrain_backbone(build, forge, side=side, **options(name, steps, seed))
             _save(out, name, *learned, card | {"seed": seed, "steps": steps, "batch": 2 * PAIRS})
-    if not (out / "pocket-head.safetensors").exists():
+    if not all((out / f"pocket-{name}.safetensors").exists() for name in ("head", "rival")):
         forge = Forge(pictures, generators, seed + 1)
         about = json.dumps(card | {"seed": seed, "pairs": head_pairs})
-        fit_pocket_head(forge, out, head_pairs, seed=seed, device=target, about=about)
+        images, shares = draw_crops(forge, head_pairs, seed)
+        fit_pocket_head(images, shares, out, seed=seed, device=target, about=about)
+        with atomic(out / "pocket-rival.safetensors") as draft:
+            save_file(fit_rival(images, shares), draft, {"about": about})
+
+
+def draw_crops(forge: Forge, pairs: int, seed: int) -> tuple[list[Image], torch.Tensor]:
+    """Draw twins of the pocket backbone's window: their images, uint8 ``(S, S, 3)``, and the edited
+    shares of their patches, float32 ``(2 * pairs, h, w)``."""
+    images, shares = [], []
+    for number in range(pairs):
+        twins = forge.draw(WINDOW, np.random.default_rng([seed, number]))
+        for image, mask in ((twins.real, np.zeros_like(twins.mask)), (twins.fake, twins.mask)):
+            images.append(image)
+            target = torch.from_numpy(mask.astype(np.uint8))
+            shares.append(patch_shares(target, "pristine", PATCH))
+    return images, torch.stack(shares)
 
 
 def fit_pocket_head(
-    forge: Forge, out: Path, pairs: int, *, seed: int, device: torch.device, about: str
+    images: Sequence[Image],
+    targets: torch.Tensor,
+    out: Path,
+    *,
+    seed: int,
+    device: torch.device,
+    about: str,
 ) -> None:
-    """Fit the shipped head on pairs of twins, by Dice as the paper's, and save it to ``out``.
+    """Fit the shipped head on what `draw_crops` gives, by Dice as the paper's, and save it to
+    ``out``.
 
     Dice leaves the scale of the logits open, and lets them grow until most of a map is exactly 0 or
     1. So they are divided by a temperature (Guo et al. 2017), which moves no mask.
     """
     backbone = load_backbone("pocket", weights=out / "pocket-vit.safetensors", device=device)
-    side, images, shares = backbone.spec.window, [], []
-    for number in range(pairs):
-        twins = forge.draw(side, np.random.default_rng([seed, number]))
-        for image, mask in ((twins.real, np.zeros_like(twins.mask)), (twins.fake, twins.mask)):
-            images.append(image)
-            target = torch.from_numpy(mask.astype(np.uint8))
-            shares.append(patch_shares(target, "pristine", backbone.spec.patch))
-    tokens, targets = extract(backbone, images), torch.stack(shares)
+    tokens = extract(backbone, images)
     head = fit_head(tokens, targets, seed=seed).head
     with torch.no_grad():
         logits = head(tokens.float()).squeeze(1)

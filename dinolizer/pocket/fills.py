@@ -33,7 +33,8 @@ FILLS = {"clean": 0.3, "decoded": 0.45, "enlarged": 0.15, "classical": 0.1}
 """Where the content of an edit comes from, and how often: a photograph shrunk until no trace of its
 own compression is left; such a one out of a generator's decoder, or enlarged again; diffusion."""
 WHOLE = 0.2
-"""Share of the forgeries that pass through a generator's auto-encoder as a whole after the edit."""
+"""Share of the forgeries that pass through a generator's auto-encoder as a whole after the edit, of
+crops of at most `WHOLE_SIDE`."""
 CLEAN = 0.15
 """Share of the photographs without a past of their own, as scans and high-quality exports are: only
 what was decoded, enlarged or diffused can be told there."""
@@ -71,7 +72,7 @@ class Forge:
     def draw(self, side: int, rng: np.random.Generator) -> Twins:
         """Draw a photograph's crop of a side in pixels and its forgery, both shared alike."""
         way = str(rng.choice(list(SHARINGS), p=list(SHARINGS.values())))
-        if self.generators and rng.random() < WHOLE:
+        if self.generators and side <= WHOLE_SIDE and rng.random() < WHOLE:
             name = str(rng.choice(list(self.generators)))
             number = int(rng.integers(min(WHOLES, len(self.photos))))
             real, fake, mask = self._whole(name, number)

@@ -1,4 +1,5 @@
-"""Blind baselines: classical forensics, without weights, that find what differs from the rest.
+"""Baselines: three blind methods of classical forensics, which find what differs from the rest, and
+a linear classifier that was trained as the pocket backbone was.
 
 Each turns a uint8 (H, W, 3) RGB image of any size into a float32 (H, W) suspicion map, higher =
 more suspicious, in a unit of its own: its threshold is chosen on training photographs. Settings
@@ -12,6 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
+
+from dinolizer.pocket.rival import residual_classifier
 
 Image = NDArray[np.uint8]
 Map = NDArray[np.float32]
@@ -89,6 +92,7 @@ BASELINES: dict[str, Callable[[Image], Map]] = {
     "noise inconsistency": noise_inconsistency,
     "error level analysis": error_level,
     "residual features": residual_features,
+    "residual classifier": residual_classifier,
 }
 
 
