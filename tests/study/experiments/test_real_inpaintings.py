@@ -123,10 +123,22 @@ def test_what_was_wanted_stands_beside_what_was_reached() -> None:
     )
     ends = dict.fromkeys(("false_positive_rate_low", "false_positive_rate_high"), np.nan)
     means = real.mean_table(pd.concat(both))
-    table = real.wanted_table(means, unedited.assign(n=[24, 200], **ends))
-    assert table["value"].round(9).tolist() == [0.7, 0.7, 0.45, 0.6, 0.04]
-    assert table["reached"].tolist() == [False, True, True, True, False]
-    assert table["n"].tolist() == [1, 4, 1, 1, 200]
+    # By generator 0.1, 0.2 and 0.3 above the rival: a mean of 0.2, and Student's t of two degrees of
+    # freedom, 4.303, times 0.1 / sqrt(3). The fourth has too few pictures to count.
+    generators = pd.DataFrame(
+        {
+            "condition": "as published",
+            "method": [real.METHOD] * 4 + [real.RIVAL] * 4,
+            "generator": [*"ABCD"] * 2,
+            "n_pictures": [4, 5, 6, 3] * 2,
+            "auc": [0.6, 0.8, 0.8, 0.1, 0.5, 0.6, 0.5, 0.9],
+        }
+    )
+    table = real.wanted_table(means, unedited.assign(n=[24, 200], **ends), generators)
+    assert table["value"].round(9).tolist() == [0.7, 0.7, 0.45, 0.6, 0.2, 0.04]
+    assert table["reached"].tolist() == [False, True, True, True, True, False]
+    assert table["n"].tolist() == [1, 4, 1, 1, 3, 200]
+    np.testing.assert_allclose(table.loc[4, "high"] - 0.2, 4.303 * 0.1 / 3**0.5, atol=1e-3)
 
 
 def test_the_notebook_measures_pictures_that_are_there(
@@ -138,9 +150,9 @@ def test_the_notebook_measures_pictures_that_are_there(
     make_manifest("inpaintings", folder, tmp_path / "m.csv")
     names = {"inpaintings": str(tmp_path / "m.csv"), "unedited": [str(tmp_path / "none")]}
     left = execute(ROOT / "notebooks" / "11-real-inpaintings.ipynb", names)
-    assert left["means"]["n_pictures"].tolist() == [4] * 16
+    assert left["means"]["n_pictures"].tolist() == [4] * 20
     tables = tmp_path / "results" / "pocket" / "tables"
-    assert len(pd.read_csv(tables / "11-pictures.csv")) == 4 * 2 * 4
+    assert len(pd.read_csv(tables / "11-pictures.csv")) == 4 * 2 * 5
     assert not (tables / "11-unedited.csv").exists()
 
 
