@@ -87,6 +87,7 @@ def drawn(draw: Callable[[int], Batch], workers: int = 0) -> Batches:
         batch_size=None,
         collate_fn=draw,  # type: ignore[arg-type]
         num_workers=workers,
+        generator=torch.Generator(),  # torch's own random numbers are left to the model
     )
 
 
@@ -155,6 +156,7 @@ def optimise(
         if is_main and checkpoint:
             states = {name: part.state_dict() for name, part in movable.items()}
             state = {"settings": settings, "model": trained(model), **vars(progress), **states}
+            state["random"] = torch.get_rng_state()  # of dropout
             _write(checkpoint, state)
 
     per_round = score_every or steps
@@ -230,7 +232,7 @@ def _resume(
     names = list(vars(Progress()))
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        if state.keys() != {"settings", "model", *names, *movable}:
+        if state.keys() != {"settings", "model", "random", *names, *movable}:
             raise KeyError
         made_with = dict(state["settings"])
     except (*_UNREADABLE, pickle.UnpicklingError):
@@ -253,4 +255,5 @@ def _resume(
     model.load_state_dict(state["model"], strict=False)
     for name, part in movable.items():
         part.load_state_dict(state[name])
+    torch.set_rng_state(state["random"])
     return Progress(**{name: state[name] for name in names})
