@@ -123,8 +123,8 @@ def test_what_was_wanted_stands_beside_what_was_reached() -> None:
     )
     ends = dict.fromkeys(("false_positive_rate_low", "false_positive_rate_high"), np.nan)
     means = real.mean_table(pd.concat(both))
-    # By generator 0.1, 0.2 and 0.3 above the rival: a mean of 0.2, and Student's t of two degrees of
-    # freedom, 4.303, times 0.1 / sqrt(3). The fourth has too few pictures to count.
+    # By generator 0.1, 0.2 and 0.3 above the rival: a mean of 0.2, and Student's t of two degrees
+    # of freedom, 4.303, times 0.1 / sqrt(3). The fourth has too few pictures to count.
     generators = pd.DataFrame(
         {
             "condition": "as published",
