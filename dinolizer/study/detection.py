@@ -1,22 +1,22 @@
 """Was anything edited at all? One score per image, its decision and its probability.
 
-Thresholds and calibrations are fitted on other photographs than they are used on. Intervals are
-95 % percentile intervals of a bootstrap over photographs.
+Thresholds and calibrations are fitted on other photographs than they are used on; intervals are
+those of `dinolizer.study.statistics`.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from sklearn.calibration import calibration_curve
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score, roc_auc_score, roc_curve
+from sklearn.metrics import balanced_accuracy_score, roc_curve
 from sklearn.model_selection import GroupKFold
 
 from dinolizer.data.manifest import AUTHENTIC_KINDS
-from dinolizer.study.statistics import bootstrap_draws, bootstrap_interval, percentile_interval
+from dinolizer.study.statistics import Measured, columns, interval, macro_mean
 
 Values = NDArray[np.float64]
 UNEDITED = {"real": ("real",), "reencoded": ("reencoded",), "both": AUTHENTIC_KINDS}
@@ -42,35 +42,25 @@ def detection_table(
     balanced_accuracy, ece, ece_low, ece_high, ece_platt, ece_isotonic``; ``ece`` with its interval
     is nan except for the methods in ``probabilities``, whose maps are such.
     """
-    ends = ("", "_low", "_high")
     lines = []
-    for method in rows["method"].unique():
-        for unedited in UNEDITED:
-            images = edited_or_not(rows, method, unedited)
-            edited, groups = images["edited"].to_numpy(bool), images["group"]
-            if edited.all() or not edited.any():
-                continue
-            scores = images["score"].to_numpy(float)
-            auc = (roc_auc_score(edited, scores), *auc_interval(scores, edited, groups, seed=seed))
-            errors = (np.nan,) * 3
-            if method in probabilities:
-                errors = calibration_error(edited, scores, groups, seed=seed)
-            lines.append(
-                {
-                    "method": method,
-                    "unedited": unedited,
-                    "n_edited": int(edited.sum()),
-                    "n_unedited": int((~edited).sum()),
-                    **{f"auc{end}": number for end, number in zip(ends, auc, strict=True)},
-                    "balanced_accuracy": left_out_accuracy(scores, edited, groups),
-                    **{f"ece{end}": number for end, number in zip(ends, errors, strict=True)},
-                }
-            )
-            for how in CALIBRATIONS:
-                said = calibrate(scores, edited, groups, how)
-                known = ~np.isnan(said)
-                error = calibration_error(edited[known], said[known], groups[known], resamples=1)
-                lines[-1][f"ece_{how}"] = error[0]
+    for method, unedited in product(rows["method"].unique(), UNEDITED):
+        images = edited_or_not(rows, method, unedited)
+        scores, edited, groups = (images[name].to_numpy() for name in ("score", "edited", "group"))
+        if edited.all() or not edited.any():
+            continue
+        errors = (np.nan, np.nan, np.nan)
+        if method in probabilities:
+            errors = calibration_error(edited, scores, groups, seed=seed)
+        line = {"method": method, "unedited": unedited, "n_edited": int(edited.sum())}
+        line |= {"n_unedited": int((~edited).sum())}
+        line |= columns("auc", auc(scores, edited, groups, seed=seed))
+        line |= {"balanced_accuracy": left_out_accuracy(scores, edited, groups)}
+        line |= columns("ece", errors)
+        for how in CALIBRATIONS:
+            said = calibrate(scores, edited, groups, how)
+            known = ~np.isnan(said)
+            line[f"ece_{how}"] = calibration_error(edited[known], said[known], groups[known])[0]
+        lines.append(line)
     return pd.DataFrame(lines)
 
 
@@ -107,34 +97,25 @@ def left_out_accuracy(scores: ArrayLike, edited: ArrayLike, groups: ArrayLike) -
     return float(balanced_accuracy_score(truth[known], called[known].astype(bool)))
 
 
-def auc_interval(
-    scores: NDArray[np.floating],
-    edited: NDArray[np.bool_],
-    groups: ArrayLike,
-    *,
-    seed: int = 0,
-    resamples: int = 2000,
-) -> tuple[float, float]:
-    """95 % interval of the area under the ROC curve, over photographs; nan for fewer than two.
-
-    A draw weights the images; draws without both sorts are left out.
-    """
+def auc(scores: ArrayLike, edited: ArrayLike, groups: ArrayLike, *, seed: int = 0) -> Measured:
+    """Area under the ROC curve, of images of both sorts: ``(N,)`` each, the score, whether edited,
+    and the photograph."""
+    values, truth = np.asarray(scores, dtype=float), np.asarray(edited, dtype=bool)
     photos, photo = np.unique(np.asarray(groups), return_inverse=True)
-    if len(photos) < 2:
-        return float("nan"), float("nan")
-    order = np.argsort(scores[~edited])
-    rest, rest_photo = scores[~edited][order], photo[~edited][order]
+    order = np.argsort(values[~truth])
+    rest, rest_photo = values[~truth][order], photo[~truth][order]
     # How many of the unedited images an edited one is over; of equals it is over half.
-    places = [np.searchsorted(rest, scores[edited], side) for side in ("left", "right")]
-    areas = []
-    for draws in bootstrap_draws(len(photos), seed, resamples):
-        for draw in draws:
-            passed = np.concatenate([[0], np.cumsum(draw[rest_photo])])
-            weight = draw[photo[edited]]
-            if passed[-1] and weight.any():
-                over = weight @ (passed[places[0]] + passed[places[1]]) / 2
-                areas.append(over / (weight.sum() * passed[-1]))
-    return percentile_interval(np.array(areas))
+    places = [np.searchsorted(rest, values[truth], side) for side in ("left", "right")]
+
+    def area(counts: Values) -> Values:
+        passed = np.pad(np.cumsum(counts[:, rest_photo], axis=1), ((0, 0), (1, 0)))
+        weight = counts[:, photo[truth]]
+        over = np.sum(weight * (passed[:, places[0]] + passed[:, places[1]]) / 2, axis=1)
+        pairs = weight.sum(axis=1) * passed[:, -1]
+        return np.divide(over, pairs, out=np.full_like(over, np.nan), where=pairs > 0)
+
+    value = float(area(np.ones((1, len(photos))))[0])
+    return value, *interval(area, len(photos), bounds=(0, 1), seed=seed)
 
 
 def reliability(truth: ArrayLike, probability: ArrayLike, groups: ArrayLike) -> pd.DataFrame:
@@ -143,32 +124,25 @@ def reliability(truth: ArrayLike, probability: ArrayLike, groups: ArrayLike) -> 
     ``(N,)`` each: the truth, bool; the probability, in [0, 1]; the photograph. Columns:
     ``predicted`` (the bin's mean), ``observed`` (true share), ``low, high`` (its interval), ``n``.
     """
-    happened, said = np.asarray(truth, dtype=bool), np.asarray(probability, dtype=float)
-    photos, number = np.asarray(groups), bin_numbers(said)
-    observed, predicted = calibration_curve(happened, said, n_bins=BINS)
+    cases = pd.DataFrame({"said": probability, "true": truth, "group": groups}).astype(
+        {"said": float, "true": float}
+    )
     lines = []
-    for point, bin_ in enumerate(np.unique(number)):
-        inside = number == bin_
-        low, high = bootstrap_interval(happened[inside], photos[inside])
-        lines.append((predicted[point], observed[point], low, high, int(inside.sum())))
+    for _, inside in cases.groupby(bin_numbers(cases["said"].to_numpy())):
+        measured = macro_mean(inside["true"], inside["group"], bounds=(0, 1))
+        lines.append((inside["said"].mean(), *measured, len(inside)))
     return pd.DataFrame(lines, columns=["predicted", "observed", "low", "high", "n"])
 
 
 def calibration_error(
-    truth: ArrayLike,
-    probability: ArrayLike,
-    groups: ArrayLike,
-    *,
-    seed: int = 0,
-    resamples: int = 2000,
-) -> tuple[float, float, float]:
-    """Expected calibration error, 0 to 1, and its interval (nan for fewer than two photographs).
+    truth: ArrayLike, probability: ArrayLike, groups: ArrayLike, *, seed: int = 0
+) -> Measured:
+    """Expected calibration error, 0 to 1, and its interval.
 
     It is ``sum over bins of (n_b / N) |observed_b - predicted_b|`` (Naeini, Cooper and Hauskrecht,
     "Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015; Guo et al., "On
     calibration of modern neural networks", ICML 2017). A mean of absolute values, it is over 0 also
-    by chance; resampling adds to it, so the interval lies rather high. Arguments are as for
-    `reliability`; without any values, all is nan.
+    by chance. Arguments are as for `reliability`; without any values, all is nan.
     """
     said = np.asarray(probability, dtype=float)
     photos, photo = np.unique(np.asarray(groups), return_inverse=True)
@@ -177,15 +151,13 @@ def calibration_error(
     np.add.at(gaps, (photo, bin_numbers(said)), np.asarray(truth, dtype=float) - said)
     sizes = np.bincount(photo, minlength=len(photos))
     if not len(said):
-        return float("nan"), float("nan"), float("nan")
-    value = float(np.abs(gaps.sum(axis=0)).sum() / sizes.sum())
-    if len(photos) < 2:
-        return value, float("nan"), float("nan")
-    errors = [
-        np.abs(draws @ gaps).sum(axis=1) / (draws @ sizes)
-        for draws in bootstrap_draws(len(photos), seed, resamples)
-    ]
-    return value, *percentile_interval(np.concatenate(errors))
+        return np.nan, np.nan, np.nan
+
+    def error(counts: Values) -> Values:
+        return np.asarray(np.abs(counts @ gaps).sum(axis=1) / (counts @ sizes))
+
+    value = float(error(np.ones((1, len(photos))))[0])
+    return value, *interval(error, len(photos), bounds=(0, 1), seed=seed)
 
 
 def calibrate(

@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgb
 
 from dinolizer.study import figures
 
-NOTE = "profile: pocket; n = 84 images, 7 photos; 95 % bootstrap intervals over photos"
+NOTE = "profile: pocket; n = 84 images, 7 photos; 95 % intervals over photos"
 METHODS = ["localizer", "noise inconsistency", "error level analysis", "residual features"]
 FAMILIES = [
     *((name, "sp", True) for name in ("telea", "navier-stokes", "biharmonic", "autoencoder")),

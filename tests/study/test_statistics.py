@@ -1,19 +1,21 @@
-"""Intervals, tables and paired differences by hand and against scipy's bootstrap."""
+"""Intervals, tables and paired differences by hand and against scipy's tests and bootstrap."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, ttest_1samp, ttest_rel
 
 from dinolizer.errors import InputError
 from dinolizer.study.statistics import (
     ALL_FAMILIES,
-    bca_interval,
-    bootstrap_draws,
-    bootstrap_interval,
+    columns,
     compare,
+    interval,
+    macro_mean,
+    macro_statistic,
     macro_table,
-    percentile_interval,
+    ratio,
+    sign_flip_p,
 )
 
 
@@ -44,16 +46,11 @@ def test_the_interval_of_a_difference_is_scipys() -> None:
     table = compare(rows_of({"ours": list(ours), "theirs": list(theirs)}), "ours", ["theirs"])
     line = table.iloc[0]
     assert line["difference"] == pytest.approx((ours - theirs).mean())
-    expected = bootstrap(
-        (ours, theirs),
-        lambda first, second, axis: (first - second).mean(axis=axis),
-        paired=True,
-        n_resamples=10_000,
-        method="percentile",
-        rng=np.random.default_rng(1),
-    ).confidence_interval
-    assert (line["low"], line["high"]) == pytest.approx(tuple(expected), abs=1e-3)
-    assert line["low_corrected"] < line["low"] and line["high"] < line["high_corrected"]
+    test = ttest_rel(ours, theirs)
+    assert (line["low"], line["high"]) == pytest.approx(tuple(test.confidence_interval()))
+    wide = test.confidence_interval(1 - 0.05 / 2)  # of two comparisons: one sort, and all
+    assert (line["low_corrected"], line["high_corrected"]) == pytest.approx(tuple(wide))
+    assert line["p"] == pytest.approx(2 / 2**12)  # all differences have one sign
     assert line["significant"] and line["significant_corrected"]
 
 
@@ -108,10 +105,9 @@ def test_a_table_by_hand() -> None:
     assert linear["iou"] == pytest.approx((0.4 + 0.7) / 2)
     # Seed 0: (0.3 + 0.9) / 2; seed 1: (0.5 + 0.5) / 2.
     assert linear["iou_sd"] == pytest.approx(np.std([0.6, 0.5], ddof=1))
-    # Image by image 0.2, 0 and 0.1; of the draws a alone gives 0.2, b alone (0 + 0.1) / 2.
+    # Image by image 0.2, 0 and 0.1.
     assert deep["iou_change"] == pytest.approx((0.1 + 0.1) / 2)
-    assert (deep["iou_change_low"], deep["iou_change_high"]) == pytest.approx((0.05, 0.2))
-    assert deep["iou_change_low_corrected"] == deep["iou_change_low"]  # of one comparison
+    assert np.isnan([deep["iou_change_low"], deep["iou_change_p"]]).all()  # of two photographs
     assert linear["iou_change"] == 0
     # Without families images count alike.
     plain = macro_table(rows.drop(columns="family"), ["head"], "iou")
@@ -129,90 +125,126 @@ def test_lines_are_compared_with_those_of_their_kind() -> None:
     assert table["iou_change"].tolist() == pytest.approx([0, 0, 0.4, 0.5])
 
 
-def test_with_an_image_per_photo_the_interval_is_scipys() -> None:
-    values = np.random.default_rng(1).gamma(2, size=40)
-    found = bootstrap_interval(values, np.arange(40), resamples=20_000)
-    expected = bootstrap((values,), np.mean, method="percentile", n_resamples=20_000, rng=0)
-    # Two independent draws: the ends wander by about 1 % of the interval's width.
-    width = np.ptp(expected.confidence_interval)
-    assert found == pytest.approx(tuple(expected.confidence_interval), abs=0.04 * width)
+def test_with_as_many_images_each_the_interval_is_that_of_the_photographs_means() -> None:
+    values = np.random.default_rng(1).normal(size=(7, 3)) / 10
+    measured = macro_mean(values.ravel(), np.repeat(np.arange(7), 3))
+    expected = ttest_1samp(values.mean(axis=1), 0).confidence_interval()
+    assert measured == pytest.approx((values.mean(), *expected))
 
 
-def test_the_draws_are_photos_and_weigh_by_their_images() -> None:
-    # Photo a has three images of value 0, photo b one of value 1. Of two draws, aa (1/4) gives 0,
-    # ab (1/2) gives 1/4, bb (1/4) gives 1: the middle half of the resamples is at 1/4.
-    values, groups = [0, 0, 0, 1], ["a", "a", "a", "b"]
-    assert bootstrap_interval(values, groups, level=0.4) == (0.25, 0.25)
-    assert bootstrap_interval(values, groups, level=0.6) == (0, 1)
+def test_photographs_weigh_by_their_images() -> None:
+    """Of photographs with 1, 2 and 3 images of values 0.6, 0 and 0.2: the mean is 1.2 / 6; without
+    one it is 0.6 / 5, 1.2 / 4 and 0.6 / 3. Pseudo-values are 3 * 0.2 - 2 * these."""
+    values, groups = [0.6, 0.0, 0.0, 0.2, 0.2, 0.2], ["a", "b", "b", "c", "c", "c"]
+    pseudo = 3 * 0.2 - 2 * np.array([0.12, 0.3, 0.2])
+    half = np.ptp(ttest_1samp(pseudo, 0).confidence_interval()) / 2
+    assert macro_mean(values, groups) == pytest.approx((0.2, 0.2 - half, 0.2 + half))
+
+
+def test_intervals_stay_within_the_bounds() -> None:
+    values = [0.0, 0.0, 0.9]  # t alone would reach from -0.99 to 1.59
+    assert macro_mean(values, [1, 2, 3], bounds=(0, 1)) == pytest.approx((0.3, 0, 1))
+    table = macro_table(rows_of({"a": values, "b": [0.9, 0.0, 0.0]}), ["method"], "iou")
+    assert table[["iou_low", "iou_high"]].to_numpy().tolist() == [[0, 1], [0, 1]]
+    table = macro_table(
+        rows_of({"a": values, "b": [0.9, 0.0, 0.0]}), ["method"], "iou", {"method": "a"}
+    )
+    assert table.loc[1, ["iou_change_low", "iou_change_high"]].tolist() == [-1, 1]
 
 
 def test_copies_of_an_image_do_not_narrow_the_interval() -> None:
     values = np.random.default_rng(2).random(12)
-    once = bootstrap_interval(values, np.arange(12))
-    copied = bootstrap_interval(np.repeat(values, 9), np.repeat(np.arange(12), 9))
-    assert copied == pytest.approx(once)
+    once = macro_mean(values, np.arange(12))
+    assert macro_mean(np.repeat(values, 9), np.repeat(np.arange(12), 9)) == pytest.approx(once)
 
 
 def test_strata_count_equally_whatever_their_size() -> None:
-    # Both photos have nine images of family x with value 0 and one of family y with value 1:
-    # every resample's mean over families is 1/2, its mean over images 1/10.
-    values = np.tile([0.0] * 9 + [1.0], 2)
-    groups, families = np.repeat(["a", "b"], 10), np.tile(["x"] * 9 + ["y"], 2)
-    assert bootstrap_interval(values, groups, strata=families) == (0.5, 0.5)
-    assert bootstrap_interval(values, groups) == pytest.approx((0.1, 0.1))
+    # Each photo has nine images of family x with value 0 and one of family y with value 1: the
+    # mean over families is 1/2, the mean over images 1/10, whichever photographs are drawn.
+    values = np.tile([0.0] * 9 + [1.0], 3)
+    groups, families = np.repeat(["a", "b", "c"], 10), np.tile(["x"] * 9 + ["y"], 3)
+    assert macro_mean(values, groups, families) == pytest.approx((0.5, 0.5, 0.5))
+    assert macro_mean(values, groups) == pytest.approx((0.1, 0.1, 0.1))
 
 
 def test_a_stratum_that_a_draw_misses_is_left_out() -> None:
     # Family y comes from photo b alone: aa gives 0, ab gives (0 + 1) / 2, bb gives (0 + 1) / 2.
-    found = bootstrap_interval([0, 0, 1], ["a", "b", "b"], strata=["x", "x", "y"])
-    assert found == (0, 0.5)
+    statistic, photos = macro_statistic([0, 0, 1], ["a", "b", "b"], ["x", "x", "y"])
+    assert photos == 2
+    assert statistic(np.array([[2.0, 0], [1, 1], [0, 2]])).tolist() == [0, 0.5, 0.5]
 
 
-def test_unknown_values_are_left_out_of_the_interval() -> None:
-    values, groups = np.random.default_rng(3).random(10), np.arange(10)
-    with_unknown = np.append(values, [np.nan, np.nan])
-    found = bootstrap_interval(with_unknown, np.append(groups, [3, 11]))
-    assert found == bootstrap_interval(values, groups)
+def test_unknown_values_are_left_out() -> None:
+    values = np.append(np.random.default_rng(3).random(10), [np.nan, np.nan])
+    groups = np.append(np.arange(10), [3, 11])
+    assert macro_mean(values, groups) == macro_mean(values[:10], groups[:10])
 
 
-def test_the_interval_is_seeded() -> None:
-    values, groups = np.random.default_rng(4).random(9), np.arange(9)
-    assert bootstrap_interval(values, groups, seed=1) == bootstrap_interval(values, groups, seed=1)
-    assert bootstrap_interval(values, groups, seed=1) != bootstrap_interval(values, groups, seed=2)
+def test_two_photographs_tell_nothing_of_others() -> None:
+    assert np.isnan(macro_mean([0.1, 0.9], ["a", "b"])[1:]).all()
 
 
-def test_one_photo_tells_nothing_of_others() -> None:
-    assert np.isnan(bootstrap_interval([0.1, 0.9], ["a", "a"])).all()
-
-
-def test_bca_intervals_are_those_of_scipy_and_follow_skew() -> None:
-    values = np.random.default_rng(0).exponential(size=40)
-    low, high = bca_interval(lambda photos: float(values[photos].mean()), 40, seed=3)
+def test_from_thirty_on_intervals_are_scipys_and_follow_skew() -> None:
+    values = np.random.default_rng(0).exponential(size=40) / 5
+    mean, low, high = macro_mean(values, np.arange(40), seed=3)
     expected = bootstrap((values,), np.mean, n_resamples=2000, method="BCa", rng=3)
     assert (low, high) == pytest.approx(tuple(expected.confidence_interval))
-    assert high - values.mean() > values.mean() - low  # the long tail is on the right
+    assert high - mean > mean - low  # the long tail is on the right
+    assert macro_mean(values, np.arange(40), seed=4)[1:] != (low, high)
+    assert macro_mean([0.25] * 40, np.arange(40)) == (0.25, 0.25, 0.25)
 
 
-# How often an interval holds the mean of a skewed distribution: the exponential one, of mean 1.
-# Of so many samples a share of 0.95 has a standard error of 0.5 % (2000), or 1.3 % (300).
+def test_flipped_signs_by_hand() -> None:
+    """Of differences 1, 2 and 4 eight sums of flipped signs are possible; the largest, 7, and its
+    negative are as far from 0 as what is seen. Of -1, 2 and 4 the sum is 5: of the eight, 7, 5, -5
+    and -7 are as far."""
+    for values, p in (([0.1, 0.2, 0.4], 2 / 8), ([-0.1, 0.2, 0.4], 4 / 8)):
+        assert sign_flip_p(*macro_statistic(values, [1, 2, 3])) == pytest.approx(p)
+    many = np.random.default_rng(0).normal(1, 1, size=60)
+    assert sign_flip_p(*macro_statistic(many, np.arange(60))) < 0.01
 
 
-@pytest.mark.parametrize(("photos", "least", "most"), [(7, 0.80, 0.85), (200, 0.93, 0.97)])
-def test_percentile_intervals_hold_over_many_photographs_and_are_narrow_over_seven(
-    photos: int, least: float, most: float
+def test_a_ratio_is_of_means_over_families() -> None:
+    """By hand: families of 0.3 and 0.6, of 0.6 and 0.6."""
+    values = [0.2, 0.4, 0.5, 0.7], [0.4, 0.8, 0.5, 0.7], list("abab"), list("xxyy")
+    assert ratio(*values)[0] == pytest.approx(0.9 / 1.2)
+    assert ratio(*values[:3])[0] == pytest.approx(1.8 / 2.4)
+    assert np.isnan(ratio([1, 2, 3], [0, 0, 0], ["a", "b", "c"])).all()
+    assert ratio([1, 2, 3], [2, 4, 6], ["a", "b", "c"]) == pytest.approx((0.5, 0.5, 0.5))
+    assert columns("x", (1, 0, 2)) == {"x": 1, "x_low": 0, "x_high": 2}
+
+
+# How often an interval holds the mean of the distribution it was drawn from. Of so many samples a
+# share of 0.95 has a standard error of 0.5 % (2000), or 1.3 % (300). Of seven, it holds that of a
+# normal distribution as often as it says, and those of skewed ones less often: the exponential is
+# as skewed as any score here; Beta(0.8, 2), of mean 2/7, is like IoUs with many small ones.
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "least", "most"),
+    [
+        ("normal", 0, 0.93, 0.97),
+        ("beta", 0.8 / 2.8, 0.91, 0.945),
+        ("exponential", 1, 0.875, 0.91),
+    ],
+)
+def test_what_intervals_over_seven_photographs_cover(
+    name: str, mean: float, least: float, most: float
 ) -> None:
-    samples = np.random.default_rng(0).exponential(size=(2000, photos))
-    (draws,) = bootstrap_draws(photos, seed=1, resamples=2000)
-    intervals = [percentile_interval(means) for means in samples @ draws.T / photos]
-    assert least <= np.mean([low <= 1 <= high for low, high in intervals]) <= most
-    # The intervals of tables are those, drawn anew for each sample.
-    assert bootstrap_interval(samples[0], np.arange(photos), seed=1) == pytest.approx(intervals[0])
-
-
-def test_bca_intervals_hold_over_200_photographs() -> None:
-    samples = np.random.default_rng(0).exponential(size=(300, 200))
-    intervals = [
-        bca_interval(lambda photos, axis, of=sample: of[photos].mean(axis=axis), 200, seed=seed)
-        for seed, sample in enumerate(samples)
+    rng = np.random.default_rng(0)
+    shape = {"beta": (0.8, 2)}.get(name, ())
+    samples = getattr(rng, name)(*shape, size=(2000, 7))
+    held = [
+        low <= mean <= high
+        for sample in samples
+        for low, high in [interval(*macro_statistic(sample, np.arange(7)))]
     ]
-    assert 0.93 <= np.mean([low <= 1 <= high for low, high in intervals]) <= 0.97
+    assert least <= np.mean(held) <= most
+
+
+def test_intervals_over_200_photographs_cover_a_skewed_mean() -> None:
+    held = []
+    for seed, sample in enumerate(np.random.default_rng(0).exponential(size=(300, 200))):
+        low, high = interval(*macro_statistic(sample, np.arange(200)), seed=seed)
+        held.append(low <= 1 <= high)
+    assert 0.93 <= np.mean(held) <= 0.97

@@ -3,20 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 
-from dinolizer.study.statistics import (
-    bootstrap_means,
-    macro_mean,
-    macro_table,
-    percentile_interval,
-)
+from dinolizer.study.statistics import Measured, macro_mean, macro_table
 
 RATE = "false_positive_rate"
-Measured = tuple[float, float, float]
-"""A number and the ends of its 95 % interval over photographs; nan where there is none."""
 
 
 def compare(
@@ -63,33 +54,7 @@ def leads(
 
 def mean_lead(lead: pd.DataFrame, seed: int = 0) -> Measured:
     """Mean over families of `leads`."""
-    return macro_mean(lead["lead"], lead["family"], lead["group"], seed=seed)
-
-
-def ratio(
-    above: ArrayLike,
-    below: ArrayLike,
-    groups: ArrayLike,
-    families: ArrayLike | None = None,
-    seed: int = 0,
-) -> Measured:
-    """Ratio of the means (over families, if named) of two values ``(N,)`` of the same images."""
-    values = pd.DataFrame({"above": np.asarray(above), "below": np.asarray(below)})
-    strata = np.zeros(len(values)) if families is None else np.asarray(families)
-    means = values.groupby(strata).mean().mean()
-    drawn, of = (
-        bootstrap_means(values[name], groups, strata=families, seed=seed) for name in values
-    )
-    known = of > 0
-    if not means["below"] > 0:
-        return np.nan, np.nan, np.nan
-    interval = percentile_interval(drawn[known] / of[known]) if known.any() else (np.nan, np.nan)
-    return float(means["above"] / means["below"]), *interval
-
-
-def columns(name: str, measured: Measured) -> dict[str, float]:
-    """A number and its interval as columns of a table."""
-    return dict(zip((name, f"{name}_low", f"{name}_high"), measured, strict=True))
+    return macro_mean(lead["lead"], lead["group"], lead["family"], seed=seed)
 
 
 def change_text(line: "Mapping[Any, Any] | pd.Series[Any]", name: str) -> str:

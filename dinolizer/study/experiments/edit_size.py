@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from dinolizer.study.experiments.comparisons import RATE, columns
+from dinolizer.study.experiments.comparisons import RATE
 from dinolizer.study.samples import Sample
-from dinolizer.study.statistics import bootstrap_draws, macro_table, percentile_interval
+from dinolizer.study.statistics import Measured, Statistic, columns, interval, macro_table
 from dinolizer.training.heads import Heads, fit
 
 SMALLEST, LARGEST, BINS = 0.005, 0.6, 8
@@ -105,41 +105,47 @@ def by_size(rows: pd.DataFrame, share: str, seed: int = 0) -> pd.DataFrame:
     return table.drop(columns="bin").assign(share=(low * high) ** 0.5, **{"from": low, "to": high})
 
 
-def detection_sizes(
-    rows: pd.DataFrame, share: str, seed: int = 0, resamples: int = RESAMPLES
-) -> NDArray[np.float64]:
-    """Size at 50 % detection, of all photographs and of bootstrap draws of them.
+def detection_size(
+    rows: pd.DataFrame, share: str, reference: pd.DataFrame | None = None, seed: int = 0
+) -> Measured:
+    """Size at 50 % detection, or its difference to that of other rows of the same photographs.
 
     The curve is a logistic regression of detected or not on the logarithm of the share, over edits
-    from `SMALLEST` to `LARGEST`; rows and share are as in `by_size`. float ``(1 + resamples,)``:
-    that of all photographs first; the same photographs give the same draws. 1 where the whole
+    from `SMALLEST` to `LARGEST`; rows and share are as in `by_size`. The size is 1 where the whole
     window would not be enough, or detection does not grow with the share; `SMALLEST` where half is
     reached at every size measured; nan without any edit of these sizes.
     """
+    compared = [rows] if reference is None else [rows, reference]
+    photos = sorted(set(rows.loc[rows[share].between(SMALLEST, LARGEST), "group"].astype(str)))
+    if not photos:
+        return np.nan, np.nan, np.nan
+    sizes = [_size_statistic(of, share, photos) for of in compared]
+
+    def size(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+        first, *others = (of(counts) for of in sizes)
+        return first - others[0] if others else first
+
+    bounds = (SMALLEST, 1.0) if reference is None else (-1.0, 1.0)
+    ends = interval(size, len(photos), bounds=bounds, seed=seed, resamples=RESAMPLES)
+    return float(size(np.ones((1, len(photos))))[0]), *ends
+
+
+def _size_statistic(rows: pd.DataFrame, share: str, photos: list[str]) -> Statistic:
     known = rows[rows[share].between(SMALLEST, LARGEST)]
-    if known.empty:
-        return np.full(1 + resamples, np.nan)
-    photos, photo = np.unique(known["group"].to_numpy(str), return_inverse=True)
     detected = known["recall"].to_numpy(float) >= DETECTED
+    photo = np.searchsorted(photos, known["group"].to_numpy(str))
     # Rows of several seeds are counted together: how many of the same edit were detected, or not.
     edits, edit = np.unique(
         np.stack([photo, np.log(known[share].to_numpy(float))]), axis=1, return_inverse=True
     )
-    counts = np.concatenate([np.bincount(edit.ravel(), weights=of) for of in (detected, ~detected)])
+    cases = np.concatenate([np.bincount(edit.ravel(), weights=of) for of in (detected, ~detected)])
     logarithms, owner = np.tile(edits[1], 2)[:, None], np.tile(edits[0].astype(int), 2)
     yes = np.repeat([True, False], edits.shape[1])
-    blocks = bootstrap_draws(len(photos), seed, resamples)
-    weights = [counts, *(counts * draw[owner] for draws in blocks for draw in draws)]
-    return np.array([_half(logarithms, yes, weight) for weight in weights])
-
-
-def with_interval(name: str, sizes: NDArray[np.float64]) -> dict[str, float]:
-    """A size of `detection_sizes`, or a difference of two, with its 95 % interval, as columns."""
-    return columns(name, (float(sizes[0]), *percentile_interval(sizes[1:])))
+    return lambda counts: np.array([_half(logarithms, yes, cases * of[owner]) for of in counts])
 
 
 def compare_strategies(
-    rows: pd.DataFrame, share: str, reference: str, seed: int = 0, resamples: int = RESAMPLES
+    rows: pd.DataFrame, share: str, reference: str, seed: int = 0
 ) -> pd.DataFrame:
     """What each strategy gains for small edits over the reference, and what it costs elsewhere.
 
@@ -149,14 +155,13 @@ def compare_strategies(
     ``large_iou`` and ``false_positive_rate`` (of what is unedited); nan without such edits.
     """
     of_strategies = dict(list(rows.groupby("strategy", sort=False)))
-    base = detection_sizes(of_strategies[reference], share, seed, resamples)
     lines = []
     for strategy, part in of_strategies.items():
-        sizes = detection_sizes(part, share, seed, resamples)
-        seeds = [detection_sizes(of, share, seed, 0)[0] for _, of in part.groupby("seed")]
-        spread = float(np.std(seeds, ddof=1)) if len(seeds) > 1 else np.nan
-        line = {"strategy": strategy, **with_interval("size", sizes), "size_sd": spread}
-        lines.append(line | with_interval("shift", sizes - base))
+        line = {"strategy": strategy, **columns("size", detection_size(part, share, seed=seed))}
+        seeds = [detection_size(of, share)[0] for _, of in part.groupby("seed")]
+        line["size_sd"] = float(np.std(seeds, ddof=1)) if len(seeds) > 1 else np.nan
+        shift = detection_size(part, share, of_strategies[reference], seed)
+        lines.append(line | columns("shift", shift))
     table = pd.DataFrame(lines)
     numbered = _numbered(rows, ["strategy", "seed"])
     for name, score, chosen in (

@@ -24,10 +24,10 @@ from dinolizer.model.windows import REDUCTIONS
 from dinolizer.study.dataset import Dataset
 from dinolizer.study.detection import calibration_error
 from dinolizer.study.evaluation import Row
-from dinolizer.study.experiments.comparisons import RATE, columns
+from dinolizer.study.experiments.comparisons import RATE
 from dinolizer.study.heads import EPOCHS, fit, localizers, overlap
 from dinolizer.study.samples import window_sample
-from dinolizer.study.statistics import macro_table
+from dinolizer.study.statistics import columns, macro_table
 from dinolizer.training.heads import fit_heads
 
 Maps = Callable[[NDArray[np.uint8], Row], dict[str, NDArray[np.floating]]]

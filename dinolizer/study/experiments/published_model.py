@@ -1,14 +1,12 @@
 """The authors' released model on CocoGlide: a third party's rows, and ours beside them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from itertools import pairwise, product
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from scipy.stats import binomtest
 from sklearn.metrics import RocCurveDisplay, roc_auc_score
 from tqdm.auto import tqdm
@@ -20,12 +18,12 @@ from dinolizer.model.release import SCORE_THRESHOLD
 from dinolizer.paths import ROOT
 from dinolizer.study import figures
 from dinolizer.study.cache import cache_key, cached, images_hash, probe_hash
+from dinolizer.study.detection import auc
 from dinolizer.study.evaluation import edited_truth, probe_image
-from dinolizer.study.experiments.edit_size import DETECTED, detection_sizes, with_interval
+from dinolizer.study.experiments.edit_size import DETECTED, detection_size
 from dinolizer.study.metrics import score_image
-from dinolizer.study.statistics import bca_interval
+from dinolizer.study.statistics import columns, macro_mean, ratio
 
-Measure = Callable[[NDArray[np.int64]], float]
 ROWS = ROOT / "data" / "published" / "cocoglide.csv"
 """What a third party measured with the released weights: see the README beside it."""
 METHOD = "DinoLizer (released)"
@@ -75,22 +73,23 @@ def aggregates(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     A photograph has one edited and one unedited row; it is these pairs that are resampled.
     """
     lines = []
-    for half, part in rows.sort_values("group").groupby("split"):
+    for half, part in rows.groupby("split"):
         edited, real = (part[part["edited"] == which] for which in (True, False))
-        photos = np.arange(len(edited))
+        pixels = edited[["tp", "fp", "fn"]].sum(axis=1)
+        photos, clean = edited["group"], real["group"]
         measures = {
-            "macro IoU": _mean(edited["iou"]),
-            "macro F1": _mean(edited["f1"]),
-            "micro IoU": _micro_iou(edited),
-            "image AUC": _auc(edited["score"], real["score"]),
-            "sensitivity": _mean(edited["sensitivity"]),
-            "specificity": _mean(real["score"] <= SCORE_THRESHOLD),
-            "pixel false-positive rate": _mean(real["predicted_area"]),
-            "image false-positive rate, any pixel": _mean(real["predicted_area"] > 0),
+            "macro IoU": macro_mean(edited["iou"], photos, seed=seed),
+            "macro F1": macro_mean(edited["f1"], photos, seed=seed),
+            "micro IoU": ratio(edited["tp"], pixels, photos, seed=seed),
+            "image AUC": auc(part["score"], part["edited"], part["group"], seed=seed),
+            "sensitivity": macro_mean(edited["sensitivity"], photos, seed=seed),
+            "specificity": macro_mean(real["score"] <= SCORE_THRESHOLD, clean, seed=seed),
+            "pixel false-positive rate": macro_mean(real["predicted_area"], clean, seed=seed),
+            "image false-positive rate, any pixel": macro_mean(
+                real["predicted_area"] > 0, clean, seed=seed
+            ),
         }
-        for name, measure in measures.items():
-            ends = bca_interval(measure, len(photos), seed=seed)
-            lines.append((half, len(photos), name, measure(photos), *ends))
+        lines += [(half, len(photos), name, *of) for name, of in measures.items()]
     return pd.DataFrame(lines, columns=["half", "n_photos", "measure", "value", "low", "high"])
 
 
@@ -104,12 +103,10 @@ def by_size(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         part = part[(part["split"] == half) | (half == "both")]
         line = {"half": half, "from": start, "to": end, "window_to": min(1, WINDOWS * end)}
         line |= {"n_images": len(part), "share": part["area"].mean()}
-        intervals = {"iou": bca_interval(_mean(part["iou"]), len(part), seed=seed)}
+        line |= columns("iou", macro_mean(part["iou"], part["group"], seed=seed))
         for rule in RULES:
-            share = binomtest(int(part[rule].sum()), len(part)).proportion_ci(method="wilson")
-            intervals[rule] = (share.low, share.high)
-        for name, (low, high) in intervals.items():
-            line |= {name: part[name].mean(), f"{name}_low": low, f"{name}_high": high}
+            ends = binomtest(int(part[rule].sum()), len(part)).proportion_ci(method="wilson")
+            line |= columns(rule, (part[rule].mean(), *ends))
         lines.append(line)
     return pd.DataFrame(lines)
 
@@ -119,9 +116,10 @@ def sizes_at_half(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     window: ``rule, of, size, size_low, size_high``."""
     edits, lines = rows[rows["edited"]], []
     for rule, name in RULES.items():
-        sizes = detection_sizes(edits.assign(recall=edits[rule]), "area", seed)
+        size = detection_size(edits.assign(recall=edits[rule]), "area", seed=seed)
         for of, times in (("image", 1.0), ("window", WINDOWS)):
-            lines.append({"rule": name, "of": of, **with_interval("size", times * sizes)})
+            measured = columns("size", (times * size[0], times * size[1], times * size[2]))
+            lines.append({"rule": name, "of": of, **measured})
     return pd.DataFrame(lines)
 
 
@@ -216,19 +214,3 @@ def _computed(localizer: Localizer, manifest: pd.DataFrame) -> pd.DataFrame:
         about = {"group": row["group"], "edited": not row["authentic"]}
         rows.append(about | scores | {"score": result.score})
     return pd.DataFrame(rows)
-
-
-def _mean(values: "pd.Series[Any]") -> Measure:
-    array = values.to_numpy(float)
-    return lambda photos: float(array[photos].mean())
-
-
-def _micro_iou(edited: pd.DataFrame) -> Measure:
-    pixels = edited[["tp", "fp", "fn"]].to_numpy()
-    return lambda photos: float(pixels[photos, 0].sum() / pixels[photos].sum())
-
-
-def _auc(edited: "pd.Series[float]", real: "pd.Series[float]") -> Measure:
-    ahead = np.greater.outer(edited.to_numpy(), real.to_numpy()).astype(float)
-    ahead += np.equal.outer(edited.to_numpy(), real.to_numpy()) / 2
-    return lambda photos: float(ahead[np.ix_(photos, photos)].mean())

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy.stats import t as student
 from sklearn.metrics import roc_auc_score
 from tqdm.auto import tqdm
 
@@ -26,7 +25,7 @@ from dinolizer.study.cache import cache_key, cached, images_hash, probe_hash
 from dinolizer.study.evaluation import probe_image
 from dinolizer.study.metrics import score_image
 from dinolizer.study.results import Results
-from dinolizer.study.statistics import bca_interval
+from dinolizer.study.statistics import columns, macro_mean
 
 COMMITTED = ROOT / "results" / "real"
 METHOD, RIVAL = "demonstration", "residual classifier"
@@ -34,8 +33,6 @@ CONDITIONS = ("as published", "JPEG 75")  # of the whole picture, chroma 4:2:0
 SCORES = ("auc", "ap", "iou", "false_positive_rate")
 LEAST = 4
 """Pictures that a generator needs to count in the mean over generators."""
-MANY = 30
-"""Units from which on an interval is a bootstrap's (BCa) instead of Student's t."""
 AREAS = (0, 0.05, 0.1, 0.2, 0.4, 1)
 """Edges of the bins of edited shares."""
 WANTED = (
@@ -80,18 +77,14 @@ def score_table(
 ) -> pd.DataFrame:
     """Mean scores of pictures, a line for each value of ``by``: ``n_pictures``, ``n`` units, the
     mean ``area`` (the floor of IoU and AP: everything marked), and each score with its 95 %
-    interval over units: Student's t of their means or, from `MANY` on, BCa; nan of under three."""
+    interval over units (see `dinolizer.study.statistics.interval`)."""
     lines = []
     for key, part in rows.groupby(list(by), sort=False, observed=True):
         line: dict[str, Any] = dict(zip(by, key, strict=True))
         line |= {"n_pictures": part["picture"].nunique(), "n": part[unit].nunique()}
         line["area"] = part["area"].mean()
         for score in scores:
-            units = part.dropna(subset=[score]).groupby(unit)[score].agg(["sum", "count"])
-            ends = _interval(units.to_numpy(float))
-            line |= {score: part[score].mean()} | dict(
-                zip((f"{score}_low", f"{score}_high"), ends, strict=True)
-            )
+            line |= columns(score, macro_mean(part[score], part[unit], bounds=(0, 1)))
         lines.append(line)
     return pd.DataFrame(lines)
 
@@ -210,14 +203,3 @@ def _computed(localizer: Localizer, row: dict[Any, Any], edited: bool) -> pd.Dat
                 scores |= {"iou": np.nan, "false_positive_rate": np.nan}
             rows.append({"condition": condition, "method": method, **scores})
     return pd.DataFrame(rows)[["condition", "method", *SCORES]]
-
-
-def _interval(units: np.ndarray[Any, Any]) -> tuple[float, float]:
-    """Interval of a mean over pictures, of units by sum and number, float ``(n, 2)``."""
-    if len(units) >= MANY:
-        return bca_interval(lambda drawn: units[drawn, 0].sum() / units[drawn, 1].sum(), len(units))
-    if len(units) < 3:  # of two, the interval says nothing
-        return np.nan, np.nan
-    means = units[:, 0] / units[:, 1]
-    half = student.ppf(0.975, len(units) - 1) * means.std(ddof=1) / np.sqrt(len(units))
-    return float(means.mean() - half), float(means.mean() + half)

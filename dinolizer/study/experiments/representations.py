@@ -1,7 +1,7 @@
 """What tokens hold, layer by layer: how alike they are, how far they agree across an image, what a
 linear probe reads from them, and what compression and noise do to them.
 
-Tokens are ``(N, D, h, w)`` of N crops, on the CPU; intervals are of a bootstrap over photographs.
+Tokens are ``(N, D, h, w)`` of N crops, on the CPU.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,15 +18,14 @@ from torch.nn import functional as F
 
 from dinolizer.data.degradations import Step, degrade
 from dinolizer.model.backbones import Backbone
-from dinolizer.study.experiments.comparisons import by_generators, columns, ratio
+from dinolizer.study.experiments.comparisons import by_generators
 from dinolizer.study.experiments.labels import CLASS_NAMES
 from dinolizer.study.samples import Sample
-from dinolizer.study.statistics import bootstrap_draws, macro_table
+from dinolizer.study.statistics import LEAST, columns, macro_table, ratio, student_interval
 from dinolizer.training.tokens import extract_layers
 
-RESAMPLES, BLOCKS = 500, 20
-"""Of the intervals of CKA, for which whole matrices are drawn: of at most so many blocks of
-photographs."""
+BLOCKS = 20
+"""The interval of CKA is over photographs, or over so many blocks of them where there are more."""
 PURE = 0.9
 """Share of a patch that is of one class, at least, for it to count as of that class."""
 DEGRADED: tuple[Step, ...] = (
@@ -40,9 +39,7 @@ PATCHES = 20_000
 """Most patches that a probe is fitted on, drawn by the seed."""
 
 
-def cka_table(
-    layers: Mapping[tuple[str, int], Tensor], groups: Sequence[str], seed: int = 0
-) -> pd.DataFrame:
+def cka_table(layers: Mapping[tuple[str, int], Tensor], groups: Sequence[str]) -> pd.DataFrame:
     """Linear centred kernel alignment of every two layers, of one backbone or two.
 
     ``|Y'X|^2 / (|X'X| |Y'Y|)`` of centred tokens, in Frobenius norms (Kornblith et al., "Similarity
@@ -67,11 +64,7 @@ def cka_table(
     sums = torch.stack([of_block.sum(0) for of_block in blocks])
     counts = torch.tensor([float(len(of_block)) for of_block in blocks])
     alignments = []
-    for drawn in (
-        np.ones(len(blocks)),
-        *np.concatenate([*bootstrap_draws(len(blocks), seed, RESAMPLES)]),
-    ):
-        times = torch.from_numpy(drawn).float()
+    for times in torch.cat([torch.ones(1, len(blocks)), 1 - torch.eye(len(blocks))]):
         total = times @ sums
         moments = torch.tensordot(times, products, 1) - total.outer(total) / (times @ counts)
         squares = torch.tensor(
@@ -79,10 +72,10 @@ def cka_table(
         )
         norms = squares.diag().sqrt()
         alignments.append(squares / norms.outer(norms))
-    value, *drawn_values = torch.stack(alignments).numpy()
-    low, high = np.quantile(drawn_values, [0.025, 0.975], axis=0)
-    if len(blocks) < 2:
-        low, high = np.full((2, *value.shape), np.nan)
+    value, *left_out = torch.stack(alignments).numpy()
+    low, high = np.full((2, *value.shape), np.nan)
+    if len(blocks) >= LEAST:
+        low, high = np.clip(student_interval(value, np.stack(left_out)), 0, 1)
     names = pd.DataFrame(
         [(*one, *other) for one, other in product(layers, repeat=2)],
         columns=["first", "first_layer", "second", "second_layer"],

@@ -8,7 +8,8 @@ import pandas as pd
 
 from dinolizer.data.degradations import DEGRADATIONS, Step
 from dinolizer.study.evaluation import score_table, step_columns
-from dinolizer.study.experiments.comparisons import Measured, leads, mean_lead, ratio
+from dinolizer.study.experiments.comparisons import leads, mean_lead
+from dinolizer.study.statistics import Measured, ratio
 
 Case = tuple[Step, ...]
 

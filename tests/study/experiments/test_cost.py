@@ -90,23 +90,23 @@ def test_every_mode_maps_every_picture_of_several_windows(
 
 
 def test_the_modes_table_holds_costs_scores_and_paired_changes() -> None:
-    values = {"exact": ([0.4, 0.6], [4, 4]), "fast": ([0.4, 0.5], [1, 2])}
+    values = {"exact": ([0.4, 0.6, 0.5], [4, 4, 4]), "fast": ([0.4, 0.5, 0.4], [1, 2, 3])}
     rows = pd.DataFrame(
         [
             {"method": mode, "image": group, "group": group, "iou": iou, "passes": passes}
             | {"tokens": 16 * passes}
             for mode, (ious, of_passes) in values.items()
-            for group, iou, passes in zip("ab", ious, of_passes, strict=True)
+            for group, iou, passes in zip("abc", ious, of_passes, strict=True)
         ]
     )
     exact, fast = cost.mode_table(rows).to_dict("records")
-    assert (exact["method"], exact["n_images"], exact["tokens_ratio"]) == ("exact", 2, 1)
+    assert (exact["method"], exact["n_images"], exact["tokens_ratio"]) == ("exact", 3, 1)
     assert (exact["iou_change"], exact["iou"]) == (0, 0.5)
-    assert (fast["passes"], fast["tokens_ratio"], fast["iou"]) == (1.5, 24 / 64, 0.45)
-    # On one picture 0, on the other -0.1.
+    assert (fast["passes"], fast["tokens_ratio"]) == (2, 0.5)
+    # The pictures change by 0, -0.1 and -0.1: 4.303 standard errors of 0.1 / 3 are 0.143.
     change = [fast[f"iou_change{end}"] for end in ("", "_low", "_high")]
-    assert change == pytest.approx([-0.05, -0.1, 0])
+    assert change == pytest.approx([-0.2 / 3, -0.2 / 3 - 0.143, -0.2 / 3 + 0.143], abs=1e-3)
     assert cost.modes_text(pd.DataFrame([exact, fast])) == (
-        "fast takes 38% of the patch tokens of exact and changes the IoU by -0.050 "
-        "(-0.100 to +0.000)"
+        "fast takes 50% of the patch tokens of exact and changes the IoU by -0.067 "
+        "(-0.210 to +0.077)"
     )

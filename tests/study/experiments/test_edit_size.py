@@ -29,32 +29,31 @@ def drawn(half: float, slope: float, seed: int, count: int = 4000) -> pd.DataFra
 
 @pytest.mark.parametrize("half", [0.02, 0.15])
 def test_the_threshold_is_where_half_were_drawn_to_be(half: float) -> None:
-    found = edit_size.detection_sizes(drawn(half, 2.0, seed=1), "share", resamples=60)
-    low, high = np.quantile(found[1:], [0.025, 0.975])
-    assert edit_size.with_interval("size", found) == pytest.approx(
-        {"size": found[0], "size_low": low, "size_high": high}
-    )
-    assert found[0] == pytest.approx(half, rel=0.1)
+    size, low, high = edit_size.detection_size(drawn(half, 2.0, seed=1), "share")
+    assert size == pytest.approx(half, rel=0.1)
     assert low < half < high and high / low < 1.6
 
 
-def test_rows_of_several_seeds_weigh_alike_and_a_draw_is_a_bootstrap() -> None:
-    """Twice the same rows give the same threshold; two photographs alike give no spread."""
+def test_rows_of_several_seeds_weigh_alike() -> None:
+    """Twice the same rows give the same size; photographs alike give no spread."""
     rows = drawn(0.05, 2.0, seed=2, count=400)
-    found = edit_size.detection_sizes(rows, "share", resamples=5)
-    twice = edit_size.detection_sizes(pd.concat([rows, rows]), "share", resamples=5)
-    assert np.allclose(found, twice, rtol=1e-3)
-    same = pd.concat([rows.assign(group="a"), rows.assign(group="b")])
-    assert np.allclose(edit_size.detection_sizes(same, "share", resamples=5), found[0], rtol=1e-3)
+    measured = edit_size.detection_size(rows, "share")
+    twice = edit_size.detection_size(pd.concat([rows, rows]), "share")
+    assert measured == pytest.approx(twice, rel=1e-3)
+    same = pd.concat([rows.assign(group=name) for name in "abc"])
+    assert edit_size.detection_size(same, "share") == pytest.approx([measured[0]] * 3, rel=1e-3)
 
 
 def test_thresholds_that_are_not_reached() -> None:
     rows = drawn(0.05, 2.0, seed=3, count=200)
-    assert (edit_size.detection_sizes(rows.assign(recall=0.0), "share", resamples=3) == 1).all()
-    assert (edit_size.detection_sizes(rows.assign(recall=1.0), "share", resamples=3) == 0.005).all()
     shrinking = rows.assign(recall=np.where(rows["share"] < 0.05, 1.0, 0.0))
-    assert (edit_size.detection_sizes(shrinking, "share", resamples=3) == 1).all()
-    assert np.isnan(edit_size.detection_sizes(rows.assign(share=0.0), "share", resamples=3)).all()
+    for of, size in (
+        (rows.assign(recall=0.0), 1),
+        (rows.assign(recall=1.0), 0.005),
+        (shrinking, 1),
+    ):
+        assert edit_size.detection_size(of, "share") == pytest.approx((size, size, size))
+    assert np.isnan(edit_size.detection_size(rows.assign(share=0.0), "share")).all()
 
 
 def test_bins_hold_what_lies_in_them() -> None:
@@ -71,7 +70,6 @@ def test_bins_hold_what_lies_in_them() -> None:
     assert table["n_images"].tolist() == [2, 2]
     assert table["iou"].tolist() == pytest.approx([0.2, 0.4])
     assert table["missed"].tolist() == pytest.approx([0.5, 0.5])
-    assert table.loc[0, ["missed_low", "missed_high"]].tolist() == [0, 1]
     edges = np.append(table["from"], table["to"])
     assert edges.min() == pytest.approx(0.005) and edges.max() == pytest.approx(0.6)
 
@@ -134,7 +132,7 @@ def test_a_strategy_is_compared_edit_by_edit() -> None:
     better = usual.assign(
         strategy="better", iou=usual["iou"] + 0.1, predicted_area=usual["predicted_area"] - 0.05
     )
-    table = edit_size.compare_strategies(pd.concat([usual, better]), "share", "usual", resamples=20)
+    table = edit_size.compare_strategies(pd.concat([usual, better]), "share", "usual")
     first, second = (line for _, line in table.iterrows())
     assert (
         first["shift"] == first["small_iou_change"] == first["false_positive_rate_change_high"] == 0
@@ -146,5 +144,5 @@ def test_a_strategy_is_compared_edit_by_edit() -> None:
     large = usual.loc[usual["share"] >= 0.2, "iou"].mean()
     assert second["large_iou"] == pytest.approx(large + 0.1)
     without = pd.concat([usual, better]).query("share > 0 and share < 0.2")
-    table = edit_size.compare_strategies(without, "share", "usual", resamples=5)
+    table = edit_size.compare_strategies(without, "share", "usual")
     assert table[["large_iou", "false_positive_rate"]].isna().all(axis=None)

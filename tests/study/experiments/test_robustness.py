@@ -37,11 +37,9 @@ def test_every_level_is_a_case_and_every_claim_is_decided_by_one() -> None:
 def test_the_share_that_is_kept_is_of_the_same_images() -> None:
     clean = rows((), {"xa": 0.4, "xb": 0.8, "ya": 0.5, "yb": 0.7, "xc": 0.1})
     after = rows(JPEG, {"xa": 0.2, "xb": 0.4, "ya": 0.5, "yb": 0.7})
-    share, low, high = robustness.share_kept(pd.concat([clean, after]), JPEG)
+    share, *_ = robustness.share_kept(pd.concat([clean, after]), JPEG)
     # Families: 0.3 and 0.6 of 0.6 and 0.6; the fifth image was not degraded.
     assert share == pytest.approx(0.9 / 1.2)
-    # Photo a alone keeps 0.7 of 0.9, b alone 1.1 of 1.5.
-    assert (low, high) == pytest.approx((1.1 / 1.5, 0.7 / 0.9))
 
 
 def test_no_share_without_anything_found_and_no_interval_of_one_photo() -> None:
@@ -73,9 +71,7 @@ def test_the_lead_grows_by_the_difference_of_two_leads() -> None:
         ]
     )
     # Leads of 0.2 before, 0.4 and 0.5 after.
-    gain, low, high = robustness.lead_gained(table, "own")
-    assert gain == pytest.approx(0.25)
-    assert (low, high) == pytest.approx((0.2, 0.3))
+    assert robustness.lead_gained(table, "own")[0] == pytest.approx(0.25)
 
 
 def test_the_largest_edit_of_each_photo() -> None:
@@ -93,4 +89,4 @@ def test_the_table_of_qualities_holds_pairs_and_single_compressions() -> None:
         ["none", 80, pytest.approx(0.1)],
         ["80", 90, pytest.approx(0.15)],
     ]
-    assert table.loc[1, ["iou_low", "iou_high"]].tolist() == pytest.approx([0.1, 0.2])
+    assert table[["iou_low", "iou_high"]].isna().all(axis=None)  # of two photographs
