@@ -128,13 +128,12 @@ def wanted_table(
 
 def _above_rival(generators: pd.DataFrame) -> pd.DataFrame:
     """By condition, the mean over generators with `LEAST` pictures of the demonstration's AUC less
-    the rival's, with Student's t interval."""
+    the rival's, with its interval over generators."""
     large = generators[generators["n_pictures"] >= LEAST]
     auc = large.pivot(index=["condition", "generator"], columns="method", values="auc")
     lines = []
     for condition, above in (auc[METHOD] - auc[RIVAL]).groupby("condition"):
-        ends = _interval(np.stack([above, np.ones(len(above))], axis=1))
-        lines.append((condition, above.mean(), *ends, len(above)))
+        lines.append((condition, *macro_mean(above, np.arange(len(above))), len(above)))
     return pd.DataFrame(lines, columns=["condition", "auc", "auc_low", "auc_high", "n"])
 
 
