@@ -106,6 +106,8 @@ NOTEBOOKS = {
 # others in data/published.
 SUFFIXES = (".py", ".safetensors", ".json", ".csv")
 
+# Without it notebooks write to data/out, as when they are run by hand.
+os.environ.setdefault("DINOLIZER_RESULTS", str(Path("results").resolve()))
 PROFILE = config.get("profile", "pocket")
 PROFILE_FILE = os.path.relpath(find_profile(PROFILE))
 PARAMETERS = read_profile(Path(PROFILE_FILE))

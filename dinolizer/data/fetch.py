@@ -1,5 +1,6 @@
 """Downloads that go on where they stopped, and archives that are taken with care."""
 
+import errno
 import os
 import shutil
 import zipfile
@@ -91,7 +92,11 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as file:
             yield file
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, OSError) as error:
+        if isinstance(error, InputError) or (
+            isinstance(error, OSError) and error.errno != errno.EINVAL  # a place before the start
+        ):
+            raise
         raise InputError(
             f"The archive {path} cannot be read ({error}), but a whole zip file is expected; "
             "download it again."

@@ -13,19 +13,18 @@ Nothing of that is guessed from the values. A map belongs to the image of the sa
 lie in folders, and those are compared too: ``sd2-sp/17.npz`` is of ``.../sd2-sp/17.png`` only.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
-from zipfile import BadZipFile
 
-import cv2
 import numpy as np
 import pandas as pd
 import yaml
 from numpy.typing import NDArray
 
-from dinolizer.data.images import SUFFIXES
+from dinolizer.data.images import SUFFIXES, read_header, read_samples
 from dinolizer.errors import InputError
 from dinolizer.paths import ASSETS, ROOT
 from dinolizer.study.cache import file_hash
@@ -73,7 +72,7 @@ def _read_peer(folder: Path, images: Sequence[str]) -> Method:
 
     def predict(image: NDArray[np.uint8], row: Row) -> NDArray[np.floating]:
         path = maps[row["image"]]
-        values = _read_map(path, str(declared.get("array", "")))
+        values = _read_map(path, str(declared.get("array", "")), image.shape[:2])
         if values.shape != image.shape[:2]:
             raise InputError(
                 f"The map {path} has the shape {values.shape}, but its image {row['image']} is "
@@ -156,22 +155,30 @@ def _parts(path: PurePath) -> tuple[str, ...]:
     return (stem.with_suffix("") if stem.suffix.lower() in SUFFIXES else stem).parts
 
 
-def _read_map(path: Path, array: str) -> NDArray[np.float64]:
+def _read_map(path: Path, array: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """The values of a map, unless it needs far more memory than one of the shape (H, W)."""
     values: NDArray[Any] | None = None
+    most = 16 * math.prod(shape) + 2**16  # bytes, with the header of a file
     try:
         if path.suffix.lower() == ".png":
-            values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-        else:
+            width, height, _ = read_header(path)
+            if width * height <= most:
+                values, _ = read_samples(path)
+        elif path.stat().st_size <= most:
             loaded = np.load(path, allow_pickle=False)
             if not isinstance(loaded, np.ndarray):
                 names = list(loaded)
-                loaded = loaded[array or (names[0] if len(names) == 1 else "")]
+                name = array or (names[0] if len(names) == 1 else "")
+                whole = loaded.zip.getinfo(f"{name}.npy").file_size <= most
+                loaded = loaded[name] if whole else None
             values = loaded
-    except (OSError, ValueError, EOFError, KeyError, BadZipFile, cv2.error):
+    except Exception:  # numpy and zipfile meet damage with almost any exception
         pass  # told below
     if values is None or values.ndim != 2 or not values.size or values.dtype.kind not in "buif":
         raise InputError(
             f"The map {path} cannot be used: one grey picture or one array of numbers (H, W) is "
-            "expected, and of several arrays in an NPZ file the one that is declared."
+            "expected, of its image's size, and of several arrays in an NPZ file the one that is "
+            "declared."
         )
-    return values.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # what is no number is refused for its range
+        return values.astype(np.float64)

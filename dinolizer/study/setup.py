@@ -76,15 +76,14 @@ class Study:
 
     @cached_property
     def results(self) -> Results:
-        """Where tables and figures go: to the profile's results, or, if a parameter is not the
-        profile's, to ``data/out``, so that no committed result is overwritten."""
+        """Where tables and figures go: to ``data/out``, so that no run by hand overwrites a
+        committed result, or, as from the workflow, to ``$DINOLIZER_RESULTS``."""
         profile = self.parameters["profile"]
+        folder = results_dir(profile, ROOT / "data" / "out")
         file = PROFILES / f"{profile}.yaml"
         if file.is_file() and dict(self.parameters) == _of_profile(self.notebook, file):
-            folder = results_dir(profile)
             command = f"snakemake --cores 2 --force --config profile={profile} -- {self.notebook}"
         else:
-            folder = results_dir(profile, ROOT / "data" / "out")
             values = yaml.safe_dump(dict(self.parameters), default_flow_style=True, width=10**6)
             command = (
                 f"papermill notebooks/{self.notebook}.ipynb {self.notebook}.ipynb -k python3 "

@@ -1,7 +1,6 @@
 """The summary page of a profile: every claim, its verdict and its number, from tables only."""
 
 import json
-import os
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -50,16 +49,27 @@ def summary_pages(folder: Path) -> dict[str, str]:
 
     Every claim has a line for each verdict in the tables ``NN-verdict.csv``, or one that says that
     there is none; below are the figures and tables of those notebooks. Nothing else is read; the
-    same tables give the same text. Links and figures are relative to the folder.
+    same tables give the same text, also where the folder is copied to: links to notebooks are as
+    from ``results/PROFILE`` of the checkout.
     """
-    text = _markdown(folder)
+    profile = profile_of(folder)
+    text = _markdown(folder, profile)
     page = mistune.create_markdown(plugins=["table"])(text)
     html = (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f"<title>{TITLE}: {escape(folder.name)}</title>\n<style>{STYLE}</style>\n</head>\n"
+        f"<title>{TITLE}: {escape(profile)}</title>\n<style>{STYLE}</style>\n</head>\n"
         f"<body>\n{page}</body>\n</html>\n"
     )
     return {"SUMMARY.md": text, "SUMMARY.html": html}
+
+
+def profile_of(folder: Path) -> str:
+    """Name of the profile that results are of, by the record of a verdict; the folder's, if none is
+    recorded."""
+    for path in sorted((folder / "tables").glob("*-verdict.json")):
+        if name := json.loads(path.read_text(encoding="utf-8"))["parameters"].get("profile"):
+            return str(name)
+    return folder.name
 
 
 def read_verdicts(folder: Path) -> pd.DataFrame:
@@ -82,12 +92,12 @@ def read_verdicts(folder: Path) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def _markdown(folder: Path) -> str:
+def _markdown(folder: Path, profile: str) -> str:
     verdicts = read_verdicts(folder)
     lines = [
         line
         for claim in sorted(CLAIMS, key=lambda name: (CLAIMS[name].open, CLAIMS[name].notebook))
-        for line in _claim_lines(claim, verdicts, folder)
+        for line in _claim_lines(claim, verdicts)
     ]
     small = (
         "This profile is a small demonstration: its verdicts hold for a small backbone on a few "
@@ -96,8 +106,8 @@ def _markdown(folder: Path) -> str:
     )
     header = ("claim", "verdict", "number (95 % interval)", "rule", "notebook")
     blocks = [
-        f"# {TITLE}: profile {folder.name}",
-        *([small] if folder.name == "pocket" else []),
+        f"# {TITLE}: profile {profile}",
+        *([small] if profile == "pocket" else []),
         HOW_TO_READ,
         _table(header, lines),
         *(_notebook_section(folder, number) for number in sorted(set(verdicts["notebook"]))),
@@ -105,7 +115,7 @@ def _markdown(folder: Path) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _claim_lines(claim: str, verdicts: pd.DataFrame, folder: Path) -> list[tuple[str, ...]]:
+def _claim_lines(claim: str, verdicts: pd.DataFrame) -> list[tuple[str, ...]]:
     about = CLAIMS[claim]
     statement = about.statement + (" (an open question)" if about.open else "")
     lines: list[tuple[str, ...]] = [
@@ -114,7 +124,7 @@ def _claim_lines(claim: str, verdicts: pd.DataFrame, folder: Path) -> list[tuple
             str(line["verdict"]),
             number_text(line["number"], line["low"], line["high"]),
             str(line["rule"]),
-            _notebook_link(folder, str(line["notebook"])),
+            _notebook_link(str(line["notebook"])),
         )
         for line in verdicts[verdicts["claim"] == claim].to_dict("records")
     ]
@@ -122,7 +132,7 @@ def _claim_lines(claim: str, verdicts: pd.DataFrame, folder: Path) -> list[tuple
 
 
 def _notebook_section(folder: Path, number: str) -> str:
-    parts = [f"## {_notebook_link(folder, number)}"]
+    parts = [f"## {_notebook_link(number)}"]
     for path in sorted((folder / "figures").glob(f"{number}-*.png")):
         parts += [f"![{path.stem}](figures/{path.name})", f"*{_caption(path)}*"]
     tables = sorted((folder / "tables").glob(f"{number}-*.csv"))
@@ -132,9 +142,9 @@ def _notebook_section(folder: Path, number: str) -> str:
     return "\n\n".join(parts)
 
 
-def _notebook_link(folder: Path, number: str) -> str:
+def _notebook_link(number: str) -> str:
     for path in PROFILES.parent.glob(f"{number}-*.ipynb"):
-        return f"[{path.stem}]({os.path.relpath(path, folder)})"
+        return f"[{path.stem}](../../notebooks/{path.name})"
     return number
 
 

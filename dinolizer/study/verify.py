@@ -15,7 +15,7 @@ import pandas as pd
 
 from dinolizer.errors import InputError
 from dinolizer.paths import ROOT, atomic
-from dinolizer.study.summary import read_verdicts, summary_pages
+from dinolizer.study.summary import profile_of, read_verdicts, summary_pages
 from dinolizer.study.verdicts import decide
 
 LIST = "SHA256SUMS"
@@ -47,8 +47,8 @@ def check(folder: Path) -> list[str]:
             f"There is no list {path} of what was made; give a folder of results, such as "
             "results/pocket, or make them with 'make results'."
         )
-    lines = [line.split("  ", 1) for line in path.read_text(encoding="utf-8").splitlines()]
-    listed = {name: digest for digest, name in lines}
+    text = path.read_text(encoding="utf-8", errors="backslashreplace")
+    listed = {name: digest for digest, _, name in (x.partition("  ") for x in text.splitlines())}
     present = set(_artefacts(folder))
     wrong = [f"{name}: is listed, but is not there" for name in sorted(listed.keys() - present)]
     wrong += [f"{name}: is there, but not listed" for name in sorted(present - listed.keys())]
@@ -90,12 +90,13 @@ def table_difference(fresh: Path, committed: Path) -> str:
 
 def reproduce(folder: Path, cores: int) -> list[str]:
     """Make a profile's results again in a scratch folder, and `compare` them."""
+    profile = profile_of(folder)
     with tempfile.TemporaryDirectory() as scratch:
         command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--nolock"]
         programs = Path(sys.executable).parent  # the workflow calls them by name
         path = os.pathsep.join([str(programs), os.environ.get("PATH", "")])
         run = subprocess.run(
-            [*command, "--quiet", "rules", "host", "--config", f"profile={folder.name}"],
+            [*command, "--quiet", "rules", "host", "--config", f"profile={profile}"],
             cwd=ROOT,
             env=os.environ | {"DINOLIZER_RESULTS": scratch, "PATH": path},
         )
@@ -103,7 +104,7 @@ def reproduce(folder: Path, cores: int) -> list[str]:
             raise InputError(
                 f"{folder} was not made again, as the workflow failed; its own lines above say why."
             )
-        return compare(Path(scratch) / folder.name, folder)
+        return compare(Path(scratch) / profile, folder)
 
 
 def count_tables(folder: Path) -> int:

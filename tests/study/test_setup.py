@@ -34,11 +34,13 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_only_the_parameters_of_a_profile_write_into_its_results(checkout: Path) -> None:
-    assert opened().results.folder == checkout / "results" / "pocket"
-    for changed in ({"backbone": "untrained-pocket"}, {"seed": 1}, {"profile": "mine"}):
+def test_a_notebook_run_by_hand_writes_over_no_committed_result(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for changed in ({}, {"backbone": "untrained-pocket"}, {"seed": 1}, {"profile": "mine"}):
         other = opened(**changed)
         assert other.results.folder == checkout / "data" / "out" / other.parameters["profile"]
+    monkeypatch.setenv("DINOLIZER_RESULTS", str(checkout / "results"))  # as the workflow does
     laptop = Study.of_profile(NOTEBOOK, PROFILES / "laptop.yaml")
     assert laptop.results.folder == checkout / "results" / "laptop"
 

@@ -1,6 +1,7 @@
 """Whatever is edited in committed results is noticed."""
 
 import hashlib
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from dinolizer.study.verify import LIST, check, compare, count_tables, sign, tab
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Results with a table, a table of verdicts and a figure, signed."""
     monkeypatch.setenv("DINOLIZER_RESULTS", str(tmp_path))
-    results = Results("pocket", results_dir("pocket"))
+    results = Results("pocket", results_dir("pocket"), {"profile": "pocket"})
     results.save_table(pd.DataFrame({"method": ["a", "b"], "iou": [0.25, 0.5]}), "04-iou", "IoU.")
     results.save_table(pd.DataFrame({"s": [1.5]}), "04-seconds", "Times.")
     results.save_verdict("04", judge("jpeg", (0.3, -0.1, 0.5), "the difference is over 0"))
@@ -32,6 +33,37 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     summarise_results("pocket")
     sign(tmp_path / "pocket")
     return tmp_path / "pocket"
+
+
+def test_a_copy_anywhere_and_of_any_name_is_as_good(folder: Path) -> None:
+    copy = shutil.copytree(folder, folder.parent / "a" / "copy of it")
+    assert check(copy) == []
+    committed = shutil.copytree(ROOT / "results" / "pocket", folder.parent / "b" / "c")
+    assert check(committed) == []
+
+
+def test_a_damaged_list_is_told_line_by_line(folder: Path) -> None:
+    (folder / LIST).write_bytes(b"no list\n\xff\n" + (folder / LIST).read_bytes())
+    assert check(folder) == [": is listed, but is not there"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_digit_of_a_committed_table_and_any_pixel_is_noticed(seed: int, tmp_path: Path) -> None:
+    """Where it is edited is drawn at random; the list is not signed again."""
+    rng = np.random.default_rng(seed)
+    folder = shutil.copytree(ROOT / "results" / "pocket", tmp_path / "pocket")
+    table = rng.choice(sorted((folder / "tables").glob("*.csv")))
+    text = table.read_text()
+    at = rng.choice([place for place, letter in enumerate(text) if letter.isdigit()])
+    table.write_text(text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :])
+    figure = rng.choice(sorted((folder / "figures").glob("*.png")))
+    with Image.open(figure) as image:
+        x, y = rng.integers(image.size)
+        image.putpixel((int(x), int(y)), image.getpixel((int(x), int(y))) ^ 1)
+        image.save(figure)
+    lines = check(folder)
+    for path in (table, figure):
+        assert f"{path.relative_to(folder)}: is not the file that was made" in lines
 
 
 def test_what_was_made_is_as_it_was_made(folder: Path) -> None:

@@ -1,0 +1,178 @@
+"""Damaged and hostile files for every reader: each is read, or refused in one sentence.
+
+    python benchmarks/fuzz.py --seconds 60
+
+Seeds are written by the package's own writers, mutated, and read in this process. A reader may
+return, or raise `InputError`; another exception, seconds of work, a gigabyte of memory or a signal
+is a crash, and its input is kept beside the table. With atheris installed the mutations follow the
+coverage of the package's code; without it they are drawn at random. See `readers.py`.
+"""
+
+import argparse
+import gc
+import os
+import random
+import resource
+import shutil
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+
+import pandas as pd
+
+from dinolizer.errors import InputError
+
+SECONDS, KILOBYTES = 5.0, 2**20
+"""Processor time, and memory, that a small input may take."""
+LARGEST = 2**15
+"""Bytes of an input."""
+WORDS = (b"\0", b"\xff", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"-1", b"nan", b"inf", b"1e999",
+         b"9" * 30, b"null", b"[]", b"{}", b"..", b"/", b"\n", b",", b'"', b"'", b":", b"&a", b"*a",
+         b"\xef\xbb\xbf", b"\xed\xa0\x80", b"true", b"!!python/object:os.system")  # fmt: skip
+
+
+@dataclass
+class Reader:
+    """What reads a file; ``wrap`` makes the file from what is mutated, as by right checksums."""
+
+    name: str
+    read: Callable[[Path], object]
+    path: Path
+    seeds: Sequence[bytes]
+    wrap: Callable[[bytes], bytes] = lambda content: content
+    crashes: list[str] = field(default_factory=list)
+
+    def execute(self, content: bytes, keep: Path) -> str:
+        """What is wrong with how an input was taken, or nothing; a wrong one is kept."""
+        self.path.write_bytes(self.wrap(content))
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        start, wrong = time.process_time(), ""
+        try:
+            self.read(self.path)
+        except InputError:
+            pass
+        except OSError as error:
+            wrong = "" if error.filename else f"{error!r} without the name of a file"
+        except (Exception, SystemExit) as error:
+            line = error.__traceback__
+            while line and line.tb_next:
+                line = line.tb_next
+            at = f"{Path(line.tb_frame.f_code.co_filename).name}:{line.tb_lineno}" if line else ""
+            wrong = f"{type(error).__name__} in {at}"
+        if (taken := time.process_time() - start) > SECONDS:
+            wrong = f"took {taken:.0f} s"
+        if (grown := resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) > KILOBYTES:
+            wrong = f"took {grown >> 10} MiB"
+        if wrong and wrong not in self.crashes:
+            self.crashes.append(wrong)
+            print(f"{self.name}: {wrong}", flush=True)
+            self.keep(keep, wrong)
+        return wrong
+
+    def keep(self, folder: Path, wrong: str) -> None:
+        """Keep the present input of the reader, called after what is wrong."""
+        folder.mkdir(parents=True, exist_ok=True)
+        name = "".join(letter if letter.isalnum() else "-" for letter in f"{self.name}-{wrong}")
+        shutil.copyfile(self.path, folder / f"{name}{self.path.suffix}")
+
+
+def mutate(content: bytes, other: bytes, rng: random.Random) -> bytes:
+    """One to eight edits: a bit, a byte, a word of `WORDS`, a cut, a double, a piece of another."""
+    data = bytearray(content)
+    for _ in range(1 << rng.randrange(4)):
+        at, end = sorted((rng.randrange(len(data) + 1), rng.randrange(len(data) + 1)))
+        end = min(end, at + 64) if rng.random() < 0.9 else end
+        match rng.randrange(7):
+            case 0 if at < len(data):
+                data[at] ^= 1 << rng.randrange(8)
+            case 1 if at < len(data):
+                data[at] = rng.randrange(256)
+            case 2:
+                word = rng.choice(WORDS)
+                data[at : at + len(word) * rng.randrange(2)] = word
+            case 3:
+                del data[at:end]
+            case 4:
+                data[at:at] = data[at:end] * rng.randrange(1, 9)
+            case 5 if other:
+                start = rng.randrange(len(other))
+                data[at:end] = other[start : start + rng.randrange(64)]
+            case _:
+                number = rng.choice((0, 1, 255, 2**31 - 1, 2**32 - 1, rng.randrange(2**32)))
+                data[at : at + 4] = number.to_bytes(4, rng.choice(("little", "big")))
+    return bytes(data[:LARGEST])
+
+
+def mend_png(content: bytes) -> bytes:
+    """A PNG file with the right checksum at each chunk: else all changes are noticed at once."""
+    mended, at = bytearray(content), 8
+    while at + 12 <= len(mended):
+        end = at + 8 + int.from_bytes(mended[at : at + 4])
+        mended[end : end + 4] = zlib.crc32(mended[at + 4 : end]).to_bytes(4)
+        at = end + 4
+    return bytes(mended) if content.startswith(b"\x89PNG") else content
+
+
+def run(reader: Reader, executions: int, seconds: float, keep: Path, seed: int = 0) -> int:
+    """Execute a reader's seeds and random mutations of them, and say how many there were."""
+    rng, seeds = random.Random(f"{seed} {reader.name}"), list(reader.seeds)
+    end = time.monotonic() + seconds
+    for number in range(executions):
+        if time.monotonic() > end:
+            return number
+        content = mutate(rng.choice(seeds), rng.choice(seeds), rng)
+        reader.execute(content if number >= len(seeds) else seeds[number], keep)
+    return executions
+
+
+def in_a_process(reader: Reader, executions: int, seconds: float, keep: Path) -> dict[str, object]:
+    """Fuzz a reader in a process of its own, which may die; its row of the table."""
+    context = get_context("fork")
+    done = context.Array("q", 2, lock=False)  # executions, crashes
+
+    def work() -> None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders say much of damage
+        gc.freeze()
+        done[0] = run(reader, executions, seconds, keep)
+        done[1] = len(reader.crashes)
+
+    child = context.Process(target=work)
+    child.start()
+    child.join(seconds + 120)
+    if died := child.exitcode != 0:
+        child.kill()
+        reader.keep(keep, f"exit {child.exitcode}")
+    return {"reader": reader.name, "executions": done[0], "crashes": done[1] + died}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Fuzz all readers in turn and write a table; the exit code says whether there was a crash."""
+    parser = argparse.ArgumentParser(description="Fuzz every reader of the package.")
+    parser.add_argument("--seconds", type=float, default=60, help="of all readers together")
+    parser.add_argument("--executions", type=int, default=10**9, help="of each reader at most")
+    parser.add_argument("--reader", default="", help="only the one of this name")
+    parser.add_argument("--out", type=Path, default=Path("results/bench/fuzz.csv"))
+    given = parser.parse_args(arguments)
+    from readers import readers
+
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as scratch:
+        os.environ["DINOLIZER_CACHE"] = f"{scratch}/cache"
+        chosen = [r for r in readers(Path(scratch)) if given.reader in ("", r.name)]
+        keep = given.out.with_name("crashes")
+        share = given.seconds / len(chosen)
+        rows = [in_a_process(reader, given.executions, share, keep) for reader in chosen]
+    table = pd.DataFrame(rows)
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(given.out, index=False)
+    print(table.to_string(index=False))
+    return int(table["crashes"].sum() > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
