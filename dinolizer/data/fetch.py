@@ -4,7 +4,6 @@ import errno
 import os
 import shutil
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -92,11 +91,11 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as file:
             yield file
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, OSError) as error:
-        if isinstance(error, InputError) or (
-            isinstance(error, OSError) and error.errno != errno.EINVAL  # a place before the start
-        ):
-            raise
+    except InputError:
+        raise
+    except Exception as error:  # zipfile meets damage with almost any exception
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # it is the disk's
         raise InputError(
             f"The archive {path} cannot be read ({error}), but a whole zip file is expected; "
             "download it again."

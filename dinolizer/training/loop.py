@@ -3,6 +3,8 @@
 import math
 import pickle
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -231,11 +233,14 @@ def _resume(
     """Take up a checkpoint, after checking that it is whole and of the same training."""
     names = list(vars(Progress()))
     try:
+        with zipfile.ZipFile(path) as file:
+            if file.testzip():  # torch compares no checksum: a flipped bit would be trained on
+                raise zipfile.BadZipFile
         state = torch.load(path, map_location="cpu", weights_only=True)
         if state.keys() != {"settings", "model", "random", *names, *movable}:
             raise KeyError
         made_with = dict(state["settings"])
-    except (*_UNREADABLE, pickle.UnpicklingError):
+    except (*_UNREADABLE, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error):
         raise InputError(
             f"The checkpoint {path} cannot be read; delete it to train from the start."
         ) from None

@@ -413,6 +413,12 @@ def test_parquet_files_that_are_cut_short_or_of_another_kind_are_named(
     table = trees.pq.read_table(path)
     trees.pq.write_table(table.drop_columns(table.column_names[-1]), path)
     assert "lacks the column" in refused(name, root, tmp_path / "out.csv")
+    schema = table.schema
+    text = next(name for name in schema.names if schema.field(name).type == "string")
+    bad = trees.pa.array([b"\xff"] * len(table)).cast("string", safe=False)
+    at = schema.names.index(text)
+    trees.pq.write_table(table.set_column(at, text, bad), path)
+    assert f"{path} cannot be read as parquet" in refused(name, root, tmp_path / "out.csv")
     path.write_bytes(path.read_bytes()[:-20])
     assert f"{path} cannot be read as parquet" in refused(name, root, tmp_path / "out.csv")
     shutil.rmtree(root)

@@ -1,6 +1,7 @@
 """A download goes on where it stopped; an archive gives its expected members and nothing else."""
 
 import hashlib
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -203,15 +204,23 @@ def test_a_size_that_lies_gives_no_more_than_it_announced(tmp_path: Path) -> Non
     assert sum(path.stat().st_size for path in out.iterdir()) <= 90
 
 
-@pytest.mark.parametrize("damage", ["truncated", "text", "member"])
+@pytest.mark.parametrize("damage", ["truncated", "text", "member", "method", "place"])
 def test_a_damaged_archive_is_one_sentence(damage: str, tmp_path: Path) -> None:
     archive = make_zip(
         tmp_path / "a.zip", {"config.yaml": b"arch: x", "model.pth": hashlib.sha512().digest() * 9}
     )
     whole = archive.read_bytes()
     start = whole.index(b"model.pth") + 12
+    method, place = bytearray(whole), bytearray(whole)
+    for record, at in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):  # APPNOTE.TXT 4.3.7 and 4.3.12
+        for found in re.finditer(record, whole):
+            method[found.start() + at] = 12  # bzip2, which it is not
+    end = whole.rindex(b"PK\x05\x06") + 16
+    place[end : end + 2] = b"\xff\x7f"  # of the directory: members lie before the file's start
     archive.write_bytes(
         {
+            "method": bytes(method),
+            "place": bytes(place),
             "truncated": whole[:-30],
             "text": b"<html>",
             "member": whole[:start] + b"\xff\xff" + whole[start + 2 :],

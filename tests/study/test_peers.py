@@ -169,6 +169,28 @@ def test_damaged_files_and_equal_names_are_refused(tmp_path: Path, manifest: pd.
         evaluate(read_peers(peers, manifest), manifest)
 
 
+def test_a_small_file_that_takes_much_memory_is_refused_before_it_does(
+    tmp_path: Path, manifest: pd.DataFrame
+) -> None:
+    folder = tmp_path / "peer"
+    for name in ("x/1", "y/1", "y/2"):
+        write(folder, f"{name}.npy", VALUES)
+    peers = [declare(folder)]
+    (folder / "x" / "1.npy").unlink()
+    large = np.zeros((9000, 9000), np.uint8)
+    np.savez_compressed(folder / "x" / "1.npz", large)
+    with pytest.raises(InputError, match=r"1.npz cannot be used: .* of its image's size"):
+        evaluate(read_peers(peers, manifest), manifest)
+    (folder / "x" / "1.npz").unlink()
+    cv2.imwrite(str(folder / "x" / "1.png"), large)
+    with pytest.raises(InputError, match=r"1.png cannot be used: .* of its image's size"):
+        evaluate(read_peers(peers, manifest), manifest)
+    (folder / "x" / "1.png").unlink()
+    (folder / "x" / "1.npy").write_bytes(b"\x93NUMPY\x01\x00\x04\x00{'a\n")
+    with pytest.raises(InputError, match=r"1.npy cannot be used"):
+        evaluate(read_peers(peers, manifest), manifest)
+
+
 def test_published_numbers_are_called_so_and_have_a_source() -> None:
     """Against the authors' sheet of TGIF (arXiv:2407.11566), some of them."""
     table = published_numbers()

@@ -1,5 +1,6 @@
 """The end-to-end loop is a plain one; interrupted, resumed or shared out it ends the same."""
 
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -226,6 +227,18 @@ def test_a_damaged_checkpoint_is_one_sentence(
     path = tmp_path / "run.checkpoint"
     fit(manifest, tmp_path, replace(V1, epochs=1))
     path.write_bytes(path.read_bytes()[:1000] if damage is None else damage)
+    with pytest.raises(InputError, match="cannot be read; delete it"):
+        fit(manifest, tmp_path, replace(V1, epochs=1))
+
+
+def test_one_flipped_bit_of_a_checkpoint_is_noticed(manifest: pd.DataFrame, tmp_path: Path) -> None:
+    path = tmp_path / "run.checkpoint"
+    fit(manifest, tmp_path, replace(V1, epochs=1))
+    whole = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as file:
+        values = file.read(max(file.infolist(), key=lambda member: member.file_size))
+    whole[whole.index(values) + len(values) // 2] ^= 1
+    path.write_bytes(whole)
     with pytest.raises(InputError, match="cannot be read; delete it"):
         fit(manifest, tmp_path, replace(V1, epochs=1))
 

@@ -138,7 +138,7 @@ def _records(tree: Tree, columns: list[str]) -> Iterator[tuple[str, int, dict[st
             batches = (batch.to_pylist() for batch in file.iter_batches(BATCH, columns=columns))
             for number, record in enumerate(itertools.chain.from_iterable(batches)):
                 yield path, number, record
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise InputError(
                 f"{path} cannot be read as parquet ({str(error).splitlines()[0]}); get a whole "
                 "copy."
