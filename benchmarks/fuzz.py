@@ -2,10 +2,11 @@
 
     python benchmarks/fuzz.py --seconds 60
 
-Seeds are written by the package's own writers, mutated, and read in this process. A reader may
-return, or raise `InputError`; another exception, seconds of work, a gigabyte of memory or a signal
-is a crash, and its input is kept beside the table. With atheris installed the mutations follow the
-coverage of the package's code; without it they are drawn at random. See `readers.py`.
+Seeds are written by the package's own writers, mutated at random, and read in a process of each
+reader's own. A reader may return, or raise `InputError`, or an OSError that names a file (which the
+commands turn into a sentence); another exception, seconds of work, a gigabyte of memory or a signal
+is a crash, and its input is kept beside the table. Executions add up in the table: each run draws
+other mutations than those before. Delete it after a crash was mended. See `readers.py`.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -118,27 +120,27 @@ def mend_png(content: bytes) -> bytes:
     return bytes(mended) if content.startswith(b"\x89PNG") else content
 
 
-def run(reader: Reader, executions: int, seconds: float, keep: Path, seed: int = 0) -> int:
+def run(reader: Reader, seconds: float, keep: Path, seed: int = 0) -> int:
     """Execute a reader's seeds and random mutations of them, and say how many there were."""
     rng, seeds = random.Random(f"{seed} {reader.name}"), list(reader.seeds)
     end = time.monotonic() + seconds
-    for number in range(executions):
+    for number in count():
         if time.monotonic() > end:
-            return number
+            break
         content = mutate(rng.choice(seeds), rng.choice(seeds), rng)
         reader.execute(content if number >= len(seeds) else seeds[number], keep)
-    return executions
+    return number
 
 
-def in_a_process(reader: Reader, executions: int, seconds: float, keep: Path) -> dict[str, object]:
-    """Fuzz a reader in a process of its own, which may die; its row of the table."""
+def in_a_process(reader: Reader, seconds: float, keep: Path, seed: int = 0) -> tuple[int, int]:
+    """Fuzz a reader in a process of its own, which may die; numbers of executions and crashes."""
     context = get_context("fork")
     done = context.Array("q", 2, lock=False)  # executions, crashes
 
     def work() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders say much of damage
         gc.freeze()
-        done[0] = run(reader, executions, seconds, keep)
+        done[0] = run(reader, seconds, keep, seed)
         done[1] = len(reader.crashes)
 
     child = context.Process(target=work)
@@ -147,15 +149,14 @@ def in_a_process(reader: Reader, executions: int, seconds: float, keep: Path) ->
     if died := child.exitcode != 0:
         child.kill()
         reader.keep(keep, f"exit {child.exitcode}")
-    return {"reader": reader.name, "executions": done[0], "crashes": done[1] + died}
+    return done[0], done[1] + died
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fuzz all readers in turn and write a table; the exit code says whether there was a crash."""
     parser = argparse.ArgumentParser(description="Fuzz every reader of the package.")
     parser.add_argument("--seconds", type=float, default=60, help="of all readers together")
-    parser.add_argument("--executions", type=int, default=10**9, help="of each reader at most")
-    parser.add_argument("--reader", default="", help="only the one of this name")
+    parser.add_argument("--readers", nargs="*", help="only those of these names")
     parser.add_argument("--out", type=Path, default=Path("results/bench/fuzz.csv"))
     given = parser.parse_args(arguments)
     from readers import readers
@@ -163,14 +164,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as scratch:
         os.environ["DINOLIZER_CACHE"] = f"{scratch}/cache"
-        chosen = [r for r in readers(Path(scratch)) if given.reader in ("", r.name)]
-        keep = given.out.with_name("crashes")
-        share = given.seconds / len(chosen)
-        rows = [in_a_process(reader, given.executions, share, keep) for reader in chosen]
-    table = pd.DataFrame(rows)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(given.out, index=False)
-    print(table.to_string(index=False))
+        chosen = [r for r in readers(Path(scratch)) if r.name in (given.readers or [r.name])]
+        table = pd.DataFrame(0, [reader.name for reader in chosen], ["executions", "crashes"])
+        if given.out.is_file():
+            table = pd.read_csv(given.out, index_col=0).combine_first(table).astype(int)
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        for reader in chosen:
+            before = int(table.loc[reader.name, "executions"])
+            share, keep = given.seconds / len(chosen), given.out.with_name("crashes")
+            table.loc[reader.name] += in_a_process(reader, share, keep, before)
+            table.to_csv(given.out, index_label="reader")
+    print(table.to_string())
     return int(table["crashes"].sum() > 0)
 
 
