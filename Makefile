@@ -5,6 +5,8 @@
 # make test      run every check and test
 # make notebooks execute the notebooks in place, so that they carry their outputs
 # make bench     measure speed in one run into results/bench/<machine and versions>.csv
+# make fuzz      damaged files for every reader (SECONDS=60); adds to results/bench/fuzz.csv
+# make trust     measure what keeps results safe, of which make fuzz is a part, into results/bench
 # make lock      pin the dependencies of pyproject.toml anew
 # make clean     remove what the others made, results/ apart
 #
@@ -13,6 +15,7 @@
 PYTHON ?= python3
 CORES ?= 2
 PROFILE ?= pocket
+SECONDS ?= 60
 
 BIN := $(CURDIR)/.venv/bin
 CACHE := $(CURDIR)/data/cache
@@ -27,7 +30,7 @@ export OMP_NUM_THREADS ?= 1
 # What the caller has set for another environment must not leak into this one.
 unexport PYTHONPATH PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
-.PHONY: help install demo lab results test notebooks bench lock clean
+.PHONY: help install demo lab results test notebooks bench fuzz trust lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -58,6 +61,12 @@ notebooks: .venv/installed
 
 bench: .venv/installed
 	env -u OMP_NUM_THREADS python benchmarks/speed.py
+
+fuzz: .venv/installed
+	python benchmarks/fuzz.py --seconds $(SECONDS)
+
+trust: .venv/installed
+	PYTHONPATH=tests python benchmarks/trust.py
 
 lock: .venv/bin/uv
 	uv pip compile --no-config --quiet --upgrade --universal --fork-strategy fewest \

@@ -25,6 +25,7 @@ from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from dinolizer.errors import InputError
@@ -172,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for reader in chosen:
             before = int(table.loc[reader.name, "executions"])
             share, keep = given.seconds / len(chosen), given.out.with_name("crashes")
-            table.loc[reader.name] += in_a_process(reader, share, keep, before)
+            table.loc[reader.name] += np.array(in_a_process(reader, share, keep, before))
             table.to_csv(given.out, index_label="reader")
     print(table.to_string())
     return int(table["crashes"].sum() > 0)

@@ -52,6 +52,13 @@ def known_format(path: Path) -> str | None:
     return None
 
 
+def is_png(file: BinaryIO) -> bool:
+    """Whether a file begins as PNG files do; it is at its start before and after."""
+    start = file.read(8)
+    file.seek(0)
+    return start == b"\x89PNG\r\n\x1a\n"
+
+
 def bare_png(file: BinaryIO, pixels: bool) -> BinaryIO:
     """A PNG file without texts and profiles (Pillow refuses long ones, as AI tools write them),
     with its orientation before the pixels, which may be left out."""
@@ -62,6 +69,8 @@ def bare_png(file: BinaryIO, pixels: bool) -> BinaryIO:
             file.seek(length + 4, io.SEEK_CUR)
             continue
         chunk = start + file.read(length + 4)
+        if len(chunk) < length + 12:  # for which OpenCV would take all the memory announced
+            raise EOFError("its file ends within a chunk")
         parts.insert(2 if kind == b"eXIf" else len(parts), chunk)  # behind IHDR
         if kind == b"IEND":
             break

@@ -18,6 +18,7 @@ from dinolizer.data.formats import (
     check_jpeg,
     check_tiff,
     has_16_bit_colour,
+    is_png,
     other_file,
 )
 from dinolizer.errors import InputError
@@ -34,6 +35,10 @@ SUFFIXES = (
 """Names by which the images of a folder are known."""
 MAX_PIXELS = 120_000_000
 """Enough for a camera of 100 megapixels; Pillow's own limit (179 million) stays in force."""
+
+
+DEFLATED = 8 * 1032
+"""Pixels of 1 bit that a byte of a PNG file holds at most: deflate packs 1032 bytes into one."""
 
 
 class Header(NamedTuple):
@@ -182,9 +187,8 @@ def _opened(path: Path, *, pixels: bool = True) -> Iterator[Image.Image]:
     # Pillow gets a handle, not the name: mapped from its name, an uncompressed grey TIFF
     # with an orientation comes out wrongly turned (Pillow 13.0).
     with path.open("rb") as file:
-        png = file.read(8) == b"\x89PNG\r\n\x1a\n"
-        file.seek(0)
-        with Image.open(bare_png(file, pixels) if png else file, formats=FORMATS) as image:
+        content = bare_png(file, pixels) if is_png(file) else file
+        with Image.open(content, formats=FORMATS) as image:
             yield image
 
 
@@ -196,6 +200,13 @@ def _decode(image: Image.Image, name: str, path: Path | None) -> tuple[NDArray[A
         )
     if image.width * image.height > MAX_PIXELS:
         raise _too_large(name)
+    if path is not None and image.format == "PNG":
+        size = path.stat().st_size
+        if image.width * image.height > DEFLATED * size:
+            raise InputError(
+                f"{name} is cut short: its {size:,} bytes cannot hold {image.width}x{image.height} "
+                "pixels; get a whole copy."
+            )
     if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
         raise InputError(
             f"{name} holds {'floating-point' if image.mode == 'F' else '32-bit'} values of unknown "
@@ -224,7 +235,9 @@ def _decode(image: Image.Image, name: str, path: Path | None) -> tuple[NDArray[A
 def _deep_colour(path: Path) -> NDArray[np.uint16]:
     # Pillow keeps the high byte only. IMREAD_COLOR would be simpler, but with 16-bit TIFFs it
     # returned uninitialised memory (OpenCV 5.0).
-    bgr = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    with path.open("rb") as file:
+        content = bare_png(file, True) if is_png(file) else file
+        bgr = cv2.imdecode(np.frombuffer(content.read(), np.uint8), cv2.IMREAD_UNCHANGED)
     if bgr is None or bgr.dtype != np.uint16:
         raise InputError(f"{path} cannot be read at its 16 bits; convert it to 8-bit PNG.")
     order = [2, 1, 0, 3][: bgr.shape[2]]

@@ -6,6 +6,7 @@ the test.
 
 import io
 import os
+import resource
 import struct
 import zlib
 from collections.abc import Callable
@@ -319,6 +320,31 @@ def test_missing_files_and_folders_are_one_sentence(tmp_path: Path) -> None:
     assert "cannot be read" in refused(lambda: read_image("x" * 5000))
     os.mkfifo(tmp_path / "pipe.png")
     assert "no file" in refused(lambda: read_image(tmp_path / "pipe.png"))
+
+
+def test_a_chunk_that_announces_gigabytes_takes_no_memory(tmp_path: Path) -> None:
+    """Of 16 bits a sample, which OpenCV decodes: it would make room for 2 GB first."""
+    deep = cv2.imencode(".png", np.zeros((4, 4, 3), np.uint16))[1].tobytes()
+    path = tmp_path / "deep.png"
+    path.write_bytes(deep[:33] + (2**31 - 1).to_bytes(4) + b"IDAT" + deep[41:])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert "ends within a chunk" in refused(lambda: read_image(path))
+    path.write_bytes(deep[:33] + (2**31 - 1).to_bytes(4) + b"teXt" + deep[33:])
+    assert "cannot be read" in refused(lambda: read_image(path))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18  # KiB
+
+
+def test_a_png_that_is_too_short_for_its_pixels_takes_no_memory(tmp_path: Path) -> None:
+    """Black compresses best: 1 bit a pixel comes near the bound, and is read."""
+    path = tmp_path / "black.png"
+    Image.new("1", (6000, 6000)).save(path, optimize=True)
+    assert 6000 * 6000 / path.stat().st_size > 8000
+    assert not read_image(path).any()
+    content = bytearray(path.read_bytes())
+    content[16:24] = (10_000).to_bytes(4) * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4)
+    path.write_bytes(content)
+    assert "cannot hold 10000x10000 pixels" in refused(lambda: read_image(path))
 
 
 @pytest.mark.parametrize("side", [11_000, 30_000])

@@ -1,0 +1,58 @@
+"""Damaged files, for some seconds, are read or refused in one sentence by every reader."""
+
+import os
+import signal
+from pathlib import Path
+
+import fuzz
+import pandas as pd
+import pytest
+
+from dinolizer.errors import InputError
+
+
+def test_no_reader_crashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DINOLIZER_CACHE", str(tmp_path))  # and put back after the fuzzer set it
+    out = tmp_path / "fuzz.csv"
+    assert fuzz.main(["--seconds", "20", "--out", str(out)]) == 0
+    table = pd.read_csv(out)
+    assert (table["executions"] > 0).all()
+    assert not (tmp_path / "crashes").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "wrong"),
+    [
+        (InputError("A sentence."), ""),
+        (FileNotFoundError(2, "No such file", "a.png"), ""),
+        (OSError("Invalid data stream"), "without the name of a file"),
+        (KeyError("step"), "KeyError in test_fuzz.py"),
+        (MemoryError(), "MemoryError in test_fuzz.py"),
+    ],
+)
+def test_what_is_no_sentence_is_a_crash_and_its_input_is_kept(
+    error: Exception, wrong: str, tmp_path: Path
+) -> None:
+    def read(path: Path) -> None:
+        raise error
+
+    reader = fuzz.Reader("reader", read, tmp_path / "a.txt", [b"seed"])
+    assert wrong in reader.execute(b"content", tmp_path / "crashes")
+    kept = [path.read_bytes() for path in tmp_path.glob("crashes/*.txt")]
+    assert kept == ([b"content"] if wrong else [])
+
+
+def test_a_process_that_dies_is_a_crash_and_its_input_is_kept(tmp_path: Path) -> None:
+    def read(path: Path) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    reader = fuzz.Reader("reader", read, tmp_path / "a.txt", [b"seed"])
+    assert fuzz.in_a_process(reader, 1, tmp_path / "crashes") == (0, 1)
+    assert [path.read_bytes() for path in tmp_path.glob("crashes/*")] == [b"seed"]
+
+
+def test_checksums_of_a_mutated_png_are_right() -> None:
+    """An IHDR and an IEND chunk; the last one's checksum is known from the PNG specification."""
+    png = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\x01IHDRx....\0\0\0\0IEND...."
+    assert fuzz.mend_png(png).endswith(b"\0\0\0\0IEND\xaeB`\x82")
+    assert fuzz.mend_png(b"no PNG") == b"no PNG"
