@@ -18,7 +18,17 @@ NOTEBOOKS = {
     "00-quickstart": {
         "figures": ["00-by-hand", "00-examples", "00-method", "00-quickstart", "00-windows"]
     },
-    "01-data": {"tables": ["01-data"], "figures": ["01-gallery", "01-mask-sizes"], "prepared": True},
+    "01-data": {
+        "tables": ["01-data"],
+        "figures": [
+            "01-gallery",
+            "01-mask-sizes",
+            "01-photograph",
+            "01-residuals",
+            "01-spectra",
+        ],
+        "prepared": True,
+    },
     "02-train-head": {
         "tables": ["02-train-head"],
         "figures": ["02-train-head"],
