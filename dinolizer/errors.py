@@ -1,6 +1,7 @@
 """The one error that a user can cause, and how it is shown."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -10,6 +11,12 @@ class InputError(ValueError):
     The message is one sentence: what was got, what is expected, and what to do. The command line
     prints it and exits with code 1; code that calls the package catches it as a ``ValueError``.
     """
+
+
+def check_choice(what: str, value: object, allowed: Iterable[object]) -> None:
+    """Refuse a value that is none of those allowed."""
+    if value not in (choices := list(allowed)):
+        raise InputError(f"The {what} is {value!r}, but it must be one of {choices}.")
 
 
 def unwritable(folder: Path, error: OSError) -> InputError:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dinolizer.errors import InputError
+from dinolizer.errors import InputError, check_choice
 from dinolizer.model.batches import as_batch
 from dinolizer.model.specs import BACKBONES, BackboneSpec, Transformer, build
 from dinolizer.model.weights import fit_weights, read_weights, weights_file, weights_hash
@@ -137,7 +137,7 @@ def pick_device(name: str | torch.device | None = None) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()  # 'meta' has no values
-    except (RuntimeError, AssertionError, NotImplementedError):
+    except (RuntimeError, AssertionError, ImportError):
         raise InputError(
             f"The device is {str(name)!r}, but it must be one that torch finds here: 'cpu' always "
             "is, and 'cuda' where there is a GPU."
@@ -158,8 +158,7 @@ def load_backbone(
     `InputError` for an unknown name and for weights that are missing, damaged, another model's or
     cannot be downloaded.
     """
-    if name not in BACKBONES:
-        raise InputError(f"The model is {name!r}, but it must be one of {list(BACKBONES)}.")
+    check_choice("model", name, BACKBONES)
     spec = replace(BACKBONES[name], window=window or BACKBONES[name].window)
     chosen = pick_device(device)
     path = weights or weights_file(spec)

@@ -9,15 +9,15 @@ from typing import get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from dinolizer.errors import InputError
+from dinolizer.errors import InputError, check_choice
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.lora import Lora, merged
 from dinolizer.model.specs import Reduce, Small
 from dinolizer.model.weights import check_finite
-from dinolizer.model.windows import REDUCTIONS, Restore
+from dinolizer.model.windows import Restore
 from dinolizer.paths import atomic
 
 CLASSES = {"pristine": 1, "fake": 1, "three-class": 3}
@@ -57,18 +57,9 @@ class HeadCard:
     lora: Lora | None = None
 
     def __post_init__(self) -> None:
-        choices = {
-            "policy": CLASSES,
-            "reduce": REDUCTIONS,
-            "small": get_args(Small),
-            "restore": get_args(Restore),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise InputError(
-                    f"The head's {name} is {getattr(self, name)!r}, but it must be one of "
-                    f"{list(allowed)}."
-                )
+        check_choice("head's policy", self.policy, CLASSES)
+        for name, choices in (("reduce", Reduce), ("small", Small), ("restore", Restore)):
+            check_choice(f"head's {name}", getattr(self, name), get_args(choices))
         if not 0 <= self.threshold <= 1:
             raise InputError(
                 f"The threshold is {self.threshold}, but a probability from 0 to 1 is expected."
@@ -118,13 +109,18 @@ def save_head(
     path: Path, head: nn.Conv2d, card: HeadCard, adapter: Mapping[str, Tensor] | None = None
 ) -> None:
     """Write a head as safetensors, its card in the metadata, whole or not at all; where the card
-    says ``lora``, with the tensors of `dinolizer.model.lora.adapter_tensors`."""
+    says ``lora``, with the tensors of `dinolizer.model.lora.adapter_tensors`. Equal ones give equal
+    bytes."""
     tensors = dict(head.state_dict())
     tensors |= {ADAPTER + name: tensor for name, tensor in (adapter or {}).items()}
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {name: json.dumps(value) for name, value in asdict(card).items()}
+    content = save(stored, {name: json.dumps(value) for name, value in asdict(card).items()})
+    # The library writes the names of metadata in random order; equal heads are to be equal files.
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
     with atomic(path) as draft:
-        save_file(stored, draft, metadata=metadata)
+        draft.write_bytes(len(header).to_bytes(8, "little") + header + content[end:])
 
 
 def load_head(path: Path, backbone: Backbone) -> tuple[Backbone, nn.Conv2d, HeadCard]:

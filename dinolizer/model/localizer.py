@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from dinolizer.data.images import read_image
-from dinolizer.errors import InputError
-from dinolizer.model.backbones import Backbone, load_backbone
+from dinolizer.errors import InputError, check_choice
+from dinolizer.model.backbones import Backbone, load_backbone, pick_device
 from dinolizer.model.batches import Batches, as_batch, batch_size
 from dinolizer.model.head import HeadCard, load_head, probabilities
 from dinolizer.model.localization import Localization, gathered
 from dinolizer.model.specs import Reduce, Small
-from dinolizer.model.weights import fetched_path, head_file, weights_hash
+from dinolizer.model.weights import checked_head, fetched_path, weights_hash
 from dinolizer.model.windows import Pixels, Plan, assemble, make_plan, restored, strips
 
 Source = str | Path | Image.Image | NDArray[np.uint8]
@@ -72,10 +72,7 @@ class Localizer:
                 f"The window is {card.window} pixels, but it must be a multiple of the patch of "
                 f"{spec.patch}."
             )
-        if precision not in PRECISIONS:
-            raise InputError(
-                f"The precision is {precision!r}, but it must be one of {list(PRECISIONS)}."
-            )
+        check_choice("precision", precision, PRECISIONS)
         if mode == "whole" and not backbone.model.dynamic_img_size:
             raise InputError(
                 f"The mode is 'whole', but the position embedding of {spec.name!r} is made for "
@@ -121,7 +118,7 @@ class Localizer:
         """
         name = name or default_model()
         backbone = load_backbone(name, None if weights is None else Path(weights), device)
-        path = head_file(name) if head is None else Path(head)
+        path = checked_head(name) if head is None else Path(head)
         if not path.is_file():
             raise InputError(
                 f"There is no head {path} for the model {name!r}; name the file of one that was "
@@ -154,9 +151,9 @@ class Localizer:
         )
 
     def to(self, device: str | torch.device) -> "Localizer":
-        """Move backbone and head to a device, and return itself."""
-        self.backbone.to(device)
-        self.head.to(device)
+        """Move backbone and head to a device that `pick_device` accepts, and return itself."""
+        self.backbone.to(pick_device(device))
+        self.head.to(self.backbone.device)
         self.__dict__.pop("batch", None)  # that is another on another device
         return self
 

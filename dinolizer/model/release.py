@@ -27,6 +27,7 @@ from dinolizer.model.specs import BACKBONES, Transformer, build
 from dinolizer.model.weights import (
     check_finite,
     check_fit,
+    checked_head,
     checked_weights,
     head_file,
     read_checkpoint,
@@ -61,7 +62,8 @@ def fetch(file: Path | None = None) -> Path:
     """
     if file is None:
         with suppress(InputError):
-            return checked_weights(NAME)
+            if checked_head(NAME).is_file():
+                return checked_weights(NAME)
     elif not file.is_file():
         raise InputError(f"There is no file {file}; give the released {FILE!r}.")
     folder = weights_dir()

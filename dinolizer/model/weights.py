@@ -66,14 +66,25 @@ def head_file(name: str) -> Path:
 
 def checked_weights(name: str) -> Path:
     """Path of converted weights, if they are there and their SHA-256 is the recorded one."""
-    path = fetched_path(name)
+    return _checked(name, fetched_path(name), "sha256")
+
+
+def checked_head(name: str) -> Path:
+    """`head_file`, checked as the weights are where it was fetched; there may be none."""
+    path = head_file(name)
+    fetched = path.parent != ASSETS and path.is_file()
+    return _checked(name, path, "head_sha256") if fetched else path
+
+
+def _checked(name: str, path: Path, key: str) -> Path:
+    """A file of a conversion, if its SHA-256 is the one that the record has under a key."""
     if not path.is_file():
         raise InputError(
             f"The weights of {name!r} are not here ({path}); run 'dinolizer fetch {name}' to "
             "download them."
         )
     try:
-        expected = json.loads(path.with_suffix(".json").read_text())["sha256"]
+        expected = json.loads(fetched_path(name).with_suffix(".json").read_text())[key]
     except (OSError, ValueError, KeyError, TypeError):
         expected = "not recorded"
     sha256 = pooch.file_hash(str(path), "sha256")

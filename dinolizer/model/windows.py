@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dinolizer.data.images import MAX_PIXELS
-from dinolizer.errors import InputError
+from dinolizer.errors import InputError, check_choice
 from dinolizer.model.specs import Reduce, Small
 
 REDUCTIONS: tuple[Reduce, ...] = get_args(Reduce)
@@ -131,8 +131,7 @@ def make_plan(
         `SMALL_AREA`, and further up if the short side is still under the window.
     mode : a key of `MODES`; in ``"whole"`` the sides are rounded up to whole patches.
     """
-    if mode not in MODES:
-        raise InputError(f"The mode is {mode!r}, but it must be one of {list(MODES)}.")
+    check_choice("mode", mode, MODES)
     resized = small == "resize" and min(size) < window
     fitted = _enlarged(size, window) if resized else (max(size[0], window), max(size[1], window))
     sides, step = (window, window), {"exact": stride, "half": window // 2}.get(mode, window)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 
-from dinolizer.data.manifest import read_pair, target
+from dinolizer.data.manifest import read_pair, target, validate
 from dinolizer.errors import InputError
 from dinolizer.training.augmentations import Augmentations, build_transform
 
@@ -76,6 +76,30 @@ class Crops(Dataset[tuple[Tensor, ...]]):
             image = np.pad(image, ((0, below), (0, right), (0, 0)), mode="reflect")
             labels = np.pad(labels, ((0, below), (0, right)), mode="reflect")
         return image, labels
+
+
+def split_crops(
+    manifest: pd.DataFrame,
+    policy: str,
+    window: int,
+    patch: int,
+    seed: int = 0,
+    augmentations: Augmentations | None = None,
+) -> list[Crops]:
+    """`Crops` of the training and of the validation rows; the latter are not augmented. No
+    photograph may be in two splits, and neither split may be empty."""
+    validate(manifest)
+    made = []
+    for names, augmented in ((TRAIN, augmentations), (VALIDATION, None)):
+        rows = manifest[manifest["split"].isin(names)]
+        if rows.empty:
+            raise InputError(
+                f"The manifest has no row of the split {names[0]!r}, only of "
+                f"{', '.join(sorted(set(manifest['split'])))}: training needs rows of "
+                f"{TRAIN[0]!r} and of {VALIDATION[0]!r}."
+            )
+        made.append(Crops(rows, policy, window, patch, seed, augmented))
+    return made
 
 
 def crop_batches(

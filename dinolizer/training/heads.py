@@ -184,9 +184,8 @@ def fit(
     def ask(chosen: Tensor) -> tuple[Tensor, Tensor]:
         return heads(tokens[chosen].float()), targets[chosen].float()
 
-    of_epochs: list[Tensor] = []  # of every epoch, (K,)
-    dices: list[Tensor] = []
-    for _ in range(epochs):
+    history = torch.full((epochs, 2, len(weights)), torch.nan, device=tokens.device)
+    for losses_and_dices in history:
         of_steps = []
         for chosen in windows[torch.randperm(len(windows), generator=order)].split(batch_size):
             logits, wanted = ask(chosen)
@@ -199,9 +198,8 @@ def fit(
             optimiser.step()
             schedule.step()
             of_steps.append(loss.detach())
-        of_epochs.append(torch.stack(of_steps).mean(0))
-        _check_finite(of_epochs[-1], *heads.parameters(), lr=lr)
-        dices.append(torch.full_like(of_epochs[-1], torch.nan))
+        losses_and_dices[0] = torch.stack(of_steps).mean(0)
+        _check_finite(lr, loss=losses_and_dices[0], **dict(heads.named_parameters()))
         if len(held):
             sums = torch.zeros(2, len(weights), targets.shape[1], device=tokens.device)
             with torch.no_grad():
@@ -209,16 +207,16 @@ def fit(
                     logits, wanted = ask(chosen)
                     of_windows = dice_sums(logits, wanted[:, None])
                     sums += torch.einsum("snkc,kn->skc", of_windows, measured[:, chosen])
-            dices[-1] = torch.where(measured.any(1), soft_dice(sums), torch.nan)
+            losses_and_dices[1] = torch.where(measured.any(1), soft_dice(sums), torch.nan)
     return [
-        pd.DataFrame({"epoch": range(1, epochs + 1), "loss": of_head, "validation_dice": dice})
-        for of_head, dice in zip(_by_head(of_epochs), _by_head(dices), strict=True)
+        pd.DataFrame({"epoch": range(1, epochs + 1), "loss": losses, "validation_dice": dices})
+        for losses, dices in history.permute(2, 1, 0).tolist()
     ]
 
 
 def standardisation(tokens: Tensor, train: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
     """Mean of each channel over each head's windows, and one over its standard deviation, or 0 for
-    a constant channel: ``(K, D)`` each.
+    a constant channel: ``(K, D)`` each. NaN or infinity is an `InputError`.
 
     In two passes, as tokens may lie far from 0, and without a float copy of all of them.
     """
@@ -233,6 +231,11 @@ def standardisation(tokens: Tensor, train: Tensor, batch_size: int) -> tuple[Ten
     count = train.double().sum(1, keepdim=True) * patches
     mean = train.double() @ torch.cat(sums) / count
     variance = train.double() @ torch.cat(squares) / count - mean.square()
+    if not (mean + variance + centre).isfinite().all():
+        raise InputError(
+            "The tokens to fit on are not finite: they hold NaN or infinity; check the weights of "
+            "the backbone and the pictures."
+        )
     std = variance.clamp(min=0).sqrt()
     return (centre + mean).float(), torch.where(std > 1e-6, 1 / std, 0).float()
 
@@ -252,13 +255,10 @@ def _check(tokens: Tensor, targets: Tensor, train: Tensor) -> None:
         )
 
 
-def _check_finite(*values: Tensor, lr: float) -> None:
-    if not all(value.isfinite().all() for value in values):
-        raise InputError(
-            f"A loss or a weight is not a finite number any more: check that the tokens are, and "
-            f"fit with a lower learning rate than {lr}."
-        )
-
-
-def _by_head(of_epochs: list[Tensor]) -> list[list[float]]:
-    return torch.stack(of_epochs).T.tolist()
+def _check_finite(lr: float, **values: Tensor) -> None:
+    for name, value in values.items():
+        if not value.isfinite().all():
+            raise InputError(
+                f"The {name} of a head is not finite any more: it holds NaN or infinity; fit with "
+                f"a lower learning rate than {lr}."
+            )

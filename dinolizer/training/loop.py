@@ -14,14 +14,11 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from dinolizer.errors import InputError
-from dinolizer.model.backbones import Backbone
 from dinolizer.paths import atomic
-from dinolizer.training.heads import Heads
 
 if TYPE_CHECKING:  # most who train here need none
     from accelerate import Accelerator
@@ -31,31 +28,6 @@ Batches = Callable[[int, int], Iterable[Batch]]
 """From the numbers of two steps to the batches of the first one up to, not including, the last."""
 WEIGHT_DECAY = 0.01
 _UNREADABLE = (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError)
-
-
-class Network(nn.Module):
-    """A backbone and a single linear head of `Heads`: from uint8 crops to logits.
-
-    The head reads standardised tokens, so that a learning rate means the same for every backbone.
-    """
-
-    def __init__(self, backbone: Backbone, head: Heads) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head = head.requires_grad_(True).to(backbone.device)
-
-    def forward(self, crops: Tensor) -> Tensor:
-        """Logits float ``(N, C, h, w)``, of what `tokens` takes."""
-        head = self.head
-        standard = (self.tokens(crops) - head.mean[0, :, None, None]) * head.scale[0, :, None, None]
-        return F.conv2d(standard, head.weight[0], head.bias[0])
-
-    def tokens(self, crops: Tensor) -> Tensor:
-        """Tokens ``(N, D, h, w)`` of uint8 crops ``(N, 3, H, W)``, with gradients where weights of
-        the backbone are trained too; float16 tokens pass through."""
-        if crops.dtype != torch.uint8:
-            return crops.float()
-        return self.backbone.tokens(crops.float() / 255)
 
 
 @dataclass
@@ -191,7 +163,7 @@ def optimise(
             if log and is_main:
                 with atomic(log) as draft:
                     progress.history().to_csv(draft, index=False)
-    model.load_state_dict(progress.best, strict=False)
+    _load(model, progress.best)  # empty without a score
     for weight in learned:
         _finite(weight.detach().abs().max().item(), "largest weight", lr)
     return progress
@@ -252,13 +224,19 @@ def _resume(
                 "from the start."
             )
     shapes = {name: tensor.shape for name, tensor in trained(model).items()}
-    if {name: tensor.shape for name, tensor in state["model"].items()} != shapes:
-        raise InputError(
-            f"The checkpoint {path} holds other weights than those that are trained here; delete "
-            "it to train from the start."
-        )
-    model.load_state_dict(state["model"], strict=False)
+    for kept in ("model", "best")[: 1 + bool(state["scores"])]:
+        if {name: tensor.shape for name, tensor in state[kept].items()} != shapes:
+            raise InputError(
+                f"The checkpoint {path} holds other weights than those that are trained here; "
+                "delete it to train from the start."
+            )
+    _load(model, state["model"])
     for name, part in movable.items():
         part.load_state_dict(state[name])
     torch.set_rng_state(state["random"])
     return Progress(**{name: state[name] for name in names})
+
+
+def _load(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Take back what `trained` gave; another name or shape is an error."""
+    model.load_state_dict({**model.state_dict(), **tensors}, strict=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dinolizer.errors import InputError
+from dinolizer.errors import check_choice
 from dinolizer.model.head import probabilities
 
 Loss = Literal["dice", "bce", "focal", "dice+bce"]
@@ -74,8 +74,7 @@ def loss_of_heads(loss: Loss, logits: Tensor, target: Tensor, weights: Tensor) -
     `FOCUS`; ``"dice+bce"`` the sum of the first two. Logits are ``(N, K, C, h, w)``, the target in
     [0, 1] ``(N, C, h, w)``; ``weights``, ``(K, N)``, say how often an image counts.
     """
-    if loss not in LOSSES:
-        raise InputError(f"The loss is {loss!r}, but it must be one of {list(LOSSES)}.")
+    check_choice("loss", loss, LOSSES)
     target = target[:, None]
     total = torch.zeros(len(weights), device=logits.device)
     if loss in ("dice", "dice+bce"):

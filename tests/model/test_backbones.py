@@ -175,8 +175,10 @@ def test_weights_of_another_model_are_one_sentence(tmp_path: Path) -> None:
 def test_unknown_models_and_devices_are_one_sentence() -> None:
     with pytest.raises(InputError, match=r"'dino', but it must be one of .*'pocket'"):
         load_backbone("dino")
-    with pytest.raises(InputError, match="device is 'abacus'"):
-        load_backbone("untrained-pocket", device="abacus")
+    # Unknown, without values, without its driver, without its module, without such a number.
+    for device in ("abacus", "meta", "xla", "hpu", "privateuseone", "cpu:-1", "cuda:-1", "cuda:99"):
+        with pytest.raises(InputError, match=f"device is '{device}', but it must be one that"):
+            load_backbone("untrained-pocket", device=device)
 
 
 @pytest.mark.parametrize(

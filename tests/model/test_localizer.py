@@ -315,6 +315,8 @@ def test_many_photographs_come_in_order_and_an_error_takes_its_turn(tmp_path: Pa
     assert isinstance(last, Localization)
     np.testing.assert_array_equal(last.probability, first.probability)
     assert loc.to("cpu") is loc
+    with pytest.raises(InputError, match="device is 'meta'"):
+        loc.to("meta")
 
 
 class Broken(nn.Module):

@@ -145,6 +145,18 @@ def test_the_record_says_what_was_converted_and_what_was_left_out(
     assert file.read_bytes() == before
 
 
+def test_a_fetched_head_that_was_changed_is_refused(release: Release, tmp_path: Path) -> None:
+    """One number of it, and the file is a good head still."""
+    releases.fetch(save_release(tmp_path / "release.ckpt", release_state(release)))
+    path = head_file("dinolizer")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"SHA-256 of .*dinolizer-head.* run 'dinolizer fetch"):
+        Localizer.from_pretrained("dinolizer", device="cpu")
+    assert Localizer.from_pretrained("dinolizer", path, device="cpu").head is not None
+
+
 @pytest.mark.parametrize("prefix", ["", "net.", "model."])
 def test_prefixes_may_be_missing_and_values_in_half_precision(
     prefix: str, release: Release, tmp_path: Path
@@ -261,9 +273,9 @@ def test_the_head_of_another_conversion_is_refused(release: Release, tmp_path: P
     head = head_file("dinolizer").read_bytes()
     other = make_release(release.model, seed=1)
     releases.fetch(save_release(tmp_path / "two.ckpt", release_state(other)))
-    head_file("dinolizer").write_bytes(head)
+    (tmp_path / "one.safetensors").write_bytes(head)
     with pytest.raises(InputError, match="was trained on 'dinolizer'"):
-        Localizer.from_pretrained("dinolizer")
+        Localizer.from_pretrained("dinolizer", tmp_path / "one.safetensors")
 
 
 @pytest.fixture
@@ -298,6 +310,10 @@ def test_fetching_goes_on_where_the_connection_was_cut(server: Server, cache: Pa
     asked = len(server.asked)
     assert CliRunner().invoke(app, ["fetch", "dinolizer"]).exit_code == 0
     assert len(server.asked) == asked  # what is there is not downloaded again
+    head_file("dinolizer").write_bytes(b"damaged")
+    assert CliRunner().invoke(app, ["fetch", "dinolizer"]).exit_code == 0
+    assert len(server.asked) == asked + 1
+    assert Localizer.from_pretrained("dinolizer", device="cpu").head is not None
 
 
 def test_what_else_a_share_sends_is_named_with_the_way_by_hand(server: Server, cache: Path) -> None:

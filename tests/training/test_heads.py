@@ -271,13 +271,16 @@ def test_hidden_values_learn_what_no_line_separates() -> None:
     assert losses[16] < 0.25 < 0.3 < losses[0]
 
 
-def test_a_loss_that_is_no_number_is_one_sentence() -> None:
+def test_what_is_not_finite_is_one_sentence_that_names_it() -> None:
     tokens, targets = data()
-    with pytest.raises(InputError, match="fit with a lower learning rate than inf"):
+    with pytest.raises(InputError, match=r"The weight of a head is not finite any more.* than inf"):
         fit_head(tokens, targets, lr=torch.inf)
-    tokens[3, 2, 1, 1] = torch.nan
-    with pytest.raises(InputError, match="not a finite number any more: check that the tokens are"):
-        fit_head(tokens, targets, epochs=1)
+    with pytest.raises(InputError, match="The loss of a head is not finite any more"):
+        fit_head(tokens, torch.full_like(targets, torch.nan))
+    for value in (torch.nan, torch.inf, -torch.inf):
+        tokens[3, 2, 1, 1] = value
+        with pytest.raises(InputError, match="The tokens to fit on are not finite"):
+            fit_head(tokens, targets, epochs=1)
 
 
 def test_what_cannot_be_fitted_is_refused() -> None:

@@ -19,10 +19,11 @@ from dinolizer.model.lora import Lora, adapted, adapter_tensors
 from dinolizer.model.weights import weights_hash
 from dinolizer.training import loop
 from dinolizer.training.crops import Crops
+from dinolizer.training.fitting import fit_recipe, pooled
 from dinolizer.training.heads import Fit
 from dinolizer.training.loop import Progress, drawn, optimise
 from dinolizer.training.losses import dice_sums, soft_dice
-from dinolizer.training.recipes import PRECISIONS, Recipe, fit_recipe, pooled
+from dinolizer.training.recipes import PRECISIONS, Recipe
 
 V1 = Recipe(policy="pristine", lora=None, lr=0.05, crops="fresh", epochs=3, batch=4, seed=3)
 V2 = replace(V1, policy="three-class", lora=Lora(rank=4, alpha=4), lr=0.01)
@@ -303,6 +304,8 @@ def test_a_foreign_checkpoint_is_not_taken_up(tmp_path: Path) -> None:
     for change, says in (
         ({"model": {}}, "holds other weights"),
         ({"model": {"weight": torch.zeros(3)}}, "holds other weights"),
+        ({"scores": [0.5]}, "holds other weights"),  # and nothing of the best round
+        ({"scores": [0.5], "best": {"weight": torch.zeros(3)}}, "holds other weights"),
         ({"settings": {}}, "made with name = None, but this run has 'line'"),
         ({"settings": {"name": "line", "more": 1}}, "made with more = 1, but this run has None"),
         ({"further": 1}, "cannot be read"),
@@ -357,6 +360,8 @@ def test_a_loss_that_is_no_number_is_one_sentence(manifest: pd.DataFrame, tmp_pa
     ("change", "says"),
     [
         ({"epochs": 0}, "epochs is 0"),
+        ({"seed": -1}, "seed is -1, but it must be from 0"),
+        ({"seed": 2**32}, "seed is 4294967296"),
         ({"lr": -1.0}, "lr is -1"),
         ({"lr": float("inf")}, "lr is inf"),
         ({"crops": "new"}, "crops is 'new'"),

@@ -151,6 +151,15 @@ def test_what_is_returned_is_what_the_file_gives(
         assert sum(name.startswith("adapter.") for name in load_file(out)) == 2 * 2 * 2
 
 
+def test_equal_trainings_give_files_of_equal_bytes(manifest: pd.DataFrame, tmp_path: Path) -> None:
+    """Left to chance, the 12 names of the metadata have one order of 12!."""
+    for variant in ("v1", "v2"):
+        files = [tmp_path / folder / f"{variant}.safetensors" for folder in ("a", "b")]
+        for file in files:
+            trained(manifest, file, variant)
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+
 def test_the_splits_go_by_their_other_names(manifest: pd.DataFrame, tmp_path: Path) -> None:
     expected = trained(manifest, tmp_path / "a.safetensors")
     for training, validation in (("training", "validation"), ("train", "val")):
