@@ -31,7 +31,7 @@ NOTEBOOKS = {
     },
     "02-train-head": {
         "tables": ["02-train-head"],
-        "figures": ["02-train-head"],
+        "figures": ["02-losses", "02-train-head", "02-weights"],
         "heads": True,
         "prepared": True,
     },
