@@ -1,8 +1,7 @@
 """From a manifest and methods to rows, one per image, and from rows to tables with intervals, which
 can be made again, or cut another way, without running a method again."""
 
-import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,14 +59,13 @@ def evaluate(
     """Run methods on every image of a manifest; each image is read and degraded only once.
 
     A row per image and method holds where the image comes from, the degradation (`step_columns`),
-    the results of `score_image`, which takes ``ranking``, and the seconds that the map took. Of the
-    manifest's columns ``family`` (by default the generator), ``seen`` and ``condition`` are
-    optional. ``steps`` are degradations, applied in this order. An image's index and the seed
-    decide its noise, so that a part of a manifest gives the same rows as the whole.
+    and the results of `score_image`, which takes ``ranking``. Of the manifest's columns ``family``
+    (by default the generator), ``seen`` and ``condition`` are optional. ``steps`` are degradations,
+    applied in this order. An image's index and the seed decide its noise, so that a part of a
+    manifest gives the same rows as the whole.
     """
     rows = []
-    for number, row in zip(manifest.index, manifest.to_dict("records"), strict=True):
-        image, mask = read_pair(row)
+    for number, (image, truth, row) in zip(manifest.index, pictures(manifest), strict=True):
         about = {
             "image": row["image"],
             "group": row["group"],
@@ -77,23 +75,22 @@ def evaluate(
             "condition": row.get("condition", "clean"),
             **step_columns(steps),
         }
-        image, truth = _degraded(image, edited_truth(mask, row), steps, seed * 2**32 + number)
+        image, truth = _degraded(image, truth, steps, seed * 2**32 + number)
         for method in methods:
-            begin = time.perf_counter()
-            values = method(image, row)
-            seconds = time.perf_counter() - begin
             threshold = method.threshold_of(row)
-            scores = score_image(values, threshold, truth, ranking=ranking)
-            rows.append(
-                {
-                    "method": method.name,
-                    **about,
-                    "threshold": threshold,
-                    **scores,
-                    "seconds": seconds,
-                }
-            )
+            scores = score_image(method(image, row), threshold, truth, ranking=ranking)
+            rows.append({"method": method.name, **about, "threshold": threshold, **scores})
     return pd.DataFrame(rows)
+
+
+def pictures(
+    manifest: pd.DataFrame,
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.bool_], Row]]:
+    """Every image of a manifest, uint8 ``(H, W, 3)``, what is edited in it (see `edited_truth`),
+    and its row."""
+    for row in manifest.to_dict("records"):
+        image, mask = read_pair(row)
+        yield image, edited_truth(mask, row), row
 
 
 def evaluation_hash(steps: Sequence[Step] = ()) -> str:
@@ -135,11 +132,18 @@ def benchmark_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """The `score_table` of the benchmark: a line per method, family and kind, and one over all
     families, where family, kind and seen are `ALL_FAMILIES` and ``"all"``."""
     families = score_table(rows, ["method", "family", "kind", "seen"], seed)
-    overall = score_table(rows, ["method"], seed)
-    overall = overall.assign(family=ALL_FAMILIES, kind="all", seen="all")
-    table = pd.concat([families.astype({"seen": object}), overall])[families.columns]
-    order = {method: number for number, method in enumerate(rows["method"].unique())}
-    return table.iloc[np.argsort(table["method"].map(order), kind="stable")].reset_index(drop=True)
+    overall = score_table(rows, ["method"], seed).assign(family=ALL_FAMILIES)
+    return with_overall(families, overall)
+
+
+def with_overall(table: pd.DataFrame, overall: pd.DataFrame) -> pd.DataFrame:
+    """Behind each method's lines that over all of them, whose kind and seen are ``"all"``."""
+    overall = overall.assign(kind="all", seen="all")
+    both = pd.concat([table.astype({"seen": object}), overall])[table.columns]
+    order = {method: number for number, method in enumerate(overall["method"])}
+    return both.sort_values(
+        "method", key=lambda names: names.map(order), kind="stable", ignore_index=True
+    )
 
 
 def score_table(rows: pd.DataFrame, by: Sequence[str], seed: int = 0) -> pd.DataFrame:

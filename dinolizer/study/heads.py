@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dinolizer.data.manifest import read_pair
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.head import card_for, load_head, make_head
 from dinolizer.model.localizer import Localizer
@@ -21,7 +20,7 @@ from dinolizer.model.windows import Plan
 from dinolizer.paths import cache_dir
 from dinolizer.study.cache import cache_key, cached, images_hash, probe_hash
 from dinolizer.study.dataset import Dataset
-from dinolizer.study.evaluation import Row, edited_truth
+from dinolizer.study.evaluation import Row, pictures
 from dinolizer.study.samples import POLICY, Sample, enlarged, image_windows, window_sample
 from dinolizer.training import heads as training
 from dinolizer.training.crops import Crops
@@ -219,10 +218,8 @@ def image_rows(
     """
     about = ["image", "group", "family", "kind", "area"]
     rows = []
-    for row in manifest.to_dict("records"):
-        image, mask = read_pair(row)
-        truth = torch.from_numpy(edited_truth(mask, row))
-        scores = overlap((logits(image, row) > 0).cpu(), truth)
+    for image, truth, row in pictures(manifest):
+        scores = overlap((logits(image, row) > 0).cpu(), torch.from_numpy(truth))
         rows.append(pd.DataFrame(names).assign(**{name: row[name] for name in about}, **scores))
     return pd.concat(rows, ignore_index=True)
 

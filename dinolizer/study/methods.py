@@ -13,7 +13,7 @@ from dinolizer.model.localizer import Localizer
 from dinolizer.study.baselines import BASELINES
 from dinolizer.study.cache import cache_key, cached, images_hash, probe_hash
 from dinolizer.study.dataset import Dataset
-from dinolizer.study.evaluation import Method, Predict, Row, edited_truth, probe_image
+from dinolizer.study.evaluation import Method, Predict, Row, pictures, probe_image
 from dinolizer.study.heads import Fits, localizers
 from dinolizer.study.metrics import choose_threshold, leave_one_out_thresholds
 from dinolizer.study.peers import read_peers
@@ -106,9 +106,5 @@ def examples(
 def _maps(
     manifest: pd.DataFrame, predict: Predict
 ) -> tuple[list[NDArray[np.floating]], list[NDArray[np.bool_]]]:
-    maps, truths = [], []
-    for row in manifest.to_dict("records"):
-        image, mask = read_pair(row)
-        maps.append(predict(image, row))
-        truths.append(edited_truth(mask, row))
-    return maps, truths
+    drawn = [(predict(image, row), truth) for image, truth, row in pictures(manifest)]
+    return [values for values, _ in drawn], [truth for _, truth in drawn]

@@ -51,10 +51,6 @@ def all_parts(dataset: Dataset) -> list[Part]:
     ]
 
 
-def timeless(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows.drop(columns="seconds")
-
-
 def files(tmp_path: Path) -> dict[str, int]:
     """Of each cached part, when it was written."""
     return {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cache/rows").iterdir()}
@@ -66,7 +62,7 @@ def one_call(dataset: Dataset) -> pd.DataFrame:
     methods = methods_of(dataset)
     plain = [evaluate([method], dataset.test) for method in methods]
     degraded = [evaluate(methods, edited, steps=case, seed=3, ranking=False) for case in CASES]
-    return timeless(pd.concat([*plain, *degraded], ignore_index=True))
+    return pd.concat([*plain, *degraded], ignore_index=True)
 
 
 def test_parts_give_the_rows_of_one_call_whoever_computes_them(
@@ -82,7 +78,7 @@ def test_parts_give_the_rows_of_one_call_whoever_computes_them(
     assert len(computed) == len(wanted)
     expected = one_call(dataset)
     monkeypatch.setattr(Part, "_compute", lambda _: pytest.fail("computed again"))
-    pd.testing.assert_frame_equal(timeless(rows_of(all_parts(dataset))), expected)
+    pd.testing.assert_frame_equal(rows_of(all_parts(dataset)), expected)
     assert files(tmp_path) == computed
 
 
@@ -90,12 +86,12 @@ def test_what_is_lost_or_damaged_is_computed_again_and_nothing_else(
     dataset: Dataset, tmp_path: Path
 ) -> None:
     wanted = all_parts(dataset)
-    expected = timeless(rows_of(wanted))
+    expected = rows_of(wanted)
     before = files(tmp_path)
     lost, cut, *_ = sorted((tmp_path / "cache/rows").iterdir())
     lost.unlink()
     cut.write_bytes(cut.read_bytes()[:500])
-    pd.testing.assert_frame_equal(timeless(rows_of(wanted)), expected)
+    pd.testing.assert_frame_equal(rows_of(wanted), expected)
     after = files(tmp_path)
     assert {name for name in before if before[name] != after[name]} == {lost.name, cut.name}
 
@@ -104,7 +100,7 @@ def test_two_processes_at_once_and_killed_at_random_moments(
     dataset: Dataset, tmp_path: Path
 ) -> None:
     wanted = all_parts(dataset)
-    expected = timeless(rows_of(wanted))
+    expected = rows_of(wanted)
     shutil.rmtree(tmp_path / "cache/rows")
     rng = np.random.default_rng(0)
     for _ in range(2):
@@ -113,7 +109,7 @@ def test_two_processes_at_once_and_killed_at_random_moments(
     for process in both:
         process.join()
         assert process.exitcode == 0
-    pd.testing.assert_frame_equal(timeless(rows_of(wanted)), expected)
+    pd.testing.assert_frame_equal(rows_of(wanted), expected)
     assert len([name for name in files(tmp_path) if name[0] != "."]) == len(wanted)
 
 
@@ -143,4 +139,4 @@ def test_a_dataset_more_leaves_the_rows_of_the_others(dataset: Dataset, tmp_path
     rows = rows_of(benchmark_parts(error, dataset.test))
     assert len(files(tmp_path)) - len(before) == 1  # of the other dataset only
     again = rows[rows["image"].isin(first["image"])].reset_index(drop=True)
-    pd.testing.assert_frame_equal(again, first)  # the seconds too: they were not run again
+    pd.testing.assert_frame_equal(again, first)

@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.benchmark import Timer
 
-from dinolizer.data.manifest import read_pair
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.head import card_for
 from dinolizer.model.localization import Localization
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.windows import Plan
 from dinolizer.study.dataset import draw_rows
-from dinolizer.study.evaluation import edited_truth
+from dinolizer.study.evaluation import pictures
 from dinolizer.study.figures import curves
 from dinolizer.study.metrics import score_image
 from dinolizer.study.statistics import macro_table
@@ -87,9 +86,8 @@ def large_pictures(
         alike = manifest[(manifest[same] == [first[name] for name in same]).all(axis=1)]
         across = -(-LARGE // min(first["width"], first["height"]))
         few = len(alike) < across**2
-        drawn = alike.sample(across**2, replace=few, random_state=seed).to_dict("records")
-        images, masks = zip(*map(read_pair, drawn), strict=True)
-        truths = [edited_truth(mask, row) for mask, row in zip(masks, drawn, strict=True)]
+        drawn = alike.sample(across**2, replace=few, random_state=seed)
+        images, truths, _ = zip(*pictures(drawn), strict=True)
         yield first["group"], _mosaic(images, across), _mosaic(truths, across)
 
 

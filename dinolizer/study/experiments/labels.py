@@ -23,7 +23,7 @@ from dinolizer.model.head import CLASSES, make_head, probabilities
 from dinolizer.model.windows import REDUCTIONS
 from dinolizer.study.dataset import Dataset
 from dinolizer.study.detection import calibration_error
-from dinolizer.study.evaluation import Row
+from dinolizer.study.evaluation import Row, with_overall
 from dinolizer.study.experiments.comparisons import RATE
 from dinolizer.study.heads import EPOCHS, fit, localizers, overlap
 from dinolizer.study.samples import window_sample
@@ -191,10 +191,7 @@ def localization(rows: pd.DataFrame) -> pd.DataFrame:
     kind and seen are ``"all"``; as of `macro_table`."""
     forged = rows[~rows["kind"].isin(AUTHENTIC_KINDS) & (rows["reduce"] == "sum")]
     kinds = macro_table(forged, ["method", "kind", "seen"], "iou")
-    overall = macro_table(forged, ["method"], "iou").assign(kind="all", seen="all")
-    table = pd.concat([kinds.astype({"seen": object}), overall])[kinds.columns]
-    order = {method: number for number, method in enumerate(overall["method"])}
-    return table.sort_values("method", key=lambda names: names.map(order), kind="stable")
+    return with_overall(kinds, macro_table(forged, ["method"], "iou"))
 
 
 def predicted_shares(rows: pd.DataFrame) -> pd.DataFrame:

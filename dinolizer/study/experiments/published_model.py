@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import RocCurveDisplay, roc_auc_score
 from tqdm.auto import tqdm
 
-from dinolizer.data.manifest import read_manifest, read_pair
+from dinolizer.data.manifest import read_manifest
 from dinolizer.errors import InputError
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.release import SCORE_THRESHOLD
@@ -19,7 +19,7 @@ from dinolizer.paths import ROOT
 from dinolizer.study import figures
 from dinolizer.study.cache import cache_key, cached, images_hash, probe_hash
 from dinolizer.study.detection import auc
-from dinolizer.study.evaluation import edited_truth, probe_image
+from dinolizer.study.evaluation import pictures, probe_image
 from dinolizer.study.experiments.edit_size import DETECTED, detection_size
 from dinolizer.study.metrics import score_image
 from dinolizer.study.statistics import columns, macro_mean, ratio
@@ -207,9 +207,8 @@ def agreement(
 
 def _computed(localizer: Localizer, manifest: pd.DataFrame) -> pd.DataFrame:
     rows = []
-    for row in manifest.to_dict("records"):
-        image, mask = read_pair(row)
-        result, truth = localizer(image), edited_truth(mask, row)
+    for image, truth, row in pictures(manifest):
+        result = localizer(image)
         scores = score_image(result.probability, result.threshold, truth, ranking=False)
         about = {"group": row["group"], "edited": not row["authentic"]}
         rows.append(about | scores | {"score": result.score})
