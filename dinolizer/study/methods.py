@@ -36,7 +36,7 @@ def methods(
     baselines' thresholds are chosen on.
     """
     baselines = [baseline_method(each, dataset, seed) for each in BASELINES]
-    others = read_peers(peers, dataset.test)
+    others = read_peers(peers, dataset.test, taken=(name, *BASELINES))
     localizer = localizer_method(name, backbone, fits, dataset.test)
     return {method.name: method for method in (localizer, *baselines, *others)}
 

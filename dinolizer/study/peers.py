@@ -10,12 +10,14 @@ A folder of maps holds one PNG (8 or 16 bits, grey), NPY or NPZ for each test im
     array: map                  # which of an NPZ file's arrays; may be left out for a single one
 
 Nothing of that is guessed from the values. A map belongs to the image of the same name; maps may
-lie in folders, and those are compared too: ``sd2-sp/17.npz`` is of ``.../sd2-sp/17.png`` only.
+lie in folders, and those are compared too: ``sd2-sp/17.npz`` is of ``.../sd2-sp/17.png`` only. As
+a mask does, a map lies on the pixels as they are stored: it is turned by its image's EXIF
+orientation, unless it is a PNG that has one itself.
 """
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -24,7 +26,7 @@ import pandas as pd
 import yaml
 from numpy.typing import NDArray
 
-from dinolizer.data.images import SUFFIXES, read_header, read_samples
+from dinolizer.data.images import SUFFIXES, read_header, read_samples, turn
 from dinolizer.errors import InputError
 from dinolizer.paths import ASSETS, ROOT
 from dinolizer.study.cache import file_hash
@@ -35,6 +37,8 @@ REQUIRED = ("name", "polarity", "range")
 KEYS = (*REQUIRED, "threshold", "array")
 POLARITIES = ("high = edited", "low = edited")
 MAPS = (".png", ".npy", ".npz")
+MAX_DECLARATION = 10_000
+"""Bytes."""
 PUBLISHED_RULE = (
     "Measured by their authors on other images than those of this study; not comparable with any "
     "number that was measured here"
@@ -46,18 +50,20 @@ def published_numbers() -> pd.DataFrame:
     return pd.read_csv(ASSETS / "published.csv")
 
 
-def read_peers(folders: Sequence[str], manifest: pd.DataFrame) -> list[Method]:
+def read_peers(
+    folders: Sequence[str], manifest: pd.DataFrame, taken: Iterable[str] = ()
+) -> list[Method]:
     """Methods that read the maps of folders, each found for every row of a manifest of test images.
 
     Maps are brought to [0, 1], high = edited. Folders are absolute or relative to the checkout.
     Raises InputError for a missing or wrong folder or declaration, a row without exactly one map, a
-    map of several rows, and two peers of one name; later, for a map that cannot be read, is not of
-    its image's size, or leaves the declared range.
+    map of several rows, and a peer called as another or as one of the methods ``taken``; later, for
+    a map that cannot be read, is not of its image's size, or leaves the declared range.
     """
     peers = [_read_peer(ROOT / folder, list(manifest["image"])) for folder in folders]
-    for name, count in Counter(peer.name for peer in peers).items():
+    for name, count in Counter([*taken, *(peer.name for peer in peers)]).items():
         if count > 1:
-            raise InputError(f"{count} peers are called {name!r}: give each a name of its own.")
+            raise InputError(f"{count} methods are called {name!r}: give each a name of its own.")
     return peers
 
 
@@ -72,11 +78,12 @@ def _read_peer(folder: Path, images: Sequence[str]) -> Method:
 
     def predict(image: NDArray[np.uint8], row: Row) -> NDArray[np.floating]:
         path = maps[row["image"]]
-        values = _read_map(path, str(declared.get("array", "")), image.shape[:2])
+        values = _read_map(path, declared.get("array", ""), image.shape[:2], row["image"])
         if values.shape != image.shape[:2]:
             raise InputError(
                 f"The map {path} has the shape {values.shape}, but its image {row['image']} is "
-                f"{image.shape[:2]} (H, W): give maps of the images' own size."
+                f"{image.shape[:2]} (H, W): give maps of the images' own size, on their pixels as "
+                "stored."
             )
         least, most = values.min(), values.max()
         if not (low <= least and most <= high):  # nor nan
@@ -88,7 +95,7 @@ def _read_peer(folder: Path, images: Sequence[str]) -> Method:
         return 1 - share if inverted else share
 
     key = f"{declared} {[(image, file_hash(path)) for image, path in maps.items()]}"
-    return Method(str(declared["name"]), predict, 1 - threshold if inverted else threshold, key)
+    return Method(declared["name"], predict, 1 - threshold if inverted else threshold, key)
 
 
 def _declaration(path: Path) -> dict[str, Any]:
@@ -96,13 +103,15 @@ def _declaration(path: Path) -> dict[str, Any]:
         raise InputError(
             f"There is no file {path}: beside the maps, it must give {', '.join(REQUIRED)}."
         )
+    declared = None
     try:
-        declared = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        declared = None
+        if path.stat().st_size <= MAX_DECLARATION:
+            declared = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError):
+        pass  # told below
     if not isinstance(declared, dict) or not set(REQUIRED) <= set(declared) <= set(KEYS):
         raise InputError(
-            f"{path} must be YAML with the lines {', '.join(REQUIRED)}, may have "
+            f"{path} must be a short YAML file with the lines {', '.join(REQUIRED)}, may have "
             f"{' and '.join(KEYS[len(REQUIRED) :])}, and nothing else."
         )
     if declared["polarity"] not in POLARITIES:
@@ -110,9 +119,14 @@ def _declaration(path: Path) -> dict[str, Any]:
             f"The polarity of {path} is {declared['polarity']!r}, but it must be one of "
             f"{' and '.join(map(repr, POLARITIES))}."
         )
+    names = declared["name"], declared.get("array", "")
+    if not all(isinstance(name, str) for name in names) or not names[0]:
+        raise InputError(f"The name and the array of {path} must be text: put it in quotes.")
     ends = declared["range"]
     numbers = [*(ends if isinstance(ends, list) else []), declared.get("threshold", 0.0)]
-    if len(numbers) != 3 or not all(type(number) in (int, float) for number in numbers):
+    if len(numbers) != 3 or not all(
+        type(number) in (int, float) and math.isfinite(number) for number in numbers
+    ):
         raise InputError(f"The range of {path} must be two numbers, and the threshold one.")
     if not numbers[0] < numbers[1]:
         raise InputError(f"The range of {path} must be a lower and a higher number, in this order.")
@@ -155,15 +169,18 @@ def _parts(path: PurePath) -> tuple[str, ...]:
     return (stem.with_suffix("") if stem.suffix.lower() in SUFFIXES else stem).parts
 
 
-def _read_map(path: Path, array: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+def _read_map(
+    path: Path, array: str, shape: tuple[int, ...], image: str
+) -> NDArray[np.float64]:
     """The values of a map, unless it needs far more memory than one of the shape (H, W)."""
     values: NDArray[Any] | None = None
+    turned = 1
     most = 16 * math.prod(shape) + 2**16  # bytes, with the header of a file
     try:
         if path.suffix.lower() == ".png":
             width, height, _ = read_header(path)
             if width * height <= most:
-                values, _ = read_samples(path)
+                values, turned = read_samples(path)
         elif path.stat().st_size <= most:
             loaded = np.load(path, allow_pickle=False)
             if not isinstance(loaded, np.ndarray):
@@ -181,4 +198,5 @@ def _read_map(path: Path, array: str, shape: tuple[int, ...]) -> NDArray[np.floa
             "declared."
         )
     with np.errstate(invalid="ignore"):  # what is no number is refused for its range
-        return values.astype(np.float64)
+        upright = values if turned > 1 else turn(values, read_header(image).orientation)
+    return upright.astype(np.float64)

@@ -1,5 +1,7 @@
 """Maps from a folder mean what is declared, belong to the image of their name, or are refused."""
 
+import io
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -8,6 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 
 from dinolizer.data.images import write_image
 from dinolizer.errors import InputError
@@ -94,7 +97,11 @@ def test_the_threshold_is_in_the_unit_of_the_maps(tmp_path: Path, manifest: pd.D
         ({"range": [1, 0]}, "a lower and a higher number"),
         ({"range": "0-1"}, "must be two numbers"),
         ({"range": [0, True]}, "must be two numbers"),
+        ({"range": [0, float("inf")]}, "must be two numbers"),
         ({"threshold": 3}, "lies outside of its range"),
+        ({"threshold": float("nan")}, "the threshold one"),
+        ({"name": [["lol"] * 9] * 9}, "must be text"),
+        ({"array": 7}, "must be text"),
         ({"extra": 3}, "nothing else"),
     ],
 )
@@ -103,6 +110,40 @@ def test_a_wrong_declaration_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         read_peers([declare(tmp_path / "peer", **lines)], manifest)
+
+
+@pytest.mark.parametrize("text", ["[" * 9999, "name: !!python/name:os.system", "#" * 10_001, "\0"])
+def test_a_hostile_declaration_is_refused(
+    tmp_path: Path, manifest: pd.DataFrame, text: str
+) -> None:
+    (tmp_path / "peer.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"peer.yaml must be a short YAML file with the lines"):
+        read_peers([str(tmp_path)], manifest)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_map_is_turned_as_its_image_is(tmp_path: Path, orientation: int) -> None:
+    """Pillow's own `exif_transpose` says how a map of the stored pixels must come out."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH), np.uint8)
+    drawn = Image.fromarray(stored)
+    drawn.getexif()[0x0112] = orientation
+    expected = np.asarray(ImageOps.exif_transpose(drawn)) / 255
+    image = tmp_path / "images" / "1.png"
+    image.parent.mkdir()
+    Image.new("RGB", (WIDTH, HEIGHT)).save(image, exif=exif)
+    manifest = pd.DataFrame({"image": [str(image)]})
+    for name in ("1.png", "1.npy", "1.npz", "own.png"):
+        folder = tmp_path / name.replace(".", "-")
+        declaration = declare(folder, range=[0, 255])
+        if name == "own.png":
+            Image.fromarray(stored).save(folder / "1.png", exif=exif)
+        else:
+            write(folder, name, stored)
+        (peer,) = read_peers([declaration], manifest)
+        made = peer(np.zeros((*expected.shape, 3), np.uint8), {"image": str(image)})
+        np.testing.assert_allclose(made, expected, atol=1e-6, err_msg=name)
 
 
 def test_a_missing_declaration_is_refused(tmp_path: Path, manifest: pd.DataFrame) -> None:
@@ -162,11 +203,32 @@ def test_damaged_files_and_equal_names_are_refused(tmp_path: Path, manifest: pd.
     for name in ("x/1", "y/1", "y/2"):
         write(folder, f"{name}.npz", VALUES)
     peers = [declare(folder)]
-    with pytest.raises(InputError, match="2 peers are called 'Peer'"):
-        read_peers(peers * 2, manifest)
-    (folder / "x" / "1.npz").write_bytes(b"PK\x03\x04 and no more")
-    with pytest.raises(InputError, match=r"1.npz cannot be used"):
-        evaluate(read_peers(peers, manifest), manifest)
+    for names, taken in ((peers * 2, ()), (peers, ("Peer", "noise"))):
+        with pytest.raises(InputError, match="2 methods are called 'Peer'"):
+            read_peers(names, manifest, taken)
+    for content in (b"PK\x03\x04 and no more", claims(10**12), zipped(2 * 10**9)):
+        (folder / "x" / "1.npz").write_bytes(content)
+        with pytest.raises(InputError, match=r"1.npz cannot be used"):
+            evaluate(read_peers(peers, manifest), manifest)
+
+
+def claims(pixels: int) -> bytes:
+    """An NPZ file whose array has a header that says more than there is."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f8", "fortran_order": False, "shape": (pixels, 1)}
+    )
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("map.npy", header.getvalue() + bytes(80))
+    return file.getvalue()
+
+
+def zipped(size: int) -> bytes:
+    """An NPZ file that is small and unpacks to many zeros: so its directory says."""
+    data = claims(1)
+    start = data.index(b"PK\x01\x02") + 24  # the unpacked size, in the central directory
+    return data[:start] + size.to_bytes(4, "little") + data[start + 4 :]
 
 
 def test_a_small_file_that_takes_much_memory_is_refused_before_it_does(
