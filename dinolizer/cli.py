@@ -260,7 +260,8 @@ def train(
     from dinolizer.model.backbones import load_backbone
     from dinolizer.training.recipes import train as run
 
-    frame = pd.concat([read_manifest(path) for path in dict.fromkeys(manifests)], ignore_index=True)
+    files = dict.fromkeys(path.resolve() for path in manifests)  # each once, however it is spelled
+    frame = pd.concat([read_manifest(path) for path in files], ignore_index=True)
     backbone = load_backbone(model, weights, device="cpu")
     run(
         frame,

@@ -77,6 +77,36 @@ def file_name(stem: str, suffix: str) -> str:
     return f"{os.fsdecode(raw[: room - 17])}-{hashlib.sha256(raw).hexdigest()[:16]}{suffix}"
 
 
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+SIGNS = {
+    ".mask.png": b"caution",
+    ".map.npz": b"probability.npy",
+    ".json": b'"backbone_hash"',
+    ".html": b"DinoLizer report",
+    ".safetensors": b"backbone_hash",
+    ".parquet": b"dinolizer",
+    "-history.csv": b"validation_dice",
+    ".csv": b",authentic,",
+}
+"""By the end of its name, what an output of this project holds near its beginning or end."""
+NEAR = 2**16
+
+
+def is_own_output(path: Path) -> bool:
+    """Whether a file is known by its `SIGNS` for an output of this project, and not one of another
+    tool that has the same name; there is no telling for names of other ends."""
+    sign = next((sign for end, sign in SIGNS.items() if path.name.lower().endswith(end)), b"")
+    with path.open("rb") as file:
+        start = file.read(NEAR)
+        file.seek(max(file.seek(0, os.SEEK_END) - NEAR, 0))
+        return sign in start or sign in file.read()
+
+
 def check_outputs(
     paths: Iterable[Path],
     suffix: str = "",
@@ -86,7 +116,7 @@ def check_outputs(
 ) -> None:
     """Refuse files that must not be written, before any work is done: `InputError` for a name that
     does not end in ``suffix``, for one of ``inputs`` under whatever path, and for what is there and
-    no regular file or not to be overwritten."""
+    no regular file, not to be overwritten, or not `is_own_output`."""
     read = {_identity(path) for path in inputs if path is not None} - {None}
     for path in paths:
         if suffix and path.suffix.lower() != suffix:
@@ -102,6 +132,11 @@ def check_outputs(
         if not overwrite:
             raise InputError(
                 f"{path} is there already; give another name, or have it replaced (overwrite)."
+            )
+        if not is_own_output(path):
+            raise InputError(
+                f"{path} is there already, and not an output of this project that may be replaced; "
+                "give another name, or move it away."
             )
 
 

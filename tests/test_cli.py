@@ -191,7 +191,12 @@ def test_nothing_that_is_there_is_replaced_unless_asked(head: Path, tmp_path: Pa
     assert refused.exit_code == 1
     assert "photo.json is there already" in refused.stderr
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
-    assert localize(head, tmp_path, photo, "--overwrite").exit_code == 0
+    refused = localize(head, tmp_path, photo, "--overwrite")
+    assert "photo.json is there already, and not an output of this project" in refused.stderr
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    (tmp_path / "photo.json").unlink()
+    for words in ([], ["--overwrite"]):
+        assert localize(head, tmp_path, photo, *words).exit_code == 0
     assert json.loads((tmp_path / "photo.json").read_text())["model"] == "untrained-pocket"
     assert photo.read_bytes() == before[photo]
 
@@ -229,7 +234,11 @@ def test_a_report_replaces_nothing_unasked(head: Path, tmp_path: Path) -> None:
     assert refused.exit_code == 1
     assert "index.html is there already" in refused.stderr
     assert names(tmp_path / "out") == ["index.html"]
-    assert report(head, tmp_path / "out", *photos, "--overwrite").exit_code == 0
+    refused = report(head, tmp_path / "out", *photos, "--overwrite")
+    assert "index.html is there already, and not an output of this project" in refused.stderr
+    (tmp_path / "out/index.html").unlink()
+    for words in ([], ["--overwrite"]):
+        assert report(head, tmp_path / "out", *photos, *words).exit_code == 0
     (tmp_path / "out/a.report.html").unlink()
     (tmp_path / "out/a.report.html").hardlink_to(photos[0])
     before = photos[0].read_bytes()

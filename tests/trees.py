@@ -9,6 +9,7 @@ import io
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -48,7 +49,7 @@ class Scene:
         return np.where(inside[..., None], 255 - self._noise(len(background), 3), background)
 
 
-def save(path: Path, pixels: Pixels, **options: int) -> Path:
+def save(path: Path, pixels: Pixels, **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, **options)
     return path

@@ -22,7 +22,7 @@ from dinolizer.data.shard import WHOLE, Shard
 from dinolizer.errors import InputError, unwritable
 from dinolizer.model.localization import Localization
 from dinolizer.model.localizer import Localizer
-from dinolizer.paths import atomic, file_name
+from dinolizer.paths import atomic, file_hash, file_name
 
 PART_ROWS = 10_000
 PART_SECONDS = 60.0
@@ -119,7 +119,7 @@ def _rows(
 
     def keep(result: Localization) -> dict[str, Any] | InputError:
         path, (name, state) = Path(result.source), begun.pop(result.source)
-        digest = _digest(path)
+        digest = file_hash(path)
         if state is None or state != _state(path):
             return InputError(f"{path} was changed while it was read; run the command again.")
         try:
@@ -147,16 +147,11 @@ def _state(path: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_ctime_ns
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _valid(row: dict[str, Any], images: Listing) -> bool:
     """Whether a row need not be made again: its image is the same, or gone."""
     path = images.root / row["path"]
     return row["error"] is None and (
-        _state(path) in (None, (row["bytes"], row["changed"])) or _digest(path) == row["sha256"]
+        _state(path) in (None, (row["bytes"], row["changed"])) or file_hash(path) == row["sha256"]
     )
 
 

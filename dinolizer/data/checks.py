@@ -20,6 +20,8 @@ AREA_TOLERANCE = 1e-3
 """How far a manifest's area may be from its mask's."""
 PAIRS = 4
 """Pairs of each generator and kind of which the polarity is checked."""
+CANDIDATES = 8
+"""Real images of a group of which the most like an edited one is sought."""
 EDGE = 8
 """Pixels around a mask in which a splice may differ too: soft masks are cut at half."""
 OUTSIDE = 0.05
@@ -120,7 +122,8 @@ def check_files(frame: pd.DataFrame) -> list[str]:
                 f"{fact.area:.4f}; make the manifest again."
             )
         facts.append(fact)
-    return [*reading_notes(facts), check_polarity(frame)]
+    # Whose column ``source`` names what, is not known: of the groups it is.
+    return [*reading_notes(facts), check_polarity(frame.drop(columns="source", errors="ignore"))]
 
 
 def check_polarity(frame: pd.DataFrame) -> str:
@@ -130,14 +133,17 @@ def check_polarity(frame: pd.DataFrame) -> str:
     mask. Elsewhere all pixels differ, and the mean change inside must exceed that outside in at
     least half of the pairs of a generator: a single one may be an accident. Otherwise the masks
     look inverted and are refused. The authentic image is named by a column ``source``; where that
-    is absent or empty, it is the one real image of the group.
+    is absent or empty, it is the real image of the group that is the most like the edited one.
     """
-    real = frame[frame["kind"] == "real"].drop_duplicates("group", keep=False)
-    by_group = dict(zip(real["group"], real["image"], strict=True))
-    source = pd.Series([by_group.get(group, "") for group in frame["group"]], frame.index)
-    if "source" in frame:
-        source = frame["source"].where(frame["source"] != "", source)
-    pairs = frame.assign(source=source)[(source != "") & (frame["mask"] != "")]
+    real = frame[frame["kind"] == "real"]
+    by_group = {group: list(rows["image"]) for group, rows in real.groupby("group")}
+    named = frame["source"] if "source" in frame else [""] * len(frame)
+    sources = [
+        [source] if source else by_group.get(group, [])
+        for source, group in zip(named, frame["group"], strict=True)
+    ]
+    pairs = frame.assign(sources=pd.Series(sources, frame.index, object))
+    pairs = pairs[pairs["sources"].map(bool) & (pairs["mask"] != "")]
     compared = 0
     for _, rows in pairs.groupby(["generator", "kind"], sort=False):
         spread = np.unique(np.linspace(0, len(rows) - 1, PAIRS).round().astype(int))
@@ -156,15 +162,20 @@ def check_polarity(frame: pd.DataFrame) -> str:
 def _complaint(row: dict[Any, Any]) -> tuple[str, bool] | None:
     """What is wrong with a pair, or nothing, and whether for certain; None if it cannot tell."""
     image, mask = read_pair(row)
-    source = read_image(row["source"])
-    if source.shape != image.shape or mask.all() or not mask.any():
+    changes = {
+        source: np.abs(image.astype(np.int16) - pixels).max(axis=2)
+        for source in row["sources"][:CANDIDATES]
+        for pixels in [read_image(source)]
+        if pixels.shape == image.shape
+    }
+    if not changes or mask.all() or not mask.any():
         return None
-    change = np.abs(image.astype(np.int16) - source).max(axis=2)
+    source, change = min(changes.items(), key=lambda pair: float(pair[1].mean()))
     if not change.any():
         return None
-    is_lossy = any(str(row[key]).lower().endswith(LOSSY) for key in ("image", "source"))
+    is_lossy = any(str(path).lower().endswith(LOSSY) for path in (row["image"], source))
     is_certain = row["background"] == "real" and not is_lossy
-    names = f"{row['image']} differs from the authentic {row['source']}"
+    names = f"{row['image']} differs from the authentic {source}"
     if is_certain:
         near = cv2.dilate(mask.astype(np.uint8), np.ones((2 * EDGE + 1, 2 * EDGE + 1), np.uint8))
         share = np.count_nonzero(change[near == 0]) / np.count_nonzero(change)
@@ -175,7 +186,7 @@ def _complaint(row: dict[Any, Any]) -> tuple[str, bool] | None:
         is_wrong = outside >= inside
         what = f"{names} by {outside:.1f} outside of it and by {inside:.1f} inside"
     sentence = (
-        f"The mask {row['mask']} looks inverted: {what}, but white must mark the edit; invert the "
-        "masks, or see whose they are."
+        f"The mask {row['mask']} looks inverted: {what}, but white must mark the edit; have the "
+        "masks inverted (invert), or see whose they are."
     )
     return (sentence if is_wrong else ""), is_certain

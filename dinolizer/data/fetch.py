@@ -51,7 +51,7 @@ def download(
                     response.raise_for_status()
                     if response.status_code == 200:  # and not 206, the range that was asked for
                         arrived = file.truncate(0)
-                    for chunk in tqdm(response.iter_content(CHUNK), unit="MiB"):
+                    for chunk in tqdm(response.iter_content(CHUNK), unit="MiB", disable=None):
                         arrived += file.write(chunk)
                         if size is not None and arrived > size:
                             refused = f"more than {size:,} bytes"

@@ -3,6 +3,7 @@
 import csv
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ SYSTEM_FOLDERS = ("__MACOSX", "@eaDir")
 """Folders that macOS and network drives put beside images, with small copies of them."""
 MAX_CELL = 10_000_000
 """Characters a cell of a table may have."""
+MAX_VISITS = 100
+"""Of one folder, through links: links to links may be ways without number."""
 HIDDEN = "hidden files and folders"
 UNREADABLE = "folders, links or other things that cannot be read"
 
@@ -29,6 +32,7 @@ def walk(
     not in a circle. ``left_out`` takes the paths of what is left out, by what it is: hidden or
     unreadable, or a folder below the root that ``skip`` has a word for."""
     pending = [(str(root), frozenset[tuple[int, int]]())]
+    visits: Counter[tuple[int, int]] = Counter()
     while pending:
         path, above = pending.pop()
         try:
@@ -43,6 +47,9 @@ def walk(
             if above and (what := skip(path)):
                 leave(left_out, what, path)
                 continue
+            visits[identity] += 1
+            if visits[identity] > MAX_VISITS:
+                raise OSError("it is reached in too many ways")
             names = os.listdir(path)  # noqa: PTH208
         except OSError:
             leave(left_out, UNREADABLE, path)

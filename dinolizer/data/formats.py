@@ -61,11 +61,11 @@ def is_png(file: BinaryIO) -> bool:
 
 def bare_png(file: BinaryIO, pixels: bool) -> BinaryIO:
     """A PNG file without texts and profiles (Pillow refuses long ones, as AI tools write them),
-    with its orientation before the pixels, which may be left out."""
-    parts = [file.read(8)]
+    with its orientation before the pixels, which may be left out: then it knows its frames."""
+    parts, kept = [file.read(8)], PNG_CHUNKS if pixels else (*PNG_CHUNKS, b"acTL")
     while len(start := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", start)
-        if kind not in PNG_CHUNKS or (kind == b"IDAT" and not pixels):
+        if kind not in kept or (kind == b"IDAT" and not pixels):
             file.seek(length + 4, io.SEEK_CUR)
             continue
         chunk = start + file.read(length + 4)

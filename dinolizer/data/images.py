@@ -22,7 +22,7 @@ from dinolizer.data.formats import (
     other_file,
 )
 from dinolizer.errors import InputError
-from dinolizer.paths import atomic
+from dinolizer.paths import atomic, file_hash
 
 Pixel = TypeVar("Pixel", bound=np.generic)
 
@@ -114,6 +114,16 @@ def read_header(path: str | Path) -> Header:
         pass
     pixels, orientation = read_samples(path)
     return Header(pixels.shape[1], pixels.shape[0], orientation)
+
+
+def file_facts(path: str | Path) -> dict[str, Any]:
+    """What the file of a readable image is: SHA-256, format, number of pages or frames, of which
+    the first is read, and the EXIF orientation, 1 to 8, that `read_image` applies."""
+    with warnings.catch_warnings(action="ignore"), _opened(Path(path), pixels=False) as image:
+        # An APNG's first picture counts twice where `bare_png` has left out which it is.
+        pages = getattr(image, "n_frames", 1) - bool(image.info.get("default_image"))
+        facts = {"format": image.format, "pages": pages}
+        return {"sha256": file_hash(path)} | facts | {"orientation": _orientation(image)}
 
 
 def turn(pixels: NDArray[Pixel], orientation: int) -> NDArray[Pixel]:

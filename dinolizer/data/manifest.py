@@ -123,11 +123,25 @@ def generator_family(generator: str) -> str:
     return next((key for key, start in FAMILIES.items() if re.match(start, name)), name)
 
 
+FORMULA = r"(?='*[=@\t\r]|'*[+-](?![\d.]+(?:[eE][+-]?\d+)?$))"
+"""The beginning of what a spreadsheet would execute, in apostrophes or not; a number is none."""
+
+
+def _substituted(frame: pd.DataFrame, pattern: str, by: str) -> pd.DataFrame:
+    """A table with the beginnings of its texts replaced."""
+    texts = frame.columns[[pd.api.types.is_string_dtype(frame[name]) for name in frame]]
+    changed = frame.copy()
+    changed[texts] = frame[texts].apply(
+        lambda cells: cells.str.replace(f"^{pattern}", by, regex=True)
+    )
+    return changed
+
+
 def read_manifest(path: str | Path) -> pd.DataFrame:
     """Read a manifest from CSV and validate it; its paths become absolute."""
     path = Path(path)
     text = cast("dict[str, type]", dict.fromkeys(TEXT_COLUMNS, str))
-    frame = read_csv(path, COLUMNS, dtype=text)
+    frame = _substituted(read_csv(path, COLUMNS, dtype=text), f"'{FORMULA}", "")
     folder = str(path.parent.absolute())
     for column in {"image", "mask"} & set(frame):
         # os.path: pathlib takes ten times as long, which counts with a hundred thousand rows.
@@ -138,7 +152,8 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
 def write_manifest(frame: pd.DataFrame, path: str | Path) -> None:
     """Validate a manifest and write it as CSV, replacing the file in one step. Absolute paths below
     the file's folder are written relative to it, so that the folder can be moved; relative ones are
-    taken to be so already."""
+    taken to be so already. Text that a spreadsheet would execute gets an apostrophe before it,
+    which `read_manifest` takes away."""
     validate(frame)
     path = Path(path)
     folder = f"{path.parent.absolute()}{os.sep}"
@@ -147,7 +162,7 @@ def write_manifest(frame: pd.DataFrame, path: str | Path) -> None:
         for column in ("image", "mask")
     }
     with atomic(path) as draft:
-        frame.assign(**relative).to_csv(draft, index=False)
+        _substituted(frame.assign(**relative), FORMULA, "'").to_csv(draft, index=False)
 
 
 def read_pair(row: Mapping[Hashable, Any]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:

@@ -40,7 +40,7 @@ def localize_files(
     summary as JSON; return the sentences on the images that failed, which are said too."""
     failed: list[str] = []
     introduced = False
-    for path, name in tqdm(images.items(), disable=len(images) == 1):
+    for path, name in tqdm(images.items(), disable=len(images) == 1 or None):
         try:
             say_slow(localizer, path)
             result = localizer(path, progress=True)

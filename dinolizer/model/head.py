@@ -22,6 +22,14 @@ from dinolizer.paths import atomic
 
 CLASSES = {"pristine": 1, "fake": 1, "three-class": 3}
 """Label policy to the number of channels of the head's logits."""
+MAX_WINDOW = 4096
+"""Pixels; a window of many patches takes memory with the square of their number."""
+KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("backbone", "backbone_hash", "about"), (str,)),
+    **dict.fromkeys(("window", "stride"), (int,)),
+    **{"threshold": (int, float), "score_threshold": (int, float, type(None))},
+}
+"""Types of the values of a card in a file; the others are checked as they are used."""
 ADAPTER = "adapter."
 """What the names of an adapter's tensors begin with in the file of a head."""
 
@@ -60,14 +68,15 @@ class HeadCard:
         check_choice("head's policy", self.policy, CLASSES)
         for name, choices in (("reduce", Reduce), ("small", Small), ("restore", Restore)):
             check_choice(f"head's {name}", getattr(self, name), get_args(choices))
-        if not 0 <= self.threshold <= 1:
+        for threshold in (self.threshold, self.score_threshold or 0):
+            if not 0 <= threshold <= 1:
+                raise InputError(
+                    f"The threshold is {threshold}, but a probability from 0 to 1 is expected."
+                )
+        if not 0 < self.stride <= self.window <= MAX_WINDOW:
             raise InputError(
-                f"The threshold is {self.threshold}, but a probability from 0 to 1 is expected."
-            )
-        if not 0 < self.stride <= self.window:
-            raise InputError(
-                f"The stride is {self.stride}, but it must be from 1 to the window's {self.window} "
-                "pixels."
+                f"The stride is {self.stride} and the window {self.window} pixels, but a stride "
+                f"from 1 to the window, and a window of at most {MAX_WINDOW} pixels, are expected."
             )
 
 
@@ -176,6 +185,10 @@ def _card(metadata: dict[str, str], path: Path) -> HeadCard:
         )
     try:
         values = {name: json.loads(metadata[name]) for name in names}
+        if any(type(values[name]) not in kinds for name, kinds in KINDS.items()):
+            raise TypeError
         return HeadCard(**values | {"lora": values["lora"] and Lora(**values["lora"])})
-    except (json.JSONDecodeError, TypeError):
+    except InputError:
+        raise
+    except (ValueError, TypeError, RecursionError):
         raise InputError(f"The card of the head {path} is damaged; train the head again.") from None

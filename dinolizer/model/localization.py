@@ -4,7 +4,8 @@ import io
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+import dinolizer
 from dinolizer.data.images import palette_png, write_image
 from dinolizer.errors import InputError
 from dinolizer.model.windows import Plan
@@ -42,6 +44,8 @@ class Localization:
     plan : where the windows were laid, and how many.
     settings : see `Localizer.settings`.
     seconds : time it took.
+    file : see `dinolizer.data.images.file_facts`; empty where there is no path.
+    date : when it was made, in UTC.
     """
 
     probability: NDArray[np.float32]
@@ -52,6 +56,8 @@ class Localization:
     plan: Plan
     settings: Mapping[str, Any]
     seconds: float
+    file: Mapping[str, Any] = field(default_factory=dict)
+    date: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     @property
     def threshold(self) -> float:
@@ -64,9 +70,12 @@ class Localization:
         return float(self.mask.mean())
 
     def summary(self) -> dict[str, Any]:
-        """Settings and score as they are saved; sizes are ``[height, width]``, in pixels."""
+        """File, settings and score as they are saved; sizes are ``[height, width]``, in pixels."""
         return dict(self.settings) | {
+            "version": dinolizer.__version__,
+            "date": self.date,
             "source": self.source,
+            **self.file,
             "score": self.score,
             "predicted_area": self.predicted_area,
             "size": self.plan.size,

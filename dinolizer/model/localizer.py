@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from dinolizer.data.images import read_image
+from dinolizer.data.images import file_facts, read_image
 from dinolizer.errors import InputError, check_choice
 from dinolizer.model.backbones import Backbone, load_backbone, pick_device
 from dinolizer.model.batches import Batches, as_batch, batch_size
@@ -201,7 +201,8 @@ class Localizer:
         plan = self.plan(*image.shape[:2])
         logits = self.patch_logits(image, plan, progress)
         result = self.localization(image, plan, logits, name)
-        return replace(result, seconds=time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        return replace(result, seconds=seconds, file=file_facts(name) if name else {})
 
     def map(self, sources: Iterable[Source]) -> Iterator[Localization | InputError]:
         """Localize photographs one after the other, as they are drawn; the error of one that cannot

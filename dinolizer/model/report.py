@@ -1,13 +1,11 @@
 """What was found in a photograph as one HTML file, to look at, to print and to hand on."""
 
 import base64
-import hashlib
 import html
 import io
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -19,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-import dinolizer
 from dinolizer.errors import printable
 from dinolizer.model.localization import Localization
 from dinolizer.paths import ASSETS, atomic, check_outputs, file_name
@@ -59,11 +56,7 @@ def save_report(
     """
     path, source = report_path(directory, name), Path(result.source)
     check_outputs([path], inputs=[source], overwrite=overwrite)
-    facts = result.summary() | {"source": source.name, "dinolizer": dinolizer.__version__}
-    facts |= {"torch": torch.__version__, "made": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"}
-    if result.source:
-        with source.open("rb") as file:
-            facts["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+    facts = result.summary() | {"source": source.name, "torch": torch.__version__}
     photo, mask = _scaled(result.image, SIDE), _scaled(np.uint8(255) * result.mask, SIDE) > 0
     probability = _scaled(result.probability, SIDE)
     text = {
@@ -71,7 +64,7 @@ def save_report(
         "caution": facts["caution"],
         "licence": facts["licence"].rstrip("."),
         "model": facts["model"],
-        "made": facts["made"],
+        "date": facts["date"],
         "threshold": f"{result.threshold:g}",
         "area": _area(result),
         "score": _score(result),

@@ -33,6 +33,10 @@ SMALL_AREA, SMALL_AREA_WINDOW = 1016 * 1016, 504
 """Area that small images are resized to for windows of 504 pixels, as the official code is reported
 to do; for another window it is scaled with the window's own area."""
 
+THIN = 32
+"""How many times as long as wide an image may be that is resized: it takes some 120 windows of 504
+pixels at a stride of 128."""
+
 Pair = tuple[int, int]
 Pixels = NDArray[np.uint8] | Tensor
 
@@ -122,7 +126,7 @@ def make_plan(
     mode: str = "exact",
 ) -> Plan:
     """Plan the windows of an image of ``size``, ``(H, W)``; it and the first three are in pixels.
-    Another mode, and a long thin image that would have to be made too large, are an `InputError`.
+    Another mode, and an image that is too thin to be resized (see `THIN`), are an `InputError`.
 
     Parameters
     ----------
@@ -244,9 +248,9 @@ def _enlarged(size: Pair, window: int) -> Pair:
     area = SMALL_AREA * (window / SMALL_AREA_WINDOW) ** 2
     scale = max((area / prod(size)) ** 0.5, window / min(size))
     height, width = (max(round(side * scale), window) for side in size)
-    if height * width > MAX_PIXELS:
+    if max(size) > THIN * min(size) or height * width > MAX_PIXELS:
         raise InputError(
-            f"The image of {size[0]}x{size[1]} pixels is too thin to be resized to windows of "
+            f"The image of {size[1]}x{size[0]} pixels is too thin to be resized to windows of "
             f"{window}; choose small='pad' for it."
         )
     return height, width

@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import ArrayLike
 
 from dinolizer.errors import unwritable
-from dinolizer.paths import atomic, cache_dir
+from dinolizer.paths import atomic, cache_dir, file_hash
 
 LIBRARIES = (
     *("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn"),
@@ -45,11 +45,6 @@ def images_hash(manifest: pd.DataFrame) -> str:
         hashes = list(pool.map(file_hash, paths))
     rows = manifest.drop(columns=["image", "mask"]).to_csv()
     return hashlib.sha256("\n".join([rows, *hashes]).encode()).hexdigest()
-
-
-def file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def cached(kind: str, key: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:

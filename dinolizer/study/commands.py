@@ -90,6 +90,9 @@ def manifest(
     incomplete: Annotated[
         bool, Option("--incomplete", help="Leave out what lacks its mask, and count it.")
     ] = False,
+    invert: Annotated[
+        bool, Option("--invert", help="Black marks the edit in the dataset's masks.")
+    ] = False,
     choice: Annotated[
         list[str] | None, Option(metavar="NAME=VALUE", help="The dataset's own, such as split.")
     ] = None,
@@ -107,7 +110,8 @@ def manifest(
         choices[name] = value
     from dinolizer.data.datasets import make_manifest
 
-    typer.echo(str(make_manifest(dataset, root, out, choices, incomplete=incomplete)))
+    options = {"incomplete": incomplete, "invert": invert}
+    typer.echo(str(make_manifest(dataset, root, out, choices, **options)))
 
 
 def check(path: Annotated[Path, Argument(metavar="MANIFEST", help="CSV file.")]) -> None:

@@ -9,10 +9,10 @@ import pandas as pd
 
 from dinolizer.data.manifest import generator_family, read_manifest
 from dinolizer.errors import InputError
-from dinolizer.paths import ROOT
+from dinolizer.paths import ROOT, file_hash
 from dinolizer.pocket.dataset import build
 from dinolizer.pocket.photos import photo_paths
-from dinolizer.study.cache import file_hash, images_hash
+from dinolizer.study.cache import images_hash
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,7 @@ from numpy.typing import NDArray
 
 from dinolizer.data.images import SUFFIXES, read_header, read_samples, turn
 from dinolizer.errors import InputError
-from dinolizer.paths import ASSETS, ROOT
-from dinolizer.study.cache import file_hash
+from dinolizer.paths import ASSETS, ROOT, file_hash
 from dinolizer.study.evaluation import Method, Row
 
 DECLARATION = "peer.yaml"

@@ -75,6 +75,25 @@ def test_inverted_masks_of_ones_own_list_are_refused(frame: pd.DataFrame) -> Non
         check_files(frame)
 
 
+def test_of_several_authentic_images_of_a_group_the_nearest_is_compared(
+    scene: trees.Scene, tmp_path: Path
+) -> None:
+    """The other one is another photograph, of which every pixel differs: so would all lie outside.
+    An image of another size tells nothing."""
+    row = pair(tmp_path, scene.edited(scene.photo), scene.photo, scene.mask) | {"group": "x"}
+    others = [trees.Scene(7, SIDE).photo, scene.photo[:32]]
+    reals = [
+        {"image": str(trees.save(tmp_path / f"real{number}.png", pixels)), "kind": "real"}
+        for number, pixels in enumerate([*others, scene.photo])
+    ]
+    rows = [{"mask": "", "source": "", "group": "x", **real} for real in reals]
+    right = pd.DataFrame([row | {"source": ""}, *rows])
+    assert "1 pairs" in check_polarity(right)
+    trees.save(Path(row["mask"]), 255 - scene.mask)
+    with pytest.raises(InputError, match=r"from the authentic .*real2.png lie outside"):
+        check_polarity(right)
+
+
 def pair(folder: Path, image: np.ndarray, source: np.ndarray, mask: np.ndarray, **row: str):
     """A row of files, which are written."""
     number = len(list(folder.glob("*-image*")))

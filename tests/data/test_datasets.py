@@ -19,7 +19,7 @@ from PIL import Image
 
 from dinolizer.data.checks import check_files
 from dinolizer.data.datasets import DATASETS, make_manifest, read_dataset
-from dinolizer.data.images import read_image
+from dinolizer.data.images import read_image, turn
 from dinolizer.data.manifest import POLICIES, read_manifest, read_pair, target
 from dinolizer.data.masks import read_mask
 from dinolizer.errors import InputError
@@ -542,3 +542,25 @@ def test_the_readme_of_the_data_has_every_dataset_and_its_terms() -> None:
         assert f"dinolizer manifest {name} " in section
         # Name, title, number of images and licence.
         assert re.search(rf"^\| \[{name}\]\(#{name}\)( \| [^|]+){{3}} \|$", text, re.M)
+
+
+@pytest.mark.parametrize("orientation", [1, 6, 7])
+def test_masks_whose_black_is_the_edit_are_inverted_when_asked(
+    orientation: int, tmp_path: Path
+) -> None:
+    """A list of a photograph, its edit and a mask, all turned alike, and a mask for both."""
+    scene, exif = trees.Scene(0, 64), trees.Image.Exif()
+    exif[0x0112] = orientation
+    trees.save(tmp_path / "real.png", scene.photo[:48], exif=exif)
+    trees.save(tmp_path / "edit.png", scene.edited(scene.photo)[:48], exif=exif)
+    trees.save(tmp_path / "mask.png", 255 - scene.mask[:48])
+    (tmp_path / "own.csv").write_text("image,mask,source\nedit.png,mask.png,real.png\n")
+    assert "looks inverted" in refused("csv", tmp_path / "own.csv", tmp_path / "out.csv")
+    report = make_manifest("csv", tmp_path / "own.csv", tmp_path / "out.csv", invert=True)
+    assert "polarity as expected in the 1 pairs compared" in str(report)
+    row = read_manifest(tmp_path / "out.csv").iloc[0]
+    assert Path(row["mask"]).parent == tmp_path / "out-images"
+    stored = np.asarray(trees.Image.open(row["mask"]))
+    np.testing.assert_array_equal(stored, scene.mask[:48])
+    np.testing.assert_array_equal(read_pair(row)[1], turn(stored > 0, orientation))
+    np.testing.assert_array_equal(trees.Image.open(tmp_path / "mask.png"), 255 - scene.mask[:48])

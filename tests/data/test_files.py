@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from dinolizer.data.datasets.tree import open_tree
-from dinolizer.data.files import HIDDEN, UNREADABLE, list_images, read_csv, read_table
+from dinolizer.data.files import HIDDEN, UNREADABLE, list_images, read_csv, read_table, walk
 from dinolizer.data.images import SUFFIXES, read_image, write_image
 from dinolizer.errors import InputError
 
@@ -42,6 +42,20 @@ def test_linked_folders_are_followed_and_never_twice_through_a_circle(tmp_path: 
     (tmp_path / "far/back").symlink_to(tmp_path / "in")
     assert found(tmp_path / "in") == ["2.png", "deep/3.png", "more/1.png"]
     assert list(open_tree(tmp_path / "in", "x", ()).files) == ["2.png", "deep/3.png", "more/1.png"]
+
+
+def test_links_to_links_are_ways_without_number(tmp_path: Path) -> None:
+    """Each of 40 folders has two links to the next: 2 ** 40 ways to the picture in the last."""
+    for number in range(40):
+        (tmp_path / f"{number}").mkdir()
+        for name in "ab":
+            (tmp_path / f"{number}" / name).symlink_to(f"../{number + 1}")
+    (tmp_path / "40").mkdir()
+    (tmp_path / "40/photo.png").touch()
+    left_out: dict[str, list[str]] = {}
+    found = list(walk(tmp_path, left_out))
+    assert 1 <= len(found) <= 100
+    assert left_out.keys() == {"folders, links or other things that cannot be read"}
 
 
 def test_what_is_left_out_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The manifest: its rules, its CSV file and its label policies, on frames made by hand."""
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,23 @@ def test_a_manifest_that_a_spreadsheet_saved_is_read(frame: pd.DataFrame, tmp_pa
     pd.testing.assert_frame_equal(
         read_manifest(tmp_path / "bom.csv"), read_manifest(tmp_path / "manifest.csv")
     )
+
+
+def test_no_cell_is_a_formula_to_a_spreadsheet(frame: pd.DataFrame, tmp_path: Path) -> None:
+    """Spreadsheets execute cells that begin with =, +, - or @, whatever blanks a quote hides; what
+    is a number to them too stays one."""
+    frame["image"] = ["=cmd|' /C calc'!A0", "@SUM(1)", "+1+cmd|'x'!A0", "-x.png"]
+    frame["seen"] = ["-5", "+1e-3", "'-7", "\t=1"]
+    frame["group"] = ["=1+1", "=1+1", "x", "x"]
+    frame["split"] = ["'=1", "'=1", "a=b", "a=b"]
+    write_manifest(frame, tmp_path / "manifest.csv")
+    with (tmp_path / "manifest.csv").open(newline="") as file:
+        cells = [cell for line in csv.reader(file) for cell in line]
+    assert [cell for cell in cells if cell[:1] in set("=+-@\t\r")] == ["-5", "+1e-3"]
+    read = read_manifest(tmp_path / "manifest.csv")
+    for column in ("split", "seen", "group"):
+        assert read[column].tolist() == frame[column].tolist()
+    assert read["image"].tolist() == [str(tmp_path / name) for name in frame["image"]]
 
 
 def test_an_invalid_manifest_is_not_written(frame: pd.DataFrame, tmp_path: Path) -> None:

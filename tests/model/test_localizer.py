@@ -1,8 +1,10 @@
 """The map equals a plain loop over windows, on photographs of any size, and knows its settings."""
 
+import hashlib
 import io
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from small import random_head, random_image, small_backbone, small_localizer
 from torch import nn
 from torch.nn import functional as F
 
+import dinolizer
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import load_backbone
 from dinolizer.model.head import HeadCard, make_head, save_head
@@ -151,7 +154,7 @@ def test_the_mask_is_strictly_over_the_threshold() -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("small", ["resize", "pad"])
-@pytest.mark.parametrize("size", [(1, 1), (55, 55), (3, 200), (200, 40)])
+@pytest.mark.parametrize("size", [(1, 1), (55, 55), (7, 200), (200, 40)])
 def test_a_photograph_under_a_window_gets_a_map_of_its_own_size(
     mode: str, small: str, size: tuple[int, int]
 ) -> None:
@@ -209,7 +212,9 @@ def test_a_result_is_saved_with_its_settings_and_replaces_an_older_one(tmp_path:
         np.testing.assert_array_equal(arrays["mask"], result.mask)
     settings = json.loads(saved[2].read_text())
     assert settings.pop("seconds") > 0
+    assert datetime.fromisoformat(settings.pop("date")) <= datetime.now(UTC)
     assert settings == {
+        "version": dinolizer.__version__,
         "source": "",
         "model": "small",
         "licence": "Apache-2.0",
@@ -232,6 +237,28 @@ def test_a_result_is_saved_with_its_settings_and_replaces_an_older_one(tmp_path:
         "passes": 4,  # at 0 and 4 down, at 0 and 14 across
         "tokens": 4 * 16,
     }
+
+
+def test_a_result_says_what_its_file_was(tmp_path: Path) -> None:
+    """Pages and format are what was written; the hash is that of the bytes."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    shots = [Image.fromarray(photo(60, 70, seed)) for seed in range(3)]
+    rest = {"save_all": True, "append_images": shots[1:]}
+    shots[0].save(tmp_path / "phone.jpg", format="MPO", exif=exif, **rest)
+    shots[0].save(tmp_path / "moves.png", **rest)
+    shots[0].save(tmp_path / "moves.gif", **rest)
+    shots[0].save(tmp_path / "scan.tif")
+    for name, kind, pages, orientation in (
+        ("phone.jpg", "MPO", 3, 6),
+        ("moves.png", "PNG", 3, 1),
+        ("moves.gif", "GIF", 3, 1),
+        ("scan.tif", "TIFF", 1, 1),
+    ):
+        data = (tmp_path / name).read_bytes()
+        said = localizer()(tmp_path / name).summary()
+        expected = hashlib.sha256(data).hexdigest(), kind, pages, orientation
+        assert tuple(said[key] for key in ("sha256", "format", "pages", "orientation")) == expected
 
 
 def test_a_result_replaces_nothing_unasked_and_never_its_photograph(tmp_path: Path) -> None:

@@ -111,8 +111,11 @@ def test_small_photographs_are_resized_to_the_published_area_scaled_with_the_win
 
 
 def test_a_thread_of_an_image_is_one_sentence_and_can_be_padded() -> None:
-    with pytest.raises(InputError, match="choose small='pad'"):
-        plan((1, 60_000), small="resize")
+    """32 to 1 is resized to 504 x 16,128 pixels: (16,128 - 504) / 128 = 122.1 makes 124 windows."""
+    assert paper((10, 320)).passes == 124
+    for size in ((1, 60_000), (10, 321), (700, 10)):
+        with pytest.raises(InputError, match="choose small='pad'"):
+            paper(size)
     assert plan((1, 60_000), small="pad").fitted == (56, 60_000)
 
 

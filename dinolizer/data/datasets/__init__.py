@@ -1,10 +1,14 @@
 """The public datasets: one adapter each, from its folder to a manifest; see data/README.md."""
 
+import hashlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from dinolizer.data.datasets.folders import (
@@ -22,9 +26,11 @@ from dinolizer.data.datasets.tables import btb, imdl, inpaintings, own_csv, sagi
 from dinolizer.data.datasets.tree import open_tree
 from dinolizer.data.fetch import download, extract_tree
 from dinolizer.data.files import HIDDEN, UNREADABLE
+from dinolizer.data.images import read_header, turn, write_image
 from dinolizer.data.manifest import write_manifest
+from dinolizer.data.masks import read_mask
 from dinolizer.errors import InputError, unwritable
-from dinolizer.paths import check_outputs
+from dinolizer.paths import check_outputs, file_name
 
 
 @dataclass(frozen=True)
@@ -67,8 +73,9 @@ def read_dataset(
     root: str | Path,
     choices: Mapping[str, object] | None = None,
     *,
-    images: Path | None = None,
+    images: Path = Path("images"),
     incomplete: bool = False,
+    invert: bool = False,
 ) -> pd.DataFrame:
     """Check a dataset's files and make its manifest, with a `Report` in ``attrs["report"]``.
 
@@ -76,9 +83,10 @@ def read_dataset(
     ----------
     root : its folder, or the file of ``imdl`` and ``csv``.
     choices : further arguments of the dataset's ``rows``, by name.
-    images : folder to which images that come inside parquet files are extracted.
+    images : folder for images that come inside parquet files and for inverted masks.
     incomplete : leave out, and count, images that are unreadable or whose mask is missing,
         unreadable or all black on a forged image; otherwise the first of them is refused.
+    invert : black marks the edit in the dataset's masks; inverted copies are listed.
 
     Raises
     ------
@@ -95,12 +103,30 @@ def read_dataset(
         given["images"] = images
     report = Report(name, incomplete)
     if dataset.needs is None:
-        return assemble(dataset.rows(root, report, **given), report)
-    tree = open_tree(root, dataset.title, dataset.needs)
-    report.left_out[HIDDEN] += len(tree.left_out.get(HIDDEN, ()))
-    for path in tree.left_out.get(UNREADABLE, ()):
-        report.fault(UNREADABLE, f"{path} cannot be read.")
-    return assemble(dataset.rows(tree, report, **given), report)
+        rows = dataset.rows(root, report, **given)
+    else:
+        tree = open_tree(root, dataset.title, dataset.needs)
+        report.left_out[HIDDEN] += len(tree.left_out.get(HIDDEN, ()))
+        for path in tree.left_out.get(UNREADABLE, ()):
+            report.fault(UNREADABLE, f"{path} cannot be read.")
+        rows = dataset.rows(tree, report, **given)
+    return assemble(_inverted(rows, images) if invert else rows, report)
+
+
+def _inverted(rows: Iterable[Row], folder: Path) -> Iterator[Row]:
+    """Rows with inverted copies of their masks, which lie as theirs on the pixels as stored."""
+    for row in rows:
+        with suppress(InputError):  # which is told of the row where it is measured
+            if row.mask:
+                orientation = read_header(row.image).orientation
+                mask = turn(
+                    ~read_mask(row.mask, orientation), {6: 8, 8: 6}.get(orientation, orientation)
+                )
+                digest = hashlib.sha256(os.fsencode(row.mask + row.image)).hexdigest()[:16]
+                copy = folder / file_name(Path(row.mask).stem, f"-{digest}.png")
+                write_image(copy, np.uint8(255) * mask.astype(np.uint8))
+                row = row._replace(mask=str(copy))
+        yield row
 
 
 COCOGLIDE = "https://www.grip.unina.it/download/prog/TruFor/CocoGlide.zip"
@@ -114,15 +140,17 @@ def make_manifest(
     choices: Mapping[str, object] | None = None,
     *,
     incomplete: bool = False,
+    invert: bool = False,
 ) -> Report:
-    """Write a dataset's manifest to a CSV file; arguments and errors as in `read_dataset`. Images
-    inside parquet files are extracted beside ``out``, to the folder of its name and ``-images``."""
+    """Write a dataset's manifest to a CSV file; arguments and errors as in `read_dataset`. Its
+    ``images`` go beside ``out``, to the folder of its name and ``-images``."""
     out = Path(out)
     if out.suffix.lower() != ".csv":
         raise InputError(f"The manifest was to be written as {out}, but its name must end in .csv.")
     images = out.absolute().with_name(f"{out.stem}-images")
     try:
-        frame = read_dataset(name, root, choices, images=images, incomplete=incomplete)
+        options = {"incomplete": incomplete, "invert": invert}
+        frame = read_dataset(name, root, choices, images=images, **options)
         write_manifest(frame, out)
     except OSError as error:
         raise InputError(

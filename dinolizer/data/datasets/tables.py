@@ -126,13 +126,16 @@ def own_csv(path: Path, report: Report, dataset: str = "", split: str = "test") 
     absolute; an authentic image's mask is empty, ``Negative`` or ``none``.
 
     Columns ``generator, kind, background, split, group`` are used if the file has them; else edits
-    count as spliced into real backgrounds, and each image is its own group. Further ones are kept.
+    count as spliced into real backgrounds, and each image is its own group. Further ones are kept;
+    where one called ``source`` names a file, that is the authentic image that it was made of.
     """
     report.dataset = dataset or path.stem
     for record in read_table(path, ["image", "mask"]).to_dict("records"):
         cells = {str(column): value for column, value in record.items()}
         further = {column: value for column, value in cells.items() if column not in COLUMNS}
-        yield _listed_row(cells, path.parent, split)._replace(further=further)
+        source = _listed_path(cells.get("source") or ".", path.parent)
+        row = _listed_row(cells, path.parent, split)._replace(further=further)
+        yield row._replace(source=source if os.path.isfile(source) else "")  # noqa: PTH113
 
 
 def _listed_row(cells: Mapping[str, str], folder: Path, split: str) -> Row:
