@@ -168,9 +168,7 @@ def _parts(path: PurePath) -> tuple[str, ...]:
     return (stem.with_suffix("") if stem.suffix.lower() in SUFFIXES else stem).parts
 
 
-def _read_map(
-    path: Path, array: str, shape: tuple[int, ...], image: str
-) -> NDArray[np.float64]:
+def _read_map(path: Path, array: str, shape: tuple[int, ...], image: str) -> NDArray[np.float64]:
     """The values of a map, unless it needs far more memory than one of the shape (H, W)."""
     values: NDArray[Any] | None = None
     turned = 1
@@ -196,6 +194,6 @@ def _read_map(
             "expected, of its image's size, and of several arrays in an NPZ file the one that is "
             "declared."
         )
+    upright = values if turned > 1 else turn(values, read_header(image).orientation)
     with np.errstate(invalid="ignore"):  # what is no number is refused for its range
-        upright = values if turned > 1 else turn(values, read_header(image).orientation)
-    return upright.astype(np.float64)
+        return upright.astype(np.float64)
