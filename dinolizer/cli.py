@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 import dinolizer
 from dinolizer import options
 from dinolizer.errors import InputError, say
-from dinolizer.options import Policy, Small, VariantName
+from dinolizer.options import Policy, VariantName
 from dinolizer.paths import check_outputs
 from dinolizer.study import commands
 
@@ -83,8 +83,8 @@ def localize(
     weights: options.File = None,
     mode: options.Mode = "exact",
     threshold: options.Threshold = None,
-    stride: Annotated[int | None, Option(min=1, help="In pixels; default: the head's.")] = None,
-    small: Annotated[Small | None, Option(help="Under a window; default: the head's.")] = None,
+    stride: options.Stride = None,
+    small: options.SmallImages = None,
     device: options.Device = None,
     precision: options.Precise = "float32",
     as_json: Annotated[bool, Option("--json", help="Print a line of JSON for each image.")] = False,
@@ -171,7 +171,10 @@ def report(
     weights: options.File = None,
     mode: options.Mode = "exact",
     threshold: options.Threshold = None,
+    stride: options.Stride = None,
+    small: options.SmallImages = None,
     device: options.Device = None,
+    precision: options.Precise = "float32",
     overwrite: options.Overwrite = False,
 ) -> None:
     """Show what was inpainted in images, on a page each.
@@ -191,8 +194,8 @@ def report(
     pages = [*(report_path(out, name) for name in images.values()), *[index][: len(images) - 1]]
     check_outputs(pages, inputs=[*images, head, weights], overwrite=overwrite)
     localizer = Localizer.from_pretrained(
-        model, head, device, weights, mode=mode, threshold=threshold
-    )
+        model, head, device, weights, mode=mode, precision=precision
+    ).with_settings(threshold=threshold, stride=stride, small=small)
     entries: list[Entry] = []
     failed = localize_files(
         localizer,

@@ -46,6 +46,8 @@ Answering = Annotated[
 ]
 Mode = Annotated[ModeName, Option(help="All but 'exact' take fewer windows.")]
 Threshold = Annotated[float | None, Option(min=0, max=1, help="Default: the head's.")]
+Stride = Annotated[int | None, Option(min=1, help="In pixels; default: the head's.")]
+SmallImages = Annotated[Small | None, Option(help="Under a window; default: the head's.")]
 Device = Annotated[str | None, Option(help="'cpu' or 'cuda'; by default the GPU if there is one.")]
 Precise = Annotated[Precision, Option(help="Of the backbone's products; faster on some hardware.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace results that are there already.")]

@@ -226,6 +226,18 @@ def test_a_report_for_each_image_and_an_index_of_several(head: Path, tmp_path: P
     assert scores == sorted(scores, reverse=True)
 
 
+def test_a_report_takes_the_settings_that_localize_takes(head: Path, tmp_path: Path) -> None:
+    """Of 40 x 50 pixels, resized by --small for a window of 224, there is more than one window."""
+    photo = make_photo(tmp_path / "photo.png")
+    words = ["--mode", "half", "--threshold", "0.25", "--stride", "56", "--small", "resize"]
+    words += ["--precision", "bfloat16"]
+    line = json.loads(localize(head, tmp_path / "out", photo, *words, "--json").stdout)
+    assert report(head, tmp_path / "pages", photo, *words).exit_code == 0
+    page = (tmp_path / "pages/photo.report.html").read_text()
+    for name in ("mode", "threshold", "stride", "small", "precision", "passes", "score"):
+        assert f'"{name}": {json.dumps(line[name])}' in page
+
+
 def test_a_report_replaces_nothing_unasked(head: Path, tmp_path: Path) -> None:
     photos = [make_photo(tmp_path / f"in/{name}.png", seed) for seed, name in enumerate("ab")]
     (tmp_path / "out").mkdir()
