@@ -84,7 +84,7 @@ def _checked(name: str, path: Path, key: str) -> Path:
             "download them."
         )
     try:
-        expected = json.loads(fetched_path(name).with_suffix(".json").read_text())[key]
+        expected = str(json.loads(fetched_path(name).with_suffix(".json").read_text())[key])
     except (OSError, ValueError, KeyError, TypeError):
         expected = "not recorded"
     sha256 = pooch.file_hash(str(path), "sha256")

@@ -51,7 +51,14 @@ def read_defaults(notebook: Path) -> dict[str, object]:
         tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
         sources = ["".join(cell["source"]) for cell in tagged]
         statements = [statement for source in sources for statement in ast.parse(source).body]
-    except (ValueError, LookupError, TypeError, SyntaxError) as error:
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        SyntaxError,
+        RecursionError,
+    ) as error:
         raise InputError(f"{notebook} is not a Python notebook: save it with Jupyter.") from error
     if not statements:
         raise InputError(

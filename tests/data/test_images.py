@@ -330,7 +330,7 @@ def test_a_chunk_that_announces_gigabytes_takes_no_memory(tmp_path: Path) -> Non
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert "ends within a chunk" in refused(lambda: read_image(path))
     path.write_bytes(deep[:33] + (2**31 - 1).to_bytes(4) + b"teXt" + deep[33:])
-    assert "cannot be read" in refused(lambda: read_image(path))
+    assert "damaged" in refused(lambda: read_image(path))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18  # KiB
 
 
