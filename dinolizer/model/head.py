@@ -16,7 +16,7 @@ from dinolizer.errors import InputError, check_choice
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.lora import Lora, merged
 from dinolizer.model.specs import Reduce, Small
-from dinolizer.model.weights import check_finite
+from dinolizer.model.weights import check_finite, misfit
 from dinolizer.model.windows import Restore
 from dinolizer.paths import atomic
 
@@ -162,8 +162,7 @@ def load_head(path: Path, backbone: Backbone) -> tuple[Backbone, nn.Conv2d, Head
         if card.lora and name.startswith(ADAPTER)
     }
     head = make_head(backbone.dim, CLASSES[card.policy])
-    expected = {name: tensor.shape for name, tensor in head.state_dict().items()}
-    if {name: tensor.shape for name, tensor in tensors.items()} != expected:
+    if misfit(tensors, {name: tuple(value.shape) for name, value in head.state_dict().items()}):
         raise InputError(
             f"The head {path} does not hold a 1x1 convolution of {backbone.dim} values to "
             f"{CLASSES[card.policy]}, which its card promises; train it again."

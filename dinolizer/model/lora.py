@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.specs import Transformer
+from dinolizer.model.weights import misfit
 
 QV = "qv"
 ATTENTION = r".*\.attn\.(qkv|proj)"
@@ -98,13 +99,10 @@ def merge(model: Transformer, lora: Lora, tensors: Mapping[str, Tensor]) -> None
     expected: dict[str, tuple[int, ...]] = {}
     for (a, b), rows in products.items():
         expected |= {a: (lora.rank, rows.shape[1]), b: (rows.shape[0], lora.rank)}
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    wrong = [name for name in expected | shapes if expected.get(name) != shapes.get(name)]
-    if wrong:
-        got, wanted = (of.get(wrong[0], "not there") for of in (shapes, expected))
+    if difference := misfit(tensors, expected):
         raise InputError(
-            f"The adapter does not fit the backbone: {wrong[0]} is {got}, but it must be {wanted}; "
-            "give the one that was trained on it."
+            f"The adapter does not fit the backbone ({difference}); give the one that was trained "
+            "on it."
         )
     for (a, b), rows in products.items():
         rows += lora.alpha / lora.rank * (tensors[b].to(rows) @ tensors[a].to(rows))

@@ -178,8 +178,8 @@ def fit_weights(model: Transformer, state: Mapping[str, Tensor], path: Path, nam
 
 def check_fit(model: nn.Module, state: Mapping[str, Tensor], path: Path, name: str) -> None:
     """Refuse a state dict that has not exactly a model's names and shapes, and finite values."""
-    difference = _difference(model.state_dict(), state)
-    if difference:
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if difference := misfit(state, shapes):
         raise InputError(
             f"The weights {path} do not fit the model {name!r} ({difference}); give a file made "
             "for it."
@@ -197,14 +197,14 @@ def check_finite(state: Mapping[str, Tensor], path: Path) -> None:
             )
 
 
-def _difference(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str | None:
-    for name, tensor in expected.items():
+def misfit(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """The first tensor that has not its name or shape, in words; None if all have exactly these."""
+    for name, wanted in shapes.items():
         if name not in state:
             return f"{name} is missing"
-        shape, wanted = tuple(state[name].shape), tuple(tensor.shape)
-        if shape != wanted:
+        if (shape := tuple(state[name].shape)) != wanted:
             return f"{name} is {shape} and not {wanted}"
-    extra = next((name for name in state if name not in expected), None)
+    extra = next((name for name in state if name not in shapes), None)
     return f"{extra} is not part of it" if extra else None
 
 

@@ -100,7 +100,7 @@ def test_a_head_that_is_not_finite_is_one_sentence(tmp_path: Path) -> None:
         ("about", "[" * 100_000, "is damaged"),
         ("backbone_hash", "5", "is damaged"),
         ("score_threshold", '"high"', "is damaged"),
-        ("policy", "{}", "is damaged"),
+        ("policy", "{}", "policy is {}, but it must be one of"),
         ("threshold", "NaN", "The threshold is nan"),
         ("score_threshold", "Infinity", "The threshold is inf"),
         ("window", "1400000", "a window of at most 4096 pixels"),

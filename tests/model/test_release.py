@@ -182,11 +182,11 @@ LAYER = "net.model.lora_vit.blocks.1.attn.qkv"
 REFUSED: dict[str, tuple[Change, str]] = {
     "a missing matrix": (
         lambda state: state.pop(f"{LAYER}.linear_b_v.weight"),
-        r"blocks.1.attn.qkv.linear_b_v.weight is not there, but it must be \(128, 64\)",
+        "blocks.1.attn.qkv.linear_b_v.weight is missing",
     ),
     "another rank": (
         lambda state: state.update({f"{LAYER}.linear_a_q.weight": torch.ones(32, 128)}),
-        r"linear_a_q.weight is \(32, 128\), but it must be \(64, 128\)",
+        r"linear_a_q.weight is \(32, 128\) and not \(64, 128\)",
     ),
     "a missing tensor of the backbone": (
         lambda state: state.pop("net.model.lora_vit.norm.bias"),
