@@ -286,6 +286,6 @@ def train(
     )
 
 
-for command in (commands.manifest, commands.check, commands.verify):
+for command in (commands.calibrate, commands.manifest, commands.check, commands.verify):
     app.command()(command)
 app.add_typer(commands.study, name="study", help="What the workflow of the notebooks calls.")

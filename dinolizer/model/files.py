@@ -53,7 +53,8 @@ def localize_files(
             say_which(localizer)
             introduced = True
         renamed = "" if name == path.stem else f"  saved as {name}"
-        line = f"{path}  score {result.score:.3f}  predicted area {result.predicted_area:.1%}"
+        score = f"score {result.score:.3f} ({result.meaning})"
+        line = f"{path}  {score}  predicted area {result.predicted_area:.1%}"
         tqdm.write(json.dumps(result.summary()) if as_json else line + renamed)
     return failed
 

@@ -2,6 +2,7 @@
 backbone that was trained with it."""
 
 import json
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -47,6 +48,8 @@ class HeadCard:
     reduce, restore : see `windows.Plan`.
     small : what is done to an image with a side under the window, see `windows.make_plan`.
     score_threshold : an image is called edited where its score is over it; None if none is known.
+    untouched : scores of photographs that nobody edited, ascending, in the exact mode; ``about``
+        says of which. () where the score is not calibrated.
     about : free text: data, seed, time, machine, licence.
     lora : settings of the adapter that was trained along, or None.
     """
@@ -61,6 +64,7 @@ class HeadCard:
     small: Small = "resize"
     restore: Restore = "bilinear"
     score_threshold: float | None = None
+    untouched: tuple[float, ...] = ()
     about: str = ""
     lora: Lora | None = None
 
@@ -78,6 +82,16 @@ class HeadCard:
                 f"The stride is {self.stride} and the window {self.window} pixels, but a stride "
                 f"from 1 to the window, and a window of at most {MAX_WINDOW} pixels, are expected."
             )
+        if list(self.untouched) != sorted(self.untouched) or not all(
+            0 <= score <= 1 for score in self.untouched
+        ):
+            raise InputError("The head's untouched scores are not ascending numbers from 0 to 1.")
+
+    def rank(self, score: float) -> float | None:
+        """Share of the untouched photographs with a lower score, None where it is not known."""
+        if not self.untouched:
+            return None
+        return bisect_left(self.untouched, score) / len(self.untouched)
 
 
 def card_for(
@@ -174,7 +188,8 @@ def load_head(path: Path, backbone: Backbone) -> tuple[Backbone, nn.Conv2d, Head
 
 def _card(metadata: dict[str, str], path: Path) -> HeadCard:
     # Older heads do not say what was not there to be said.
-    metadata = {"lora": "null", "restore": '"bilinear"', "score_threshold": "null"} | metadata
+    newer = {"lora": "null", "restore": '"bilinear"', "score_threshold": "null", "untouched": "[]"}
+    metadata = newer | metadata
     names = [field.name for field in fields(HeadCard)]
     missing = [name for name in names if name not in metadata]
     if missing:
@@ -186,6 +201,7 @@ def _card(metadata: dict[str, str], path: Path) -> HeadCard:
         values = {name: json.loads(metadata[name]) for name in names}
         if any(type(values[name]) not in kinds for name, kinds in KINDS.items()):
             raise TypeError
+        values["untouched"] = tuple(values["untouched"])
         return HeadCard(**values | {"lora": values["lora"] and Lora(**values["lora"])})
     except InputError:
         raise

@@ -40,6 +40,8 @@ class Localization:
         is mapped from a temporary file, which is gone with it.
     mask : bool ``(H, W)``, where ``probability`` is over the threshold.
     score : 99th percentile of the map, in [0, 1], before any bicubic restoration.
+    rank : share of the untouched photographs in the head's card that score lower, None where it is
+        not known.
     image, source : the photograph, uint8 ``(H, W, 3)`` RGB, and its path or "".
     plan : where the windows were laid, and how many.
     settings : see `Localizer.settings`.
@@ -56,6 +58,7 @@ class Localization:
     plan: Plan
     settings: Mapping[str, Any]
     seconds: float
+    rank: float | None = None
     file: Mapping[str, Any] = field(default_factory=dict)
     date: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
@@ -69,6 +72,13 @@ class Localization:
         """Share of the pixels that are in the mask, 0 to 1."""
         return float(self.mask.mean())
 
+    @property
+    def meaning(self) -> str:
+        """What the score says, in words."""
+        if self.rank is None:
+            return "not calibrated"
+        return f"higher than {self.rank:.0%} of untouched photographs"
+
     def summary(self) -> dict[str, Any]:
         """File, settings and score as they are saved; sizes are ``[height, width]``, in pixels."""
         return dict(self.settings) | {
@@ -77,6 +87,7 @@ class Localization:
             "source": self.source,
             **self.file,
             "score": self.score,
+            "rank": self.rank,
             "predicted_area": self.predicted_area,
             "size": self.plan.size,
             "working_size": self.plan.fitted,
@@ -139,7 +150,7 @@ class Localization:
             axes[2].contour(mask, levels=[0.5], colors="black", linewidths=1, linestyles="dashed")
         for ax in axes:
             ax.set_axis_off()
-        figure.suptitle(f"{self.settings['model']}: score {self.score:.2f}")
+        figure.suptitle(f"{self.settings['model']}: score {self.score:.2f}, {self.meaning}")
         figure.supxlabel(f"{self.settings['caution']} Licence: {self.settings['licence']}.", size=7)
         return figure
 

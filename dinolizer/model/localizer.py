@@ -141,7 +141,11 @@ class Localizer:
     ) -> "Localizer":
         """A copy with other settings, of the same backbone and head; what is None stays."""
         given = {"stride": stride, "threshold": threshold, "reduce": reduce, "small": small}
-        changes: dict[str, Any] = {name: new for name, new in given.items() if new is not None}
+        changes: dict[str, Any] = {
+            name: new for name, new in given.items() if new not in (None, getattr(self.card, name))
+        }
+        if changes.keys() - {"threshold"}:
+            changes["untouched"] = ()  # scores of other settings
         return Localizer(
             self.backbone,
             self.head,
@@ -285,4 +289,6 @@ class Localizer:
         if plan.assembled != plan.size:
             probability = restored(plan, probability)
             mask = probability > self.card.threshold
-        return Localization(probability, mask, score, image, source, plan, self.settings, seconds)
+        rank = self.card.rank(score) if self.mode == "exact" else None
+        made = (image, source, plan, self.settings, seconds, rank)
+        return Localization(probability, mask, score, *made)

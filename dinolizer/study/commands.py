@@ -9,7 +9,15 @@ from typer import Argument, Option
 
 from dinolizer.data.shard import Shard
 from dinolizer.errors import InputError, say
-from dinolizer.options import DatasetName, Device, FetchName, Overwrite, Profile
+from dinolizer.options import (
+    DatasetName,
+    Device,
+    FetchName,
+    File,
+    Model,
+    Overwrite,
+    Profile,
+)
 from dinolizer.paths import check_outputs
 
 # What needs torch is imported inside the commands: --help answers at once.
@@ -124,6 +132,39 @@ def check(path: Annotated[Path, Argument(metavar="MANIFEST", help="CSV file.")])
     typer.echo(f"{path}: {len(frame)} images and their files are as the manifest says")
     for note in notes:
         typer.echo(f"  {note}")
+
+
+def calibrate(
+    head: Annotated[Path, Argument(help="File of a head.")],
+    photographs: Annotated[Path, Argument(help="Folder of photographs that nobody edited.")],
+    out: Annotated[Path, Option(metavar="FILE", help="The head with the new card.")],
+    model: Model = "pocket",
+    weights: File = None,
+    most: Annotated[
+        float | None,
+        Option(min=0, max=1, help="Raise the threshold until at most this share is marked."),
+    ] = None,
+    about: Annotated[str, Option(help="What the photographs are; by default the folder.")] = "",
+    device: Device = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Measure what untouched photographs score, so that a score says something.
+
+    Their scores are kept in the card of the head: 'localize' then says how many of a hundred score
+    lower than a picture.
+    """
+    from tqdm.auto import tqdm
+
+    from dinolizer.data.files import list_images
+    from dinolizer.model.calibration import calibrated, save_calibrated
+    from dinolizer.model.localizer import Localizer
+
+    check_outputs([out], ".safetensors", inputs=[head], overwrite=overwrite)
+    paths = tqdm([Path(path) for path in list_images(photographs)[0]], disable=None)
+    localizer = Localizer.from_pretrained(model, head, device, weights)
+    card = calibrated(localizer, paths, about or photographs.name, most)
+    save_calibrated(head, card, out)
+    typer.echo(f"{out}: {len(card.untouched)} photographs, threshold {card.threshold:g}")
 
 
 def verify(

@@ -1,0 +1,53 @@
+"""What a score is worth: those of photographs that nobody edited, kept in the card of a head."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from dinolizer.errors import InputError
+from dinolizer.model.head import HeadCard
+from dinolizer.model.localizer import Localizer
+from dinolizer.paths import atomic
+
+BINS = 10_000
+"""Of a probability, in which pixels are counted: a threshold is a whole number of them."""
+
+
+def calibrated(
+    localizer: Localizer, photographs: Iterable[Path], about: str, most: float | None = None
+) -> HeadCard:
+    """The card of a localizer's head with the scores of photographs that nobody edited.
+
+    With ``most`` also with the lowest threshold at which at most that share of all their pixels is
+    marked, and no lower one than before. ``about`` says what the photographs are. Raises
+    `InputError` for none, and for one that cannot be read.
+    """
+    scores, pixels = [], np.zeros(BINS, np.int64)
+    for path in photographs:
+        result = localizer(path)
+        scores.append(result.score)
+        # A pixel is marked over the threshold: one on the edge of two bins is in the lower one.
+        bins = np.ceil(result.probability.ravel() * BINS).astype(int) - 1
+        pixels += np.bincount(np.maximum(bins, 0), minlength=BINS)
+    if not scores:
+        raise InputError("There is no photograph to calibrate on; give a folder of some.")
+    card = localizer.card
+    if most is not None:
+        over = pixels.sum() - np.cumsum(pixels)  # marked at the threshold of a bin's upper edge
+        lowest = (int(np.argmax(over <= most * pixels.sum())) + 1) / BINS
+        card = replace(card, threshold=max(card.threshold, lowest))
+    about = f"{card.about}; scores calibrated on {len(scores)} photographs: {about}".lstrip("; ")
+    return replace(card, untouched=tuple(sorted(scores)), about=about)
+
+
+def save_calibrated(head: Path, card: HeadCard, out: Path) -> None:
+    """Write the head of a file with another card, whole or not at all."""
+    with safe_open(head, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    with atomic(out) as draft:
+        save_file(tensors, draft, {name: json.dumps(value) for name, value in asdict(card).items()})

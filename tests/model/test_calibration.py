@@ -1,0 +1,102 @@
+"""Calibration: ranks and thresholds by hand, and heads that keep all else."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from dinolizer import InputError, Localizer
+from dinolizer.cli import app
+from dinolizer.model.calibration import BINS, calibrated, save_calibrated
+from dinolizer.model.head import load_head
+from dinolizer.paths import ASSETS
+
+HEAD = ASSETS / "pocket-head.safetensors"
+
+
+@pytest.fixture(scope="module")
+def localizer() -> Localizer:
+    return Localizer.from_pretrained("pocket")
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        pixels = rng.integers(0, 256, (230, 240, 3), dtype=np.uint8)
+        pixels[:, : 60 * number] = 128  # something that differs from the rest
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return folder
+
+
+def test_a_rank_is_the_share_of_untouched_photographs_with_a_lower_score(
+    localizer: Localizer,
+) -> None:
+    card = replace(localizer.card, untouched=(0.1, 0.2, 0.2, 0.9))
+    # Below 0.1 lies none of the four, below 0.2 one, below 0.5 three, below 1 all.
+    assert [card.rank(score) for score in (0.1, 0.2, 0.5, 1.0)] == [0, 0.25, 0.75, 1]
+    assert replace(card, untouched=()).rank(0.5) is None
+    for wrong in ((0.2, 0.1), (float("nan"),), (0.5, 1.5)):
+        with pytest.raises(InputError, match="ascending"):
+            replace(card, untouched=wrong)
+
+
+def test_scores_and_threshold_are_those_of_the_photographs(
+    localizer: Localizer, photographs: Path
+) -> None:
+    paths, most = sorted(photographs.iterdir()), 0.01
+    card = calibrated(localizer.with_settings(threshold=0.0), paths, "noise", most)
+    maps = [localizer(path) for path in paths]
+    assert card.untouched == tuple(sorted(result.score for result in maps))
+    assert card.about.endswith("calibrated on 3 photographs: noise")
+    # The lowest of 10,000 thresholds that marks a hundredth of the pixels at most.
+    pixels = np.concatenate([result.probability.ravel() for result in maps])
+    assert (pixels > card.threshold).mean() <= most
+    assert (pixels > card.threshold - 1 / BINS).mean() > most
+    assert calibrated(localizer, paths, "noise").threshold == localizer.card.threshold
+
+
+def test_only_the_settings_that_were_calibrated_have_a_rank(
+    localizer: Localizer, photographs: Path
+) -> None:
+    card = replace(localizer.card, untouched=(0.0,))
+    named = Localizer(localizer.backbone, localizer.head, card)
+    photo = photographs / "1.png"
+    assert named(photo).rank in (0, 1)
+    assert named.with_settings(threshold=0.9, stride=card.stride)(photo).rank is not None
+    assert named.with_settings(stride=28)(photo).rank is None
+    assert named.with_settings(mode="whole")(photo).rank is None
+
+
+def test_the_command_writes_the_same_head_with_another_card(
+    localizer: Localizer, photographs: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "head.safetensors"
+    run = CliRunner().invoke(app, ["calibrate", str(HEAD), str(photographs), "--out", str(out)])
+    assert run.exit_code == 0, run.output
+    _, before, _ = load_head(HEAD, localizer.backbone)
+    _, after, card = load_head(out, localizer.backbone)
+    for first, second in zip(before.parameters(), after.parameters(), strict=True):
+        assert torch.equal(first, second)
+    assert len(card.untouched) == 3
+    again = CliRunner().invoke(app, ["calibrate", str(HEAD), str(photographs), "--out", str(out)])
+    assert again.exit_code == 1
+
+
+def test_a_calibration_needs_a_photograph(localizer: Localizer) -> None:
+    with pytest.raises(InputError, match="no photograph"):
+        calibrated(localizer, [], "none")
+
+
+def test_a_card_goes_into_a_copy_and_not_into_the_head(
+    localizer: Localizer, tmp_path: Path
+) -> None:
+    before, out = HEAD.read_bytes(), tmp_path / "copy.safetensors"
+    save_calibrated(HEAD, replace(localizer.card, untouched=(0.5,)), out)
+    assert HEAD.read_bytes() == before
+    assert load_head(out, localizer.backbone)[2].untouched == (0.5,)
