@@ -113,7 +113,8 @@ def detection_size(
     The curve is a logistic regression of detected or not on the logarithm of the share, over edits
     from `SMALLEST` to `LARGEST`; rows and share are as in `by_size`. The size is 1 where the whole
     window would not be enough, or detection does not grow with the share; `SMALLEST` where half is
-    reached at every size measured; nan without any edit of these sizes.
+    reached at every size measured; nan without any edit of these sizes. A size at either end is
+    one of a curve that says no more: it and its differences have no interval.
     """
     compared = [rows] if reference is None else [rows, reference]
     photos = sorted(set(rows.loc[rows[share].between(SMALLEST, LARGEST), "group"].astype(str)))
@@ -125,9 +126,12 @@ def detection_size(
         first, *others = (of(counts) for of in sizes)
         return first - others[0] if others else first
 
+    every = np.ones((1, len(photos)))
+    value = float(size(every)[0])
+    if not all(SMALLEST < of(every)[0] < 1 for of in sizes):
+        return value, np.nan, np.nan
     bounds = (SMALLEST, 1.0) if reference is None else (-1.0, 1.0)
-    ends = interval(size, len(photos), bounds=bounds, seed=seed, resamples=RESAMPLES)
-    return float(size(np.ones((1, len(photos))))[0]), *ends
+    return value, *interval(size, len(photos), bounds=bounds, seed=seed, resamples=RESAMPLES)
 
 
 def _size_statistic(rows: pd.DataFrame, share: str, photos: list[str]) -> Statistic:

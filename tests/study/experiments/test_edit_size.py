@@ -52,7 +52,10 @@ def test_thresholds_that_are_not_reached() -> None:
         (rows.assign(recall=1.0), 0.005),
         (shrinking, 1),
     ):
-        assert edit_size.detection_size(of, "share") == pytest.approx((size, size, size))
+        reached, *ends = edit_size.detection_size(of, "share")
+        assert reached == pytest.approx(size)
+        assert np.isnan(ends).all()
+        assert np.isnan(edit_size.detection_size(rows, "share", of)[1:]).all()
     assert np.isnan(edit_size.detection_size(rows.assign(share=0.0), "share")).all()
 
 
