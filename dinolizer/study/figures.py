@@ -80,25 +80,26 @@ def gallery(
     return figure
 
 
-def benchmark(table: pd.DataFrame, rows: pd.DataFrame, note: str) -> Figure:
-    """Draw the IoU of every method on every family: intervals, photographs as points, the floor.
-    The table is `benchmark_table` of the rows; families unseen in training get an asterisk."""
+def benchmark(table: pd.DataFrame, rows: pd.DataFrame, note: str, score: str = "iou") -> Figure:
+    """Draw IoU or AP of every method on every family: intervals, photographs as points, floor. The
+    table is `benchmark_table` of the rows; families unseen in training get an asterisk."""
     figure, ((axes,),) = panels(1, 1, 3.8, note)
     rows = rows[~rows["kind"].isin(AUTHENTIC_KINDS)]
     rows = pd.concat([rows, rows.assign(family=ALL_FAMILIES)])
     rows, table = (of.assign(label=of.apply(_family, axis=1)) for of in (rows, table))
     order, methods = list(table["label"].unique()), list(table["method"].unique())
-    at = {"x": "label", "y": "iou", "hue": "method", "order": order, "hue_order": methods}
+    at = {"x": "label", "y": score, "hue": "method", "order": order, "hue_order": methods}
     thin = {"color": "0.15", "linewidth": 1}
-    sns.barplot(_with_ends(table, "iou"), **at, **INTERVAL, err_kws=thin, ax=axes)
-    photos = rows.groupby(["label", "method", "group"], sort=False)["iou"].mean().reset_index()
+    sns.barplot(_with_ends(table, score), **at, **INTERVAL, err_kws=thin, ax=axes)
+    photos = rows.groupby(["label", "method", "group"], sort=False)[score].mean().reset_index()
     points = {"dodge": True, "size": 2, "palette": ["0.3"] * len(methods), "legend": False}
     sns.stripplot(photos, **at, **points, ax=axes)
     share = (rows["tp"] + rows["fn"]) / rows[["tp", "fp", "fn", "tn"]].sum(axis=1)
     ends = np.arange(len(order)) + np.array([[-0.45], [0.45]])
-    axes.hlines(share.groupby(rows["label"]).mean()[order], *ends, **REFERENCE, label=FLOOR)
+    what, name = ("IoU", FLOOR) if score == "iou" else ("average precision", "chance")
+    axes.hlines(share.groupby(rows["label"]).mean()[order], *ends, **REFERENCE, label=name)
     axes.set_xticks(range(len(order)), order, rotation=35, ha="right", rotation_mode="anchor")
-    axes.set(xlabel="", ylabel="IoU, mean over images", ylim=(0, 1))
+    axes.set(xlabel="", ylabel=f"{what}, mean over images", ylim=(0, 1))
     _legend(figure, axes)
     return figure
 
