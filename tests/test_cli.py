@@ -65,7 +65,8 @@ def test_one_photo_gives_one_line_and_three_files(head: Path, tmp_path: Path) ->
     assert names(tmp_path / "out") == ["photo.json", "photo.map.npz", "photo.mask.png"]
     saved = json.loads((tmp_path / "out/photo.json").read_text())
     assert saved["source"] == str(photo)
-    line = f"{photo}  score {saved['score']:.3f}  predicted area {saved['predicted_area']:.1%}\n"
+    line = f"{photo}  score {saved['score']:.3f} (not calibrated)  "
+    line += f"predicted area {saved['predicted_area']:.1%}\n"
     assert result.stdout == line
     assert result.stderr == f"dinolizer: model 'untrained-pocket'. {saved['caution']}\n"
 
@@ -467,6 +468,7 @@ def test_the_choices_are_the_keys_of_the_tables() -> None:
         "merge",
         "fetch",
         "train",
+        "calibrate",
         "manifest",
         "check",
         "verify",

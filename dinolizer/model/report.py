@@ -126,10 +126,10 @@ def _area(result: Localization) -> str:
 
 
 def _score(result: Localization) -> str:
-    score = f"Score of the whole picture: {result.score:.3f}, {result.meaning}"
+    score = f"Score of the whole picture: {result.score:.3f}"
     limit = result.settings["score_threshold"]
     if limit is None:
-        return f"{score}. From which score on a picture is edited is not known."
+        return f"{score}, {result.meaning}: from which score on a picture is edited is not known."
     side = "over" if result.score > limit else "not over"
     return f"{score}, {side} {limit:g}, from which on this model calls a picture edited."
 

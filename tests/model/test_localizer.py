@@ -231,6 +231,7 @@ def test_a_result_is_saved_with_its_settings_and_replaces_an_older_one(tmp_path:
         "reduce": "mean",
         "small": "resize",
         "score": result.score,
+        "rank": None,
         "predicted_area": result.mask.mean(),
         "size": [60, 70],
         "working_size": [60, 70],
@@ -289,7 +290,7 @@ def test_it_draws_itself_as_three_pictures(size: tuple[int, int]) -> None:
         assert drawn.width > 2 * drawn.height
     figure = result.figure()
     assert [ax.get_title() for ax in figure.axes[:2]] == ["photograph", "probability of generation"]
-    assert figure.get_suptitle() == f"small: score {result.score:.2f}"
+    assert figure.get_suptitle() == f"small: score {result.score:.2f}, not calibrated"
     np.testing.assert_allclose(
         figure.axes[1].images[0].get_array(),
         result.probability[:: -(-max(size) // 1000), :: -(-max(size) // 1000)],
