@@ -62,8 +62,11 @@ READ: dict[str, Callable[[Path], object]] = {
     ".checkpoint": lambda path: zipfile.ZipFile(path).testzip(),
 }
 """What must succeed with a file, by its suffix; that of the training names a damaged part of it."""
-TIMED = (".json", ".parquet")
-"""Files that hold seconds or dates, and are not the same each time."""
+
+
+def timed(name: str) -> bool:
+    """Whether a file holds seconds or dates, and so is not the same each time."""
+    return name.endswith(".json") or (name.startswith("run/") and name.endswith(".parquet"))
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,7 @@ def half_written(folder: Path) -> list[str]:
     for name, path in visible(folder).items():
         try:
             if path.suffix == ".parquet":
-                read_rows(path) if "run" in name else read_cached(path)
+                read_rows(path) if name.startswith("run/") else read_cached(path)
             elif path.suffix in READ:
                 content = READ[path.suffix](path)
                 assert path.suffix != ".checkpoint" or content is None
@@ -172,10 +175,10 @@ def different(folder: Path, reference: Path) -> list[str]:
     one, other = visible(folder), visible(reference)
     wrong = sorted(one.keys() ^ other.keys())
     for name in one.keys() & other.keys():
-        if one[name].suffix == ".parquet" and "run" in name:
+        if name.startswith("run/") and name.endswith(".parquet"):
             rows = [pq.read_table(f).drop_columns(["seconds"]) for f in (one[name], other[name])]
             wrong += [name] * (not rows[0].equals(rows[1]))
-        elif one[name].suffix not in TIMED:
+        elif not timed(name):
             wrong += [name] * (one[name].read_bytes() != other[name].read_bytes())
     return wrong
 
@@ -245,7 +248,7 @@ def bytes_that_differ(work: Work, scratch: Path) -> tuple[int, int]:
     files = [visible(scratch / name) for name in ("one", "other")]
     total = wrong = 0
     for name in sorted(files[0].keys() | files[1].keys()):
-        if Path(name).suffix in TIMED:
+        if timed(name):
             continue
         first, second = (f[name].read_bytes() if name in f else b"" for f in files)
         total += len(first)

@@ -1,6 +1,7 @@
 """Tokens are computed once, kept under a key of all they depend on, and remade when damaged."""
 
 import multiprocessing
+import resource
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -187,6 +188,19 @@ def test_two_processes_at_once_fill_and_read_one_cache(cache: Path, tmp_path: Pa
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
     assert len(list(cache.glob("*.safetensors"))) == len(list(cache.iterdir())) == 4
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_no_half(cache: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    images = [np.zeros((56, 56, 3), np.uint8)]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # bytes a file may have
+    try:
+        with pytest.raises(InputError, match=r"cannot be written to .* make room"):
+            extract(small_backbone(), images)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not [path for path in cache.rglob("*") if path.is_file()]
+    assert len(extract(small_backbone(), images)) == 1
 
 
 def test_images_of_several_sizes_or_none_are_refused(cache: Path) -> None:
