@@ -43,9 +43,10 @@ def auc(values: NDArray[np.float32]) -> float:
     return float(roc_auc_score(INSIDE.ravel(), values.ravel()))
 
 
-@pytest.mark.parametrize("name", BASELINES)
+# What was trained has learned which way edits differ: see tests/pocket/test_rival.py.
+@pytest.mark.parametrize("name", [name for name in BASELINES if name != "residual classifier"])
 @pytest.mark.parametrize(("inside", "outside"), [(1.0, 4.0), (6.0, 2.0)])
-def test_every_baseline_finds_a_region_of_other_noise(
+def test_every_blind_baseline_finds_a_region_of_other_noise(
     name: str, inside: float, outside: float
 ) -> None:
     forged = composed(scene(inside, seed=1), scene(outside, seed=2))
