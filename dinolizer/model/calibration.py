@@ -1,18 +1,15 @@
 """What a score is worth: those of photographs that nobody edited, kept in the card of a head."""
 
-import json
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 from dinolizer.errors import InputError
-from dinolizer.model.head import HeadCard
+from dinolizer.model.head import HeadCard, write_head
 from dinolizer.model.localizer import Localizer
-from dinolizer.paths import atomic
 
 BINS = 10_000
 """Of a probability, in which pixels are counted: a threshold is a whole number of them."""
@@ -49,5 +46,4 @@ def save_calibrated(head: Path, card: HeadCard, out: Path) -> None:
     """Write the head of a file with another card, whole or not at all."""
     with safe_open(head, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    with atomic(out) as draft:
-        save_file(tensors, draft, {name: json.dumps(value) for name, value in asdict(card).items()})
+    write_head(out, tensors, card)

@@ -136,6 +136,11 @@ def save_head(
     bytes."""
     tensors = dict(head.state_dict())
     tensors |= {ADAPTER + name: tensor for name, tensor in (adapter or {}).items()}
+    write_head(path, tensors, card)
+
+
+def write_head(path: Path, tensors: Mapping[str, Tensor], card: HeadCard) -> None:
+    """Write the tensors of a head's file, by the names that they have there, and a card."""
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     content = save(stored, {name: json.dumps(value) for name, value in asdict(card).items()})
     # The library writes the names of metadata in random order; equal heads are to be equal files.

@@ -100,3 +100,5 @@ def test_a_card_goes_into_a_copy_and_not_into_the_head(
     save_calibrated(HEAD, replace(localizer.card, untouched=(0.5,)), out)
     assert HEAD.read_bytes() == before
     assert load_head(out, localizer.backbone)[2].untouched == (0.5,)
+    save_calibrated(HEAD, replace(localizer.card, untouched=(0.5,)), tmp_path / "equal.safetensors")
+    assert (tmp_path / "equal.safetensors").read_bytes() == out.read_bytes()
