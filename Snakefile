@@ -105,8 +105,8 @@ NOTEBOOKS = {
         "prepared": True,
     },
     "09-cost": {
-        "tables": ["09-modes", "09-seconds", "09-seconds-modes"],
-        "figures": ["09-modes", "09-seconds"],
+        "tables": ["09-strides", "09-seconds", "09-seconds-strides"],
+        "figures": ["09-strides", "09-seconds"],
         "prepared": True,
         "alone": True,
     },

@@ -81,7 +81,6 @@ def localize(
     model: options.Answering = None,
     head: options.File = None,
     weights: options.File = None,
-    mode: options.Mode = "exact",
     threshold: options.Threshold = None,
     stride: options.Stride = None,
     small: options.SmallImages = None,
@@ -133,8 +132,15 @@ def localize(
         results = [path for name in images.values() for path in result_paths(out, name)]
         check_outputs(results, inputs=[*images, head, weights], overwrite=overwrite)
     localizer = Localizer.from_pretrained(
-        model, head, device, weights, mode=mode, precision=precision
-    ).with_settings(threshold=threshold, stride=stride, small=small)
+        model,
+        head,
+        device,
+        weights,
+        threshold=threshold,
+        stride=stride,
+        small=small,
+        precision=precision,
+    )
     if many:
         say_which(localizer)
         run: dict[str, Any] = {"masks": masks, "maps": maps, "max_failures": max_failures}
@@ -169,7 +175,6 @@ def report(
     model: options.Answering = None,
     head: options.File = None,
     weights: options.File = None,
-    mode: options.Mode = "exact",
     threshold: options.Threshold = None,
     stride: options.Stride = None,
     small: options.SmallImages = None,
@@ -194,8 +199,15 @@ def report(
     pages = [*(report_path(out, name) for name in images.values()), *[index][: len(images) - 1]]
     check_outputs(pages, inputs=[*images, head, weights], overwrite=overwrite)
     localizer = Localizer.from_pretrained(
-        model, head, device, weights, mode=mode, precision=precision
-    ).with_settings(threshold=threshold, stride=stride, small=small)
+        model,
+        head,
+        device,
+        weights,
+        threshold=threshold,
+        stride=stride,
+        small=small,
+        precision=precision,
+    )
     entries: list[Entry] = []
     failed = localize_files(
         localizer,

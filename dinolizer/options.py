@@ -22,7 +22,6 @@ DatasetName = Literal[
     "inpaintings", "imdl", "csv",
 ]
 # fmt: on
-ModeName = Literal["exact", "half", "tiles", "whole"]
 Precision = Literal["float32", "bfloat16", "float16"]
 FetchName = Literal["dinolizer", "bfree", "cocoglide", "photos", "bsds", "inpaintings"]
 Small = Literal["resize", "pad"]
@@ -44,9 +43,10 @@ Answering = Annotated[
     ModelName | None,
     Option(metavar="NAME", help="By default 'dinolizer' where it was fetched, else 'pocket'."),
 ]
-Mode = Annotated[ModeName, Option(help="All but 'exact' take fewer windows.")]
 Threshold = Annotated[float | None, Option(min=0, max=1, help="Default: the head's.")]
-Stride = Annotated[int | None, Option(min=1, help="In pixels; default: the head's.")]
+Stride = Annotated[
+    int | None, Option(min=1, help="In pixels; a wide one is fast; default: the head's.")
+]
 SmallImages = Annotated[Small | None, Option(help="Under a window; default: the head's.")]
 Device = Annotated[str | None, Option(help="'cpu' or 'cuda'; by default the GPU if there is one.")]
 Precise = Annotated[Precision, Option(help="Of the backbone's products; faster on some hardware.")]

@@ -29,7 +29,6 @@ from dinolizer.model.files import say_slow
 from dinolizer.model.head import HeadCard, save_head
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.specs import build
-from dinolizer.model.windows import MODES
 from dinolizer.training.recipes import PRECISIONS, VARIANTS
 
 
@@ -69,15 +68,6 @@ def test_one_photo_gives_one_line_and_three_files(head: Path, tmp_path: Path) ->
     line += f"predicted area {saved['predicted_area']:.1%}\n"
     assert result.stdout == line
     assert result.stderr == f"dinolizer: model 'untrained-pocket'. {saved['caution']}\n"
-
-
-def test_a_faster_mode_is_asked_for_by_name(head: Path, tmp_path: Path) -> None:
-    photo = make_photo(tmp_path / "photo.png")
-    result = localize(head, tmp_path / "out", photo, "--mode", "whole")
-    assert result.exit_code == 0, result.output
-    saved = json.loads((tmp_path / "out/photo.json").read_text())
-    # 40 x 50 pixels are padded to a window of 224: 16 x 16 patches in one pass.
-    assert (saved["mode"], saved["passes"], saved["tokens"]) == ("whole", 1, 256)
 
 
 def test_another_precision_gives_all_but_the_same_map(head: Path, tmp_path: Path) -> None:
@@ -230,12 +220,12 @@ def test_a_report_for_each_image_and_an_index_of_several(head: Path, tmp_path: P
 def test_a_report_takes_the_settings_that_localize_takes(head: Path, tmp_path: Path) -> None:
     """Of 40 x 50 pixels, resized by --small for a window of 224, there is more than one window."""
     photo = make_photo(tmp_path / "photo.png")
-    words = ["--mode", "half", "--threshold", "0.25", "--stride", "56", "--small", "resize"]
+    words = ["--threshold", "0.25", "--stride", "56", "--small", "resize"]
     words += ["--precision", "bfloat16"]
     line = json.loads(localize(head, tmp_path / "out", photo, *words, "--json").stdout)
     assert report(head, tmp_path / "pages", photo, *words).exit_code == 0
     page = (tmp_path / "pages/photo.report.html").read_text()
-    for name in ("mode", "threshold", "stride", "small", "precision", "passes", "score"):
+    for name in ("threshold", "stride", "small", "precision", "passes", "score"):
         assert f'"{name}": {json.dumps(line[name])}' in page
 
 
@@ -260,18 +250,18 @@ def test_a_report_replaces_nothing_unasked(head: Path, tmp_path: Path) -> None:
     assert photos[0].read_bytes() == before
 
 
-def test_before_a_picture_of_many_windows_a_faster_mode_is_named(
+def test_before_a_picture_of_many_windows_a_wider_stride_is_named(
     head: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By hand: (1,900 - 224) / 112 = 14.96, so 15 windows a side and one flush with the edge; of
     tiles 8 (1,676 / 224 = 7.48) and one."""
-    exact = Localizer.from_pretrained("untrained-pocket", head, "cpu")
+    usual = Localizer.from_pretrained("untrained-pocket", head, "cpu")
     Image.new("L", (1900, 1900)).save(tmp_path / "large.png")
     Image.new("L", (1400, 1400)).save(tmp_path / "medium.png")
     for name in ("large.png", "medium.png"):
-        say_slow(exact, tmp_path / name)
-        say_slow(exact.with_settings(mode="tiles", stride=56), tmp_path / name)
-    fewer = "--mode tiles takes 81, and gives a somewhat different map"
+        say_slow(usual, tmp_path / name)
+        say_slow(usual.with_settings(stride=224), tmp_path / name)
+    fewer = "--stride 224 takes 81, and gives a somewhat different map"
     assert capsys.readouterr().err == (
         f"dinolizer: {tmp_path / 'large.png'} has {16**2} windows; {fewer}.\n"
     )
@@ -371,7 +361,6 @@ def test_a_single_bad_path_is_one_sentence_and_nothing_is_written(
         ("--head no.safetensors", "There is no head no.safetensors"),
         (f"--head {'h' * 300}", "File name too long"),
         ("--small crop", "'crop' is not one of"),
-        ("--mode fast", "'fast' is not one of"),
         ("--precision int8", "'int8' is not one of"),
         ("--device abacus", "device is 'abacus'"),
         ("--device meta", "device is 'meta'"),
@@ -449,7 +438,6 @@ def test_the_choices_are_the_keys_of_the_tables() -> None:
     for choices, table in (
         (options.ModelName, BACKBONES),
         (options.DatasetName, DATASETS),
-        (options.ModeName, MODES),
         (options.Policy, POLICIES),
         (options.VariantName, VARIANTS),
         (options.Precision, PRECISIONS),

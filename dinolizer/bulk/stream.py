@@ -90,8 +90,8 @@ def localize_many(
         )
 
     loaded = in_threads(load, sources, threads)
-    size = 1 if localizer.mode == "whole" else batch or localizer.batch
-    yield from in_threads(finish, _through(localizer, loaded, size), threads)
+    batches = _through(localizer, loaded, batch or localizer.batch)
+    yield from in_threads(finish, batches, threads)
 
 
 def _through(

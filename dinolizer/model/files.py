@@ -15,7 +15,7 @@ from dinolizer.model.localization import Localization
 from dinolizer.model.localizer import Localizer
 
 SLOW = 200
-"""Windows of an image over which a faster mode is named."""
+"""Windows of an image over which a wider stride is named."""
 
 
 def result_names(paths: Iterable[Path]) -> dict[Path, str]:
@@ -66,12 +66,12 @@ def say_which(localizer: Localizer) -> None:
 
 
 def say_slow(localizer: Localizer, path: Path) -> None:
-    """Say what a faster mode would save, before an image of many windows."""
+    """Say what a wider stride would save, before an image of many windows."""
     header = read_header(path)
     passes, tiles = (
         other.plan(header.height, header.width).passes
-        for other in (localizer, localizer.with_settings(mode="tiles"))
+        for other in (localizer, localizer.with_settings(stride=localizer.window))
     )
     if passes > max(SLOW, tiles):
-        fewer = f"--mode tiles takes {tiles}, and gives a somewhat different map"
+        fewer = f"--stride {localizer.window} takes {tiles}, and gives a somewhat different map"
         say(f"{path} has {passes} windows; {fewer}.")

@@ -48,8 +48,8 @@ class HeadCard:
     reduce, restore : see `windows.Plan`.
     small : what is done to an image with a side under the window, see `windows.make_plan`.
     score_threshold : an image is called edited where its score is over it; None if none is known.
-    untouched : scores of photographs that nobody edited, ascending, in the exact mode; ``about``
-        says of which. () where the score is not calibrated.
+    untouched : scores of photographs that nobody edited, ascending; ``about`` says of
+        which. () where the score is not calibrated.
     about : free text: data, seed, time, machine, licence.
     lora : settings of the adapter that was trained along, or None.
     """
@@ -192,9 +192,6 @@ def load_head(path: Path, backbone: Backbone) -> tuple[Backbone, nn.Conv2d, Head
 
 
 def _card(metadata: dict[str, str], path: Path) -> HeadCard:
-    # Older heads do not say what was not there to be said.
-    newer = {"lora": "null", "restore": '"bilinear"', "score_threshold": "null", "untouched": "[]"}
-    metadata = newer | metadata
     names = [field.name for field in fields(HeadCard)]
     missing = [name for name in names if name not in metadata]
     if missing:

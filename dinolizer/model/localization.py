@@ -2,15 +2,13 @@
 
 import io
 import json
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
 
 DRAWN_SIDE = 1000
 """Pixels a side is drawn with at most in a notebook."""
-LARGE = 2**25
-"""Pixels over which a map, of four bytes each, is kept on the disk and not in memory."""
 SCORE_QUANTILE = 0.99
 
 
@@ -36,8 +32,7 @@ class Localization:
 
     Attributes
     ----------
-    probability : float32 ``(H, W)`` in [0, 1], that the pixel was generated; over `LARGE` pixels it
-        is mapped from a temporary file, which is gone with it.
+    probability : float32 ``(H, W)`` in [0, 1], that the pixel was generated.
     mask : bool ``(H, W)``, where ``probability`` is over the threshold.
     score : 99th percentile of the map, in [0, 1], before any bicubic restoration.
     rank : share of the untouched photographs in the head's card that score lower, None where it is
@@ -166,54 +161,14 @@ def gathered(
     strips: Iterable[Tensor], size: tuple[int, int], threshold: float
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], float]:
     """Map, mask and score, as in `Localization`, from strips of the map, float32 ``(n, W)`` from
-    top to bottom on any device.
-
-    A map of over `LARGE` pixels is written, strip by strip, to a nameless file in ``$TMPDIR`` and
-    mapped from there; its exact score takes the memory of the upper hundredth of it. A full disk is
-    an `InputError`.
-    """
-    if size[0] * size[1] <= LARGE:
-        strips = [torch.cat([*strips])]  # leaves the device at once
-    mask = np.empty(size, bool)
-    # The quantile lies between two neighbours in order, as numpy.quantile's default has it.
-    below, between = divmod(SCORE_QUANTILE * (mask.size - 1), 1)
-    number = mask.size - int(below)
-    upper = np.empty(0, np.float32)  # that many of the largest so far, the least one first
-
-    def read() -> Iterator[NDArray[np.float32]]:
-        nonlocal upper
-        first = 0
-        for pixels in strips:
-            strip = pixels.cpu().numpy()
-            mask[first : first + len(strip)] = strip > threshold
-            first += len(strip)
-            upper = _largest(strip, upper, number)
-            yield strip
-
-    probability = _on_disk(read(), size) if mask.size > LARGE else next(read())
-    low, high = np.sort(upper)[[0, min(1, number - 1)]].tolist()
-    return probability, mask, low + between * (high - low)
-
-
-def _largest(
-    values: NDArray[np.float32], largest: NDArray[np.float32], number: int
-) -> NDArray[np.float32]:
-    """The largest values, the least one first, of these and those before them."""
-    values = values[values >= largest[0]] if len(largest) == number else values.ravel()
-    values = np.append(largest, values)
-    surplus = max(len(values) - number, 0)
-    return np.partition(values, surplus)[surplus:]
-
-
-def _on_disk(strips: Iterable[NDArray[np.float32]], size: tuple[int, int]) -> NDArray[np.float32]:
-    try:
-        with tempfile.TemporaryFile() as file:
-            # Written and then mapped: where a mapped file grows, a full disk ends the process.
-            for strip in strips:
-                strip.tofile(file)
-            return np.memmap(file, np.float32, "c", shape=size)
-    except OSError as error:
-        raise InputError(
-            f"The map of {size[0]}x{size[1]} pixels cannot be written to {tempfile.gettempdir()} "
-            f"({error.strerror or error}); make room there, or name another folder in TMPDIR."
-        ) from None
+    top to bottom on any device."""
+    probability = np.empty(size, np.float32)
+    first = 0
+    for strip in strips:
+        probability[first : first + len(strip)] = strip.cpu()
+        first += len(strip)
+    # As numpy.quantile's default has it, between two neighbours in order; but in float64.
+    below, between = divmod(SCORE_QUANTILE * (probability.size - 1), 1)
+    pair = [int(below), min(int(below) + 1, probability.size - 1)]
+    low, high = np.partition(probability, pair, axis=None)[pair].tolist()
+    return probability, probability > threshold, low + between * (high - low)

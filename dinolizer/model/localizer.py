@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -31,6 +31,17 @@ COUNTED = 30
 """Windows of an image up to which none are counted."""
 
 
+class Settings(TypedDict, total=False):
+    """What a localizer may do otherwise than its head's card says, see `HeadCard` and `Localizer`;
+    None is what that says."""
+
+    stride: int | None
+    threshold: float | None
+    reduce: Reduce | None
+    small: Small | None
+    precision: str
+
+
 def default_model() -> str:
     """The authors' released model where it has been fetched, else the demonstration."""
     return "dinolizer" if fetched_path("dinolizer").is_file() else "pocket"
@@ -44,7 +55,6 @@ class Localizer:
     backbone, head : ``backbone(batch)`` gives tokens ``(N, D, h, w)``, ``head(tokens)`` logits
         ``(N, C, h, w)``; one channel is read with a sigmoid, of three (softmax) the last one,
         inpainted.
-    mode : a key of `dinolizer.model.windows.MODES`.
     precision : of the backbone's products, by torch's autocast. Only with ``"float32"`` is a map
         that of a plain loop to 1e-4; ``"bfloat16"`` and ``"float16"`` pay where the hardware is
         faster with them. With the pocket backbone on one core that has AVX512-BF16, bfloat16 took
@@ -53,37 +63,22 @@ class Localizer:
 
     Raises
     ------
-    InputError : for a window that is not whole patches, an unknown precision, and a mode that is
-        unknown or that the backbone cannot take.
+    InputError : for a window that is not whole patches, and an unknown precision.
     """
 
     def __init__(
-        self,
-        backbone: Backbone,
-        head: nn.Module,
-        card: HeadCard,
-        *,
-        mode: str = "exact",
-        precision: str = "float32",
+        self, backbone: Backbone, head: nn.Module, card: HeadCard, *, precision: str = "float32"
     ) -> None:
-        spec = backbone.spec
-        if card.window % spec.patch:
+        if card.window % backbone.spec.patch:
             raise InputError(
                 f"The window is {card.window} pixels, but it must be a multiple of the patch of "
-                f"{spec.patch}."
+                f"{backbone.spec.patch}."
             )
         check_choice("precision", precision, PRECISIONS)
-        if mode == "whole" and not backbone.model.dynamic_img_size:
-            raise InputError(
-                f"The mode is 'whole', but the position embedding of {spec.name!r} is made for "
-                f"windows of {spec.window} pixels only: choose another mode."
-            )
         self.backbone = backbone
         self.head = head.eval().to(backbone.device)
         self.card = card
-        self.mode = mode
         self.precision = precision
-        self.plan(card.window, card.window)  # refuses an unknown mode
         self._batches = Batches()
 
     @classmethod
@@ -93,13 +88,7 @@ class Localizer:
         head: str | Path | None = None,
         device: str | torch.device | None = None,
         weights: str | Path | None = None,
-        *,
-        stride: int | None = None,
-        threshold: float | None = None,
-        reduce: Reduce | None = None,
-        small: Small | None = None,
-        mode: str = "exact",
-        precision: str = "float32",
+        **settings: Unpack[Settings],
     ) -> "Localizer":
         """Load a backbone and its head.
 
@@ -109,7 +98,7 @@ class Localizer:
         head : file of a head; by default the one shipped or fetched with the backbone.
         device : ``"cpu"`` or ``"cuda"``; by default the GPU where there is one.
         weights : safetensors file to use in place of the backbone's own.
-        stride, threshold, reduce, small : by default what the head's card says, see `HeadCard`.
+        settings : see `Settings`.
 
         Raises
         ------
@@ -124,35 +113,20 @@ class Localizer:
                 f"There is no head {path} for the model {name!r}; name the file of one that was "
                 "trained on it, as 'dinolizer train' and notebooks/02-train-head.ipynb do."
             )
-        localizer = cls(*load_head(path, backbone), mode=mode, precision=precision)
-        return localizer.with_settings(
-            stride=stride, threshold=threshold, reduce=reduce, small=small
-        )
+        return cls(*load_head(path, backbone)).with_settings(**settings)
 
-    def with_settings(
-        self,
-        *,
-        stride: int | None = None,
-        threshold: float | None = None,
-        reduce: Reduce | None = None,
-        small: Small | None = None,
-        mode: str | None = None,
-        precision: str | None = None,
-    ) -> "Localizer":
+    def with_settings(self, **settings: Unpack[Settings]) -> "Localizer":
         """A copy with other settings, of the same backbone and head; what is None stays."""
-        given = {"stride": stride, "threshold": threshold, "reduce": reduce, "small": small}
+        precision = settings.pop("precision", self.precision)
         changes: dict[str, Any] = {
-            name: new for name, new in given.items() if new not in (None, getattr(self.card, name))
+            name: new
+            for name, new in settings.items()
+            if new not in (None, getattr(self.card, name))
         }
         if changes.keys() - {"threshold"}:
             changes["untouched"] = ()  # scores of other settings
-        return Localizer(
-            self.backbone,
-            self.head,
-            replace(self.card, **changes),
-            mode=mode or self.mode,
-            precision=precision or self.precision,
-        )
+        card = replace(self.card, **changes)
+        return Localizer(self.backbone, self.head, card, precision=precision)
 
     def to(self, device: str | torch.device) -> "Localizer":
         """Move backbone and head to a device that `pick_device` accepts, and return itself."""
@@ -173,7 +147,7 @@ class Localizer:
 
     @property
     def stride(self) -> int:
-        """Step from one window to the next in the exact mode, in pixels."""
+        """Step from one window to the next, in pixels."""
         return self.card.stride
 
     @property
@@ -185,7 +159,6 @@ class Localizer:
             "caution": self.backbone.spec.caution,
             "backbone_hash": self.backbone.hash,
             "head_hash": weights_hash(self.head),
-            "mode": self.mode,
             "precision": self.precision,
             "window": self.card.window,
             "stride": self.card.stride,
@@ -227,13 +200,12 @@ class Localizer:
             small=self.card.small,
             reduce=self.card.reduce,
             restore=self.card.restore,
-            mode=self.mode,
         )
 
     @cached_property
     def batch(self) -> int:
-        """Windows in a batch, see `batch_size`; 1 where those of two images may differ in size."""
-        return 1 if self.mode == "whole" else batch_size(self.backbone.device, self.window)
+        """Windows in a batch, see `batch_size`."""
+        return batch_size(self.backbone.device, self.window)
 
     def patch_logits(
         self, image: NDArray[np.uint8], plan: Plan, progress: bool = False
@@ -289,6 +261,5 @@ class Localizer:
         if plan.assembled != plan.size:
             probability = restored(plan, probability)
             mask = probability > self.card.threshold
-        rank = self.card.rank(score) if self.mode == "exact" else None
-        made = (image, source, plan, self.settings, seconds, rank)
+        made = (image, source, plan, self.settings, seconds, self.card.rank(score))
         return Localization(probability, mask, score, *made)

@@ -16,26 +16,19 @@ from dinolizer.model.specs import Transformer
 from dinolizer.model.weights import misfit
 
 QV = "qv"
-ATTENTION = r".*\.attn\.(qkv|proj)"
-"""In old heads, whose adapters were of the whole input and output projections: they still load."""
 
 
 @dataclass(frozen=True)
 class Lora:
     """Settings of an adapter: ``W x`` becomes ``W x + alpha / rank * B (A x)`` (Hu et al., 2021).
-    The authors' release has 64 and 64; ``targets`` is `QV`, or `ATTENTION` in an old head's
-    card."""
+    The authors' release has 64 and 64."""
 
     rank: int = 64
     alpha: int = 64
-    targets: str = QV
 
     def __post_init__(self) -> None:
-        if not (self.rank > 0 and self.alpha > 0 and self.targets in (QV, ATTENTION)):
-            raise InputError(
-                f"The adapter is {self}, but a rank and an alpha over 0 and the targets {QV!r} are "
-                "expected."
-            )
+        if not (self.rank > 0 and self.alpha > 0):
+            raise InputError(f"The adapter is {self}, but a rank and an alpha over 0 are expected.")
 
 
 class AdaptedQkv(nn.Module):
@@ -95,7 +88,7 @@ def merged(backbone: Backbone, lora: Lora, tensors: Mapping[str, Tensor]) -> Bac
 @torch.no_grad()
 def merge(model: Transformer, lora: Lora, tensors: Mapping[str, Tensor]) -> None:
     """As `merged`, in place."""
-    products = _products(model, lora)
+    products = _products(model)
     expected: dict[str, tuple[int, ...]] = {}
     for (a, b), rows in products.items():
         expected |= {a: (lora.rank, rows.shape[1]), b: (rows.shape[0], lora.rank)}
@@ -108,19 +101,13 @@ def merge(model: Transformer, lora: Lora, tensors: Mapping[str, Tensor]) -> None
         rows += lora.alpha / lora.rank * (tensors[b].to(rows) @ tensors[a].to(rows))
 
 
-def _products(model: Transformer, lora: Lora) -> dict[tuple[str, str], Tensor]:
+def _products(model: Transformer) -> dict[tuple[str, str], Tensor]:
     """Names of A and B, to the rows of a weight that their product is added to."""
     products: dict[tuple[str, str], Tensor] = {}
     blocks: Any = model.blocks
     for number, block in enumerate(blocks):
-        layer, qkv = f"blocks.{number}.attn", block.attn.qkv.weight
-        if lora.targets == QV:
-            q, _, v = qkv.chunk(3)
-            for third, rows in zip(QV, (q, v), strict=True):
-                name = f"{layer}.qkv.linear_{{}}_{third}.weight"
-                products[name.format("a"), name.format("b")] = rows
-        else:
-            for name, weight in (("qkv", qkv), ("proj", block.attn.proj.weight)):
-                name = f"{layer}.{name}.lora_{{}}.weight"
-                products[name.format("A"), name.format("B")] = weight
+        q, _, v = block.attn.qkv.weight.chunk(3)
+        for third, rows in zip(QV, (q, v), strict=True):
+            name = f"blocks.{number}.attn.qkv.linear_{{}}_{third}.weight"
+            products[name.format("a"), name.format("b")] = rows
     return products

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice, pairwise, product
-from math import ceil, prod
+from math import prod
 from typing import Literal, get_args
 
 import numpy as np
@@ -15,24 +15,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dinolizer.data.images import MAX_PIXELS
-from dinolizer.errors import InputError, check_choice
+from dinolizer.errors import InputError
 from dinolizer.model.specs import Reduce, Small
 
 REDUCTIONS: tuple[Reduce, ...] = get_args(Reduce)
 Restore = Literal["bilinear", "bicubic"]
-MODES = {
-    "exact": "Windows at the head's stride.",
-    "half": "Windows that overlap by one half.",
-    "tiles": "Windows side by side.",
-    "whole": "The whole image in one window, or in a few if it is large.",
-}
-"""How the windows are laid, the last ones always flush with the edges."""
-WHOLE_PATCHES = 2048
-"""Of a window that is as large as the image allows: some 630 x 630 pixels. More were not tried."""
 SMALL_AREA, SMALL_AREA_WINDOW = 1016 * 1016, 504
 """Area that small images are resized to for windows of 504 pixels, as the official code is reported
 to do; for another window it is scaled with the window's own area."""
-
 THIN = 32
 """How many times as long as wide an image may be that is resized: it takes some 120 windows of 504
 pixels at a stride of 128."""
@@ -49,7 +39,7 @@ class Plan:
     ----------
     size, fitted : ``(H, W)`` of the image, and of what the windows are laid on, in pixels.
     resized : whether a small image is resized to that, and not continued below and to the right.
-    window : ``(height, width)`` of every window, in pixels.
+    window : side of every window, in pixels.
     tops, lefts : first row and column of the windows, in pixels, ascending: every pair is a window.
     patch : side of a patch, in pixels.
     reduce : what the logits of overlapping windows become: their ``"sum"`` or ``"mean"``.
@@ -62,7 +52,7 @@ class Plan:
     size: Pair
     fitted: Pair
     resized: bool
-    window: Pair
+    window: int
     tops: tuple[int, ...]
     lefts: tuple[int, ...]
     patch: int
@@ -87,7 +77,7 @@ class Plan:
     @property
     def tokens(self) -> int:
         """Number of patches in all windows."""
-        return self.passes * prod(self.window) // self.patch**2
+        return self.passes * (self.window // self.patch) ** 2
 
     def fit(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Bring an image ``(H, W, 3)`` to the fitted size; it is returned as it is if it has it."""
@@ -102,8 +92,8 @@ class Plan:
 
     def cut(self, fitted: Pixels, position: Pair) -> Pixels:
         """The window at a position of a fitted image."""
-        (top, left), (height, width) = position, self.window
-        return fitted[top : top + height, left : left + width]
+        top, left = position
+        return fitted[top : top + self.window, left : left + self.window]
 
     def windows(self, image: NDArray[np.uint8], device: torch.device) -> list[Pixels]:
         """All windows of an image ``(H, W, 3)``, row by row, none of them copied; for a GPU they
@@ -123,28 +113,17 @@ def make_plan(
     small: Small = "pad",
     reduce: Reduce = "sum",
     restore: Restore = "bilinear",
-    mode: str = "exact",
 ) -> Plan:
     """Plan the windows of an image of ``size``, ``(H, W)``; it and the first three are in pixels.
-    Another mode, and an image that is too thin to be resized (see `THIN`), are an `InputError`.
 
-    Parameters
-    ----------
-    small : what is done to an image with a side under the window. ``"pad"``: it is continued to the
-        window by reflection; ``"resize"``: both sides are scaled alike, bicubically, to
-        `SMALL_AREA`, and further up if the short side is still under the window.
-    mode : a key of `MODES`; in ``"whole"`` the sides are rounded up to whole patches.
+    An image with a side under the window is continued to it by reflection (``small="pad"``), or
+    both sides are scaled alike (``"resize"``), bicubically, to `SMALL_AREA`, and further up if the
+    short side is still under the window; one too thin for that (see `THIN`) is an `InputError`.
     """
-    check_choice("mode", mode, MODES)
     resized = small == "resize" and min(size) < window
     fitted = _enlarged(size, window) if resized else (max(size[0], window), max(size[1], window))
-    sides, step = (window, window), {"exact": stride, "half": window // 2}.get(mode, window)
-    steps = (step, step)
-    if mode == "whole":
-        fitted = (ceil(fitted[0] / patch) * patch, ceil(fitted[1] / patch) * patch)
-        steps = sides = _equal_parts(fitted, patch)
-    tops, lefts = (tuple(origins(*axis)) for axis in zip(fitted, sides, steps, strict=True))
-    return Plan(size, fitted, resized, sides, tops, lefts, patch, reduce, restore)
+    tops, lefts = (tuple(origins(length, window, stride)) for length in fitted)
+    return Plan(size, fitted, resized, window, tops, lefts, patch, reduce, restore)
 
 
 def origins(length: int, window: int, stride: int) -> list[int]:
@@ -201,8 +180,8 @@ def _added(plan: Plan, logits: Iterable[Tensor]) -> Iterator[Tensor]:
     """Strips of the fitted image."""
     each = (of_window for batch in logits for of_window in batch)  # (C, h, w)
     down, across = (
-        _windows_over(*axis)
-        for axis in zip(plan.fitted, plan.window, (plan.tops, plan.lefts), strict=True)
+        _windows_over(length, plan.window, starts)
+        for length, starts in zip(plan.fitted, (plan.tops, plan.lefts), strict=True)
     )
     pending = torch.zeros(())  # then (C, window, W), from the next row on
     for top, following in pairwise([*plan.tops, plan.fitted[0]]):
@@ -218,14 +197,11 @@ def _added(plan: Plan, logits: Iterable[Tensor]) -> Iterator[Tensor]:
 
 def _row(plan: Plan, logits: Tensor) -> Tensor:
     """The sum of a row of windows, ``(C, window, W)``, of logits ``(n, C, h, w)``."""
-    upsample_rows, upsample_columns = (
-        _upsampling(*sides, logits.device)
-        for sides in zip(logits.shape[2:], plan.window, strict=True)
-    )
+    upsampling = _upsampling(logits.shape[-1], plan.window, logits.device)
     row = logits.new_zeros(*logits.shape[1:3], plan.fitted[1])  # (C, h, W)
-    for left, wide in zip(plan.lefts, logits @ upsample_columns.T, strict=True):
-        row[..., left : left + plan.window[1]] += wide
-    return upsample_rows @ row
+    for left, wide in zip(plan.lefts, logits @ upsampling.T, strict=True):
+        row[..., left : left + plan.window] += wide
+    return upsampling @ row
 
 
 def _windows_over(length: int, window: int, starts: tuple[int, ...]) -> Tensor:
@@ -254,14 +230,3 @@ def _enlarged(size: Pair, window: int) -> Pair:
             f"{window}; choose small='pad' for it."
         )
     return height, width
-
-
-def _equal_parts(size: Pair, patch: int) -> Pair:
-    """Sides of an image's equal parts, each within `WHOLE_PATCHES`: the longer side is parted
-    first."""
-    lengths = [side // patch for side in size]
-    sides, counts = lengths, [1, 1]
-    while prod(sides) > WHOLE_PATCHES:
-        counts[sides.index(max(sides))] += 1
-        sides = [ceil(length / count) for length, count in zip(lengths, counts, strict=True)]
-    return sides[0] * patch, sides[1] * patch

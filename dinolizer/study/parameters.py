@@ -2,18 +2,20 @@
 
 import ast
 import json
-import math
+import reprlib
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
+from pydantic import BaseModel, Field, ValidationError, create_model
 
 from dinolizer.errors import InputError
 from dinolizer.paths import PROFILES
 
 POSITIVE = ("epochs", "rounds", "draws", "steps", "seeds", "repeats")
 """Parameters that count what is done at least once; other numbers may be 0."""
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def find_profile(name: str) -> Path:
@@ -41,6 +43,15 @@ def read_profile(path: Path) -> dict[str, object]:
     return {str(name): value for name, value in parameters.items()}
 
 
+class _Unique(yaml.SafeLoader):
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        """As in every YAML loader, if each name is there once."""
+        names = [key.value for key, _ in node.value]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise yaml.constructor.ConstructorError(problem=f"{', '.join(twice)} set twice")
+        return super().construct_mapping(node, deep)
+
+
 def read_defaults(notebook: Path) -> dict[str, object]:
     """Names and default values in the cell of a notebook that is tagged ``parameters``; as source
     text where one is not a literal. papermill has this too, but takes seconds to import."""
@@ -49,16 +60,8 @@ def read_defaults(notebook: Path) -> dict[str, object]:
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
         tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
-        sources = ["".join(cell["source"]) for cell in tagged]
-        statements = [statement for source in sources for statement in ast.parse(source).body]
-    except (
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        SyntaxError,
-        RecursionError,
-    ) as error:
+        statements = [line for cell in tagged for line in ast.parse("".join(cell["source"])).body]
+    except Exception as error:  # a file of another kind meets almost any
         raise InputError(f"{notebook} is not a Python notebook: save it with Jupyter.") from error
     if not statements:
         raise InputError(
@@ -72,20 +75,25 @@ def read_defaults(notebook: Path) -> dict[str, object]:
     }
 
 
+def _literal(value: ast.expr) -> object:
+    try:
+        return ast.literal_eval(value)
+    except ValueError:
+        return ast.unparse(value)
+
+
 def parameters_for(notebook: Path, profile: Path) -> dict[str, object]:
     """What a profile sets for a notebook, checked before anything is run.
 
     A profile holds the parameters of all notebooks; each takes those it has. papermill only warns
     of a name that no notebook knows: that, and what `check_values` refuses, raises InputError here.
     """
-    defaults = read_defaults(notebook)
-    given = read_profile(profile)
+    defaults, given = read_defaults(notebook), read_profile(profile)
     known = set(defaults)
     if not given.keys() <= known:  # the other notebooks are large: read only where it matters
         others = (path for path in notebook.parent.glob("*.ipynb") if path != notebook)
         known.update(*map(read_defaults, others))
-    unknown = [name for name in given if name not in known]
-    if unknown:
+    if unknown := [name for name in given if name not in known]:
         raise InputError(
             f"{profile} sets {', '.join(unknown)}, unknown to {notebook.name} and every notebook "
             f"beside it: use only {', '.join(sorted(known))}."
@@ -101,47 +109,26 @@ def check_values(values: Mapping[str, Any], defaults: Mapping[str, Any], source:
     Raises InputError, naming the ``source``, if a value or an item of a list has another type than
     its default, or a number is nan, infinite, below 0, or 0 where it must be at least 1.
     """
-    for name, value in values.items():
-        default = defaults[name]
-        if isinstance(default, list):
-            items = value if isinstance(value, list) else [value]
-            of_item = type(default[0]) if default else type(items[0]) if items else str
-            right = isinstance(value, list) and all(_is_a(item, of_item) for item in items)
-        else:
-            items, right = [value], _is_a(value, type(default))
-        if not right:
-            raise InputError(
-                f"{source} sets {name} to {value!r}, where the notebook has {default!r}: give the "
-                "same kind of value; a number has a point before an exponent (1.0e-4)."
-            )
-        least = 1 if name in POSITIVE else 0
-        if any(isinstance(item, int | float) and not least <= item < math.inf for item in items):
-            raise InputError(
-                f"{source} sets {name} to {value!r}, but it must be a number from {least} on."
-            )
+
+    def kind(name: str, example: object) -> Any:
+        if isinstance(example, list):
+            return list[kind(name, (example or values[name] or [""])[0])]  # type: ignore[misc]
+        if isinstance(example, bool) or not isinstance(example, int | float):
+            return type(example)
+        return Annotated[type(example), Field(ge=name in POSITIVE, allow_inf_nan=False)]
+
+    fields: dict[str, Any] = {name: (kind(name, defaults[name]), ...) for name in values}
+    checked(create_model("Parameters", __config__={"strict": True}, **fields), values, source)
 
 
-class _Unique(yaml.SafeLoader):
-    """YAML, but a name that is set twice is an error."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
-        """As in every YAML loader, if each name is there once."""
-        names = [key.value for key, _ in node.value]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise yaml.constructor.ConstructorError(problem=f"{', '.join(twice)} set twice")
-        return super().construct_mapping(node, deep)
-
-
-def _is_a(value: object, kind: type) -> bool:
-    """Whether a value is of a type; an integer is a float too, a bool is no number."""
-    if kind is float:
-        return isinstance(value, float | int) and not isinstance(value, bool)
-    return type(value) is kind and kind in (bool, int, str)
-
-
-def _literal(value: ast.expr) -> object:
+def checked(model: type[Model], values: object, source: str) -> Model:
+    """What a pydantic model makes of values from a ``source``; an InputError names the wrong one"""
     try:
-        return ast.literal_eval(value)
-    except ValueError:
-        return ast.unparse(value)
+        return model.model_validate(values)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        name = ".".join(map(str, wrong["loc"])) or "its lines"
+        raise InputError(
+            f"{source} sets {name} to {reprlib.repr(wrong['input'])}: {wrong['msg'].lower()}; a "
+            "number has a point before an exponent (1.0e-4)."
+        ) from None

@@ -57,9 +57,9 @@ def test_a_stream_gives_what_each_image_gives_alone(
                 assert getattr(result, field.name) == getattr(alone, field.name)
 
 
-@pytest.mark.parametrize("mode", ["tiles", "whole"])
-def test_a_stream_in_a_faster_mode_passes_the_windows_of_each_image_once(mode: str) -> None:
-    loc = localizer(small="resize").with_settings(mode=mode)
+@pytest.mark.parametrize("stride", [28, 56])
+def test_a_stream_passes_the_windows_of_each_image_once(stride: int) -> None:
+    loc = localizer(small="resize").with_settings(stride=stride)
     photos = [photo(*size, seed) for seed, size in enumerate(SIZES)]
     alone = [loc(image) for image in photos]
     passed: list[int] = []

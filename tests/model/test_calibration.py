@@ -70,7 +70,6 @@ def test_only_the_settings_that_were_calibrated_have_a_rank(
     assert named(photo).rank in (0, 1)
     assert named.with_settings(threshold=0.9, stride=card.stride)(photo).rank is not None
     assert named.with_settings(stride=28)(photo).rank is None
-    assert named.with_settings(mode="whole")(photo).rank is None
 
 
 def test_the_command_writes_the_same_head_with_another_card(

@@ -23,7 +23,6 @@ from dinolizer.model.head import HeadCard, make_head, save_head
 from dinolizer.model.localization import Localization
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.weights import weights_hash
-from dinolizer.model.windows import MODES
 
 WINDOW, STRIDE = 56, 28
 
@@ -94,38 +93,6 @@ def test_the_map_of_any_size_equals_a_plain_loop(seed: int) -> None:
     np.testing.assert_allclose(loc.logits(image).numpy(), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("mode", ["half", "tiles"])
-def test_a_faster_mode_is_another_stride(mode: str) -> None:
-    exact, image = localizer(), photo(70, 131)
-    other = exact.with_settings(stride={"half": 28, "tiles": 56}[mode])
-    expected, result = other(image), exact.with_settings(mode=mode)(image)
-    np.testing.assert_array_equal(result.probability, expected.probability)
-    assert result.plan == expected.plan
-    assert (result.settings["mode"], expected.settings["mode"]) == (mode, "exact")
-
-
-def test_a_whole_image_is_one_window_over_all_its_patches() -> None:
-    """It is continued by reflection to 10 x 6 patches: at 131 comes row 129, at 75 column 73."""
-    loc, image = localizer().with_settings(mode="whole"), photo(131, 75)
-    rows, columns = [*range(131), *range(129, 120, -1)], [*range(75), *range(73, 64, -1)]
-    batch = torch.tensor(image[rows][:, columns] / np.float32(255)).permute(2, 0, 1)[None]
-    with torch.no_grad():
-        logits = F.interpolate(loc.head(loc.backbone(batch)), (140, 84), mode="bicubic")[0]
-    np.testing.assert_allclose(loc.logits(image).numpy(), logits[:, :131, :75], atol=1e-4)
-    plan = loc(image).plan
-    assert (plan.passes, plan.tokens, plan.fitted) == (1, 10 * 6, (140, 84))
-
-
-def test_a_backbone_of_one_grid_of_positions_does_not_take_whole_images() -> None:
-    loc = localizer()
-    loc.backbone.model.dynamic_img_size = False
-    for mode in MODES:
-        if mode != "whole":
-            loc.with_settings(mode=mode)
-    with pytest.raises(InputError, match=r"position embedding of 'small' .* choose another mode"):
-        loc.with_settings(mode="whole")
-
-
 def test_the_public_contract_in_the_shapes_it_promises() -> None:
     loc = localizer()
     tokens = loc.backbone(torch.rand(2, 3, loc.window, loc.window))
@@ -152,13 +119,13 @@ def test_the_mask_is_strictly_over_the_threshold() -> None:
     assert lower(photo(60, 60)).mask.all()
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("stride", [28, 56])
 @pytest.mark.parametrize("small", ["resize", "pad"])
 @pytest.mark.parametrize("size", [(1, 1), (55, 55), (7, 200), (200, 40)])
 def test_a_photograph_under_a_window_gets_a_map_of_its_own_size(
-    mode: str, small: str, size: tuple[int, int]
+    stride: int, small: str, size: tuple[int, int]
 ) -> None:
-    result = localizer(small=small).with_settings(mode=mode)(photo(*size))
+    result = localizer(small=small).with_settings(stride=stride)(photo(*size))
     assert result.probability.shape == result.mask.shape == size
     assert np.isfinite(result.probability).all()
     assert min(result.plan.fitted) >= WINDOW
@@ -223,7 +190,6 @@ def test_a_result_is_saved_with_its_settings_and_replaces_an_older_one(tmp_path:
         "score_threshold": None,
         "backbone_hash": loc.backbone.hash,
         "head_hash": weights_hash(loc.head),
-        "mode": "exact",
         "precision": "float32",
         "window": 56,
         "stride": 28,
@@ -308,20 +274,19 @@ def test_an_empty_and_a_full_mask_are_drawn_without_outline(value: float) -> Non
 def test_a_copy_with_other_settings_leaves_the_first_as_it_is() -> None:
     loc = localizer()
     copy = loc.with_settings(
-        stride=14, threshold=0.4, reduce="mean", small="pad", mode="tiles", precision="bfloat16"
+        stride=14, threshold=0.4, reduce="mean", small="pad", precision="bfloat16"
     )
     assert copy.settings == loc.settings | {
         "stride": 14,
         "threshold": 0.4,
         "reduce": "mean",
         "small": "pad",
-        "mode": "tiles",
         "precision": "bfloat16",
     }
     assert copy.backbone is loc.backbone and copy.head is loc.head
     assert loc.settings == localizer().settings
     assert loc.with_settings().settings == loc.settings
-    for shown in ("model='small'", "stride=14", "mode='tiles'", "device='cpu'"):
+    for shown in ("model='small'", "stride=14", "device='cpu'"):
         assert shown in repr(copy)
 
 

@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from dinolizer.errors import InputError
-from dinolizer.model.windows import MODES, Plan, Reduce, assemble, make_plan, origins, strips
+from dinolizer.model.windows import Plan, Reduce, assemble, make_plan, origins, strips
 
 
 def plan(size: tuple[int, int], **changes: object) -> Plan:
     return make_plan(size, **({"window": 56, "stride": 28, "patch": 14} | changes))  # type: ignore[arg-type]
 
 
-def paper(size: tuple[int, int], mode: str = "exact") -> Plan:
-    return make_plan(size, window=504, stride=128, patch=14, small="resize", mode=mode)
+def paper(size: tuple[int, int], stride: int = 128) -> Plan:
+    return make_plan(size, window=504, stride=stride, patch=14, small="resize")
 
 
 def added(plan: Plan, logits: torch.Tensor, reduce: Reduce) -> NDArray[np.float64]:
@@ -25,12 +25,12 @@ def added(plan: Plan, logits: torch.Tensor, reduce: Reduce) -> NDArray[np.float6
     total = np.zeros((logits.shape[1], *plan.fitted))
     count = np.zeros(plan.fitted)
     number = 0
-    height, width = plan.window
+    side = plan.window
     for top in plan.tops:
         for left in plan.lefts:
-            full = F.interpolate(logits[number : number + 1], plan.window, mode="bicubic")
-            total[:, top : top + height, left : left + width] += full[0].numpy()
-            count[top : top + height, left : left + width] += 1
+            full = F.interpolate(logits[number : number + 1], (side, side), mode="bicubic")
+            total[:, top : top + side, left : left + side] += full[0].numpy()
+            count[top : top + side, left : left + side] += 1
             number += 1
     assert number == len(logits)
     assert count.min() >= 1
@@ -77,24 +77,19 @@ def test_windows_that_would_leave_gaps_are_refused(length: int, window: int, str
 
 
 @pytest.mark.parametrize(
-    ("mode", "size", "passes", "tokens"),
+    ("stride", "size", "passes", "tokens"),
     [
         # The paper's windows on the area that it resizes small images to.
-        ("exact", (1016, 1016), 25, 25 * 36**2),
-        ("half", (1016, 1016), 16, 16 * 36**2),  # at 0, 252, 504 and 512
-        ("tiles", (1016, 1016), 9, 9 * 36**2),  # at 0, 504 and 512
-        ("tiles", (1008, 504), 2, 2 * 36**2),
-        # 1022 pixels of 73 patches: 73 x 73 and 73 x 37 are over 2048 patches, 37 x 37 are not.
-        ("whole", (1016, 1016), 4, 4 * 37**2),
-        ("whole", (504, 517), 1, 36 * 37),  # 36.9 patches, rounded up
-        # 50 x 100 patches, then 50 x 50 = 2500, then 25 x 50.
-        ("whole", (700, 1400), 4, 50 * 100),
+        (128, (1016, 1016), 25, 25 * 36**2),
+        (252, (1016, 1016), 16, 16 * 36**2),  # at 0, 252, 504 and 512
+        (504, (1016, 1016), 9, 9 * 36**2),  # at 0, 504 and 512
+        (504, (1008, 504), 2, 2 * 36**2),
     ],
 )
 def test_hand_counted_passes_of_the_papers_windows(
-    mode: str, size: tuple[int, int], passes: int, tokens: int
+    stride: int, size: tuple[int, int], passes: int, tokens: int
 ) -> None:
-    assert (paper(size, mode).passes, paper(size, mode).tokens) == (passes, tokens)
+    assert (paper(size, stride).passes, paper(size, stride).tokens) == (passes, tokens)
 
 
 def test_small_photographs_are_resized_to_the_published_area_scaled_with_the_window() -> None:
@@ -107,7 +102,6 @@ def test_small_photographs_are_resized_to_the_published_area_scaled_with_the_win
     # 1:16 would be 28.2 high: up until the short side is the window.
     assert plan((10, 160), small="resize").fitted == (56, 896)
     assert plan((10, 160), small="pad").fitted == (56, 160)
-    assert plan((50, 50), small="resize", mode="whole").fitted == (126, 126)  # of 9 patches
 
 
 def test_a_thread_of_an_image_is_one_sentence_and_can_be_padded() -> None:
@@ -119,11 +113,6 @@ def test_a_thread_of_an_image_is_one_sentence_and_can_be_padded() -> None:
     assert plan((1, 60_000), small="pad").fitted == (56, 60_000)
 
 
-def test_an_unknown_mode_is_one_sentence() -> None:
-    with pytest.raises(InputError, match=r"mode is 'quick', but it must be one of \['exact', "):
-        plan((60, 60), mode="quick")
-
-
 @settings(deadline=None, max_examples=40)
 @given(
     st.integers(1, 60),
@@ -131,37 +120,34 @@ def test_an_unknown_mode_is_one_sentence() -> None:
     st.integers(1, 8),
     st.sampled_from(["sum", "mean"]),
     st.sampled_from([1, 3]),
-    st.sampled_from(list(MODES)),
 )
 def test_assembled_logits_equal_a_double_loop(
-    height: int, width: int, stride: int, reduce: Reduce, classes: int, mode: str
+    height: int, width: int, stride: int, reduce: Reduce, classes: int
 ) -> None:
-    """Of padded images, too; windows may be of any shape."""
-    made = make_plan((height, width), window=8, stride=stride, patch=4, reduce=reduce, mode=mode)
-    shape = made.passes, classes, made.window[0] // 4, made.window[1] // 4
-    logits = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    """Of padded images, too."""
+    made = make_plan((height, width), window=8, stride=stride, patch=4, reduce=reduce)
+    logits = torch.randn(made.passes, classes, 2, 2, generator=torch.Generator().manual_seed(0))
     expected = added(made, logits, reduce)[:, :height, :width]
     result = assemble(made, logits.split(3))
     assert result.dtype == torch.float32
     np.testing.assert_allclose(result.numpy(), expected, atol=1e-4)
     rows = [strip.shape[1] for strip in strips(made, [logits])]
-    assert max(rows) <= made.window[0] and sum(rows) == height
+    assert max(rows) <= 8 and sum(rows) == height
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_windows_cover_the_fitted_image_and_are_cut_from_it(mode: str) -> None:
+@pytest.mark.parametrize("stride", [28, 56])
+def test_windows_cover_the_fitted_image_and_are_cut_from_it(stride: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (131, 75, 3), np.uint8)
-    made = plan((131, 75), mode=mode)
+    made = plan((131, 75), stride=stride)
     fitted = made.fit(image)
     assert fitted.shape[:2] == made.fitted
     np.testing.assert_array_equal(fitted[:131, :75], image)
     covered = np.zeros(made.fitted, bool)
     windows = made.windows(image, torch.device("cpu"))
     for (top, left), window in zip(made.positions, windows, strict=True):
-        assert window.shape[:2] == made.window
-        assert made.window[0] % 14 == made.window[1] % 14 == 0
+        assert window.shape[:2] == (56, 56)
         np.testing.assert_array_equal(window[0, 0], fitted[top, left])
-        covered[top : top + made.window[0], left : left + made.window[1]] = True
+        covered[top : top + 56, left : left + 56] = True
     assert covered.all()
 
 

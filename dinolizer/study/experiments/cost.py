@@ -1,4 +1,4 @@
-"""What a map costs: time against pixels, the backbone's share of it, and each mode's accuracy."""
+"""What a map costs: time against pixels, the backbone's share, and what a wider stride saves."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,18 +13,15 @@ from torch.utils.benchmark import Timer
 
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.head import card_for
-from dinolizer.model.localization import Localization
 from dinolizer.model.localizer import Localizer
-from dinolizer.model.windows import Plan
 from dinolizer.study.dataset import draw_rows
 from dinolizer.study.evaluation import pictures
 from dinolizer.study.figures import curves
 from dinolizer.study.metrics import score_image
 from dinolizer.study.statistics import macro_table
 
-EXACT = "exact"
 LARGE = 1024
-"""Pixels of a side of the pictures that modes are compared on, at least: several windows."""
+"""Pixels of a side of the pictures that strides are compared on, at least: several windows."""
 MOSAIC_RULE = (
     f"one picture for each photograph, at least {LARGE} pixels on a side; smaller images are put "
     "side by side to a square mosaic"
@@ -91,48 +88,45 @@ def large_pictures(
         yield first["group"], _mosaic(images, across), _mosaic(truths, across)
 
 
-def mode_rows(
+def stride_rows(
     backbone: Backbone,
     heads: Mapping[str, nn.Conv2d],
     pictures: Iterable[tuple[str, NDArray[np.uint8], NDArray[np.bool_]]],
-    modes: Sequence[str],
+    strides: Sequence[int],
 ) -> pd.DataFrame:
-    """Map every picture in every mode, by the head that never met its photograph.
+    """Map every picture at every stride, by the head that never met its photograph.
 
-    For each picture and mode (``method``) the scores of `score_image`, and the map's ``passes,
-    tokens, seconds``. Modes whose windows lie alike share one map.
+    For each picture and ``stride``, in pixels, the scores of `score_image`, and the map's ``passes,
+    seconds``.
     """
     card, rows = card_for(backbone), []
     for group, image, truth in pictures:
-        maps: dict[Plan, Localization] = {}
-        for mode in modes:
-            localizer = Localizer(backbone, heads[group], card, mode=mode)
-            plan = localizer.plan(*image.shape[:2])
-            result = maps[plan] = maps[plan] if plan in maps else localizer(image)
+        localizer = Localizer(backbone, heads[group], card)
+        for stride in strides:
+            result = localizer.with_settings(stride=stride)(image)
             scores = score_image(result.probability, result.threshold, truth, ranking=False)
-            about = {"method": mode, "image": group, "group": group, "seconds": result.seconds}
-            spent = {"passes": result.plan.passes, "tokens": result.plan.tokens}
+            about = {"stride": stride, "image": group, "group": group}
+            spent = {"passes": result.plan.passes, "seconds": result.seconds}
             rows.append(about | scores | spent)
     return pd.DataFrame(rows)
 
 
-def mode_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Cost and IoU of each mode, and the paired change of its IoU against the exact mode: as of
-    `macro_table`, with means of ``passes`` and ``tokens``, and ``tokens_ratio``, to the exact
-    mode's."""
-    table = macro_table(rows, ["method"], "iou", {"method": EXACT}, seed=seed)
-    spent = rows.groupby("method")[["passes", "tokens"]].mean()
-    spent["tokens_ratio"] = spent["tokens"] / float(spent["tokens"][EXACT])
-    return table.merge(spent, on="method")
+def stride_table(rows: pd.DataFrame, usual: int, seed: int = 0) -> pd.DataFrame:
+    """Cost and IoU of each stride, and the paired change of its IoU against the usual one: as of
+    `macro_table`, with means of ``passes``, and ``passes_ratio``, to those at the usual one."""
+    table = macro_table(rows, ["stride"], "iou", {"stride": usual}, seed=seed)
+    passes = rows.groupby("stride")["passes"].mean()
+    ratio = (passes / float(passes[usual])).rename("passes_ratio")
+    return table.join(passes, on="stride").join(ratio, on="stride")
 
 
-def modes_text(table: pd.DataFrame) -> str:
-    """The rows of `mode_table`, the exact mode's apart, in words."""
+def strides_text(table: pd.DataFrame, usual: int) -> str:
+    """The rows of `stride_table`, the usual stride's apart, in words."""
     return "; ".join(
-        f"{mode['method']} takes {mode['tokens_ratio']:.0%} of the patch tokens of {EXACT} and "
-        f"changes the IoU by {mode['iou_change']:+.3f} ({mode['iou_change_low']:+.3f} to "
-        f"{mode['iou_change_high']:+.3f})"
-        for mode in table[table["method"] != EXACT].to_dict("records")
+        f"a stride of {row['stride']} pixels takes {row['passes_ratio']:.0%} of the windows and "
+        f"changes the IoU by {row['iou_change']:+.3f} ({row['iou_change_low']:+.3f} to "
+        f"{row['iou_change_high']:+.3f})"
+        for row in table[table["stride"] != usual].to_dict("records")
     )
 
 

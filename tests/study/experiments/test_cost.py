@@ -71,7 +71,7 @@ def test_a_large_image_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.Mon
         np.testing.assert_array_equal(ours, expected)
 
 
-def test_every_mode_maps_every_picture_of_several_windows(
+def test_every_picture_is_mapped_at_every_stride(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The layouts differ, by hand: 140 x 180 pixels, windows of 56."""
@@ -80,33 +80,31 @@ def test_every_mode_maps_every_picture_of_several_windows(
     edited = edited_images(tmp_path)
     heads = {group: random_head(backbone.dim) for group in edited["group"]}
     pictures = list(cost.large_pictures(edited, count=2))
-    rows = cost.mode_rows(backbone, heads, pictures, ["exact", "tiles"])
-    assert rows["method"].tolist() == ["exact", "tiles"] * 2
+    rows = cost.stride_rows(backbone, heads, pictures, [28, 56])
+    assert rows["stride"].tolist() == [28, 56] * 2
     # Every 28 pixels: 0 to 84 down, 0 to 112 and 124 across. Side by side: at 0, 56 and 84 down, at
     # 0, 56, 112 and 124 across.
     assert rows["passes"].tolist() == [4 * 6, 3 * 4] * 2
-    assert rows["tokens"].tolist() == [16 * passes for passes in rows["passes"]]
     assert rows["iou"].between(0, 1).all()
 
 
-def test_the_modes_table_holds_costs_scores_and_paired_changes() -> None:
-    values = {"exact": ([0.4, 0.6, 0.5], [4, 4, 4]), "fast": ([0.4, 0.5, 0.4], [1, 2, 3])}
+def test_the_table_of_strides_holds_costs_scores_and_paired_changes() -> None:
+    values = {28: ([0.4, 0.6, 0.5], [4, 4, 4]), 56: ([0.4, 0.5, 0.4], [1, 2, 3])}
     rows = pd.DataFrame(
         [
-            {"method": mode, "image": group, "group": group, "iou": iou, "passes": passes}
-            | {"tokens": 16 * passes}
-            for mode, (ious, of_passes) in values.items()
+            {"stride": stride, "image": group, "group": group, "iou": iou, "passes": passes}
+            for stride, (ious, of_passes) in values.items()
             for group, iou, passes in zip("abc", ious, of_passes, strict=True)
         ]
     )
-    exact, fast = cost.mode_table(rows).to_dict("records")
-    assert (exact["method"], exact["n_images"], exact["tokens_ratio"]) == ("exact", 3, 1)
-    assert (exact["iou_change"], exact["iou"]) == (0, 0.5)
-    assert (fast["passes"], fast["tokens_ratio"]) == (2, 0.5)
+    usual, wide = cost.stride_table(rows, 28).to_dict("records")
+    assert (usual["stride"], usual["n_images"], usual["passes_ratio"]) == (28, 3, 1)
+    assert (usual["iou_change"], usual["iou"]) == (0, 0.5)
+    assert (wide["passes"], wide["passes_ratio"]) == (2, 0.5)
     # The pictures change by 0, -0.1 and -0.1: 4.303 standard errors of 0.1 / 3 are 0.143.
-    change = [fast[f"iou_change{end}"] for end in ("", "_low", "_high")]
+    change = [wide[f"iou_change{end}"] for end in ("", "_low", "_high")]
     assert change == pytest.approx([-0.2 / 3, -0.2 / 3 - 0.143, -0.2 / 3 + 0.143], abs=1e-3)
-    assert cost.modes_text(pd.DataFrame([exact, fast])) == (
-        "fast takes 50% of the patch tokens of exact and changes the IoU by -0.067 "
+    assert cost.strides_text(pd.DataFrame([usual, wide]), 28) == (
+        "a stride of 56 pixels takes 50% of the windows and changes the IoU by -0.067 "
         "(-0.210 to +0.077)"
     )
