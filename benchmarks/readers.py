@@ -29,7 +29,13 @@ from dinolizer.data.masks import read_mask
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.head import card_for, load_head, make_head, save_head
 from dinolizer.model.specs import BackboneSpec
-from dinolizer.model.weights import checked_weights, fit_weights, read_checkpoint, read_weights
+from dinolizer.model.weights import (
+    checked,
+    fetched_path,
+    fit_weights,
+    read_checkpoint,
+    read_weights,
+)
 from dinolizer.paths import PROFILES, cache_dir
 from dinolizer.study.cache import cached
 from dinolizer.study.parameters import check_values, read_defaults, read_profile
@@ -207,7 +213,7 @@ def _of_texts(folder: Path) -> list[Reader]:
         ),
         Reader(
             "record of weights",
-            lambda path: checked_weights("bfree"),
+            lambda path: checked("bfree", fetched_path("bfree")),
             folder_of_weights / "bfree.json",
             [record],
         ),

@@ -44,7 +44,6 @@ from dinolizer.data.fetch import download
 from dinolizer.data.images import read_image, write_image
 from dinolizer.data.manifest import read_manifest
 from dinolizer.errors import InputError
-from dinolizer.model import bfree
 from dinolizer.model.specs import BACKBONES
 from dinolizer.paths import ROOT
 from dinolizer.study.cache import _read as read_cached
@@ -115,7 +114,7 @@ def works(inputs: Path, url: str) -> list[Work]:
         download(url, folder / "weights.zip", MD5)
 
     def convert(folder: Path) -> None:
-        bfree.fetch(weights)
+        fetch("bfree", weights)
 
     named = {
         "localize of image files": localize,

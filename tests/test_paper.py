@@ -22,7 +22,7 @@ from test_workflow import declared, files
 
 from dinolizer.data.datasets import make_manifest
 from dinolizer.data.manifest import read_manifest
-from dinolizer.model import bfree
+from dinolizer.model.published import fetch
 from dinolizer.model.specs import BACKBONES
 from dinolizer.paths import PROFILES
 from dinolizer.study.cache import _read
@@ -62,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         small = replace(BACKBONES[ROTARY], architecture=small_rotary, patch=7, window=56, stride=28)
         patch.setitem(BACKBONES, ROTARY, small)
         save_bfree(folder / "model_epoch_best.pth", randomize(build_small_bfree()))
-        bfree.fetch(folder / "model_epoch_best.pth")
+        fetch("bfree", folder / "model_epoch_best.pth")
         for name in DATASETS:
             source = trees.MAKERS[name](folder / "datasets" / name, side=SIDE)
             make_manifest(name, source, folder / f"{name}.csv", {})

@@ -21,7 +21,7 @@ from dinolizer.model.batches import Batches, as_batch, batch_size
 from dinolizer.model.head import HeadCard, load_head, probabilities
 from dinolizer.model.localization import Localization, gathered
 from dinolizer.model.specs import Reduce, Small
-from dinolizer.model.weights import checked_head, fetched_path, weights_hash
+from dinolizer.model.weights import checked, fetched_path, head_file, weights_hash
 from dinolizer.model.windows import Pixels, Plan, assemble, make_plan, restored, strips
 
 Source = str | Path | Image.Image | NDArray[np.uint8]
@@ -107,12 +107,14 @@ class Localizer:
         """
         name = name or default_model()
         backbone = load_backbone(name, None if weights is None else Path(weights), device)
-        path = checked_head(name) if head is None else Path(head)
+        path = head_file(name) if head is None else Path(head)
         if not path.is_file():
             raise InputError(
                 f"There is no head {path} for the model {name!r}; name the file of one that was "
                 "trained on it, as 'dinolizer train' and notebooks/02-train-head.ipynb do."
             )
+        if head is None and (backbone.spec.weights or "").startswith("fetch:"):
+            checked(name, path)
         return cls(*load_head(path, backbone)).with_settings(**settings)
 
     def with_settings(self, **settings: Unpack[Settings]) -> "Localizer":

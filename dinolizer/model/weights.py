@@ -8,7 +8,6 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pooch
 import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import LocalEntryNotFoundError
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from dinolizer.errors import InputError
 from dinolizer.model.specs import BACKBONES, BackboneSpec, Transformer
-from dinolizer.paths import ASSETS, atomic, weights_dir
+from dinolizer.paths import ASSETS, atomic, file_hash, weights_dir
 
 HUB_FILE = "model.safetensors"
 PATCH_WEIGHT = "patch_embed.proj.weight"
@@ -34,7 +33,7 @@ def weights_file(spec: BackboneSpec) -> Path | None:
         case "hub":
             return _hub_file(rest, spec.name)
         case "fetch":
-            return checked_weights(rest)
+            return checked(rest, fetched_path(rest))
     return None
 
 
@@ -64,31 +63,18 @@ def head_file(name: str) -> Path:
     return (weights_dir() if fetched else ASSETS) / f"{name}-head.safetensors"
 
 
-def checked_weights(name: str) -> Path:
-    """Path of converted weights, if they are there and their SHA-256 is the recorded one."""
-    return _checked(name, fetched_path(name), "sha256")
-
-
-def checked_head(name: str) -> Path:
-    """`head_file`, checked as the weights are where it was fetched; there may be none."""
-    path = head_file(name)
-    fetched = path.parent != ASSETS and path.is_file()
-    return _checked(name, path, "head_sha256") if fetched else path
-
-
-def _checked(name: str, path: Path, key: str) -> Path:
-    """A file of a conversion, if its SHA-256 is the one that the record has under a key."""
+def checked(name: str, path: Path) -> Path:
+    """A file of a conversion, if it is there and has the SHA-256 that the record has of it."""
     if not path.is_file():
         raise InputError(
             f"The weights of {name!r} are not here ({path}); run 'dinolizer fetch {name}' to "
             "download them."
         )
     try:
-        expected = str(json.loads(fetched_path(name).with_suffix(".json").read_text())[key])
+        expected = str(json.loads(fetched_path(name).with_suffix(".json").read_text())[path.name])
     except (OSError, ValueError, KeyError, TypeError):
         expected = "not recorded"
-    sha256 = pooch.file_hash(str(path), "sha256")
-    if sha256 != expected:
+    if (sha256 := file_hash(path)) != expected:
         raise InputError(
             f"The SHA-256 of the weights {path} is {sha256[:12]}, but that of the conversion is "
             f"{expected[:12]}: they are damaged or were changed; run 'dinolizer fetch {name}' "
@@ -98,26 +84,23 @@ def _checked(name: str, path: Path, key: str) -> Path:
 
 
 def save_converted(
-    spec: BackboneSpec, state: Mapping[str, Tensor], checkpoint: Path, record: Mapping[str, object]
-) -> Path:
-    """Write the tensors of a checkpoint to `fetched_path` in float32, and beside them a record:
-    what is known of the checkpoint's source, hashes, licence, citation and date."""
-    path = fetched_path(spec.name)
+    spec: BackboneSpec, state: Mapping[str, Tensor], record: Mapping[str, object]
+) -> None:
+    """Write a backbone's tensors to `fetched_path` in float32, and beside them a record: what is
+    known of their source, the SHA-256 of them and of a head that is there, licence and date."""
+    path, head = fetched_path(spec.name), head_file(spec.name)
     with atomic(path) as draft:
         # Each tensor gets memory of its own, whatever the pickle shared: safetensors needs that.
         plain = torch.contiguous_format
         save_file({k: v.float().clone(memory_format=plain) for k, v in state.items()}, draft)
-        sha256 = pooch.file_hash(str(draft), "sha256")
     whole = dict(record) | {
-        "sha256": sha256,
-        "checkpoint_sha256": pooch.file_hash(str(checkpoint), "sha256"),
+        **{file.name: file_hash(file) for file in (path, head) if file.is_file()},
         "licence": spec.licence,
         "citation": spec.citation,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     with atomic(path.with_suffix(".json")) as draft:
         draft.write_text(json.dumps(whole, indent=2) + "\n")
-    return path
 
 
 def read_checkpoint(path: Path, key: str, wanted: str) -> dict[str, Tensor]:

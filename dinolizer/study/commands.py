@@ -52,14 +52,10 @@ def fetch(
     (31 MB). DINOv2 and DINOv3 need no fetching: they come from their hub at first use.
     """
     if name in ("dinolizer", "bfree"):
-        from dinolizer.model import bfree, release
+        from dinolizer.model import published
         from dinolizer.model.specs import BACKBONES
 
-        if name == "dinolizer" and from_file and not release.is_published(from_file):
-            line = f"{from_file} is not the published file, of the SHA-256 {release.SHA256}"
-            say(f"{line}; it is converted as it is.")
-        run = release.fetch if name == "dinolizer" else bfree.fetch
-        typer.echo(f"{run(from_file)}  Licence: {BACKBONES[name].licence}")
+        typer.echo(f"{published.fetch(name, from_file)}  Licence: {BACKBONES[name].licence}")
     elif name == "cocoglide":
         from dinolizer.data.datasets import fetch_cocoglide
 

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from dinolizer.data.manifest import read_manifest
 from dinolizer.errors import InputError
 from dinolizer.model.localizer import Localizer
-from dinolizer.model.release import SCORE_THRESHOLD
+from dinolizer.model.published import SCORE_THRESHOLD
 from dinolizer.paths import ROOT
 from dinolizer.study import figures
 from dinolizer.study.cache import cache_key, cached, images_hash, probe_hash

@@ -24,9 +24,9 @@ from dinolizer.data.datasets import make_manifest
 from dinolizer.data.images import read_image
 from dinolizer.data.manifest import read_manifest
 from dinolizer.errors import InputError
-from dinolizer.model import release
 from dinolizer.model.localization import Localization
 from dinolizer.model.localizer import Localizer
+from dinolizer.model.published import fetch
 from dinolizer.model.specs import BACKBONES
 from dinolizer.paths import ROOT
 from dinolizer.study.experiments import published_model as model
@@ -188,7 +188,7 @@ def test_the_notebook_runs_the_released_model_and_compares(
     small = replace(BACKBONES["dinolizer"], architecture=build_small_release, window=56, stride=14)
     monkeypatch.setitem(BACKBONES, "dinolizer", small)
     state = release_state(make_release(randomize(build_small_release())))
-    release.fetch(save_release(manifest.with_name("release.ckpt"), state))
+    fetch("dinolizer", save_release(manifest.with_name("release.ckpt"), state))
     cells = json.loads((ROOT / "notebooks" / "10-published-model.ipynb").read_text())["cells"]
     sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     parameters, imports, rows, *others = sources

@@ -1,0 +1,219 @@
+"""Published models: fetched, and converted once to safetensors.
+
+B-Free: by its authors' repository (grip-unina/B-Free) and public code that uses it, the archive
+holds ``BFREE_dino2reg4/model_epoch_best.pth``, a pickled dict whose ``model`` is a state dict. The
+wrapper it is for loads the keys in ``patch_embed.`` apart from the others, but prefixes neither:
+together they are the state dict of one timm model at 504 pixels whose one logit is positive for
+generated images.
+
+The authors' released DinoLizer: by a third party's working adapter for it (the repository,
+``anonyme610/dinolizer``, commit 3241ce5, could not be opened) it is a Lightning checkpoint whose
+``state_dict`` holds a DINOv2 ViT-B/14 with registers in B-Free's wrapper; adapters in LoRA-ViT's
+layout on the queries and values of every block; and a head of three classes: real, re-encoded,
+inpainted. What is needed is read strictly, all else left out.
+"""
+
+import re
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pooch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from dinolizer.data.fetch import download, extract
+from dinolizer.errors import InputError, say
+from dinolizer.model.backbones import Backbone
+from dinolizer.model.head import HeadCard, make_head, save_head
+from dinolizer.model.lora import Lora, is_adapter, merge
+from dinolizer.model.specs import BACKBONES, Transformer, build
+from dinolizer.model.weights import (
+    check_finite,
+    check_fit,
+    checked,
+    fetched_path,
+    head_file,
+    read_checkpoint,
+    save_converted,
+)
+from dinolizer.paths import weights_dir
+
+
+@dataclass(frozen=True)
+class Published:
+    """The file of a published model, and how it is read.
+
+    Attributes
+    ----------
+    url, file, hash, size : where and under which name it is published; its hash, ``"md5:..."`` or
+        ``"sha256:..."``, and its size in bytes, None where none is published.
+    key : of the state dict in its checkpoint.
+    member : the checkpoint's name, where the file is an archive.
+    advice : what to do where the server sends something else.
+    room : what the conversion takes on the disk.
+    """
+
+    url: str
+    file: str
+    hash: str
+    key: str
+    room: str
+    size: int | None = None
+    member: str = ""
+    advice: str = "try again later"
+
+
+SHARE = "https://nextcloud.univ-lille.fr/index.php/s/HS6CLT73DZpZEyq"
+RELEASE = "epoch=36_val_loss=0.2130.ckpt"
+PUBLISHED = {
+    "bfree": Published(
+        "https://www.grip.unina.it/download/prog/B-Free/weights/BFREE_dino2reg4.zip",
+        "BFREE_dino2reg4.zip",
+        "md5:f3f53fa647848b16cf81c913f148a198",  # its authors publish no SHA-256
+        key="model",
+        room="1.2 GB",
+        member="model_epoch_best.pth",
+    ),
+    "dinolizer": Published(
+        f"{SHARE}/download",
+        RELEASE,
+        "sha256:96cb26f2536919d67b75a5aff195b683a1d8590fe596e6f1260ab7950883e2a2",
+        key="state_dict",
+        room="800 MB",
+        size=386_800_693,
+        advice=f"download {RELEASE!r} by hand from {SHARE} and run 'dinolizer fetch dinolizer "
+        "--from-file FILE' on it",
+    ),
+}
+LARGEST = 2**29
+"""Bytes of a checkpoint in an archive; the float32 weights of a ViT-B are 346 million."""
+LORA = Lora(rank=64, alpha=64)
+CLASSES = 3
+HEAD = "cls_head."
+SCORE_THRESHOLD = 0.59466
+"""Of the image score. Not the authors': a third party's, Youden's on 512 calibration images."""
+_PREFIX = re.compile(r"(net\.)?(model\.)?(lora_vit\.)?")
+
+
+def fetch(name: str, file: Path | None = None) -> Path:
+    """Bring a model of `PUBLISHED` into the user's cache, and return the path of its backbone's
+    weights; a head and the record lie beside them.
+
+    ``file`` is the published file, the checkpoint out of its archive, or another one of that kind,
+    which a line then says; without it the published one is downloaded, unless good weights are
+    there. Raises `InputError` for a file that is missing, damaged, another model's or holds code, a
+    failed download or a full disk.
+    """
+    known, path, folder = PUBLISHED[name], fetched_path(name), weights_dir()
+    if file is None:
+        with suppress(InputError):
+            if name == "dinolizer":
+                checked(name, head_file(name))
+            return checked(name, path)
+    elif not file.is_file():
+        raise InputError(f"There is no file {file}; give the published {known.file!r}.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        source = file or folder / known.file
+        if file is None:
+            download(known.url, source, known.hash, size=known.size, advice=known.advice)
+        _convert(name, source)
+        if file is None:
+            source.unlink()
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"The weights of {name!r} cannot be brought to {folder} ({str(error).rstrip('.')}); "
+            f"make room for {known.room} there, or let DINOLIZER_CACHE name a folder that has it."
+        ) from None
+    return path
+
+
+def _convert(name: str, source: Path) -> None:
+    known, spec = PUBLISHED[name], BACKBONES[name]
+    algorithm, _, value = known.hash.partition(":")
+    record: dict[str, object] = {"source": source.name}
+    record["published"] = pooch.file_hash(str(source), algorithm) == value
+    with tempfile.TemporaryDirectory(dir=weights_dir()) as scratch:
+        checkpoint = source
+        if source.suffix.lower() == ".zip":
+            checkpoint = extract(source, {known.member: LARGEST}, Path(scratch))[known.member]
+        state = read_checkpoint(checkpoint, known.key, f"the published {known.file!r}")
+        record["checkpoint_sha256"] = pooch.file_hash(str(checkpoint), "sha256")
+    with torch.device("meta"):  # names and shapes only
+        model = build(spec)
+    if name == "dinolizer":
+        state, adapter, head, record["left_out"] = _take_apart(state, model)
+        check_fit(model, state, source, name)
+        check_finite(adapter | head, source)
+        model.load_state_dict(state, assign=True)
+        merge(model, LORA, adapter)
+        state = model.state_dict()
+        _save_head(head, Backbone(spec, model))
+    else:
+        check_fit(model, state, source, name)
+    save_converted(spec, state, record)
+    if not record["published"]:
+        say(f"{source} is not the published file (of the {known.hash}); it was taken as it is.")
+
+
+def _take_apart(
+    state: Mapping[str, Tensor], model: Transformer
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor], list[str]]:
+    """Sort a release's tensors into float32 ones of the backbone, by the names of ``model``; of its
+    adapter, see `dinolizer.model.lora.adapter_tensors`; and of its head, ``weight``
+    ``(3, D, 1, 1)`` and ``bias`` ``(3,)``; and list the names that are left out.
+
+    Names may begin with ``net.``, ``model.`` and ``lora_vit.``; the ``qkv`` layers are wrapped in
+    their adapters. A needed tensor that is there twice, or another head, is an `InputError`.
+    """
+    wanted, left_out = model.state_dict().keys(), []
+    backbone: dict[str, Tensor] = {}
+    adapter: dict[str, Tensor] = {}
+    head: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        short = _PREFIX.sub("", name, count=1).replace(".qkv.qkv.", ".qkv.")
+        if short.startswith(HEAD):  # whatever the layer is called there
+            part, short = head, short.rpartition(".")[2]
+        elif short in wanted or is_adapter(short):
+            part = backbone if short in wanted else adapter
+        else:
+            left_out.append(name)
+            continue
+        if short in part:
+            raise InputError(
+                f"The checkpoint holds {name} under several prefixes, but once is expected; give "
+                f"the published {RELEASE!r}."
+            )
+        part[short] = tensor.float()
+    shapes = {name: tuple(tensor.shape) for name, tensor in head.items()}
+    matrix = (CLASSES, model.embed_dim)
+    if shapes not in [{"weight": of, "bias": (CLASSES,)} for of in (matrix, (*matrix, 1, 1))]:
+        found = {name: tuple(tensor.shape) for name, tensor in state.items() if HEAD in name}
+        raise InputError(
+            f"The head of the checkpoint is {found}, but a linear layer or a 1x1 convolution from "
+            f"{model.embed_dim} values to {CLASSES} classes is expected; give the published "
+            f"{RELEASE!r}, and if it is, report these names and shapes."
+        )
+    return backbone, adapter, head | {"weight": head["weight"].view(*matrix, 1, 1)}, left_out
+
+
+def _save_head(tensors: Mapping[str, Tensor], backbone: Backbone) -> None:
+    spec = backbone.spec
+    card = HeadCard(
+        backbone=spec.name,
+        backbone_hash=backbone.hash,
+        policy="three-class",
+        window=spec.window,
+        stride=spec.stride,
+        reduce="mean",
+        restore="bicubic",
+        score_threshold=SCORE_THRESHOLD,
+        about="The authors' release; image score and its threshold are a third party's.",
+    )
+    layer = make_head(backbone.dim, CLASSES)
+    layer.load_state_dict(tensors)
+    save_head(head_file(spec.name), layer, card)
