@@ -1,7 +1,8 @@
-"""Training crops of the images of a manifest."""
+"""Training crops of the images of a manifest: cut, mirrored and degraded at random."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -11,18 +12,72 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
+from torchvision.transforms import v2
 
-from dinolizer.data.manifest import read_pair, target, validate
+from dinolizer.data.degradations import jpeg
+from dinolizer.data.manifest import read_pair, target
 from dinolizer.errors import InputError
-from dinolizer.training.augmentations import Augmentations, build_transform
 
 TRAIN = ("train", "training")
 VALIDATION = ("valid", "validation", "val")
 """Names that datasets give these splits; rows of any other split are never read here."""
 
 
+@dataclass(frozen=True)
+class Augmentations:
+    """Probabilities of the augmentations, and their ranges. The paper names JPEG, noise, blur and
+    colour jitter, but no numbers: all are choices of this project.
+
+    Jitters are the largest relative changes of brightness, contrast and saturation, and the largest
+    turn of the hue (1 is the whole circle); ``blur_sigma`` are standard deviations in pixels (the
+    kernel has 9), ``noise_levels`` those to draw from in grey levels of 0 to 255.
+    """
+
+    flip: float = 0.5
+    colour: float = 0.5
+    blur: float = 0.2
+    noise: float = 0.3
+    jpeg: float = 0.5
+    colour_jitter: float = 0.2
+    hue_jitter: float = 0.05
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    noise_levels: tuple[float, ...] = (2.0, 4.0, 8.0, 12.0)
+    jpeg_quality: tuple[int, int] = (50, 100)
+
+
+def build_transform(window: int, settings: Augmentations | None) -> v2.Transform:
+    """Build the torchvision transform of ``(image, labels)`` pairs; without settings it only cuts.
+
+    It takes a uint8 ``tv_tensors.Image`` (3, H, W) and ``tv_tensors.Mask`` (H, W), no side under
+    the window, to (window, window), by torch's global random numbers. Nothing is resized. JPEG,
+    really encoded, comes last, as compression is what an image has usually met last.
+    """
+    crop = v2.RandomCrop(window)
+    if settings is None:
+        return crop
+    jitter = v2.ColorJitter(*[settings.colour_jitter] * 3, settings.hue_jitter)
+    noises = [v2.GaussianNoise(0, level / 255) for level in settings.noise_levels]
+    least, greatest = settings.jpeg_quality
+
+    def compress(image: Tensor) -> Tensor:
+        quality = int(torch.randint(least, greatest + 1, ()))
+        compressed = torch.from_numpy(jpeg(image.permute(1, 2, 0).numpy(), quality))
+        return tv_tensors.wrap(compressed.permute(2, 0, 1), like=image)
+
+    return v2.Compose(
+        [
+            crop,
+            v2.RandomHorizontalFlip(settings.flip),
+            v2.RandomApply([jitter], settings.colour),
+            v2.RandomApply([v2.GaussianBlur(9, settings.blur_sigma)], settings.blur),
+            v2.RandomApply([v2.RandomChoice(noises)], settings.noise),
+            v2.RandomApply([v2.Lambda(compress, tv_tensors.Image)], settings.jpeg),
+        ]
+    )
+
+
 class Crops(Dataset[tuple[Tensor, ...]]):
-    """Augmented crops with their labels; each is a function of the seed, the epoch and the row.
+    """Crops with their labels; each is a function of the seed, the epoch and the row.
 
     Item ``epoch * len(frame) + row`` is the crop of that row of the manifest ``frame`` in that
     epoch (from 0): uint8 ``(3, window, window)`` RGB, and its `patch_shares`. Images with a side
@@ -70,36 +125,9 @@ class Crops(Dataset[tuple[Tensor, ...]]):
         path, mask_path, kind, background = self.rows[row]
         image, mask = read_pair({"image": path, "mask": mask_path})
         labels = target(mask, kind, background, self.policy)
-        below, right = (max(0, self.window - side) for side in labels.shape)
-        if below or right:
-            # NumPy reflects again and again where the image is smaller than what is added.
-            image = np.pad(image, ((0, below), (0, right), (0, 0)), mode="reflect")
-            labels = np.pad(labels, ((0, below), (0, right)), mode="reflect")
-        return image, labels
-
-
-def split_crops(
-    manifest: pd.DataFrame,
-    policy: str,
-    window: int,
-    patch: int,
-    seed: int = 0,
-    augmentations: Augmentations | None = None,
-) -> list[Crops]:
-    """`Crops` of the training and of the validation rows; the latter are not augmented. No
-    photograph may be in two splits, and neither split may be empty."""
-    validate(manifest)
-    made = []
-    for names, augmented in ((TRAIN, augmentations), (VALIDATION, None)):
-        rows = manifest[manifest["split"].isin(names)]
-        if rows.empty:
-            raise InputError(
-                f"The manifest has no row of the split {names[0]!r}, only of "
-                f"{', '.join(sorted(set(manifest['split'])))}: training needs rows of "
-                f"{TRAIN[0]!r} and of {VALIDATION[0]!r}."
-            )
-        made.append(Crops(rows, policy, window, patch, seed, augmented))
-    return made
+        # NumPy reflects again and again where the image is smaller than what is added.
+        added = [(0, max(0, self.window - side)) for side in labels.shape]
+        return np.pad(image, [*added, (0, 0)], "reflect"), np.pad(labels, added, "reflect")
 
 
 def crop_batches(
@@ -110,9 +138,8 @@ def crop_batches(
 ) -> Iterator[tuple[Tensor, ...]]:
     """Crops and labels of each list of items (none of them empty), stacked, in the lists' order.
 
-    The items are those of `Crops` or of another data set of pairs. ``workers`` processes prepare
-    them ahead, which does not change the crops; ``pin_memory`` is for a GPU. Raises InputError for
-    a file that cannot be read, whichever process met it.
+    ``workers`` processes prepare them ahead, which does not change the crops; ``pin_memory`` is for
+    a GPU. Raises InputError for a file that cannot be read, whichever process met it.
     """
     loader = DataLoader(
         crops,

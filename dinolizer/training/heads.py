@@ -2,9 +2,8 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -21,10 +20,10 @@ class Heads(nn.Module):
 
     K is the product of ``axes``, the lengths of what the heads differ in, say
     ``{"seed": 5, "fold": 7}``; the last varies fastest. The shape is a convolution from D token
-    channels (``dim``) to C ``classes``, of an odd side ``kernel``, in patches: 1x1 is the paper's
-    linear head. With ``hidden`` values, which the seed starts at random, a ReLU and a linear map
-    follow; all other weights start at 0. At the edge of the window the outermost tokens are
-    repeated. A head reads ``(tokens - mean) * scale``; both buffers are ``(K, D)``.
+    channels (``dim``) to C ``classes``, of an odd side ``kernel``, in patches (at the edge of the
+    window the outermost are repeated): 1x1 is the paper's linear head. With ``hidden`` values,
+    which the seed starts at random, a ReLU and a linear map follow; all other weights start at 0.
+    A head reads ``(tokens - mean) * scale``; both buffers are ``(K, D)``.
     """
 
     mean: Tensor
@@ -35,7 +34,6 @@ class Heads(nn.Module):
         axes: Mapping[str, int],
         dim: int,
         classes: int = 1,
-        *,
         kernel: int = 1,
         hidden: int = 0,
         seed: int = 0,
@@ -78,9 +76,8 @@ class Heads(nn.Module):
 
         ``heads.select(fold=2)`` are those of fold 2, along all other axes.
         """
-        unknown = set(positions) - set(self.axes)
-        if unknown:
-            raise ValueError(f"The heads have the axes {list(self.axes)}, not {sorted(unknown)}.")
+        if unknown := sorted(positions.keys() - self.axes.keys()):
+            raise ValueError(f"The heads have the axes {list(self.axes)}, not {unknown}.")
         where = tuple(positions.get(name, slice(None)) for name in self.axes)
         numbers = torch.arange(len(self)).view(tuple(self.axes.values()))[where].flatten()
         chosen = copy.deepcopy(self).eval().requires_grad_(False)
@@ -108,22 +105,19 @@ class Heads(nn.Module):
         return sum(parameter[0].numel() for parameter in self.parameters())
 
 
-@dataclass(frozen=True)
-class Fit:
-    """A trained linear head, on tokens that are not standardised, and its history: a row per epoch
-    with ``epoch`` (from 1), ``loss`` (mean over the batches) and ``validation_dice`` (soft Dice
-    pooled over all validation patches; NaN without any)."""
+class Fit(NamedTuple):
+    """A trained linear head, on tokens as they are, and its history: a row per ``epoch`` (from 1)
+    with ``loss`` (mean over the batches) and ``validation_dice`` (soft Dice pooled over all
+    validation patches; NaN without any)."""
 
     head: nn.Conv2d
     history: pd.DataFrame
 
 
-def fit_head(
-    tokens: Tensor, targets: Tensor, *, validation: Tensor | None = None, **settings: Any
-) -> Fit:
-    """Fit one linear head on all windows but those of ``validation``, bool ``(N,)``; see `fit`."""
-    measured = torch.zeros(len(tokens), dtype=torch.bool) if validation is None else validation
-    return fit_heads(tokens, targets, ~measured[None], validation=measured[None], **settings)[0]
+def fit_head(tokens: Tensor, targets: Tensor, **settings: Any) -> Fit:
+    """Fit one linear head on all windows; see `fit`."""
+    every = torch.ones(1, len(tokens), dtype=torch.bool)
+    return fit_heads(tokens, targets, every, **settings)[0]
 
 
 def fit_heads(tokens: Tensor, targets: Tensor, train: Tensor, **settings: Any) -> list[Fit]:
@@ -150,67 +144,68 @@ def fit(
 ) -> list[pd.DataFrame]:
     """Fit heads in place, with AdamW, and return the history of each as in `Fit`.
 
-    They share the pass over the tokens and nothing else: each has its own windows, loss, weights
-    and step sizes, so it comes out as if fitted alone on the same batches. The loss is taken at
-    patch resolution by choice of this project; the paper's is not known. Tokens are standardised
-    per channel, which conditions the problem. Raises InputError for shapes that do not match, a
-    head without windows, an unknown loss, and a loss or weight that is no longer finite.
+    They share the pass over the tokens and nothing else: each comes out as if fitted alone on the
+    same batches. The loss is taken at patch resolution by choice of this project; the paper's is
+    not known. Tokens are standardised per channel, which conditions the problem; the learning rate
+    falls from ``lr`` to 0 along a cosine. Raises InputError for a head without windows, an unknown
+    loss, and a token, loss or weight that is not finite.
 
     Tokens are ``(N, D, h, w)``, float16 or float32, on the heads' device. Targets, ``(N, h, w)`` or
     ``(N, C, h, w)``, are the share of a patch that is edited, in [0, 1]. ``train`` is ``(K, N)``,
     or has the heads' axes in place of K: bool, the windows that each head is fitted on, or numbers
     from 0, how often each counts. ``validation``, bool, likewise gives the windows that are only
     measured. ``losses`` has one for each of the K heads, see `loss_of_heads`; by default all are
-    soft Dice. The learning rate falls from ``lr`` to 0 along a cosine. The seed decides the order
-    of the windows: the same seed gives the same heads.
+    soft Dice. The seed decides the order of the windows.
     """
     train = train.flatten(0, -2)
-    _check(tokens, targets, train)
+    if not train.any(1).all() or (train < 0).any():
+        raise InputError(
+            f"The windows to fit on are {tuple(train.shape)}, but a row of {len(tokens)} with at "
+            "least one True, or one number over 0 and none below it, is expected for every head."
+        )
     targets = targets if targets.ndim == 4 else targets[:, None]
     held_out = torch.zeros_like(train) if validation is None else validation.reshape(train.shape)
     weights, measured = (rows.to(tokens.device, torch.float32) for rows in (train, held_out))
     losses = losses or ["dice"] * len(train)
-    heads_of = {
-        loss: [number for number, of_head in enumerate(losses) if of_head == loss]
-        for loss in dict.fromkeys(losses)
-    }
+    of_loss = {each: [n for n, of in enumerate(losses) if of == each] for each in losses}
     heads.mean, heads.scale = standardisation(tokens, weights, batch_size)
     optimiser = torch.optim.AdamW(heads.parameters(), lr=lr, weight_decay=weight_decay)
     windows, held = (rows.any(0).nonzero().squeeze(1).cpu() for rows in (weights, measured))
     steps = epochs * -(-len(windows) // batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps)
     order = torch.Generator().manual_seed(seed)
-
-    def ask(chosen: Tensor) -> tuple[Tensor, Tensor]:
-        return heads(tokens[chosen].float()), targets[chosen].float()
-
-    history = torch.full((epochs, 2, len(weights)), torch.nan, device=tokens.device)
-    for losses_and_dices in history:
+    history = []
+    for epoch in range(1, epochs + 1):
         of_steps = []
         for chosen in windows[torch.randperm(len(windows), generator=order)].split(batch_size):
-            logits, wanted = ask(chosen)
+            logits, wanted = heads(tokens[chosen].float()), targets[chosen].float()
             loss = torch.zeros(len(weights), device=tokens.device)
-            for name, numbers in heads_of.items():
-                asked = logits if len(heads_of) == 1 else logits[:, numbers]
-                loss[numbers] = loss_of_heads(name, asked, wanted, weights[numbers][:, chosen])
+            for each, numbers in of_loss.items():
+                asked = logits if len(of_loss) == 1 else logits[:, numbers]
+                loss[numbers] = loss_of_heads(each, asked, wanted, weights[numbers][:, chosen])
             optimiser.zero_grad()
             torch.autograd.backward(loss.sum())
             optimiser.step()
             schedule.step()
             of_steps.append(loss.detach())
-        losses_and_dices[0] = torch.stack(of_steps).mean(0)
-        _check_finite(lr, loss=losses_and_dices[0], **dict(heads.named_parameters()))
-        if len(held):
-            sums = torch.zeros(2, len(weights), targets.shape[1], device=tokens.device)
-            with torch.no_grad():
-                for chosen in held.split(batch_size):
-                    logits, wanted = ask(chosen)
-                    of_windows = dice_sums(logits, wanted[:, None])
-                    sums += torch.einsum("snkc,kn->skc", of_windows, measured[:, chosen])
-            losses_and_dices[1] = torch.where(measured.any(1), soft_dice(sums), torch.nan)
+        mean_loss = torch.stack(of_steps).mean(0)
+        for name, values in {"loss": mean_loss, **dict(heads.named_parameters())}.items():
+            if not values.isfinite().all():
+                raise InputError(
+                    f"The {name} of a head is not finite any more: it holds NaN or infinity; fit "
+                    f"with a lower learning rate than {lr}."
+                )
+        sums = torch.zeros(2, len(weights), targets.shape[1], device=tokens.device)
+        with torch.no_grad():
+            for chosen in held.split(batch_size) if len(held) else ():
+                of_windows = dice_sums(heads(tokens[chosen].float()), targets[chosen, None].float())
+                sums += torch.einsum("snkc,kn->skc", of_windows, measured[:, chosen])
+        dice = torch.where(measured.any(1), soft_dice(sums), torch.nan)
+        history.append((epoch, mean_loss.tolist(), dice.tolist()))
+    columns = ["epoch", "loss", "validation_dice"]
     return [
-        pd.DataFrame({"epoch": range(1, epochs + 1), "loss": losses, "validation_dice": dices})
-        for losses, dices in history.permute(2, 1, 0).tolist()
+        pd.DataFrame([(at, loss[n], dice[n]) for at, loss, dice in history], columns=columns)
+        for n in range(len(weights))
     ]
 
 
@@ -220,17 +215,14 @@ def standardisation(tokens: Tensor, train: Tensor, batch_size: int) -> tuple[Ten
 
     In two passes, as tokens may lie far from 0, and without a float copy of all of them.
     """
-    patches = tokens.shape[2] * tokens.shape[3]
-    over = (2, 3)
-    centre = torch.cat([batch.double().mean(over) for batch in tokens.split(batch_size)]).mean(0)
-    sums, squares = [], []
-    for batch in tokens.split(batch_size):
-        centred = batch.double() - centre[:, None, None]
-        sums.append(centred.sum(over))
-        squares.append(centred.square().sum(over))
-    count = train.double().sum(1, keepdim=True) * patches
-    mean = train.double() @ torch.cat(sums) / count
-    variance = train.double() @ torch.cat(squares) / count - mean.square()
+    over, batches = (2, 3), tokens.split(batch_size)
+    centre = torch.cat([batch.double().mean(over) for batch in batches]).mean(0)
+    centred = (batch.double() - centre[:, None, None] for batch in batches)
+    moments = [torch.stack([part.sum(over), part.square().sum(over)]) for part in centred]
+    sums, squares = torch.cat(moments, dim=1)
+    count = train.double().sum(1, keepdim=True) * tokens[0, 0].numel()
+    mean = train.double() @ sums / count
+    variance = train.double() @ squares / count - mean.square()
     if not (mean + variance + centre).isfinite().all():
         raise InputError(
             "The tokens to fit on are not finite: they hold NaN or infinity; check the weights of "
@@ -238,27 +230,3 @@ def standardisation(tokens: Tensor, train: Tensor, batch_size: int) -> tuple[Ten
         )
     std = variance.clamp(min=0).sqrt()
     return (centre + mean).float(), torch.where(std > 1e-6, 1 / std, 0).float()
-
-
-def _check(tokens: Tensor, targets: Tensor, train: Tensor) -> None:
-    patches = (len(tokens), *tokens.shape[2:])
-    if tokens.ndim != 4 or not len(tokens) or (len(targets), *targets.shape[-2:]) != patches:
-        raise InputError(
-            f"The tokens have the shape {tuple(tokens.shape)} and the targets "
-            f"{tuple(targets.shape)}, but (N, D, h, w) and (N, h, w) with the same N, h, w are "
-            "expected."
-        )
-    if train.shape[1] != len(tokens) or not train.any(1).all() or (train < 0).any():
-        raise InputError(
-            f"The windows to fit on are {tuple(train.shape)}, but a row of {len(tokens)} with at "
-            "least one True, or one number over 0 and none below it, is expected for every head."
-        )
-
-
-def _check_finite(lr: float, **values: Tensor) -> None:
-    for name, value in values.items():
-        if not value.isfinite().all():
-            raise InputError(
-                f"The {name} of a head is not finite any more: it holds NaN or infinity; fit with "
-                f"a lower learning rate than {lr}."
-            )

@@ -1,10 +1,8 @@
 """The resumable end-to-end loop: heads, adapters, backbones and generators pass through it."""
 
 import math
-import pickle
 import time
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +24,6 @@ if TYPE_CHECKING:  # most who train here need none
 Batch = tuple[Tensor, ...]
 Batches = Callable[[int, int], Iterable[Batch]]
 """From the numbers of two steps to the batches of the first one up to, not including, the last."""
-WEIGHT_DECAY = 0.01
-_UNREADABLE = (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError)
 
 
 @dataclass
@@ -72,9 +68,9 @@ def optimise(
     *,
     steps: int,
     lr: float,
-    weight_decay: float = WEIGHT_DECAY,
+    weight_decay: float = 0.01,
     warm_up: bool = True,
-    clip: float | None = None,
+    clip: float = math.inf,
     score: Callable[[], float] | None = None,
     score_every: int | None = None,
     patience: int | None = None,
@@ -110,14 +106,14 @@ def optimise(
         else torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps)
     )
     called, backward, is_main = model, torch.autograd.backward, True
+    movable: dict[str, Any] = {"schedule": schedule}
     if accelerator:
         called, optimiser = accelerator.prepare(model, optimiser)
         backward, is_main = accelerator.backward, accelerator.is_main_process
-    movable: dict[str, Any] = {"optimiser": optimiser, "schedule": schedule}
-    if accelerator and accelerator.scaler is not None:  # with fp16 only
-        movable["scaler"] = accelerator.scaler
-    settings = dict(settings or {})
-    progress = Progress()
+        if accelerator.scaler is not None:  # with fp16 only
+            movable["scaler"] = accelerator.scaler
+    movable["optimiser"] = optimiser
+    settings, progress = dict(settings or {}), Progress()
     if checkpoint and checkpoint.exists():
         progress = _resume(checkpoint, settings, model, movable)
     if accelerator:
@@ -133,27 +129,27 @@ def optimise(
             state["random"] = torch.get_rng_state()  # of dropout
             _write(checkpoint, state)
 
-    per_round = score_every or steps
-    first = len(progress.losses)
+    per_round, done = score_every or steps, len(progress.losses)
     hidden = None if is_main else True  # None: where there is no terminal
-    with tqdm(total=steps, initial=first, desc=label, mininterval=5, disable=hidden) as bar:
-        while len(progress.losses) < steps:
-            rounds = len(progress.losses) // per_round
+    with tqdm(total=steps, initial=done, desc=label, mininterval=5, disable=hidden) as bar:
+        while done < steps:
+            rounds = done // per_round
             if patience and rounds - progress.best_round >= patience:
                 break
             last = min((rounds + 1) * per_round, steps)
-            for batch in batches(len(progress.losses), last):
+            for batch in batches(done, last):
                 loss = loss_of(called, *(part.to(device, non_blocking=True) for part in batch))
                 progress.losses.append(_finite(loss.item(), "loss", lr))
+                done += 1
                 optimiser.zero_grad()
                 backward(loss)
-                if clip:
+                if clip < math.inf:
                     nn.utils.clip_grad_norm_(learned, clip)
                 optimiser.step()
                 schedule.step()
                 bar.update()
                 bar.set_postfix(loss=f"{progress.losses[-1]:.4f}", refresh=False)
-                if len(progress.losses) % save_every == 0 and len(progress.losses) < last:
+                if done % save_every == 0 and done < last:
                     save()
             if score:
                 progress.scores.append(_finite(score(), "score", lr))
@@ -203,7 +199,7 @@ def _resume(
     path: Path, settings: Mapping[str, object], model: nn.Module, movable: Mapping[str, Any]
 ) -> Progress:
     """Take up a checkpoint, after checking that it is whole and of the same training."""
-    names = list(vars(Progress()))
+    names, again = list(vars(Progress())), "delete it to train from the start."
     try:
         with zipfile.ZipFile(path) as file:
             if file.testzip():  # torch compares no checksum: a flipped bit would be trained on
@@ -212,23 +208,21 @@ def _resume(
         if state.keys() != {"settings", "model", "random", *names, *movable}:
             raise KeyError
         made_with = dict(state["settings"])
-    except (*_UNREADABLE, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error):
-        raise InputError(
-            f"The checkpoint {path} cannot be read; delete it to train from the start."
-        ) from None
+    except Exception:  # readers of archives and pickles meet damage with almost any
+        raise InputError(f"The checkpoint {path} cannot be read; {again}") from None
     for name in {**settings, **made_with}:
-        if made_with.get(name) != settings.get(name):
+        made, given = made_with.get(name), settings.get(name)
+        if made != given:
             raise InputError(
-                f"The checkpoint {path} was made with {name} = {made_with.get(name)!r}, but this "
-                f"run has {settings.get(name)!r}: give the same settings, or delete it to train "
-                "from the start."
+                f"The checkpoint {path} was made with {name} = {made!r}, but this run has "
+                f"{given!r}: give the same settings, or {again}"
             )
     shapes = {name: tensor.shape for name, tensor in trained(model).items()}
-    for kept in ("model", "best")[: 1 + bool(state["scores"])]:
+    for kept in ("model", "best") if state["scores"] else ("model",):
         if {name: tensor.shape for name, tensor in state[kept].items()} != shapes:
             raise InputError(
                 f"The checkpoint {path} holds other weights than those that are trained here; "
-                "delete it to train from the start."
+                f"{again}"
             )
     _load(model, state["model"])
     for name, part in movable.items():

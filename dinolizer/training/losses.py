@@ -16,16 +16,16 @@ FOCUS = 2.0
 Detection", ICCV 2017). Their class weight is left out: it shifts what 0.5 means."""
 
 
-def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
+def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Soft Dice loss, pooled over the batch: a scalar in [0, 1].
 
-    ``1 - (2 sum(p t) + smooth) / (sum(p) + sum(t) + smooth)``, with p the sigmoid of the logits
+    ``1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1)``, with p the sigmoid of the logits
     ``(N, C, h, w)`` and every sum over all patches of the batch, not per image: an image without an
     edit has no Dice of its own, but its false positives count here. With several channels p is the
     softmax, and the loss is the channels' mean. The target is in [0, 1], ``(N, C, h, w)``, or
     ``(N, h, w)`` for one channel.
     """
-    return 1 - soft_dice(dice_sums(logits, target).sum(1), smooth)
+    return 1 - soft_dice(dice_sums(logits, target).sum(1))
 
 
 def dice_sums(logits: Tensor, target: Tensor) -> Tensor:
@@ -36,34 +36,29 @@ def dice_sums(logits: Tensor, target: Tensor) -> Tensor:
     """
     if target.ndim == logits.ndim - 1:
         target = target.unsqueeze(-3)
-    probability = probabilities(logits)
-    over = (-2, -1)
+    probability, over = probabilities(logits), (-2, -1)
     both = (probability * target).sum(over)
     return torch.stack([both, probability.sum(over) + target.sum(over)])
 
 
-def soft_dice(sums: Tensor, smooth: float = 1.0) -> Tensor:
+def soft_dice(sums: Tensor) -> Tensor:
     """Soft Dice of sums as `dice_sums` gives them: ``(2, ..., C) -> (...)``, the channels' mean."""
     both, total = sums
-    return torch.mean((2 * both + smooth) / (total + smooth), dim=-1)
+    return torch.mean((2 * both + 1) / (total + 1), dim=-1)
 
 
 def entropy_sums(logits: Tensor, target: Tensor, focus: float = 0.0) -> Tensor:
     """Cross-entropy of each image, ``(...)``, summed over its patches, in nats.
 
-    ``-sum(t (1 - p)^focus log p)`` over the classes; one channel has two: edited, with p the
-    sigmoid, and its complement. With a focus over 0 it is the focal loss without class weights.
-    Logits, and the target in [0, 1], are ``(..., C, h, w)``.
+    ``-t (1 - p)^focus log p - (1 - t) p^focus log(1 - p)``, with p the sigmoid of one channel: with
+    a focus over 0 the focal loss. Logits, and the target in [0, 1], are ``(..., 1, h, w)``.
     """
-    if logits.shape[-3] == 1 and not focus:
-        each = F.softplus(logits) - target * logits  # the same, in half the work
-    elif logits.shape[-3] == 1:
+    if focus:
         surprise, relief = F.softplus(-logits), F.softplus(logits)  # -log p, -log (1 - p)
         missed = target * (-focus * relief).exp() * surprise
         each = missed + (1 - target) * (-focus * surprise).exp() * relief
     else:
-        logarithm = logits.log_softmax(dim=-3)
-        each = -target * (1 - logarithm.exp()) ** focus * logarithm
+        each = F.softplus(logits) - target * logits  # the same, in half the work
     return each.sum((-3, -2, -1))
 
 
@@ -72,12 +67,13 @@ def loss_of_heads(loss: Loss, logits: Tensor, target: Tensor, weights: Tensor) -
 
     ``"dice"`` is `dice_loss`; ``"bce"`` the mean cross-entropy of a patch; ``"focal"`` that with
     `FOCUS`; ``"dice+bce"`` the sum of the first two. Logits are ``(N, K, C, h, w)``, the target in
-    [0, 1] ``(N, C, h, w)``; ``weights``, ``(K, N)``, say how often an image counts.
+    [0, 1] ``(N, C, h, w)``; ``weights``, ``(K, N)``, say how often an image counts. Only Dice takes
+    several channels.
     """
     check_choice("loss", loss, LOSSES)
     target = target[:, None]
     total = torch.zeros(len(weights), device=logits.device)
-    if loss in ("dice", "dice+bce"):
+    if "dice" in loss:
         sums = torch.einsum("snkc,kn->skc", dice_sums(logits, target), weights)
         total = total + 1 - soft_dice(sums)
     if loss != "dice":

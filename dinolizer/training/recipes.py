@@ -6,29 +6,40 @@ logits of overlapping windows.
 """
 
 import tempfile
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
 
+from dinolizer.data.manifest import validate
 from dinolizer.errors import InputError, check_choice, unwritable
 from dinolizer.model.backbones import Backbone, pick_device
-from dinolizer.model.head import CLASSES, HeadCard, card_for, load_head, save_head
+from dinolizer.model.head import CLASSES, card_for, load_head, save_head
+from dinolizer.model.localizer import Localizer
 from dinolizer.model.lora import Lora, adapted, adapter_tensors
+from dinolizer.model.specs import BackboneSpec
 from dinolizer.paths import check_outputs
-from dinolizer.training.augmentations import Augmentations
-from dinolizer.training.crops import split_crops
-from dinolizer.training.fitting import fit_recipe
-from dinolizer.training.tokens import token_bytes
+from dinolizer.training.crops import TRAIN, VALIDATION, Augmentations, Crops, crop_batches
+from dinolizer.training.heads import Fit, Heads, standardisation
+from dinolizer.training.loop import Batch, optimise
+from dinolizer.training.losses import dice_sums, soft_dice
+from dinolizer.training.tokens import extract_crops, token_bytes
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 """From the names of torch to those of Accelerate."""
+SAMPLE = 64
+"""Crops whose tokens give the mean and the scale that the head's input is standardised with."""
 
 
 @dataclass(frozen=True)
@@ -36,29 +47,18 @@ class Recipe:
     """What decides the result of a training, apart from the data and the backbone's weights.
 
     The paper's learning rate, batch and epochs are not known: the values are this project's.
-
-    Attributes
-    ----------
-    policy, precision : keys of `dinolizer.model.head.CLASSES` and `PRECISIONS`.
-    lora : the adapter that is trained too, or None: the backbone is frozen.
-    lr : highest learning rate of AdamW; it falls to 0 along a cosine.
-    crops : ``"fixed"``: one crop of each image, the same in all epochs; without an adapter the
-        backbone then sees it once, and its tokens stay in memory. ``"fresh"``: a new one in every
-        epoch.
-    epochs : passes over the images.
-    batch : crops per step, of all processes together.
-    patience : epochs without a better validation Dice before training stops; the best is kept.
-    seed : of the crops, their order, and the adapter's first values; 0 to 2^32 - 1.
+    Crops are ``"fixed"``, one of each image, the same in all epochs (without an adapter the
+    backbone then sees it once, and its tokens stay in memory), or ``"fresh"``, new in every epoch.
     """
 
-    policy: str
-    lora: Lora | None
-    lr: float
+    policy: str  # a key of `CLASSES`
+    lora: Lora | None  # the adapter that is trained too; without one the backbone is frozen
+    lr: float  # the highest, of AdamW; it falls to 0 along a cosine
     crops: str
     epochs: int = 20
-    batch: int = 32
-    patience: int = 5
-    seed: int = 0
+    batch: int = 32  # crops per step, of all processes together
+    patience: int = 5  # epochs without a better validation Dice, before it stops with the best
+    seed: int = 0  # of the crops, their order, and the adapter's first values; under 2^32
     precision: str = "float32"
     augmentations: Augmentations = field(default_factory=Augmentations)
 
@@ -73,26 +73,12 @@ class Recipe:
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("crops", self.crops, ("fixed", "fresh"))
 
-    @property
-    def keeps_tokens(self) -> bool:
-        """Whether every crop passes through the backbone only once."""
-        return self.crops == "fixed" and self.lora is None
-
 
 VARIANTS = {
     "v1": Recipe(policy="pristine", lora=None, lr=0.05, crops="fixed"),
     "v2": Recipe(policy="three-class", lora=Lora(rank=64, alpha=64), lr=1e-4, crops="fresh"),
 }
 """The learning rates are ours: those of the paper and of the release are not known."""
-
-
-class Training(NamedTuple):
-    """What `load_head` reads from the saved file, and the history as in `Fit`."""
-
-    backbone: Backbone
-    head: nn.Conv2d
-    card: HeadCard
-    history: pd.DataFrame
 
 
 def train(
@@ -106,34 +92,27 @@ def train(
     workers: int = 0,
     overwrite: bool = False,
     **changes: object,
-) -> Training:
-    """Train a variant, a key of `VARIANTS`, on the crops of a manifest and save it.
+) -> Localizer:
+    """Train a variant, a key of `VARIANTS`, on the crops of a manifest, save it, and return it.
+
+    Only rows of the splits ``train`` (or ``training``) and ``valid`` (``validation``, ``val``) are
+    used; no photograph may be in both. The backbone is moved to the device (``"cpu"`` or
+    ``"cuda"``; by default the GPU if there is one, under ``torchrun`` one each), and otherwise
+    stays as it is. ``changes`` are fields of `Recipe` that differ from the variant's; None leaves
+    one as it is. ``workers`` processes prepare crops ahead.
+
+    Beside ``out``, which ends in .safetensors, go `history_path` and, until the end,
+    ``<stem>.checkpoint``: where it exists, training goes on from there. Tokens of fixed crops may
+    take ``cache_gb`` (10^9 bytes) in memory, and again on disk.
 
     Raises InputError for an unknown setting, a split without rows, an image that cannot be read,
     tokens over ``cache_gb``, an ``out`` that cannot be written or would replace something, and what
     `dinolizer.training.loop.optimise` refuses.
-
-    Parameters
-    ----------
-    manifest : only rows of the splits ``train`` (or ``training``) and ``valid`` (``validation``,
-        ``val``) are used, and only their files are opened.
-    backbone : is moved to the device, and otherwise stays as it is.
-    out : a file ending in .safetensors. Beside it go ``<stem>-history.csv`` and, until the end,
-        ``<stem>.checkpoint``: where it exists, training goes on from there.
-    device : ``"cpu"`` or ``"cuda"``; by default the GPU if there is one, under ``torchrun`` one
-        each.
-    cache_gb : most that the tokens of fixed crops may take in memory, and again on disk, in 10^9
-        bytes.
-    workers : processes that prepare crops ahead.
-    **changes : fields of `Recipe` that differ from the variant's; None leaves a field as it is.
     """
     check_choice("variant", variant, VARIANTS)
     given = {name: value for name, value in changes.items() if value is not None}
     recipe = replace(VARIANTS[variant], **given)  # type: ignore[arg-type]
-    spec = backbone.spec
-    training, validation = split_crops(
-        manifest, recipe.policy, spec.window, spec.patch, recipe.seed, recipe.augmentations
-    )
+    sets = _split_crops(manifest, backbone.spec, recipe)
     log, checkpoint = history_path(out), out.with_suffix(".checkpoint")
     check_outputs([out], ".safetensors", overwrite=overwrite)
     check_outputs([log], overwrite=out.exists() or checkpoint.exists())
@@ -144,14 +123,13 @@ def train(
         raise unwritable(out.parent, error) from None
     accelerator = _accelerator(recipe.precision, device)
     backbone = backbone.to(accelerator.device)
-    _check_memory(backbone, recipe, len(training) + len(validation), cache_gb, accelerator)
     learning = adapted(backbone, recipe.lora, recipe.seed) if recipe.lora else backbone
-    saving: dict[str, Any] = {"checkpoint": checkpoint, "log": log, "workers": workers}
-    made = fit_recipe(learning, training, validation, recipe, accelerator, **saving)
+    limits: dict[str, Any] = {"cache_gb": cache_gb, "workers": workers}
+    made = fit_recipe(learning, sets, recipe, accelerator, checkpoint, log=log, **limits)
     about = (
-        f"{variant}, trained on {len(training)} images of "
+        f"{variant}, trained on {len(sets[0])} images of "
         f"{', '.join(sorted(set(manifest['dataset'])))}; {recipe}; licence of the backbone: "
-        f"{spec.licence}"
+        f"{backbone.spec.licence}"
     )
     if accelerator.is_main_process:
         card = card_for(backbone, about, recipe.policy, recipe.lora)
@@ -160,28 +138,29 @@ def train(
     accelerator.wait_for_everyone()
     dice = made.history["validation_dice"]
     accelerator.print(f"{out}: {len(dice)} epochs, validation Dice {dice.max():.3f}.")
-    return Training(*load_head(out, backbone), made.history)
+    return Localizer(*load_head(out, backbone))
 
 
 def history_path(out: Path) -> Path:
-    """Where `train` writes the history of the head in ``out``."""
+    """Where `train` writes the history of the head in ``out``, as in `Fit`: a CSV."""
     return out.with_name(f"{out.stem}-history.csv")
 
 
-def _check_memory(
-    backbone: Backbone, recipe: Recipe, crops: int, cache_gb: float, accelerator: "Accelerator"
-) -> None:
-    """Check that the tokens of fixed crops can be kept, and print what will be done."""
-    size = token_bytes(backbone, crops, CLASSES[recipe.policy]) / 1e9
-    world = accelerator.num_processes
-    if recipe.keeps_tokens and (size > cache_gb or world > 1):
-        raise InputError(
-            f"Training on {crops} fixed crops, one per image, keeps {size:.3g} GB of tokens in "
-            f"each of {world} processes, but only one process and {cache_gb:g} GB are allowed: "
-            "allow more, or choose fresh crops."
-        )
-    passes = f"with {size:.3g} GB of tokens" if recipe.keeps_tokens else "read in every epoch"
-    accelerator.print(f"{crops} {recipe.crops} crops, one per image, {passes}.")
+def _split_crops(manifest: pd.DataFrame, spec: BackboneSpec, recipe: Recipe) -> list[Crops]:
+    """`Crops` of the training and of the validation rows; the latter are not augmented."""
+    validate(manifest)
+    sets = []
+    for names, augmentations in ((TRAIN, recipe.augmentations), (VALIDATION, None)):
+        rows = manifest[manifest["split"].isin(names)]
+        if rows.empty:
+            raise InputError(
+                f"The manifest has no row of the split {names[0]!r}, only of "
+                f"{', '.join(sorted(set(manifest['split'])))}: training needs rows of "
+                f"{TRAIN[0]!r} and of {VALIDATION[0]!r}."
+            )
+        cut = (spec.window, spec.patch, recipe.seed, augmentations)
+        sets.append(Crops(rows, recipe.policy, *cut))
+    return sets
 
 
 def _accelerator(precision: str, device: str | None) -> "Accelerator":
@@ -199,3 +178,127 @@ def _accelerator(precision: str, device: str | None) -> "Accelerator":
             f"This Python process has trained with another precision or device than "
             f"{precision!r} on {'the CPU' if cpu else 'the GPU'}: start a new one for that."
         ) from None
+
+
+class Network(nn.Module):
+    """A backbone and a single linear head of `Heads`: from uint8 crops to logits.
+
+    The head reads standardised tokens, so that a learning rate means the same for every backbone.
+    """
+
+    def __init__(self, backbone: Backbone, head: Heads) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head.requires_grad_(True).to(backbone.device)
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """Logits float ``(N, C, h, w)``, of what `tokens` takes."""
+        head = self.head
+        standard = (self.tokens(crops) - head.mean[0, :, None, None]) * head.scale[0, :, None, None]
+        return F.conv2d(standard, head.weight[0], head.bias[0])
+
+    def tokens(self, crops: Tensor) -> Tensor:
+        """Tokens ``(N, D, h, w)`` of uint8 crops ``(N, 3, H, W)``, with gradients where weights of
+        the backbone are trained too; float16 tokens pass through."""
+        if crops.dtype != torch.uint8:
+            return crops.float()
+        return self.backbone.tokens(crops.float() / 255)
+
+
+def fit_recipe(
+    backbone: Backbone,
+    sets: Sequence[Crops],
+    recipe: Recipe,
+    accelerator: "Accelerator",
+    checkpoint: Path,
+    *,
+    cache_gb: float = 8,
+    workers: int = 0,
+    **saving: Any,
+) -> Fit:
+    """Train a head, and the adapter inside the backbone, which ends as that of the best epoch, on
+    crops to train on and crops to validate on.
+
+    Each step takes the soft Dice of all crops of its batch together, whichever process has them, so
+    several processes give the result of one. Crops that do not fill an epoch's last batch are left
+    out. ``saving`` is ``log`` and ``save_every`` of `optimise`.
+    """
+    device, rank, world = accelerator.device, accelerator.process_index, accelerator.num_processes
+    classes, count, most = CLASSES[recipe.policy], *map(len, sets)
+    size = min(recipe.batch, count)
+    if size < world:
+        raise InputError(
+            f"A batch has {size} crops, but each of the {world} processes needs one: take a larger "
+            "batch or fewer processes."
+        )
+    crops, per_epoch = f"{count + most} {recipe.crops} crops, one per image", count // size
+    data: Sequence[Dataset[Batch]] = sets
+    if recipe.crops == "fixed" and not recipe.lora:
+        needed = token_bytes(backbone, count + most, classes) / 1e9
+        if needed > cache_gb or world > 1:
+            raise InputError(
+                f"Training on {crops}, keeps {needed:.3g} GB of tokens in each of {world} "
+                f"processes, but only one process and {cache_gb:g} GB are allowed: allow more, or "
+                "choose fresh crops."
+            )
+        accelerator.print(f"{crops}, with {needed:.3g} GB of tokens.")
+        data, workers = [extract_crops(backbone, part, workers) for part in sets], 0
+    else:
+        accelerator.print(f"{crops}, read in every epoch.")
+    head = Heads({}, backbone.dim, classes)
+    network = Network(backbone, head)
+
+    def order(epoch: int) -> list[int]:
+        numbers = np.random.default_rng([recipe.seed, epoch]).permutation(count)
+        return (numbers + epoch * count * (recipe.crops == "fresh")).tolist()
+
+    def load(which: int, items: Sequence[int], own: slice) -> Iterable[Batch]:
+        """A process's ``own`` share of each batch of items of a set."""
+        batches = [items[at : at + size][own] for at in range(0, len(items), size)]
+        return crop_batches(data[which], [*filter(len, batches)], workers, device.type == "cuda")
+
+    def batches(first: int, last: int) -> Iterable[Batch]:
+        epoch, done = divmod(first, per_epoch)
+        items = order(epoch)[done * size : (done + last - first) * size]
+        return load(0, items, slice(rank, None, world))
+
+    def loss_of(model: nn.Module, crops: Tensor, targets: Tensor) -> Tensor:
+        sums = dice_sums(model(crops).float(), targets).sum(1)
+        return 1 - soft_dice(pooled(sums, accelerator))
+
+    @torch.no_grad()
+    def validation_dice() -> float:
+        sums = torch.zeros(2, classes, device=device)
+        for crops, targets in load(1, range(most), slice(rank, None, world)):
+            # Not through the wrapped model, which waits for processes that have fewer batches.
+            sums += dice_sums(network(crops.to(device)).float(), targets.to(device)).sum(1)
+        return soft_dice(accelerator.reduce(sums, "sum")).item()
+
+    with torch.no_grad(), accelerator.autocast():
+        sample = load(0, order(0)[:SAMPLE], slice(None))  # the same in each process
+        tokens = torch.cat([network.tokens(crops.to(device)) for crops, _ in sample])
+        head.mean, head.scale = standardisation(tokens, tokens.new_ones(1, len(tokens)), size)
+    images = " ".join(part.digest[:12] for part in sets)
+    progress = optimise(
+        network,
+        batches,
+        loss_of,
+        steps=recipe.epochs * per_epoch,
+        lr=recipe.lr,
+        warm_up=False,
+        score=validation_dice,
+        score_every=per_epoch,
+        patience=recipe.patience,
+        checkpoint=checkpoint,
+        settings=asdict(recipe) | {"backbone": backbone.hash, "images": images},
+        accelerator=accelerator,
+        **saving,
+    )
+    return Fit(head.linear(), progress.history())
+
+
+def pooled(sums: Tensor, accelerator: "Accelerator") -> Tensor:
+    """Add up the sums of all processes. The gradient is this process's, times the number of
+    processes, because gradients are averaged afterwards."""
+    fixed = sums.detach()
+    return accelerator.reduce(fixed, "sum") + accelerator.num_processes * (sums - fixed)

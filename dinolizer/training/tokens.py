@@ -21,13 +21,12 @@ from dinolizer.model.batches import Batches, as_batch, batch_size
 from dinolizer.paths import atomic, cache_dir
 from dinolizer.training.crops import Crops, crop_batches
 
+Images = Sequence[NDArray[np.uint8]]
 PART = 64
 """Crops whose tokens share a file of the cache."""
 
 
-def extract(
-    backbone: Backbone, images: Sequence[NDArray[np.uint8]], dtype: torch.dtype = torch.float16
-) -> Tensor:
+def extract(backbone: Backbone, images: Images, dtype: torch.dtype = torch.float16) -> Tensor:
     """Tokens of images, from the cache or, the first time, from the backbone.
 
     From uint8 ``(H, W, 3)`` RGB, all of one size, a multiple of the patch, to finite float16 or
@@ -40,18 +39,13 @@ def extract(
     return extract_layers(backbone, images, [backbone.depth], dtype)[backbone.depth]
 
 
-def extracted(
-    backbone: Backbone, images: Sequence[NDArray[np.uint8]], dtype: torch.dtype = torch.float16
-) -> Tensor | None:
+def extracted(backbone: Backbone, images: Images, dtype: torch.dtype) -> Tensor | None:
     """What `extract` has left of the very same images in the cache, if anything."""
     return _load(_path(_key(backbone, images), backbone.depth, backbone, dtype))
 
 
 def extract_layers(
-    backbone: Backbone,
-    images: Sequence[NDArray[np.uint8]],
-    layers: Sequence[int],
-    dtype: torch.dtype = torch.float16,
+    backbone: Backbone, images: Images, layers: Sequence[int], dtype: torch.dtype = torch.float16
 ) -> dict[int, Tensor]:
     """As `extract`, for several layers, numbered as in `Backbone.tokens_of_layers`, in one pass for
     those that are not in the cache."""
@@ -64,32 +58,26 @@ def extract_layers(
     key = _key(backbone, images)
     paths = {layer: _path(key, layer, backbone, dtype) for layer in layers}
     tokens = {layer: cached for layer in layers if (cached := _load(paths[layer])) is not None}
-    missing = [layer for layer in layers if layer not in tokens]
-    if missing:
+    if missing := [layer for layer in layers if layer not in tokens]:
         computed = _compute(backbone, images, missing, dtype)
-        for layer in missing:
-            _save(computed[layer], paths[layer])
+        for layer, values in computed.items():
+            _save(values, paths[layer])
         tokens |= computed
     return {layer: tokens[layer] for layer in layers}
 
 
 @torch.no_grad()
 def _compute(
-    backbone: Backbone,
-    images: Sequence[NDArray[np.uint8]],
-    layers: Sequence[int],
-    dtype: torch.dtype,
+    backbone: Backbone, images: Images, layers: Sequence[int], dtype: torch.dtype
 ) -> dict[int, Tensor]:
-    def tokens(batch: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
+    def tokens(batch: Images) -> list[Tensor]:
         pixels = as_batch(batch, backbone.device)
         return [part.to(dtype).cpu() for part in backbone.tokens_of_layers(pixels, layers)]
 
     size = batch_size(backbone.device, images[0].shape[0])
-    starts = tqdm(
-        range(0, len(images), size), desc="tokens", unit="batch", leave=False, disable=None
-    )
-    batches = Batches()
-    parts = [part for at in starts for part in batches.run(tokens, images[at : at + size])]
+    batches, starts = Batches(), range(0, len(images), size)
+    shown = tqdm(starts, desc="tokens", unit="batch", leave=False, disable=None)
+    parts = [part for at in shown for part in batches.run(tokens, images[at : at + size])]
     computed = dict(zip(layers, map(torch.cat, zip(*parts, strict=True)), strict=True))
     for layer, values in computed.items():
         if not values.half().isfinite().all():
@@ -105,8 +93,8 @@ def extract_crops(
 ) -> ConcatDataset[tuple[Tensor, ...]]:
     """Tokens, float16 ``(D, h, w)``, and labels of the first epoch's crop of each image, in order.
 
-    They are kept in memory: `token_bytes` says beforehand how large they are. They pass through
-    `extract` in parts, so that an interrupted extraction goes on.
+    They are kept in memory, `token_bytes`, and pass through `extract` in parts, so that an
+    interrupted extraction goes on.
     """
     parts = [list(range(at, min(at + PART, len(crops)))) for at in range(0, len(crops), PART)]
     batches = crop_batches(crops, parts, workers)
@@ -124,7 +112,7 @@ def token_bytes(backbone: Backbone, crops: int, classes: int) -> int:
     return crops * patches * (2 * backbone.dim + 4 * classes)
 
 
-def _key(backbone: Backbone, images: Sequence[NDArray[np.uint8]]) -> str:
+def _key(backbone: Backbone, images: Images) -> str:
     code = f"{backbone.fingerprint} torch {torch.__version__} timm {timm.__version__}"
     digest = hashlib.sha256(f"{backbone.hash} {code}".encode())
     for image in images:
@@ -150,8 +138,7 @@ def _save(tokens: Tensor, path: Path) -> None:
 def _load(path: Path) -> Tensor | None:
     try:
         with safe_open(path, framework="pt") as file:
-            tokens = file.get_tensor("tokens")
-            written = (file.metadata() or {}).get("crc32")
+            tokens, written = file.get_tensor("tokens"), (file.metadata() or {}).get("crc32")
     except (OSError, SafetensorError):
         return None
     return tokens if written == _checksum(tokens) else None

@@ -17,8 +17,13 @@ from torchvision import tv_tensors
 from dinolizer.data.images import write_image
 from dinolizer.data.manifest import read_manifest
 from dinolizer.errors import InputError
-from dinolizer.training.augmentations import Augmentations, build_transform
-from dinolizer.training.crops import Crops, crop_batches, patch_shares
+from dinolizer.training.crops import (
+    Augmentations,
+    Crops,
+    build_transform,
+    crop_batches,
+    patch_shares,
+)
 
 NONE = Augmentations(flip=0, colour=0, blur=0, noise=0, jpeg=0)
 ALL = Augmentations(flip=0.5, colour=1, blur=1, noise=1, jpeg=1)
@@ -219,8 +224,3 @@ def test_an_unreadable_image_is_one_sentence_in_any_process(
         list(crop_batches(some, [[0]], workers))
     assert str(caught.value).startswith(f"{tmp_path / 'bad.png'} is a text file; give an image")
     assert "\n" not in str(caught.value)
-
-
-def test_a_probability_over_one_is_refused() -> None:
-    with pytest.raises(InputError, match="'jpeg' has the probability 50"):
-        Augmentations(jpeg=50)

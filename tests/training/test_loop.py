@@ -19,11 +19,10 @@ from dinolizer.model.lora import Lora, adapted, adapter_tensors
 from dinolizer.model.weights import weights_hash
 from dinolizer.training import loop
 from dinolizer.training.crops import Crops
-from dinolizer.training.fitting import fit_recipe, pooled
 from dinolizer.training.heads import Fit
 from dinolizer.training.loop import Progress, drawn, optimise
 from dinolizer.training.losses import dice_sums, soft_dice
-from dinolizer.training.recipes import PRECISIONS, Recipe
+from dinolizer.training.recipes import PRECISIONS, Recipe, fit_recipe, pooled
 
 V1 = Recipe(policy="pristine", lora=None, lr=0.05, crops="fresh", epochs=3, batch=4, seed=3)
 V2 = replace(V1, policy="three-class", lora=Lora(rank=4, alpha=4), lr=0.01)
@@ -55,10 +54,10 @@ def fit(
         backbone = adapted(backbone, recipe.lora, recipe.seed)
     made = fit_recipe(
         backbone,
-        *crops(manifest, recipe),
+        crops(manifest, recipe),
         recipe,
         Accelerator(cpu=True, mixed_precision=PRECISIONS[recipe.precision]),
-        checkpoint=folder / "run.checkpoint",
+        folder / "run.checkpoint",
         log=folder / "run.csv",
         **options,
     )
@@ -140,10 +139,10 @@ def test_frozen_weights_do_not_change(
     before = {name: value.clone() for name, value in learning.state_dict().items()}
     made = fit_recipe(
         learning,
-        *crops(manifest, recipe),
+        crops(manifest, recipe),
         recipe,
         Accelerator(cpu=True),
-        checkpoint=tmp_path / "run.checkpoint",
+        tmp_path / "run.checkpoint",
         log=tmp_path / "run.csv",
     )
     assert weights_hash(backbone.model) == backbone.hash

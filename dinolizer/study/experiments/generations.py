@@ -21,10 +21,10 @@ from dinolizer.study.experiments.comparisons import by_generators, compare
 from dinolizer.study.experiments.labels import THREE
 from dinolizer.study.heads import window_rows
 from dinolizer.study.samples import Sample, crop_sample
-from dinolizer.training.fitting import Network
 from dinolizer.training.heads import Heads, fit
 from dinolizer.training.loop import optimise
 from dinolizer.training.losses import dice_loss
+from dinolizer.training.recipes import Network
 
 FROZEN, LORA, FULL = TRAININGS = ("frozen", "LoRA", "full")
 LEARNING_RATES = {LORA: 1e-3, FULL: 3e-5}
