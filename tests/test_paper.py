@@ -27,8 +27,8 @@ from dinolizer.model.specs import BACKBONES
 from dinolizer.paths import PROFILES
 from dinolizer.study.cache import _read
 from dinolizer.study.experiments import cost
-from dinolizer.study.jobs import compute_rows, prepare
 from dinolizer.study.parameters import parameters_for
+from dinolizer.study.setup import compute_rows, prepare
 
 DATASETS = ("bfree", "tgif", "cocoglide", "sagid", "btb", "brgen", "opensdi", "autosplice")
 NOTEBOOKS = [name for name, made in declared().items() if made.get("only", "paper") == "paper"]

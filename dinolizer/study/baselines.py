@@ -1,5 +1,4 @@
-"""Baselines: three blind methods of classical forensics, which find what differs from the rest, and
-a linear classifier that was trained as the pocket backbone was.
+"""Three blind methods of classical forensics, and a trained linear classifier.
 
 Each turns a uint8 (H, W, 3) RGB image of any size into a float32 (H, W) suspicion map, higher =
 more suspicious, in a unit of its own: its threshold is chosen on training photographs. Settings
@@ -23,6 +22,7 @@ Map = NDArray[np.float32]
 NOISE_KERNEL = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], dtype=np.float32)
 # Third difference, the residual of Splicebuster (one of the linear filters of Fridrich 2012).
 THIRD_DIFFERENCE = np.array([[1, -3, 3, -1]], dtype=np.float32)
+REFLECT = cv2.BORDER_REFLECT_101
 
 
 def noise_inconsistency(image: Image, window: int = 15) -> Map:
@@ -34,7 +34,7 @@ def noise_inconsistency(image: Image, window: int = 15) -> Map:
     image forensics", Image and Vision Computing 27, 2009). Residuals are cut at the image's median,
     so that texture does not pass for noise.
     """
-    residual = cv2.filter2D(image, cv2.CV_32F, NOISE_KERNEL, borderType=cv2.BORDER_REFLECT_101)
+    residual = cv2.filter2D(image, cv2.CV_32F, NOISE_KERNEL, borderType=REFLECT)
     level = np.sqrt(np.pi / 2) / 6 * np.abs(residual).mean(axis=2)
     # The floor is the noise that rounding to whole grey levels leaves, 1 / sqrt(12).
     return _log_deviation(level, window, cut=1.0, floor=1 / np.sqrt(12))
@@ -63,12 +63,10 @@ def residual_features(
     and across the filter are counted per block, and the square roots of their frequencies are
     reduced by PCA; forged blocks are outliers from a Gaussian. Two changes suit small images:
     smaller blocks, and in place of expectation maximisation the concentration steps of a minimum
-    covariance determinant (Rousseeuw and Van Driessen 1999), which do not depend on a start, and
-    keep to the larger part of the image.
+    covariance determinant (Rousseeuw and Van Driessen 1999) on the share ``inliers`` of the blocks.
 
     The map is the logarithm of the squared Mahalanobis distance in units of its median; zero for a
-    flat image, or one smaller than two blocks. ``block`` and ``stride`` are in pixels; the Gaussian
-    is fitted to the share ``inliers`` of the blocks.
+    flat image, or one smaller than two blocks. ``block`` and ``stride`` are in pixels.
     """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.uint8)
     features = np.sqrt(_cooccurrences(grey, block, stride))  # (h, w, 2 * bins)
@@ -79,13 +77,8 @@ def residual_features(
     reduced = PCA(min(components, *blocks.shape)).fit_transform(blocks)
     distances = _robust_distances(reduced, inliers)
     scores = np.log(distances / max(np.median(distances), 1e-6) + 1e-3)
-    return np.asarray(
-        cv2.resize(
-            scores.reshape(height, width).astype(np.float32),
-            image.shape[1::-1],
-            interpolation=cv2.INTER_LINEAR,
-        )
-    )
+    grid = scores.reshape(height, width).astype(np.float32)
+    return np.asarray(cv2.resize(grid, image.shape[1::-1], interpolation=cv2.INTER_LINEAR))
 
 
 BASELINES: dict[str, Callable[[Image], Map]] = {
@@ -99,9 +92,15 @@ BASELINES: dict[str, Callable[[Image], Map]] = {
 def _log_deviation(level: Map, window: int, *, cut: float, floor: float) -> Map:
     """Absolute log-ratio of a local mean to its median; values are cut at a multiple of theirs."""
     kept = np.minimum(level, cut * np.median(level)).astype(np.float32)
-    local = cv2.boxFilter(kept, -1, (window, window), borderType=cv2.BORDER_REFLECT_101)
+    local = cv2.boxFilter(kept, -1, (window, window), borderType=REFLECT)
     logarithm = np.log(np.maximum(local, 0) + floor)
     return np.asarray(np.abs(logarithm - np.median(logarithm)), dtype=np.float32)
+
+
+# Bin of each of the 3**4 patterns; a pattern, its negative and its mirror image share one.
+_PATTERNS = np.array(list(product((-1, 0, 1), repeat=4)))
+_ALIKE = np.stack([_PATTERNS, -_PATTERNS, _PATTERNS[:, ::-1], -_PATTERNS[:, ::-1]]) + 1
+BIN_OF_PATTERN = np.unique((_ALIKE @ [27, 9, 3, 1]).max(axis=0), return_inverse=True)[1]
 
 
 def _cooccurrences(grey: NDArray[np.uint8], block: int, stride: int) -> NDArray[np.float32]:
@@ -109,40 +108,14 @@ def _cooccurrences(grey: NDArray[np.uint8], block: int, stride: int) -> NDArray[
     along: list[NDArray[np.int64]] = []
     across: list[NDArray[np.int64]] = []
     for image, turn in ((grey, np.asarray), (grey.T, np.transpose)):
-        residual = cv2.filter2D(
-            np.ascontiguousarray(image),
-            cv2.CV_32F,
-            THIRD_DIFFERENCE,
-            borderType=cv2.BORDER_REFLECT_101,
-        )
+        whole = np.ascontiguousarray(image)
+        residual = cv2.filter2D(whole, cv2.CV_32F, THIRD_DIFFERENCE, borderType=REFLECT)
         levels = np.sign(residual).astype(np.int64) + 1  # of 8-bit grey: none, up or down
-        along.append(turn(_bins(levels, axis=1)))
-        across.append(turn(_bins(levels, axis=0)))
+        for axis, bins in ((1, along), (0, across)):  # patterns wrap at the edge
+            code = sum(np.roll(levels, -step, axis) * 3 ** (3 - step) for step in range(4))
+            bins.append(turn(BIN_OF_PATTERN[code]))
     # Rows and columns are counted together: a photograph has no reason to tell them apart.
-    return np.concatenate(
-        [_block_histograms(pair, block, stride) for pair in (along, across)], axis=-1
-    )
-
-
-def _symmetric_bins() -> NDArray[np.int64]:
-    """Bin of each of the 3**4 patterns; a pattern, its negative and its mirror image share one."""
-    patterns = list(product((-1, 0, 1), repeat=4))
-    canonical = [
-        max(pattern, pattern[::-1], negative, negative[::-1])
-        for pattern in patterns
-        for negative in [tuple(-value for value in pattern)]
-    ]
-    kept = sorted(set(canonical))
-    return np.array([kept.index(pattern) for pattern in canonical])
-
-
-BIN_OF_PATTERN = _symmetric_bins()
-
-
-def _bins(levels: NDArray[np.int64], axis: int) -> NDArray[np.int64]:
-    """Bin of the pattern of four neighbours that begins at each pixel (it wraps at the edge)."""
-    code = sum(np.roll(levels, -step, axis) * 3 ** (3 - step) for step in range(4))
-    return np.asarray(BIN_OF_PATTERN[code])
+    return np.concatenate([_block_histograms(of, block, stride) for of in (along, across)], axis=-1)
 
 
 def _block_histograms(
@@ -152,7 +125,7 @@ def _block_histograms(
     histograms = []
     for label in range(BIN_OF_PATTERN.max() + 1):
         share = np.stack([bins == label for bins in labels]).mean(axis=0, dtype=np.float32)
-        mean = cv2.boxFilter(share, -1, (block, block), borderType=cv2.BORDER_REFLECT_101)
+        mean = cv2.boxFilter(share, -1, (block, block), borderType=REFLECT)
         histograms.append(mean[stride // 2 :: stride, stride // 2 :: stride])
     return np.asarray(np.maximum(np.stack(histograms, axis=-1), 0))
 

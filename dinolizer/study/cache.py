@@ -59,7 +59,7 @@ def cached(kind: str, key: str, compute: Callable[[], pd.DataFrame]) -> pd.DataF
         table = compute()
     try:
         with atomic(path) as draft:
-            content = table.to_parquet(index=False, write_page_checksum=True)
+            content = table.to_parquet(index=False)
             draft.write_bytes(content + hashlib.sha256(content).digest())
     except OSError as error:
         raise unwritable(path.parent, error) from None

@@ -213,7 +213,7 @@ def pretrain(
 @study.command()
 def prepare(profile: Profile) -> None:
     """Make what the notebooks of a profile share: images, tokens, heads, thresholds."""
-    from dinolizer.study.jobs import prepare as run
+    from dinolizer.study.setup import prepare as run
 
     run(_profile_file(profile))
 
@@ -227,7 +227,7 @@ def evaluate(
     They go into the cache. What is there is not computed again; run again, an interrupted run goes
     on, and any number of shards may run at the same time.
     """
-    from dinolizer.study.jobs import compute_rows
+    from dinolizer.study.setup import compute_rows
 
     part = Shard.parse(shard)
     compute_rows(_profile_file(profile), part.number, part.count)

@@ -1,7 +1,8 @@
 """Was anything edited at all? One score per image, its decision and its probability.
 
 Thresholds and calibrations are fitted on other photographs than they are used on; intervals are
-those of `dinolizer.study.statistics`.
+those of `dinolizer.study.statistics`. Scores, truth (bool) and the photographs, ``groups``, are
+``(N,)`` each.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_curve
 from sklearn.model_selection import GroupKFold
 
 from dinolizer.data.manifest import AUTHENTIC_KINDS
-from dinolizer.study.statistics import Measured, columns, interval, macro_mean
+from dinolizer.study.statistics import Measured, columns, macro_mean, measured, quotient
 
 Values = NDArray[np.float64]
 UNEDITED = {"real": ("real",), "reencoded": ("reencoded",), "both": AUTHENTIC_KINDS}
@@ -48,18 +49,15 @@ def detection_table(
         scores, edited, groups = (images[name].to_numpy() for name in ("score", "edited", "group"))
         if edited.all() or not edited.any():
             continue
-        errors = (np.nan, np.nan, np.nan)
-        if method in probabilities:
-            errors = calibration_error(edited, scores, groups, seed=seed)
         line = {"method": method, "unedited": unedited, "n_edited": int(edited.sum())}
         line |= {"n_unedited": int((~edited).sum())}
         line |= columns("auc", auc(scores, edited, groups, seed=seed))
         line |= {"balanced_accuracy": left_out_accuracy(scores, edited, groups)}
-        line |= columns("ece", errors)
+        said = scores if method in probabilities else np.full(len(scores), np.nan)
+        line |= columns("ece", calibration_error(edited, said, groups, seed=seed))
         for how in CALIBRATIONS:
             said = calibrate(scores, edited, groups, how)
-            known = ~np.isnan(said)
-            line[f"ece_{how}"] = calibration_error(edited[known], said[known], groups[known])[0]
+            line[f"ece_{how}"] = calibration_error(edited, said, groups)[0]
         lines.append(line)
     return pd.DataFrame(lines)
 
@@ -79,12 +77,8 @@ def reliability_curves(rows: pd.DataFrame, method: str) -> dict[str, pd.DataFram
         return {}
     said = {"score as it is": scores}
     said |= {how: calibrate(scores, edited, groups, how) for how in CALIBRATIONS}
-    known = {name: ~np.isnan(values) for name, values in said.items()}
-    return {
-        name: reliability(edited[known[name]], values[known[name]], groups[known[name]])
-        for name, values in said.items()
-        if known[name].any()
-    }
+    curves = {name: reliability(edited, values, groups) for name, values in said.items()}
+    return {name: points for name, points in curves.items() if len(points)}
 
 
 def left_out_accuracy(scores: ArrayLike, edited: ArrayLike, groups: ArrayLike) -> float:
@@ -98,66 +92,65 @@ def left_out_accuracy(scores: ArrayLike, edited: ArrayLike, groups: ArrayLike) -
 
 
 def auc(scores: ArrayLike, edited: ArrayLike, groups: ArrayLike, *, seed: int = 0) -> Measured:
-    """Area under the ROC curve, of images of both sorts: ``(N,)`` each, the score, whether edited,
-    and the photograph."""
+    """Area under the ROC curve, of images of both sorts."""
     values, truth = np.asarray(scores, dtype=float), np.asarray(edited, dtype=bool)
     photos, photo = np.unique(np.asarray(groups), return_inverse=True)
     order = np.argsort(values[~truth])
     rest, rest_photo = values[~truth][order], photo[~truth][order]
     # How many of the unedited images an edited one is over; of equals it is over half.
-    places = [np.searchsorted(rest, values[truth], side) for side in ("left", "right")]
+    left, right = (np.searchsorted(rest, values[truth], side) for side in ("left", "right"))
 
     def area(counts: Values) -> Values:
         passed = np.pad(np.cumsum(counts[:, rest_photo], axis=1), ((0, 0), (1, 0)))
         weight = counts[:, photo[truth]]
-        over = np.sum(weight * (passed[:, places[0]] + passed[:, places[1]]) / 2, axis=1)
-        pairs = weight.sum(axis=1) * passed[:, -1]
-        return np.divide(over, pairs, out=np.full_like(over, np.nan), where=pairs > 0)
+        over = np.sum(weight * (passed[:, left] + passed[:, right]) / 2, axis=1)
+        return quotient(over, weight.sum(axis=1) * passed[:, -1])
 
-    value = float(area(np.ones((1, len(photos))))[0])
-    return value, *interval(area, len(photos), bounds=(0, 1), seed=seed)
+    return measured(area, len(photos), bounds=(0, 1), seed=seed)
 
 
 def reliability(truth: ArrayLike, probability: ArrayLike, groups: ArrayLike) -> pd.DataFrame:
-    """Points of a reliability curve, one for each bin that is not empty.
-
-    ``(N,)`` each: the truth, bool; the probability, in [0, 1]; the photograph. Columns:
-    ``predicted`` (the bin's mean), ``observed`` (true share), ``low, high`` (its interval), ``n``.
-    """
-    cases = pd.DataFrame({"said": probability, "true": truth, "group": groups}).astype(
-        {"said": float, "true": float}
-    )
+    """Points of a reliability curve, one for each bin of probabilities (in [0, 1]; nan is left out)
+    that is not empty: ``predicted`` (the bin's mean), ``observed`` (true share), ``low, high`` (its
+    interval), ``n``."""
+    cases = pd.DataFrame({"said": probability, "true": truth, "group": groups}).dropna()
+    cases = cases.astype({"said": float, "true": float})
     lines = []
     for _, inside in cases.groupby(bin_numbers(cases["said"].to_numpy())):
-        measured = macro_mean(inside["true"], inside["group"], bounds=(0, 1))
-        lines.append((inside["said"].mean(), *measured, len(inside)))
+        numbers = macro_mean(inside["true"], inside["group"], bounds=(0, 1))
+        lines.append((inside["said"].mean(), *numbers, len(inside)))
     return pd.DataFrame(lines, columns=["predicted", "observed", "low", "high", "n"])
 
 
 def calibration_error(
     truth: ArrayLike, probability: ArrayLike, groups: ArrayLike, *, seed: int = 0
 ) -> Measured:
-    """Expected calibration error, 0 to 1, and its interval.
+    """Expected calibration error, 0 to 1, and its interval; nan probabilities are left out.
 
     It is ``sum over bins of (n_b / N) |observed_b - predicted_b|`` (Naeini, Cooper and Hauskrecht,
     "Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015; Guo et al., "On
     calibration of modern neural networks", ICML 2017). A mean of absolute values, it is over 0 also
-    by chance. Arguments are as for `reliability`; without any values, all is nan.
+    by chance.
     """
-    said = np.asarray(probability, dtype=float)
-    photos, photo = np.unique(np.asarray(groups), return_inverse=True)
+    known = ~np.isnan(np.asarray(probability, dtype=float))
+    if not known.any():
+        return np.nan, np.nan, np.nan
+    said, true = (np.asarray(of, dtype=float)[known] for of in (probability, truth))
+    photos, photo = np.unique(np.asarray(groups)[known], return_inverse=True)
     # n_b (observed_b - predicted_b) is a sum over members, and so over photographs.
     gaps = np.zeros((len(photos), BINS))
-    np.add.at(gaps, (photo, bin_numbers(said)), np.asarray(truth, dtype=float) - said)
+    np.add.at(gaps, (photo, bin_numbers(said)), true - said)
     sizes = np.bincount(photo, minlength=len(photos))
-    if not len(said):
-        return np.nan, np.nan, np.nan
 
     def error(counts: Values) -> Values:
         return np.asarray(np.abs(counts @ gaps).sum(axis=1) / (counts @ sizes))
 
-    value = float(error(np.ones((1, len(photos))))[0])
-    return value, *interval(error, len(photos), bounds=(0, 1), seed=seed)
+    return measured(error, len(photos), bounds=(0, 1), seed=seed)
+
+
+def bin_numbers(probability: NDArray[np.floating]) -> NDArray[np.int64]:
+    """From 0 to `BINS` - 1; a bin has its upper edge, the first one both, as in scikit-learn."""
+    return np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], probability)
 
 
 def calibrate(
@@ -202,8 +195,3 @@ FITS: dict[str, Callable[[Values, NDArray[np.bool_], Values], Values]] = {
 steps that never fall (Zadrozny and Elkan 2002), or 1 over the threshold with the largest difference
 of true and false positive rate (Youden's index), else 0."""
 CALIBRATIONS = ("platt", "isotonic")
-
-
-def bin_numbers(probability: NDArray[np.floating]) -> NDArray[np.int64]:
-    """From 0 to `BINS` - 1; a bin has its upper edge, the first one both, as in scikit-learn."""
-    return np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], probability)

@@ -1,23 +1,33 @@
 """From a manifest and methods to rows, one per image, and from rows to tables with intervals, which
-can be made again, or cut another way, without running a method again."""
+can be made again, or cut another way, without running a method again.
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+Rows are cached in parts, which any process may compute: many machines can share the work (see the
+Snakefile), and a job that is killed loses only one part.
+"""
+
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
 from dinolizer.data.degradations import Step, degrade, degrade_mask
 from dinolizer.data.manifest import AUTHENTIC_KINDS, read_pair, target
-from dinolizer.errors import InputError
-from dinolizer.study.cache import probe_hash
+from dinolizer.study.cache import cache_key, cached, images_hash, probe_hash
 from dinolizer.study.metrics import score_image
 from dinolizer.study.statistics import ALL_FAMILIES, macro_table
 
 Row = Mapping[Hashable, Any]
 Predict = Callable[[NDArray[np.uint8], Row], NDArray[np.floating]]
+Case = tuple[Step, ...]
+"""Degradations, applied in this order; without any, images are as they are."""
+ABOUT = ("image", "group", "family", "kind", "seen", "condition")
+"""What a row takes over from the manifest."""
+IMAGES = 100
+"""At most so many in a part: minutes of work, whatever the machine."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +48,8 @@ class Method:
         return self.predict(image, row)
 
     def threshold_of(self, row: Row) -> float:
-        if not isinstance(self.threshold, Mapping):
-            return self.threshold
-        if row["group"] not in self.threshold:
-            raise InputError(
-                f"There is no threshold for the photo {row['group']!r}, only for "
-                f"{', '.join(sorted(self.threshold))}; give one for each photo of the manifest."
-            )
-        return self.threshold[row["group"]]
+        given = self.threshold
+        return given[row["group"]] if isinstance(given, Mapping) else given
 
 
 def evaluate(
@@ -58,29 +62,69 @@ def evaluate(
 ) -> pd.DataFrame:
     """Run methods on every image of a manifest; each image is read and degraded only once.
 
-    A row per image and method holds where the image comes from, the degradation (`step_columns`),
-    and the results of `score_image`, which takes ``ranking``. Of the manifest's columns ``family``
-    (by default the generator), ``seen`` and ``condition`` are optional. ``steps`` are degradations,
-    applied in this order. An image's index and the seed decide its noise, so that a part of a
-    manifest gives the same rows as the whole.
+    A row per image and method holds where the image comes from, the degradations ``steps``
+    (`step_columns`), and the results of `score_image`, which takes ``ranking``. Of the manifest's
+    columns ``family`` (by default the generator), ``seen`` and ``condition`` are optional. An
+    image's index and the seed decide its noise, so that a part of a manifest gives the same rows.
     """
     rows = []
     for number, (image, truth, row) in zip(manifest.index, pictures(manifest), strict=True):
-        about = {
-            "image": row["image"],
-            "group": row["group"],
-            "family": row.get("family", row["generator"]),
-            "kind": row["kind"],
-            "seen": row.get("seen", False),
-            "condition": row.get("condition", "clean"),
-            **step_columns(steps),
-        }
+        known = {"family": row["generator"], "seen": False, "condition": "clean", **row}
+        about = {name: known[name] for name in ABOUT} | step_columns(steps)
         image, truth = _degraded(image, truth, steps, seed * 2**32 + number)
         for method in methods:
             threshold = method.threshold_of(row)
             scores = score_image(method(image, row), threshold, truth, ranking=ranking)
             rows.append({"method": method.name, **about, "threshold": threshold, **scores})
     return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows that are computed and cached together: all methods on the same images, whose index in
+    the whole manifest decides the noise, after one case; without one, with ``ranking``."""
+
+    methods: tuple[Method, ...]
+    images: pd.DataFrame
+    case: Case | None = None
+    seed: int = 0
+
+    def rows(self) -> pd.DataFrame:
+        """Rows of `evaluate`, from the cache if they are there."""
+        steps = self.case or ()
+        key = cache_key(
+            methods=[(method.name, method.key, method.threshold) for method in self.methods],
+            images=(images_hash(self.images), list(self.images["image"])),  # the rows name them
+            case=(self.case, self.seed if self.case else 0),
+            code=evaluation_hash(steps),
+        )
+        settings: dict[str, Any] = {"steps": steps, "seed": self.seed}
+        settings["ranking"] = self.case is None
+        return cached("rows", key, lambda: evaluate(self.methods, self.images, **settings))
+
+
+def benchmark_parts(methods: Collection[Method], images: pd.DataFrame) -> list[Part]:
+    """Every method on every image, one method after the other."""
+    return [Part((method,), some) for method in methods for some in _split(images)]
+
+
+def degraded_parts(
+    methods: Collection[Method], images: pd.DataFrame, cases: Sequence[Case], seed: int = 0
+) -> list[Part]:
+    """All methods on the images after each case; the seed decides the noise."""
+    return [Part(tuple(methods), some, case, seed) for case in cases for some in _split(images)]
+
+
+def _split(images: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    for _, of_dataset in images.groupby("dataset", sort=False):
+        for first in range(0, len(of_dataset), IMAGES):
+            yield of_dataset.iloc[first : first + IMAGES]
+
+
+def rows_of(parts: Sequence[Part]) -> pd.DataFrame:
+    """Rows of all parts; those that are not in the cache are computed."""
+    progress = tqdm(parts, desc="rows", unit="part", leave=False, disable=None)
+    return pd.concat([pd.DataFrame(), *(part.rows() for part in progress)], ignore_index=True)
 
 
 def pictures(
@@ -91,6 +135,11 @@ def pictures(
     for row in manifest.to_dict("records"):
         image, mask = read_pair(row)
         yield image, edited_truth(mask, row), row
+
+
+def edited_truth(mask: NDArray[np.bool_], row: Row) -> NDArray[np.bool_]:
+    """What is edited in an image, bool (H, W), by its mask: not what was only re-encoded."""
+    return target(mask, row["kind"], row["background"], "pristine").astype(bool)
 
 
 def evaluation_hash(steps: Sequence[Step] = ()) -> str:
@@ -110,8 +159,7 @@ def _degraded(
     image: NDArray[np.uint8], truth: NDArray[np.bool_], steps: Sequence[Step], seed: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     for name, level in steps:
-        image = degrade(name, level, image, seed)
-        truth = degrade_mask(name, level, truth)
+        image, truth = degrade(name, level, image, seed), degrade_mask(name, level, truth)
     return image, truth
 
 
@@ -121,11 +169,6 @@ def step_columns(steps: Sequence[Step]) -> dict[str, Any]:
     *earlier, (degradation, level) = steps or [("none", float("nan"))]
     before = " + ".join(f"{name} {at:g}" for name, at in earlier) or "none"
     return {"before": before, "degradation": degradation, "level": level}
-
-
-def edited_truth(mask: NDArray[np.bool_], row: Row) -> NDArray[np.bool_]:
-    """What is edited in an image, bool (H, W), by its mask: not what was only re-encoded."""
-    return target(mask, row["kind"], row["background"], "pristine").astype(bool)
 
 
 def benchmark_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -140,9 +183,9 @@ def with_overall(table: pd.DataFrame, overall: pd.DataFrame) -> pd.DataFrame:
     """Behind each method's lines that over all of them, whose kind and seen are ``"all"``."""
     overall = overall.assign(kind="all", seen="all")
     both = pd.concat([table.astype({"seen": object}), overall])[table.columns]
-    order = {method: number for number, method in enumerate(overall["method"])}
+    order = list(overall["method"]).index
     return both.sort_values(
-        "method", key=lambda names: names.map(order), kind="stable", ignore_index=True
+        "method", key=lambda of: of.map(order), kind="stable", ignore_index=True
     )
 
 
@@ -158,9 +201,8 @@ def score_table(rows: pd.DataFrame, by: Sequence[str], seed: int = 0) -> pd.Data
 def authentic_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """False-positive rate of the pixels of images without an edit, by method and kind:
     ``n_images, n_photos, false_positive_rate`` with ``_low`` and ``_high``."""
-    authentic = rows[rows["kind"].isin(AUTHENTIC_KINDS)]
     rate = "false_positive_rate"
+    authentic = rows[rows["kind"].isin(AUTHENTIC_KINDS)].rename(columns={"predicted_area": rate})
     if authentic.empty:
         return pd.DataFrame(columns=["method", "kind", rate])
-    authentic = authentic.rename(columns={"predicted_area": rate})
     return macro_table(authentic, ["method", "kind"], rate, seed=seed)

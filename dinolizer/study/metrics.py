@@ -4,7 +4,7 @@ Without an edit IoU and F1 are nan, neither 0 nor 1.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,43 +16,41 @@ METRIC_RULE = (
     "IoU and F1: forged images only, one fixed threshold, mean over images (macro) unless pooled "
     "(micro); authentic images are reported apart, by the false-positive rate of their pixels"
 )
-
 SCORE_PERCENTILE = 99
 """By its score an image is called forged if an edit is predicted on over 1 % of its pixels."""
+CANDIDATES = 512
+"""Quantiles of the maps that a threshold is chosen from."""
 
 
-@dataclass(frozen=True)
-class Counts:
-    """Pixels of one image."""
+class Counts(NamedTuple):
+    """Pixels of one image; ``p`` is predicted, ``t`` rightly. Scores are from 0 to 1."""
 
-    tp: int  # predicted, edited
-    fp: int  # predicted, not edited
-    fn: int  # not predicted, edited
-    tn: int  # not predicted, not edited
+    tp: int
+    fp: int
+    fn: int
+    tn: int
 
     @property
     def iou(self) -> float:
-        """``tp / (tp + fp + fn)``, 0 to 1; nan when nothing is edited."""
         return self.tp / (self.tp + self.fp + self.fn) if self.tp + self.fn else float("nan")
 
     @property
     def f1(self) -> float:
-        """``2 tp / (2 tp + fp + fn)``, 0 to 1; nan when nothing is edited."""
         edited = self.tp + self.fn
         return 2 * self.tp / (2 * self.tp + self.fp + self.fn) if edited else float("nan")
 
     @property
     def predicted_area(self) -> float:
-        """Share of all pixels that is predicted to be edited, 0 to 1."""
-        return (self.tp + self.fp) / (self.tp + self.fp + self.fn + self.tn)
+        return (self.tp + self.fp) / sum(self)
 
 
 def counts(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Counts:
     """Count the pixels of a predicted mask against the truth, both bool ``(H, W)``."""
     if mask.shape != truth.shape:
+        sizes = (" x ".join(map(str, array.shape)) for array in (mask, truth))
         raise InputError(
-            f"The mask is {_size(mask)} and the truth {_size(truth)} pixels, but they must be of "
-            "one size; resize neither, find the pair that belongs together."
+            "The mask is {} and the truth {} pixels, but they must be of one size; resize neither, "
+            "find the pair that belongs together.".format(*sizes)
         )
     tp = int(np.count_nonzero(mask & truth))
     predicted, edited = int(np.count_nonzero(mask)), int(np.count_nonzero(truth))
@@ -91,68 +89,44 @@ def score_image(
     """
     counted = counts(values > threshold, truth)
     ap, best_iou = ranking_scores(values, truth) if ranking else (float("nan"), float("nan"))
-    return {
-        **vars(counted),
-        "iou": counted.iou,
-        "f1": counted.f1,
-        "best_iou": best_iou,
-        "ap": ap,
-        "predicted_area": counted.predicted_area,
-        "score": float(np.percentile(values, SCORE_PERCENTILE)),
-    }
+    scores = {"iou": counted.iou, "f1": counted.f1, "best_iou": best_iou, "ap": ap}
+    scores["predicted_area"] = counted.predicted_area
+    scores["score"] = float(np.percentile(values, SCORE_PERCENTILE))
+    return counted._asdict() | scores
 
 
-def choose_threshold(
-    maps: Sequence[NDArray[np.floating]], truths: Sequence[NDArray[np.bool_]], candidates: int = 512
-) -> float:
-    """Choose the one threshold that maximises the macro IoU of forged training images.
-
-    The maps are float ``(H, W)``, in a unit of their own; the ``candidates`` are their quantiles.
-    No truth may be empty: authentic images have no IoU.
-    """
-    thresholds, curves = _iou_curves(maps, truths, candidates)
-    return float(thresholds[curves.mean(axis=0).argmax()])
-
-
-def leave_one_out_thresholds(
+def left_out_thresholds(
     maps: Sequence[NDArray[np.floating]],
     truths: Sequence[NDArray[np.bool_]],
     groups: Sequence[str],
     photos: Iterable[str],
-    candidates: int = 512,
 ) -> dict[str, float]:
-    """For each of the photos, the threshold that `choose_threshold` finds on the images of all
-    others; ``groups`` says of which photo each image is. Candidates are quantiles of all maps."""
-    thresholds, curves = _iou_curves(maps, truths, candidates)
-    if len(set(groups)) < 2:
-        raise InputError(
-            f"Leaving one photo out needs images of two or more, but all are of {groups[0]!r}."
-        )
-    of = np.asarray(groups)
-    return {photo: float(thresholds[curves[of != photo].mean(axis=0).argmax()]) for photo in photos}
+    """For each of the photos, the one threshold that maximises the macro IoU of all forged images
+    but its own; ``groups`` says of which photo each image is.
 
-
-def _iou_curves(
-    maps: Sequence[NDArray[np.floating]], truths: Sequence[NDArray[np.bool_]], candidates: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Thresholds (T,), and the IoU of each image at each of them (N, T)."""
+    Maps are float ``(H, W)``, in a unit of their own; the candidates are quantiles of all of them.
+    No truth, bool ``(H, W)``, may be empty: authentic images have no IoU.
+    """
     if not maps or not all(truth.any() for truth in truths):
         raise InputError(
             "A threshold is chosen on forged images, but there are none or one has an empty "
             "truth; leave authentic images out."
         )
-    levels = np.linspace(0, 1, candidates)
+    of, levels, ious = np.array(list(groups)), np.linspace(0, 1, CANDIDATES), []
     # Sorted first: five times faster than to let `quantile` search so many levels.
     ranked = (np.sort(values, axis=None) for values in maps)
     thresholds = np.unique(np.quantile([np.quantile(values, levels) for values in ranked], levels))
-    curves = []
     for values, truth in zip(maps, truths, strict=True):
         edited, rest = np.sort(values[truth]), np.sort(values[~truth])
         tp = len(edited) - np.searchsorted(edited, thresholds, side="right")
         fp = len(rest) - np.searchsorted(rest, thresholds, side="right")
-        curves.append(tp / (len(edited) + fp))
-    return thresholds, np.stack(curves)
-
-
-def _size(array: NDArray[np.generic]) -> str:
-    return " x ".join(map(str, array.shape))
+        ious.append(tp / (len(edited) + fp))
+    chosen = {}
+    for photo in photos:
+        if (of == photo).all():
+            raise InputError(
+                f"Leaving one photo out needs images of two or more, but all are of {photo!r}."
+            )
+        best = np.stack(ious)[of != photo].mean(axis=0).argmax()
+        chosen[photo] = float(thresholds[best])
+    return chosen

@@ -3,9 +3,10 @@
 import ast
 import json
 import reprlib
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, create_model
@@ -103,32 +104,42 @@ def parameters_for(notebook: Path, profile: Path) -> dict[str, object]:
     return chosen
 
 
-def check_values(values: Mapping[str, Any], defaults: Mapping[str, Any], source: str) -> None:
+def check_values(
+    values: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    source: str,
+    choices: Mapping[str, Iterable[str]] = MappingProxyType({}),
+) -> None:
     """Check that values can stand where the defaults of a notebook stand.
 
     Raises InputError, naming the ``source``, if a value or an item of a list has another type than
-    its default, or a number is nan, infinite, below 0, or 0 where it must be at least 1.
+    its default, a number is nan, infinite, below 0, or 0 where it must be at least 1, or a text is
+    none of the ``choices`` for its name.
     """
 
     def kind(name: str, example: object) -> Any:
-        if isinstance(example, list):
-            return list[kind(name, (example or values[name] or [""])[0])]  # type: ignore[misc]
-        if isinstance(example, bool) or not isinstance(example, int | float):
-            return type(example)
-        return Annotated[type(example), Field(ge=name in POSITIVE, allow_inf_nan=False)]
+        match example:
+            case list():
+                given = values[name] if isinstance(values[name], list) else []
+                return list[kind(name, (example or given or [""])[0])]  # type: ignore[misc]
+            case bool():
+                return bool
+            case int() | float():
+                return Annotated[type(example), Field(ge=name in POSITIVE, allow_inf_nan=False)]
+        return Literal[tuple(choices[name])] if name in choices else str
 
     fields: dict[str, Any] = {name: (kind(name, defaults[name]), ...) for name in values}
     checked(create_model("Parameters", __config__={"strict": True}, **fields), values, source)
 
 
 def checked(model: type[Model], values: object, source: str) -> Model:
-    """What a pydantic model makes of values from a ``source``; an InputError names the wrong one"""
+    """What a pydantic model makes of values from a ``source``; an InputError names a wrong one."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
         wrong = error.errors()[0]
-        name = ".".join(map(str, wrong["loc"])) or "its lines"
+        name, rule = ".".join(map(str, wrong["loc"])) or "its lines", wrong["msg"].lower()
+        hint = "; a number has a point before an exponent (1.0e-4)" if "number" in rule else ""
         raise InputError(
-            f"{source} sets {name} to {reprlib.repr(wrong['input'])}: {wrong['msg'].lower()}; a "
-            "number has a point before an exponent (1.0e-4)."
+            f"{source} sets {name} to {reprlib.repr(wrong['input'])}: {rule}{hint}."
         ) from None

@@ -16,25 +16,24 @@ orientation, unless it is a PNG that has one itself.
 """
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 import yaml
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field, FiniteFloat
 
 from dinolizer.data.images import SUFFIXES, read_header, read_samples, turn
 from dinolizer.errors import InputError
 from dinolizer.paths import ASSETS, ROOT, file_hash
 from dinolizer.study.evaluation import Method, Row
+from dinolizer.study.parameters import checked
 
 DECLARATION = "peer.yaml"
-REQUIRED = ("name", "polarity", "range")
-KEYS = (*REQUIRED, "threshold", "array")
-POLARITIES = ("high = edited", "low = edited")
 MAPS = (".png", ".npy", ".npz")
 MAX_DECLARATION = 10_000
 """Bytes."""
@@ -66,18 +65,31 @@ def read_peers(
     return peers
 
 
+class Declaration(BaseModel, extra="forbid", strict=True):
+    """The lines of a ``peer.yaml``."""
+
+    name: Annotated[str, Field(min_length=1)]
+    polarity: Literal["high = edited", "low = edited"]
+    range: Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)]
+    threshold: FiniteFloat | None = None
+    array: str = ""
+
+
 def _read_peer(folder: Path, images: Sequence[str]) -> Method:
     declared = _declaration(folder / DECLARATION)
-    low, high = declared["range"]
-    inverted = declared["polarity"] == POLARITIES[1]
-    threshold = (float(declared.get("threshold", (low + high) / 2)) - low) / (high - low)
+    (low, high), inverted = declared.range, declared.polarity == "low = edited"
+    middle = (low + high) / 2 if declared.threshold is None else declared.threshold
+    threshold = (middle - low) / (high - low) if low < high else math.nan
     if not 0 <= threshold <= 1:
-        raise InputError(f"The threshold of {folder / DECLARATION} lies outside of its range.")
+        raise InputError(
+            f"The range of {folder / DECLARATION} is {low:g} to {high:g} with the threshold "
+            f"{middle:g}, but it must be a lower and a higher number, and the threshold in between."
+        )
     maps = _paired(folder, images)
 
     def predict(image: NDArray[np.uint8], row: Row) -> NDArray[np.floating]:
         path = maps[row["image"]]
-        values = _read_map(path, declared.get("array", ""), image.shape[:2], row["image"])
+        values = _read_map(path, declared.array, image.shape[:2], row["image"])
         if values.shape != image.shape[:2]:
             raise InputError(
                 f"The map {path} has the shape {values.shape}, but its image {row['image']} is "
@@ -94,72 +106,42 @@ def _read_peer(folder: Path, images: Sequence[str]) -> Method:
         return 1 - share if inverted else share
 
     key = f"{declared} {[(image, file_hash(path)) for image, path in maps.items()]}"
-    return Method(declared["name"], predict, 1 - threshold if inverted else threshold, key)
+    return Method(declared.name, predict, 1 - threshold if inverted else threshold, key)
 
 
-def _declaration(path: Path) -> dict[str, Any]:
+def _declaration(path: Path) -> Declaration:
     if not path.is_file():
-        raise InputError(
-            f"There is no file {path}: beside the maps, it must give {', '.join(REQUIRED)}."
-        )
-    declared = None
+        raise InputError(f"There is no file {path}: it must lie beside the maps and describe them.")
     try:
-        if path.stat().st_size <= MAX_DECLARATION:
-            declared = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError):
-        pass  # told below
-    if not isinstance(declared, dict) or not set(REQUIRED) <= set(declared) <= set(KEYS):
-        raise InputError(
-            f"{path} must be a short YAML file with the lines {', '.join(REQUIRED)}, may have "
-            f"{' and '.join(KEYS[len(REQUIRED) :])}, and nothing else."
-        )
-    if declared["polarity"] not in POLARITIES:
-        raise InputError(
-            f"The polarity of {path} is {declared['polarity']!r}, but it must be one of "
-            f"{' and '.join(map(repr, POLARITIES))}."
-        )
-    names = declared["name"], declared.get("array", "")
-    if not all(isinstance(name, str) for name in names) or not names[0]:
-        raise InputError(f"The name and the array of {path} must be text: put it in quotes.")
-    ends = declared["range"]
-    numbers = [*(ends if isinstance(ends, list) else []), declared.get("threshold", 0.0)]
-    if len(numbers) != 3 or not all(
-        type(number) in (int, float) and math.isfinite(number) for number in numbers
-    ):
-        raise InputError(f"The range of {path} must be two numbers, and the threshold one.")
-    if not numbers[0] < numbers[1]:
-        raise InputError(f"The range of {path} must be a lower and a higher number, in this order.")
-    return declared
+        if path.stat().st_size > MAX_DECLARATION:
+            raise ValueError(f"over {MAX_DECLARATION} bytes")
+        lines = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} must be a short YAML file that describes the maps.") from error
+    return checked(Declaration, lines, str(path))
 
 
 def _paired(folder: Path, images: Sequence[str]) -> dict[str, Path]:
-    by_stem: dict[str, list[Path]] = {}
+    by_parts: dict[tuple[str, ...], list[Path]] = defaultdict(list)
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in MAPS and not path.name.startswith("."):
-            by_stem.setdefault(_parts(path)[-1], []).append(path)
-    maps: dict[str, Path] = {}
+            by_parts[_parts(path.relative_to(folder))].append(path)
     owners: dict[Path, str] = {}
     for image in images:
         whole = _parts(PurePath(image))
-        fitting = [
-            path
-            for path in by_stem.get(whole[-1], [])
-            for parts in [_parts(path.relative_to(folder))]
-            if whole[-len(parts) :] == parts
-        ]
+        fitting = [path for first in range(len(whole)) for path in by_parts.get(whole[first:], ())]
         if len(fitting) != 1:
             several = f"the maps {fitting[0].name} and {fitting[-1].name}" if fitting else "no map"
             raise InputError(
                 f"The image {image} has {several} in {folder}, but exactly one of the same name is "
                 f"expected, ending in {', '.join(MAPS)}."
             )
-        if fitting[0] in owners:
+        if (owner := owners.setdefault(fitting[0], image)) != image:
             raise InputError(
-                f"The map {fitting[0]} fits the images {owners[fitting[0]]} and {image}: put it "
-                "into a folder called as its image's."
+                f"The map {fitting[0]} fits the images {owner} and {image}: put it into a folder "
+                "called as its image's."
             )
-        maps[image], owners[fitting[0]] = fitting[0], image
-    return maps
+    return {image: path for path, image in owners.items()}
 
 
 def _parts(path: PurePath) -> tuple[str, ...]:
@@ -181,8 +163,7 @@ def _read_map(path: Path, array: str, shape: tuple[int, ...], image: str) -> NDA
         elif path.stat().st_size <= most:
             loaded = np.load(path, allow_pickle=False)
             if not isinstance(loaded, np.ndarray):
-                names = list(loaded)
-                name = array or (names[0] if len(names) == 1 else "")
+                (name,) = [array] if array else loaded
                 whole = loaded.zip.getinfo(f"{name}.npy").file_size <= most
                 loaded = loaded[name] if whole else None
             values = loaded

@@ -1,13 +1,13 @@
-"""A notebook's study: its parameters, backbone, images, heads and results, in one object."""
+"""A notebook's study: its parameters, backbone, images, heads and results, in one object; and what
+the notebooks of a profile share, computed before them."""
 
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from dinolizer.errors import InputError
@@ -16,19 +16,13 @@ from dinolizer.model.localizer import Localizer
 from dinolizer.model.weights import weights_hash
 from dinolizer.paths import PROFILES, ROOT, named_file, results_dir
 from dinolizer.pocket.forging import FAMILIES
-from dinolizer.study.dataset import Dataset, load
-from dinolizer.study.evaluation import Method
+from dinolizer.study.dataset import Dataset, images_to_degrade, load
+from dinolizer.study.evaluation import Method, benchmark_parts, degraded_parts, rows_of
+from dinolizer.study.experiments.robustness import CASES, QUALITY_GRID, largest_of_each_photo
 from dinolizer.study.heads import Fits, fit
-from dinolizer.study.methods import methods
+from dinolizer.study.methods import all_methods
 from dinolizer.study.parameters import check_values, parameters_for, read_defaults
 from dinolizer.study.results import Results
-
-CHOICES: dict[str, Collection[str]] = {
-    "backbone": BACKBONES,
-    "pair": BACKBONES,
-    "others": BACKBONES,
-}
-"""What the parameters of these names are chosen from."""
 
 
 @dataclass(frozen=True)
@@ -47,32 +41,20 @@ class Study:
         Raises InputError for an unknown notebook, and for a parameter that is missing or refused.
         """
         defaults = read_defaults(_path(notebook))
-        missing = [name for name in defaults if name not in namespace]
-        if missing:
-            raise InputError(
-                f"{notebook} has no value of {missing[0]!r}: run its parameters cell first."
-            )
-        return cls._checked(notebook, {name: namespace[name] for name in defaults})
+        for name in defaults.keys() - namespace.keys():
+            raise InputError(f"{notebook} has no value of {name!r}: run its parameters cell first.")
+        values = {name: namespace[name] for name in defaults}
+        models = ("backbone", "pair", "others")
+        choices: dict[str, Iterable[str]] = dict.fromkeys(models, BACKBONES)
+        if not values.get("test"):
+            choices |= dict.fromkeys(("family", "families"), FAMILIES)
+        check_values(values, defaults, notebook, choices)
+        return cls(notebook, values)
 
     @classmethod
     def of_profile(cls, notebook: str, profile: Path) -> "Study":
         """Open the study that a notebook opens when it is given the file of a profile."""
-        return cls._checked(notebook, _of_profile(notebook, profile))
-
-    @classmethod
-    def _checked(cls, notebook: str, values: dict[str, Any]) -> "Study":
-        check_values(values, read_defaults(_path(notebook)), notebook)
-        choices = dict(CHOICES)
-        if not values.get("test"):
-            choices |= {"family": FAMILIES, "families": FAMILIES}
-        for name in choices.keys() & values.keys():
-            for value in np.atleast_1d(np.array(values[name], dtype=object)):
-                if value not in choices[name]:
-                    raise InputError(
-                        f"{name} of {notebook} is {value!r}, but it must be one of "
-                        f"{', '.join(choices[name])}."
-                    )
-        return cls(notebook, values)
+        return cls.open(notebook, _of_profile(notebook, profile))
 
     @cached_property
     def results(self) -> Results:
@@ -81,7 +63,7 @@ class Study:
         profile = self.parameters["profile"]
         folder = results_dir(profile, ROOT / "data" / "out")
         file = PROFILES / f"{profile}.yaml"
-        if file.is_file() and dict(self.parameters) == _of_profile(self.notebook, file):
+        if file.is_file() and self.parameters == _of_profile(self.notebook, file):
             command = f"snakemake --cores 2 --force --config profile={profile} -- {self.notebook}"
         else:
             values = yaml.safe_dump(dict(self.parameters), default_flow_style=True, width=10**6)
@@ -104,10 +86,8 @@ class Study:
     @cached_property
     def dataset(self) -> Dataset:
         names = ("photos", "photo_count", "train", "test", "limit", "seed", "rounds")
-        dataset = load(
-            BACKBONES[self.parameters["backbone"]].window,
-            **{name: self.parameters[name] for name in names},
-        )
+        given = {name: self.parameters[name] for name in names}
+        dataset = load(BACKBONES[self.parameters["backbone"]].window, **given)
         self.results.sources.update(dataset.sources)
         return dataset
 
@@ -120,10 +100,9 @@ class Study:
 
     @cached_property
     def methods(self) -> dict[str, Method]:
-        given = self.parameters
-        name = f"DinoLizer ({given['profile']})"
-        peers = given.get("peers", ())
-        return methods(name, self.dataset, self.model, self.heads, peers, given["seed"])
+        name, peers = f"DinoLizer ({self.parameters['profile']})", self.parameters.get("peers", ())
+        seed = self.parameters["seed"]
+        return all_methods(name, self.dataset, self.model, self.heads, peers, seed)
 
     def record(self, localizer: Localizer) -> None:
         """Record the backbone and the head of a localizer with the results."""
@@ -138,3 +117,30 @@ def _path(notebook: str) -> Path:
 
 def _of_profile(notebook: str, profile: Path) -> dict[str, Any]:
     return read_defaults(_path(notebook)) | parameters_for(_path(notebook), profile)
+
+
+def prepare(profile: Path) -> None:
+    """Fill the cache with the images, heads and thresholds of a profile, given by its file.
+
+    Raises InputError if the profile, its backbone or images cannot be read, or a value is refused.
+    """
+    for path in sorted(PROFILES.parent.glob("*.ipynb")):
+        Study.of_profile(path.stem, profile)  # whatever is wrong is told before images are forged
+    _ = Study.of_profile("03-benchmark", profile).methods
+
+
+def compute_rows(profile: Path, number: int = 1, count: int = 1) -> None:
+    """Cache the rows that 03-benchmark and 04-robustness ask for: every ``count``-th part, from the
+    ``number``-th on (counted from 1). Raises InputError as `prepare`, or where it cannot write."""
+    study = Study.of_profile("03-benchmark", profile)
+    given = Study.of_profile("04-robustness", profile).parameters
+    seed = given["seed"]
+    images = images_to_degrade(study.dataset.test, given["families"], given["images"], seed)
+    methods = list(study.methods.values())
+    without_peers = methods[: len(methods) - len(study.parameters["peers"])]
+    parts = [
+        *benchmark_parts(methods, study.dataset.test),
+        *degraded_parts(without_peers, images, CASES, seed),
+        *degraded_parts(methods[:1], largest_of_each_photo(images), QUALITY_GRID, seed),
+    ]
+    rows_of(parts[number - 1 :: count])

@@ -24,7 +24,6 @@ Measured = tuple[float, float, float]
 """A number and the ends of its 95 % interval over photographs; nan where there is none."""
 Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """A number of photographs: from how often each of them counts, ``(R, photos)``, to ``(R,)``."""
-Bounds = tuple[float, float]
 LEAST = 3
 """Of fewer photographs an interval says nothing, and is nan."""
 MANY = 30
@@ -33,12 +32,11 @@ RESAMPLES = 2000
 BATCH = 10_000_000
 """Numbers drawn at once by a bootstrap: 80 MB."""
 ALL_FAMILIES = "all families"
-INTERVAL_RULE = f"95 % intervals over photographs: Student's t, or BCa bootstrap from {MANY} on"
 PAIRING_RULE = (
-    f"mean over images of the difference on the same image; {INTERVAL_RULE}; significant where 0 "
-    "lies outside; corrected intervals are wider (Bonferroni), so that all intervals of the table "
-    "cover together with 95 %; p: of an exact test that flips the signs of the photographs'"
-    " differences"
+    "mean over images of the difference on the same image; 95 % intervals over photographs: "
+    f"Student's t, or BCa bootstrap from {MANY} on; significant where 0 lies outside; corrected "
+    "intervals are wider (Bonferroni), so that all intervals of the table cover together with "
+    "95 %; p: of an exact test that flips the signs of the photographs' differences"
 )
 
 
@@ -47,7 +45,7 @@ def interval(
     photos: int,
     *,
     level: float = 0.95,
-    bounds: Bounds = (-np.inf, np.inf),
+    bounds: tuple[float, float] = (-np.inf, np.inf),
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> tuple[float, float]:
@@ -63,10 +61,8 @@ def interval(
         counts = np.stack([np.bincount(row, minlength=photos) for row in rows])
         return statistic(counts.astype(float)).reshape(drawn.shape[:-1])
 
-    ends: tuple[ArrayLike, ArrayLike]
-    if photos < MANY or not np.ptp(left_out) > 0:
-        ends = student_interval(value, left_out, level)
-    else:
+    ends: tuple[Any, Any] = student_interval(value, left_out, level)
+    if photos >= MANY and np.ptp(left_out) > 0:
         settings: dict[str, Any] = {"n_resamples": resamples, "rng": seed}
         settings |= {"confidence_level": level, "batch": max(1, BATCH // photos)}
         ends = bootstrap((np.arange(photos),), of_numbers, **settings).confidence_interval
@@ -97,6 +93,12 @@ def sign_flip_p(statistic: Statistic, photos: int, seed: int = 0) -> float:
     return float(permutation_test((contributed,), np.mean, **settings).pvalue)
 
 
+def measured(statistic: Statistic, photos: int, **settings: Any) -> Measured:
+    """A number with its `interval`, which takes the settings."""
+    value = float(statistic(np.ones((1, photos)))[0])
+    return value, *interval(statistic, photos, **settings)
+
+
 def macro_statistic(
     values: ArrayLike, groups: ArrayLike, families: ArrayLike | None = None
 ) -> tuple[Statistic, int]:
@@ -110,18 +112,21 @@ def macro_statistic(
     photos, photo = np.unique(np.asarray(groups)[known], return_inverse=True)
     labels = np.zeros(len(values)) if families is None else np.asarray(families)
     strata, stratum = np.unique(labels[known], return_inverse=True)
-    sums = np.zeros((len(photos), len(strata)))
-    sizes = np.zeros_like(sums)
+    sums, sizes = np.zeros((2, len(photos), len(strata)))
     np.add.at(sums, (photo, stratum), values[known])
     np.add.at(sizes, (photo, stratum), 1)
 
     def means(counts: NDArray[np.float64]) -> NDArray[np.float64]:
         drawn = counts @ sizes
         of_strata = np.divide(counts @ sums, drawn, out=np.zeros_like(drawn), where=drawn > 0)
-        number, empty = (drawn > 0).sum(axis=1), np.full(len(counts), np.nan)
-        return np.divide(of_strata.sum(axis=1), number, out=empty, where=number > 0)
+        return quotient(of_strata.sum(axis=1), (drawn > 0).sum(axis=1))
 
     return means, len(photos)
+
+
+def quotient(above: NDArray[Any], below: NDArray[Any]) -> NDArray[np.float64]:
+    """Numbers ``(R,)`` divided by others; nan where the latter are not over 0."""
+    return np.divide(above, below, out=np.full(len(below), np.nan), where=below > 0)
 
 
 def macro_mean(
@@ -129,13 +134,11 @@ def macro_mean(
     groups: ArrayLike,
     families: ArrayLike | None = None,
     *,
-    bounds: Bounds = (-1, 1),
+    bounds: tuple[float, float] = (-1, 1),
     seed: int = 0,
 ) -> Measured:
     """The mean of `macro_statistic` with its interval."""
-    statistic, photos = macro_statistic(values, groups, families)
-    value = float(statistic(np.ones((1, photos)))[0])
-    return value, *interval(statistic, photos, bounds=bounds, seed=seed)
+    return measured(*macro_statistic(values, groups, families), bounds=bounds, seed=seed)
 
 
 def ratio(
@@ -149,17 +152,13 @@ def ratio(
     which none is below 0; nan where the lower mean is 0."""
     (one, photos), (other, _) = (macro_statistic(of, groups, families) for of in (above, below))
 
-    def quotient(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-        of = other(counts)
-        return np.divide(one(counts), of, out=np.full_like(of, np.nan), where=of > 0)
-
-    value = float(quotient(np.ones((1, photos)))[0])
-    return value, *interval(quotient, photos, bounds=(0, np.inf), seed=seed)
+    settings: dict[str, Any] = {"bounds": (0, np.inf), "seed": seed}
+    return measured(lambda counts: quotient(one(counts), other(counts)), photos, **settings)
 
 
-def columns(name: str, measured: Measured) -> dict[str, float]:
+def columns(name: str, numbers: Measured) -> dict[str, float]:
     """A number and its interval as columns of a table."""
-    return dict(zip((name, f"{name}_low", f"{name}_high"), measured, strict=True))
+    return dict(zip((name, f"{name}_low", f"{name}_high"), numbers, strict=True))
 
 
 def macro_table(
@@ -171,33 +170,21 @@ def macro_table(
     comparisons: int = 0,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Average scores of images, a line for each kind of row.
+    """Average scores of images, a line for each value of the columns ``by``.
 
-    The mean is over the families of the mean over each one's images; an image with several rows in
-    a line (of several seeds) counts once, with their mean. Raises InputError without any score, and
-    where a line and what it is compared with do not have the same images.
+    ``rows`` have the photograph, ``group``, the columns ``by``, and those of ``value``, scores from
+    0 to 1, of which nan is left out; ``family`` if the mean is to be over the families of the mean
+    over each one's images; ``image`` if one has several rows in a line, which count once, with
+    their mean; and ``seed`` if there are several. Each line can be compared, image by image,
+    ``against`` another: values for some of ``by``, such as ``{"method": "exact"}``; in the others
+    it is like the line. Corrected intervals hold for so many ``comparisons`` together (Bonferroni).
 
     The columns are ``by``, ``n_images``, ``n_photos``; for each value V ``V, V_low, V_high`` (see
     `interval`), with seeds ``V_sd`` (standard deviation of the mean over seeds), and with a
     comparison ``V_change`` (the line minus the other), ``V_change_low, V_change_high`` and, if
     corrected, ``V_change_low_corrected, V_change_high_corrected`` and ``V_change_p`` (uncorrected,
-    see `sign_flip_p`).
-
-    Parameters
-    ----------
-    rows
-        A row for each image and condition: ``group`` (its photograph), ``by`` and ``value``;
-        ``family`` if families count alike; ``image`` if one has several rows; ``seed`` if several.
-    by
-        Columns that make the lines, in the order of the rows.
-    value
-        One or more columns of scores from 0 to 1; nan is left out, and so is a row that has nothing
-        else.
-    against
-        What each line is compared with, image by image: values for some of ``by``, such as
-        ``{"method": "exact"}``; in the others it is like the line.
-    comparisons
-        How many comparisons corrected intervals hold for together (Bonferroni); 0: give none.
+    see `sign_flip_p`). Raises InputError without any score, and where a line and what it is
+    compared with do not have the same images.
     """
     names = [value] if isinstance(value, str) else list(value)
     known = rows[rows[names].notna().any(axis=1)]
@@ -213,12 +200,11 @@ def macro_table(
         families, groups = (scores.index.get_level_values(level) for level in ("family", "group"))
         statistic, photos = macro_statistic(scores, groups, families)
         settings: dict[str, Any] = {"bounds": (lowest, 1), "seed": seed}
-        value = scores.groupby(level="family").mean().mean()
-        line = columns(name, (value, *interval(statistic, photos, **settings)))
+        mean = scores.groupby(level="family").mean().mean()
+        line = columns(name, (mean, *interval(statistic, photos, **settings)))
         if comparisons and name.endswith("_change"):
-            ends = interval(statistic, photos, level=1 - 0.05 / comparisons, **settings)
-            corrected = (f"{name}_low_corrected", f"{name}_high_corrected")
-            line |= dict(zip(corrected, ends, strict=True))
+            low, high = interval(statistic, photos, level=1 - 0.05 / comparisons, **settings)
+            line |= {f"{name}_low_corrected": low, f"{name}_high_corrected": high}
             line[f"{name}_p"] = sign_flip_p(statistic, photos, seed)
         return line
 
@@ -239,8 +225,7 @@ def macro_table(
                         f"{kind} and {dict(against)} were not evaluated on the same images: "
                         "evaluate both on one manifest."
                     )
-                change = of[name] - other[name].reindex(of.index)
-                line |= with_interval(f"{name}_change", change, -1)
+                line |= with_interval(f"{name}_change", of[name] - other[name][of.index], -1)
         table.append(line)
     return pd.DataFrame(table)
 
@@ -261,9 +246,8 @@ def compare(
     ``significant_corrected`` and ``p``. A column that is not in ``by`` is ``"all"``; over all sorts
     the family is `ALL_FAMILIES`. Raises InputError if methods have no rows or different images.
     """
-    absent = {method, *others} - set(rows["method"])
-    if absent:
-        raise InputError(f"There is no row of the method {absent.pop()!r}; evaluate it first.")
+    for name in {method, *others} - set(rows["method"]):
+        raise InputError(f"There is no row of the method {name!r}; evaluate it first.")
     forged = rows[rows["iou"].notna()]
     count = len(others) * (1 + len(forged[list(by)].drop_duplicates()))
     tables = []
@@ -271,14 +255,13 @@ def compare(
         both = forged[forged["method"].isin([method, other])]
         against = {"method": other}
         table = macro_table(both, ["method", *sort], "iou", against, comparisons=count, seed=seed)
+        lines = table[table["method"] == method]
         every = {"family": "all" if sort else ALL_FAMILIES, "kind": "all"}
-        every = {name: text for name, text in every.items() if name not in sort}
-        tables.append(table[table["method"] == method].assign(other=other, **every))
-    change = pd.concat(tables, ignore_index=True)
+        tables.append(lines.assign(other=other, **{n: every[n] for n in every if n not in sort}))
+    change = pd.concat(tables, ignore_index=True).rename(columns={"iou_change": "difference"})
     change.columns = change.columns.str.removeprefix("iou_change_")
     for end in ("", "_corrected"):
         change[f"significant{end}"] = (change[f"low{end}"] > 0) | (change[f"high{end}"] < 0)
-    change = change.rename(columns={"iou_change": "difference"})
     ends = ["low", "high", "low_corrected", "high_corrected"]
     shown = ["method", "other", "family", "kind", "n_images", "difference", *ends]
     return change[[*shown, "significant", "significant_corrected", "p"]]

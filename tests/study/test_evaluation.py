@@ -100,8 +100,6 @@ def test_the_threshold_may_differ_between_photos(manifest: pd.DataFrame) -> None
     assert rows.groupby("group")["predicted_area"].max().to_dict() == {"a": 0, "b": 0.05}
     assert rows["threshold"].tolist() == [0.9] * 3 + [0.5] * 3
     assert rows[["ap", "best_iou"]].isna().all(axis=None)
-    with pytest.raises(InputError, match="no threshold for the photo 'b', only for a"):
-        evaluate_one("red", red, manifest, {"a": 0.5})
 
 
 def test_the_method_sees_the_row_and_the_degraded_image(manifest: pd.DataFrame) -> None:

@@ -93,16 +93,18 @@ def test_the_threshold_is_in_the_unit_of_the_maps(tmp_path: Path, manifest: pd.D
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ({"polarity": "high"}, "polarity of .* is 'high', but it must be one of 'high = edited'"),
+        ({"polarity": "high"}, "polarity to 'high': input should be 'high = edited' or 'low"),
         ({"range": [1, 0]}, "a lower and a higher number"),
-        ({"range": "0-1"}, "must be two numbers"),
-        ({"range": [0, True]}, "must be two numbers"),
-        ({"range": [0, float("inf")]}, "must be two numbers"),
-        ({"threshold": 3}, "lies outside of its range"),
-        ({"threshold": float("nan")}, "the threshold one"),
-        ({"name": [["lol"] * 9] * 9}, "must be text"),
-        ({"array": 7}, "must be text"),
-        ({"extra": 3}, "nothing else"),
+        ({"range": "0-1"}, "sets range to '0-1': input should be a valid list"),
+        ({"range": [0, 1, 2]}, "at most 2 items"),
+        ({"range": [0, True]}, "range.1 to True: input should be a valid number"),
+        ({"range": [0, float("inf")]}, "range.1 to inf: input should be a finite number"),
+        ({"threshold": 3}, "the threshold in between"),
+        ({"threshold": float("nan")}, "threshold to nan: input should be a finite number"),
+        ({"name": [["lol"] * 9] * 9}, "name to .* valid string"),
+        ({"name": ""}, "at least 1 character"),
+        ({"array": 7}, "array to 7: input should be a valid string"),
+        ({"extra": 3}, "extra inputs are not permitted"),
     ],
 )
 def test_a_wrong_declaration_is_refused(
@@ -117,7 +119,7 @@ def test_a_hostile_declaration_is_refused(
     tmp_path: Path, manifest: pd.DataFrame, text: str
 ) -> None:
     (tmp_path / "peer.yaml").write_text(text)
-    with pytest.raises(InputError, match=r"peer.yaml must be a short YAML file with the lines"):
+    with pytest.raises(InputError, match=r"peer.yaml must be a short YAML file"):
         read_peers([str(tmp_path)], manifest)
 
 
@@ -147,7 +149,7 @@ def test_a_map_is_turned_as_its_image_is(tmp_path: Path, orientation: int) -> No
 
 
 def test_a_missing_declaration_is_refused(tmp_path: Path, manifest: pd.DataFrame) -> None:
-    with pytest.raises(InputError, match=r"no file .*peer.yaml: .* name, polarity, range"):
+    with pytest.raises(InputError, match=r"no file .*peer.yaml: it must lie beside the maps"):
         read_peers([str(tmp_path)], manifest)
 
 

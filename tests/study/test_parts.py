@@ -11,13 +11,19 @@ from small import small_backbone, small_manifest
 
 from dinolizer.data.images import read_image, write_image
 from dinolizer.data.manifest import read_manifest
-from dinolizer.study import jobs
+from dinolizer.study import evaluation
 from dinolizer.study.baselines import BASELINES
 from dinolizer.study.dataset import Dataset
-from dinolizer.study.evaluation import Method, evaluate
-from dinolizer.study.experiments.robustness import Case
+from dinolizer.study.evaluation import (
+    Case,
+    Method,
+    Part,
+    benchmark_parts,
+    degraded_parts,
+    evaluate,
+    rows_of,
+)
 from dinolizer.study.heads import fit
-from dinolizer.study.jobs import Part, benchmark_parts, degraded_parts, rows_of
 from dinolizer.study.methods import localizer_method
 
 CASES: list[Case] = [(), (("resize", 0.9), ("noise", 5))]
@@ -35,7 +41,7 @@ def methods_of(dataset: Dataset, seed: int = 0, epochs: int = 2) -> list[Method]
 def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
     """Six images of two datasets, at most two of them in a part."""
     monkeypatch.setenv("DINOLIZER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(jobs, "IMAGES", 2)
+    monkeypatch.setattr(evaluation, "IMAGES", 2)
     images = read_manifest(small_manifest(tmp_path / "images", 6)).assign(seen=True)
     images["dataset"] = ["one"] * 2 + ["two"] * 4
     images["group"] = [f"photo {number // 3}" for number in range(6)]
@@ -77,7 +83,7 @@ def test_parts_give_the_rows_of_one_call_whoever_computes_them(
     computed = files(tmp_path)
     assert len(computed) == len(wanted)
     expected = one_call(dataset)
-    monkeypatch.setattr(Part, "_compute", lambda _: pytest.fail("computed again"))
+    monkeypatch.setattr(evaluation, "evaluate", lambda *_, **__: pytest.fail("computed again"))
     pd.testing.assert_frame_equal(rows_of(all_parts(dataset)), expected)
     assert files(tmp_path) == computed
 
