@@ -22,7 +22,7 @@ from torch import nn
 from dinolizer.bulk.listing import read_listing
 from dinolizer.bulk.table import SCHEMA, read_rows, save_rows
 from dinolizer.data.datasets import read_dataset
-from dinolizer.data.fetch import extract, extract_tree
+from dinolizer.data.fetch import extract
 from dinolizer.data.images import read_header, read_image
 from dinolizer.data.manifest import COLUMNS, read_manifest
 from dinolizer.data.masks import read_mask
@@ -249,10 +249,10 @@ def _of_weights(folder: Path) -> list[Reader]:
         file.writestr("BFREE/model.pth", b"12345678" * 16)
 
     def unpack(path: Path) -> None:
-        extract(path, {"config.yaml": 2**16, "model.pth": 2**16}, folder)
+        extract(path, folder, 2**16, ["config.yaml", "model.pth"])
 
     def unpack_tree(path: Path) -> None:
-        extract_tree(path, folder / "tree", 2**20)
+        extract(path, folder / "tree", 2**20)
 
     progress = folder / "training.pt"
 

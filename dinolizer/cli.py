@@ -41,7 +41,7 @@ class _Commands(TyperGroup):
         except BrokenPipeError:
             raise
         except OSError as error:
-            name, reason = str(error.filename)[:200], error.strerror or error
+            name, reason = str(error.filename or "A file")[:200], error.strerror or error
             sentence = f"{name} cannot be used ({reason}); give another, or mend what is said."
         say(sentence)
         raise typer.Exit(1)

@@ -1,7 +1,7 @@
 """The one error that a user can cause, and how it is shown."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 
@@ -17,6 +17,13 @@ def check_choice(what: str, value: object, allowed: Iterable[object]) -> None:
     """Refuse a value that is none of those allowed."""
     if value not in (choices := list(allowed)):
         raise InputError(f"The {what} is {value!r}, but it must be one of {choices}.")
+
+
+def refuse(reasons: Mapping[str, object]) -> None:
+    """Raise the first of some sentences whose reason holds."""
+    for sentence, holds in reasons.items():
+        if holds:
+            raise InputError(sentence)
 
 
 def unwritable(folder: Path, error: OSError) -> InputError:

@@ -162,7 +162,7 @@ def _save(result: Localization, out: Path, name: str, masks: bool, maps: bool) -
         folder, stem = "", f"{stem}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
     if masks:
         path = out / "masks" / folder / file_name(stem, ".mask.png")
-        write_image(path, np.uint8(255) * result.mask)
+        write_image(path, result.mask)
     if maps:
         with atomic(out / "maps" / folder / file_name(stem, ".map.npz")) as draft:
             np.savez_compressed(draft, probability=result.probability.astype(np.float16))

@@ -2,7 +2,6 @@
 
 import functools
 import os
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ import pandas as pd
 from dinolizer.data.images import read_header, read_image
 from dinolizer.data.manifest import AUTHENTIC_KINDS, read_pair
 from dinolizer.data.masks import check_shape, read_mask
-from dinolizer.errors import InputError
+from dinolizer.errors import InputError, refuse
 
 AREA_TOLERANCE = 1e-3
 """How far a manifest's area may be from its mask's."""
@@ -30,70 +29,62 @@ LOSSY = (".jpg", ".jpeg", ".webp", ".avif")
 
 
 class Facts(NamedTuple):
-    """What the files of a row say: the image's size, the marked share, how the mask is read."""
+    """What the files of a row say: the image's size, the marked share, how the mask is read; or why
+    they cannot be used, as a heading to count under and as a sentence."""
 
-    width: int
-    height: int
-    area: float
-    is_resized: bool
-    is_turned: bool
-
-
-class Fault(NamedTuple):
-    """Why the files of a row cannot be used: as a heading to count under, and as a sentence."""
-
-    reason: str
-    sentence: str
+    width: int = 0
+    height: int = 0
+    area: float = 0.0
+    is_resized: bool = False
+    is_turned: bool = False
+    fault: str = ""
+    sentence: str = ""
 
 
-def inspect_rows(frame: pd.DataFrame) -> list[Facts | Fault]:
-    """Read the headers of the images and the masks of a table of ``image, mask, kind``."""
+def inspect_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """Read the headers of the images and the masks of a table of ``image, mask, kind``: its
+    `Facts`."""
 
     @functools.cache  # images may share a mask
-    def read_marks(mask: str, orientation: int) -> tuple[tuple[int, int], float]:
+    def read_marks(mask: str, orientation: int) -> tuple[tuple[int, ...], float]:
         pixels = read_mask(mask, orientation)
-        return (pixels.shape[1], pixels.shape[0]), float(pixels.mean())
+        return pixels.shape[::-1], float(pixels.mean())
 
-    def inspect_row(image: str, mask: str, kind: str) -> Facts | Fault:
+    def inspect_row(image: str, mask: str, kind: str) -> Facts:
         is_edited = kind not in AUTHENTIC_KINDS
+        no_mask = f"{image} is edited, but no mask is listed; give the file of its mask."
+        no_file = f"{image} has no mask: there is no file {mask}; complete the dataset."
+        black = f"The mask {mask} is all black, but white must mark what is new in {image}."
         try:
+            fault = "unreadable images"
             width, height, orientation = read_header(image)
-        except InputError as error:
-            return Fault("unreadable images", str(error))
-        if not mask:
-            sentence = f"{image} is edited, but no mask is listed; give the file of its mask."
-            missing = Fault("images without their mask", sentence)
-            return missing if is_edited else Facts(width, height, 0.0, False, False)
-        if not Path(mask).exists():
-            sentence = f"{image} has no mask: there is no file {mask}; complete the dataset."
-            return Fault("images without their mask", sentence)
-        try:
+            if not mask and not is_edited:
+                return Facts(width, height)
+            fault = "images without their mask"
+            refuse({no_mask: not mask, no_file: not Path(mask).exists()})
+            fault = "masks that cannot be used"
             size, area = read_marks(mask, orientation)
             check_shape(size, mask, (width, height), image)
+            fault = "masks that are all black"
+            refuse({black: is_edited and area == 0})
         except InputError as error:
-            return Fault("masks that cannot be used", str(error))
-        if is_edited and area == 0:
-            sentence = f"The mask {mask} is all black, but white must mark what is new in {image}."
-            return Fault("masks that are all black", sentence)
+            return Facts(fault=fault, sentence=str(error))
         return Facts(width, height, area, size != (width, height), orientation > 1)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(inspect_row, frame["image"], frame["mask"], frame["kind"]))
+        facts = pool.map(inspect_row, frame["image"], frame["mask"], frame["kind"])
+        return pd.DataFrame(facts, frame.index, Facts._fields)
 
 
-def reading_notes(facts: Iterable[Facts]) -> list[str]:
+def reading_notes(facts: pd.DataFrame) -> list[str]:
     """Say how many masks are not read as they are, or look as if they marked all but the edit."""
-    facts = list(facts)
-    resized = sum(fact.is_resized for fact in facts)
-    turned = sum(fact.is_turned for fact in facts)
-    large = sum(fact.area > 0.5 for fact in facts)
     notes = {
-        f"{large} masks mark over half of their image: see that white marks the edit": large,
-        f"{resized} masks have another size than their image: read resized": resized,
-        f"{turned} images are turned by their EXIF orientation: their masks are taken to lie on "
-        "the pixels as stored, and turned too": turned,
+        "masks mark over half of their image: see that white marks the edit": facts["area"] > 0.5,
+        "masks have another size than their image: read resized": facts["is_resized"],
+        "images are turned by their EXIF orientation: their masks are taken to lie on the pixels "
+        "as stored, and turned too": facts["is_turned"],
     }
-    return [note for note, number in notes.items() if number]
+    return [f"{rows.sum()} {note}" for note, rows in notes.items() if rows.any()]
 
 
 def check_files(frame: pd.DataFrame) -> list[str]:
@@ -103,25 +94,21 @@ def check_files(frame: pd.DataFrame) -> list[str]:
     all-black mask, and no mask compared may be inverted: the first row that is wrong is refused.
     Only masks and the pairs compared are decoded.
     """
-    facts = []
-    for number, (fact, row) in enumerate(
-        zip(inspect_rows(frame), frame.to_dict("records"), strict=True)
-    ):
-        at = f"Row {number} of the manifest"
-        image, width, height, area = (row[key] for key in ("image", "width", "height", "area"))
-        if isinstance(fact, Fault):
-            raise InputError(f"{at}: {fact.sentence}")
-        if fact[:2] != (width, height):
-            raise InputError(
-                f"{at} says {width}x{height} pixels, but {image} has {fact.width}x{fact.height}; "
-                "make the manifest again."
-            )
-        if not row["authentic"] and abs(fact.area - area) > AREA_TOLERANCE:
-            raise InputError(
-                f"{at} says that {area:.4f} of {image} is edited, but its mask says "
-                f"{fact.area:.4f}; make the manifest again."
-            )
-        facts.append(fact)
+    facts = inspect_rows(frame)
+    pairs: Any = zip(facts.itertuples(index=False), frame.itertuples(index=False), strict=True)
+    for number, (fact, row) in enumerate(pairs):
+        at, is_far = f"Row {number} of the manifest", abs(fact.area - row.area) > AREA_TOLERANCE
+        refuse(
+            {
+                f"{at}: {fact.sentence}": fact.fault,
+                f"{at} says {row.width}x{row.height} pixels, but {row.image} has "
+                f"{fact.width}x{fact.height}; make the manifest again.": (
+                    (fact.width, fact.height) != (row.width, row.height)
+                ),
+                f"{at} says that {row.area:.4f} of {row.image} is edited, but its mask says "
+                f"{fact.area:.4f}; make the manifest again.": not row.authentic and is_far,
+            }
+        )
     # Whose column ``source`` names what, is not known: of the groups it is.
     return [*reading_notes(facts), check_polarity(frame.drop(columns="source", errors="ignore"))]
 
@@ -135,15 +122,11 @@ def check_polarity(frame: pd.DataFrame) -> str:
     look inverted and are refused. The authentic image is named by a column ``source``; where that
     is absent or empty, it is the real image of the group that is the most like the edited one.
     """
-    real = frame[frame["kind"] == "real"]
-    by_group = {group: list(rows["image"]) for group, rows in real.groupby("group")}
-    named = frame["source"] if "source" in frame else [""] * len(frame)
-    sources = [
-        [source] if source else by_group.get(group, [])
-        for source, group in zip(named, frame["group"], strict=True)
-    ]
-    pairs = frame.assign(sources=pd.Series(sources, frame.index, object))
-    pairs = pairs[pairs["sources"].map(bool) & (pairs["mask"] != "")]
+    real = frame[frame["kind"] == "real"].groupby("group")["image"].agg(list)
+    sources = frame["group"].map(lambda group: real.get(group, [])[:CANDIDATES])
+    if "source" in frame:
+        sources = sources.where(frame["source"] == "", frame["source"].map(lambda path: [path]))
+    pairs = frame.assign(sources=sources)[sources.map(bool) & (frame["mask"] != "")]
     compared = 0
     for _, rows in pairs.groupby(["generator", "kind"], sort=False):
         spread = np.unique(np.linspace(0, len(rows) - 1, PAIRS).round().astype(int))
@@ -162,18 +145,16 @@ def check_polarity(frame: pd.DataFrame) -> str:
 def _complaint(row: dict[Any, Any]) -> tuple[str, bool] | None:
     """What is wrong with a pair, or nothing, and whether for certain; None if it cannot tell."""
     image, mask = read_pair(row)
-    changes = {
-        source: np.abs(image.astype(np.int16) - pixels).max(axis=2)
-        for source in row["sources"][:CANDIDATES]
+    changes = [
+        (np.abs(image.astype(np.int16) - pixels).max(axis=2), source)
+        for source in row["sources"]
         for pixels in [read_image(source)]
         if pixels.shape == image.shape
-    }
-    if not changes or mask.all() or not mask.any():
+    ]
+    change, source = min(changes, key=lambda pair: float(pair[0].mean()), default=(mask[:0], ""))
+    if not change.any() or mask.all() or not mask.any():
         return None
-    source, change = min(changes.items(), key=lambda pair: float(pair[1].mean()))
-    if not change.any():
-        return None
-    is_lossy = any(str(path).lower().endswith(LOSSY) for path in (row["image"], source))
+    is_lossy = any(path.lower().endswith(LOSSY) for path in (row["image"], source))
     is_certain = row["background"] == "real" and not is_lossy
     names = f"{row['image']} differs from the authentic {source}"
     if is_certain:

@@ -2,17 +2,15 @@
 
 import errno
 import os
-import shutil
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import pooch
 from tqdm.auto import tqdm
 
-from dinolizer.data.formats import known_format
-from dinolizer.errors import InputError
+from dinolizer.data.formats import other_file
+from dinolizer.errors import InputError, refuse
 
 CHUNK = 2**20
 
@@ -38,7 +36,7 @@ def download(
     if path.exists() and _has_hash(path, known_hash):
         return
     part = path.with_name(f"{path.name}.part")
-    refused = ""
+    most = float("inf") if size is None else size
     try:
         with part.open("ab") as file:
             arrived = file.tell()
@@ -53,8 +51,7 @@ def download(
                         arrived = file.truncate(0)
                     for chunk in tqdm(response.iter_content(CHUNK), unit="MiB", disable=None):
                         arrived += file.write(chunk)
-                        if size is not None and arrived > size:
-                            refused = f"more than {size:,} bytes"
+                        if arrived > most:
                             break
             file.flush()
             os.fsync(file.fileno())
@@ -66,17 +63,16 @@ def download(
             f"The download of {url} did not end well ({status or type(error).__name__}); run the "
             "command again and it goes on where it stopped."
         ) from None
-    came = (known_format(part) or "another file").partition(";")[0]
-    if not refused and size not in (None, arrived):
-        refused = f"{came} of {arrived:,} bytes"
-    elif not refused and not _has_hash(part, known_hash):
-        refused = f"{came} of another hash"
-    if refused:
+    came = other_file(part, "another file").partition(";")[0]
+    sent = f"{came} of {arrived:,} bytes" if arrived <= most else f"more than {size:,} bytes"
+    if size in (None, arrived):
+        sent = "" if _has_hash(part, known_hash) else f"{came} of another hash"
+    if sent:
         part.unlink()
         wanted = f"{size:,} bytes" if size else known_hash
         raise InputError(
-            f"{url} sent {refused}, but the published file ({wanted}) is expected; nothing of it "
-            f"was kept, {advice}."
+            f"{url} sent {sent}, but the published file ({wanted}) is expected; nothing of it was "
+            f"kept, {advice}."
         )
     part.replace(path)
 
@@ -86,63 +82,44 @@ def _has_hash(path: Path, known_hash: str) -> bool:
     return not value or pooch.file_hash(str(path), kind) == value
 
 
-@contextmanager
-def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+def extract(archive: Path, folder: Path, limit: int, names: Sequence[str] = ()) -> None:
+    """Extract a zip archive to a folder; or only the files ``names`` of it, which it may hold at
+    its top or in one folder, to ``folder / name``.
+
+    An archive that is damaged, takes over ``limit`` bytes, lacks a name, or has it twice or under a
+    path that leads elsewhere, is an `InputError`. Raises `OSError` if a file cannot be written.
+    """
     try:
-        with zipfile.ZipFile(path) as file:
-            yield file
+        with zipfile.ZipFile(archive) as file:
+            infos = file.infolist()
+            if names:
+                infos = [_named(infos, name, archive) for name in names]
+            size = sum(info.file_size for info in infos)
+            if size > limit:
+                raise InputError(
+                    f"{archive} unpacks to {size:,} bytes, but at most {limit:,} are expected: "
+                    "this is another file; download it again."
+                )
+            # zipfile leaves out what of a path leads elsewhere, reads no more than was announced,
+            # and checks the CRC.
+            file.extractall(folder, infos)
     except InputError:
         raise
     except Exception as error:  # zipfile meets damage with almost any exception
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise  # it is the disk's
         raise InputError(
-            f"The archive {path} cannot be read ({error}), but a whole zip file is expected; "
+            f"The archive {archive} cannot be read ({error}), but a whole zip file is expected; "
             "download it again."
         ) from None
 
 
-def extract_tree(archive: Path, folder: Path, limit: int) -> None:
-    """Extract a zip archive to a folder; one that is damaged, or over ``limit`` bytes when
-    unpacked, is an `InputError`. Raises `OSError` if a file cannot be written."""
-    with _archive(archive) as file:
-        size = sum(info.file_size for info in file.infolist())
-        if size > limit:
-            raise InputError(
-                f"The archive {archive} unpacks to {size:,} bytes, but at most {limit:,} are "
-                "expected: this is another file; download it again."
-            )
-        file.extractall(folder)  # which leaves out what of a path leads elsewhere
-
-
-def extract(archive: Path, members: Mapping[str, int], folder: Path) -> dict[str, Path]:
-    """Take only the expected ``members`` (name to largest size in bytes) out of a zip archive,
-    which may hold them at its top or in one folder, and return the path of each, ``folder / name``.
-
-    No path of the archive is ever used. Raises `InputError` for an archive that is damaged, or
-    lacks a member, or has it twice, too large or under a path that leads elsewhere.
-    """
-    with _archive(archive) as file:
-        for name, limit in members.items():
-            found = [i for i in file.infolist() if PurePosixPath(i.filename).name == name]
-            if len(found) != 1:
-                raise InputError(
-                    f"The archive {archive} holds {name} {len(found)} times, but once is expected; "
-                    "give the published one."
-                )
-            info = found[0]
-            parts = PurePosixPath(info.filename).parts
-            if len(parts) > 2 or parts[0] in ("/", "..") or "\\" in info.orig_filename:
-                raise InputError(
-                    f"The archive {archive} holds {name} as {info.filename!r}, but the path must "
-                    "be at most one folder deep; give the published one."
-                )
-            if info.file_size > limit:
-                raise InputError(
-                    f"{info.filename} in {archive} has {info.file_size} bytes, but at most "
-                    f"{limit} are expected: this is another file; download it again."
-                )
-            # zipfile reads no more than the size it announced, and checks the CRC.
-            with file.open(info) as source, (folder / name).open("wb") as target:
-                shutil.copyfileobj(source, target, CHUNK)
-    return {name: folder / name for name in members}
+def _named(infos: Sequence[zipfile.ZipInfo], name: str, archive: Path) -> zipfile.ZipInfo:
+    """The one member of a name, to be extracted under it."""
+    found = [info for info in infos if PurePosixPath(info.filename).name == name]
+    paths = [PurePosixPath(info.filename).parts for info in found]
+    is_far = any(len(path) > 2 or path[0] in ("/", "..") for path in paths)
+    once = f"The archive {archive} holds {name} {len(found)} times, but once, and at most one"
+    refuse({f"{once} folder deep, is expected; give the published one.": len(found) != 1 or is_far})
+    found[0].filename = name
+    return found[0]

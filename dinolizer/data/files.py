@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from dinolizer.data.images import SUFFIXES
-from dinolizer.errors import InputError
+from dinolizer.errors import InputError, refuse
 
 SYSTEM_FOLDERS = ("__MACOSX", "@eaDir")
 """Folders that macOS and network drives put beside images, with small copies of them."""
@@ -21,16 +21,18 @@ MAX_VISITS = 100
 """Of one folder, through links: links to links may be ways without number."""
 HIDDEN = "hidden files and folders"
 UNREADABLE = "folders, links or other things that cannot be read"
+LeftOut = dict[str, list[str]]
+"""Paths of what is left out, by what it is."""
 
 
 def walk(
     root: str | Path,
-    left_out: dict[str, list[str]],
+    left_out: LeftOut,
     skip: Callable[[str], str | None] = lambda folder: None,
 ) -> Iterator[str]:
     """The regular files in and below a folder, sorted by folders and names. Links are followed, but
-    not in a circle. ``left_out`` takes the paths of what is left out, by what it is: hidden or
-    unreadable, or a folder below the root that ``skip`` has a word for."""
+    not in a circle. ``left_out`` takes what is left out: hidden or unreadable, or a folder below
+    the root that ``skip`` has a word for."""
     pending = [(str(root), frozenset[tuple[int, int]]())]
     visits: Counter[tuple[int, int]] = Counter()
     while pending:
@@ -45,51 +47,50 @@ def walk(
             if identity in above:
                 continue
             if above and (what := skip(path)):
-                leave(left_out, what, path)
+                _leave(left_out, what, path)
                 continue
             visits[identity] += 1
             if visits[identity] > MAX_VISITS:
                 raise OSError("it is reached in too many ways")
             names = os.listdir(path)  # noqa: PTH208
         except OSError:
-            leave(left_out, UNREADABLE, path)
+            _leave(left_out, UNREADABLE, path)
             continue
-        inside = above | {identity}
         for name in sorted(names, reverse=True):
             below = os.path.join(path, name)  # noqa: PTH118
             if name.startswith(".") or name in SYSTEM_FOLDERS:
-                leave(left_out, HIDDEN, below)
+                _leave(left_out, HIDDEN, below)
             else:
-                pending.append((below, inside))
+                pending.append((below, above | {identity}))
 
 
-def leave(left_out: dict[str, list[str]], what: str, path: str) -> None:
-    """Add a path to what is left out, as text that can be shown, whatever its bytes."""
+def _leave(left_out: LeftOut, what: str, path: str) -> None:
+    """Add a path as text that can be shown, whatever its bytes."""
     left_out.setdefault(what, []).append(os.fsencode(path).decode(errors="backslashreplace"))
 
 
 def list_images(
     folder: str | Path, skip: Callable[[str], str | None] = lambda folder: None
-) -> tuple[list[str], dict[str, list[str]]]:
-    """The images in and below a folder, in the order of `walk`, and the paths of what is left out,
-    by what it is; a folder without an image is refused."""
+) -> tuple[list[str], LeftOut]:
+    """The images in and below a folder, in the order of `walk`, and what is left out; a folder
+    without an image is refused."""
     images: list[str] = []
-    left_out: dict[str, list[str]] = {}
+    left_out: LeftOut = {}
     for path in walk(folder, left_out, skip):
         name = path.lower()
         if name.endswith(".mask.png"):
-            leave(left_out, "masks of earlier results", path)
+            _leave(left_out, "masks of earlier results", path)
         elif not name.endswith(SUFFIXES):
-            leave(left_out, "files of other suffixes", path)
+            _leave(left_out, "files of other suffixes", path)
         elif any("\udc80" <= letter <= "\udcff" for letter in path):  # bytes, as Python reads them
-            leave(left_out, "files whose name is not UTF-8", path)
+            _leave(left_out, "files whose name is not UTF-8", path)
         else:
             images.append(path)
     if not images:
         told = "".join(f"; {len(paths)} {what}" for what, paths in left_out.items())
+        suffixes = ", ".join(SUFFIXES)
         raise InputError(
-            f"The folder {folder} holds no image{told}; it must hold files ending in one of "
-            f"{', '.join(SUFFIXES)}."
+            f"The folder {folder} holds no image{told}; it must hold files ending in {suffixes}."
         )
     return images, left_out
 
@@ -102,19 +103,17 @@ def read_csv(path: str | Path, needed: Sequence[str], **options: Any) -> pd.Data
     if not path.is_file():
         raise InputError(f"There is no file {path}; give a CSV file.")
     try:
-        header = _check_lines(path, needed)
-        table = pd.read_csv(
-            path, names=header, header=0, keep_default_na=False, encoding="utf-8-sig", **options
-        )
+        options |= {"names": _check_lines(path, needed), "header": 0, "encoding": "utf-8-sig"}
+        table = pd.read_csv(path, keep_default_na=False, **options)
     except UnicodeDecodeError:
         raise InputError(
             f"{path} is not in UTF-8, perhaps in the code page of a spreadsheet; save it as "
             "'CSV UTF-8'."
         ) from None
     except (csv.Error, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        reason = str(error).strip()
         raise InputError(
-            f"{path} cannot be read as CSV ({str(error).strip()}); it must be a CSV file in UTF-8 "
-            "with a header line."
+            f"{path} cannot be read as CSV ({reason}); give a CSV file in UTF-8 with a header line."
         ) from None
     if table.empty:
         raise InputError(f"{path} has no rows; it must list at least one image.")
@@ -135,13 +134,8 @@ def _check_lines(path: Path, needed: Sequence[str]) -> list[str]:
         header = [name.strip() for name in next(lines, [])]
         if len(set(header)) != len(header) or not header:
             raise csv.Error("it has no header, or one with a column twice")
-        for column in needed:
-            if column not in header:
-                names = ", ".join(map(repr, header))
-                raise InputError(
-                    f"{path} lacks the column {column!r}; it has {names}, and names must be "
-                    "spelled exactly."
-                )
+        has = f"it has {', '.join(map(repr, header))}, and names must be spelled exactly"
+        refuse({f"{path} lacks the column {name!r}; {has}.": name not in header for name in needed})
         for line in lines:
             if line and len(line) != len(header):
                 raise InputError(

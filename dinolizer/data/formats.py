@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 from PIL import Image
 from PIL.ExifTags import Base as Tag
 
-from dinolizer.errors import InputError
+from dinolizer.errors import InputError, refuse
 
 OTHER_FILES = {
     rb"version https://git-lfs": "a Git LFS pointer; fetch the file itself with 'git lfs pull'",
@@ -25,6 +25,7 @@ OTHER_FILES = {
     rb"PK\x03\x04": "a ZIP archive; unpack it",
     rb"[\t\r\n\x20-\x7e\x80-\xff]+\Z": "a text file; give an image",
 }
+PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND")
 JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 """None that lies within the coded pixels: no stuffed 0xFF, no restart."""
@@ -33,36 +34,25 @@ ARITHMETIC = range(0xC9, 0xCC)
 """Frames of JPEG files whose coded pixels may end in zeros that are left out."""
 
 
-def other_file(path: Path) -> str:
-    """What a file that is no image is, and what to do."""
-    broken = "not an image that can be read, or damaged; get a whole copy in a common format"
-    return known_format(path) or broken
-
-
-def known_format(path: Path) -> str | None:
-    """The entry of `OTHER_FILES` that a file's first bytes belong to, if any."""
+def other_file(path: Path, unknown: str) -> str:
+    """What a file that is no image is, by its first bytes, and what to do."""
     try:
         with path.open("rb") as file:
             start = file.read(256)
     except OSError:
         start = b""
-    for pattern, what in OTHER_FILES.items():
-        if re.match(pattern, start, re.DOTALL | re.IGNORECASE):
-            return what
-    return None
-
-
-def is_png(file: BinaryIO) -> bool:
-    """Whether a file begins as PNG files do; it is at its start before and after."""
-    start = file.read(8)
-    file.seek(0)
-    return start == b"\x89PNG\r\n\x1a\n"
+    flags = re.DOTALL | re.IGNORECASE
+    return next((what for key, what in OTHER_FILES.items() if re.match(key, start, flags)), unknown)
 
 
 def bare_png(file: BinaryIO, pixels: bool) -> BinaryIO:
     """A PNG file without texts and profiles (Pillow refuses long ones, as AI tools write them),
-    with its orientation before the pixels, which may be left out: then it knows its frames."""
+    with its orientation before the pixels, which may be left out: then it knows its frames. Another
+    file is returned as it is."""
     parts, kept = [file.read(8)], PNG_CHUNKS if pixels else (*PNG_CHUNKS, b"acTL")
+    if parts != [PNG_START]:
+        file.seek(0)
+        return file
     while len(start := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", start)
         if kind not in kept or (kind == b"IDAT" and not pixels):
@@ -79,14 +69,14 @@ def bare_png(file: BinaryIO, pixels: bool) -> BinaryIO:
     return io.BytesIO(b"".join(parts))
 
 
-def check_jpeg(file: BinaryIO, name: str) -> None:
+def check_jpeg(data: bytes, name: str) -> None:
     """Refuse a JPEG file whose pixels end before its end marker does. libjpeg only warns of that,
     which Pillow does not pass on, and makes up the rest.
 
     Bytes in front of the end marker are skipped where all pixels are there, and else decoded as
     some of those that are missing: then the picture changes.
     """
-    data, at, kind = file.read(), 2, 0
+    at, kind = 2, 0
     while kind != JPEG_END:
         marker = JPEG_MARKER.search(data, at)
         if marker is None:
@@ -102,34 +92,30 @@ def check_jpeg(file: BinaryIO, name: str) -> None:
                 image.draft(None, (image.width // 8 or 1, image.height // 8 or 1))
             drawn.append(image.tobytes())
     if drawn[0] != drawn[1]:
-        raise InputError(
-            f"{name} is damaged or cut short: its coded pixels end too early; get a whole copy."
-        )
+        raise InputError(f"{name} is cut short: its pixels end too early; get a whole copy.")
 
 
 def check_tiff(image: Any, name: str) -> None:
     """Refuse what Pillow reads wrongly, and files of which another page may be the picture."""
-    tags = image.tag_v2
-    if Tag.DNGVersion in tags:
-        raise InputError(f"{name} is a camera's raw file (DNG); develop it to TIFF or PNG.")
+    tags, pictures = image.tag_v2, []
     is_deep = max(tags.get(Tag.BitsPerSample, (1,))) > 8
     is_common = tags.get(Tag.PlanarConfiguration, 1) == 1 and (
         tags.get(Tag.PhotometricInterpretation) in (1, 2)  # black is zero, RGB
     )
-    if set(tags.get(Tag.SampleFormat, (1,))) != {1} or (is_deep and not is_common):
-        raise InputError(
-            f"{name} stores its values in a rare layout (signed, in planes or inverted); convert "
-            "it to PNG."
-        )
+    is_rare = set(tags.get(Tag.SampleFormat, (1,))) != {1} or (is_deep and not is_common)
+    raw = f"{name} is a camera's raw file (DNG); develop it to TIFF or PNG."
+    rare = f"{name} has a rare layout (signed, in planes or inverted); convert it to PNG."
+    refuse({raw: Tag.DNGVersion in tags, rare: is_rare})
     for page in range(image.n_frames):
         image.seek(page)
         # Bits: 1 for a reduced copy, 4 for a transparency mask of the picture (TIFF 6.0, p. 36).
-        is_picture = not image.tag_v2.get(Tag.NewSubfileType, 0) & 5
-        if is_picture != (page == 0):
-            raise InputError(
-                f"{name} holds {image.n_frames} pages, of which the first is not the only picture; "
-                "save the one that is meant as a file of its own."
-            )
+        if not image.tag_v2.get(Tag.NewSubfileType, 0) & 5:
+            pictures.append(page)
+    if pictures != [0]:
+        raise InputError(
+            f"{name} holds {image.n_frames} pages, of which the first is not the only picture; "
+            "save the one that is meant as a file of its own."
+        )
     image.seek(0)
 
 

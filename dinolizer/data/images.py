@@ -3,7 +3,7 @@
 import io
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -18,10 +18,9 @@ from dinolizer.data.formats import (
     check_jpeg,
     check_tiff,
     has_16_bit_colour,
-    is_png,
     other_file,
 )
-from dinolizer.errors import InputError
+from dinolizer.errors import InputError, refuse
 from dinolizer.paths import atomic, file_hash
 
 Pixel = TypeVar("Pixel", bound=np.generic)
@@ -35,10 +34,10 @@ SUFFIXES = (
 """Names by which the images of a folder are known."""
 MAX_PIXELS = 120_000_000
 """Enough for a camera of 100 megapixels; Pillow's own limit (179 million) stays in force."""
-
-
 DEFLATED = 8 * 1032
 """Pixels of 1 bit that a byte of a PNG file holds at most: deflate packs 1032 bytes into one."""
+TOO_LARGE = "{} has more than {:.0f} million pixels, the most that is read; cut it into parts."
+BROKEN = "not an image that can be read, or damaged; get a whole copy in a common format"
 
 
 class Header(NamedTuple):
@@ -78,17 +77,13 @@ def read_samples(source: str | Path | Image.Image) -> tuple[NDArray[Any], int]:
     or uint16, ``(H, W)`` grey or ``(H, W, C)`` with C 2 (grey, alpha), 3 (RGB) or 4 (RGBA)."""
     name = "The PIL image" if isinstance(source, Image.Image) else str(source)
     try:
-        with warnings.catch_warnings(action="ignore"):
-            if isinstance(source, Image.Image):
-                return _decode(source, name, None)
-            with _opened(Path(source)) as image:
-                return _decode(image, name, Path(source))
+        with _opened(source) as (image, path):
+            return _decode(image, name, path)
     except UnidentifiedImageError:
-        raise InputError(
-            f"{name} is {other_file(Path(name))} (formats that are read: {', '.join(FORMATS)})."
-        ) from None
+        formats = f"formats that are read: {', '.join(FORMATS)}"
+        raise InputError(f"{name} is {other_file(Path(name), BROKEN)} ({formats}).") from None
     except Image.DecompressionBombError:
-        raise _too_large(name) from None
+        raise InputError(TOO_LARGE.format(name, MAX_PIXELS / 1e6)) from None
     except InputError:
         raise
     except PermissionError:
@@ -103,15 +98,13 @@ def read_samples(source: str | Path | Image.Image) -> tuple[NDArray[Any], int]:
 def read_header(path: str | Path) -> Header:
     """Read an image's size and orientation without decoding it, a hundred thousand a minute. Errors
     are those of `read_image`, but what is damaged behind the header is not noticed."""
-    try:
-        with warnings.catch_warnings(action="ignore"), _opened(Path(path), pixels=False) as image:
-            width, height = image.size
-            orientation = _orientation(image)
-            turned = orientation >= 5 and image.format != "TIFF"  # whose size Pillow gives turned
-            if 0 < width * height <= MAX_PIXELS:
-                return Header(*((height, width) if turned else (width, height)), orientation)
-    except Exception:  # whatever it is, read_samples has the sentence for it, or can read it
-        pass
+    # Whatever is wrong, read_samples has the sentence for it, or can read it.
+    with suppress(Exception), _opened(path, pixels=False) as (image, _):
+        width, height = image.size
+        orientation = _orientation(image)
+        turned = orientation >= 5 and image.format != "TIFF"  # whose size Pillow gives turned
+        if 0 < width * height <= MAX_PIXELS:
+            return Header(*((height, width) if turned else (width, height)), orientation)
     pixels, orientation = read_samples(path)
     return Header(pixels.shape[1], pixels.shape[0], orientation)
 
@@ -119,7 +112,7 @@ def read_header(path: str | Path) -> Header:
 def file_facts(path: str | Path) -> dict[str, Any]:
     """What the file of a readable image is: SHA-256, format, number of pages or frames, of which
     the first is read, and the EXIF orientation, 1 to 8, that `read_image` applies."""
-    with warnings.catch_warnings(action="ignore"), _opened(Path(path), pixels=False) as image:
+    with _opened(path, pixels=False) as (image, _):
         # An APNG's first picture counts twice where `bare_png` has left out which it is.
         pages = getattr(image, "n_frames", 1) - bool(image.info.get("default_image"))
         facts = {"format": image.format, "pages": pages}
@@ -138,11 +131,14 @@ def turn(pixels: NDArray[Pixel], orientation: int) -> NDArray[Pixel]:
 
 
 def write_image(
-    path: str | Path, image: NDArray[np.uint8], texts: Mapping[str, str] | None = None
+    path: str | Path,
+    image: NDArray[np.uint8] | NDArray[np.bool_],
+    texts: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a uint8 array, ``(H, W)`` grey or ``(H, W, 3)`` RGB, as PNG with ``texts`` in its
-    metadata, whole or not at all; another array or a suffix but ``.png`` is an `InputError`."""
-    path = Path(path)
+    """Write a uint8 array, ``(H, W)`` grey or ``(H, W, 3)`` RGB, or a bool mask (white is True) as
+    PNG with ``texts`` in its metadata, whole or not at all; another array or a suffix but ``.png``
+    is an `InputError`."""
+    path, image = Path(path), np.uint8(255) * image if image.dtype == np.bool_ else image
     if path.suffix.lower() != ".png":
         raise InputError(f"The image was to be written as {path.name}, but only .png is lossless.")
     _check_array(image, channels=(3,))
@@ -156,7 +152,8 @@ def write_image(
 def _rgb(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     """The colours of uint8 or uint16 values, as uint8 (H, W, 3)."""
     if pixels.dtype == np.uint16:
-        pixels = _eight_bits(pixels)
+        # round(value / 257): 65535 = 255 * 257, 257 is odd, and 65407 is the first that gives 255.
+        pixels = ((np.minimum(pixels, 65407) + 128) // 257).astype(np.uint8)
     if pixels.ndim == 3 and pixels.shape[2] == 2:
         pixels = pixels[..., 0]
     if pixels.ndim == 2:
@@ -164,74 +161,72 @@ def _rgb(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels[..., :3])
 
 
-def _check_array(array: NDArray[np.uint8], channels: tuple[int, ...]) -> None:
+def _check_array(array: NDArray[Any], channels: tuple[int, ...]) -> None:
     """Refuse what is not uint8 and grey or colour; a value range is never guessed from the data."""
-    if array.dtype != np.uint8:
-        remedy = (
-            "multiply it by 255, round and convert it if its range is [0, 1]"
-            if np.issubdtype(array.dtype, np.floating) or array.dtype == np.bool_
-            else "scale it to [0, 255] and convert it"
-        )
-        raise InputError(f"The image array is {array.dtype}, but it must be uint8; {remedy}.")
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in channels):
-        raise InputError(
-            f"The image array has the shape {array.shape}, but it must be (H, W) grey or "
-            f"{' or '.join(f'(H, W, {count})' for count in channels)}, channels last."
-        )
-    if not array.size:
-        raise InputError(
-            f"The image array has the shape {array.shape}, but it must hold at least one pixel."
-        )
-    if array.shape[0] * array.shape[1] > MAX_PIXELS:
-        raise _too_large("The image array")
+    is_share = np.issubdtype(array.dtype, np.floating) or array.dtype == np.bool_
+    remedy = "multiply it by 255 if its range is [0, 1]" if is_share else "scale it to [0, 255]"
+    shapes = " or ".join(f"(H, W, {count})" for count in channels)
+    it = f"The image array has the shape {array.shape}, but it must"
+    is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in channels)
+    refuse(
+        {
+            f"The image array is {array.dtype}, but it must be uint8; {remedy}, round and convert "
+            "it.": array.dtype != np.uint8,
+            f"{it} be (H, W) grey or {shapes}, channels last.": not is_image,
+            f"{it} hold at least one pixel.": not array.size,
+            TOO_LARGE.format("The image array", MAX_PIXELS / 1e6): (
+                np.prod(array.shape[:2]) > MAX_PIXELS
+            ),
+        }
+    )
 
 
 @contextmanager
-def _opened(path: Path, *, pixels: bool = True) -> Iterator[Image.Image]:
-    if path.is_dir():
-        raise InputError(f"{path} is a folder, but one image file is expected here.")
-    if not path.is_file():
-        raise InputError(f"There is no file {path}; check its name and folder.")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty (0 bytes); get a whole copy of the file.")
-    # Pillow gets a handle, not the name: mapped from its name, an uncompressed grey TIFF
-    # with an orientation comes out wrongly turned (Pillow 13.0).
-    with path.open("rb") as file:
-        content = bare_png(file, pixels) if is_png(file) else file
-        with Image.open(content, formats=FORMATS) as image:
-            yield image
+def _opened(
+    source: str | Path | Image.Image, *, pixels: bool = True
+) -> Iterator[tuple[Image.Image, Path | None]]:
+    """A Pillow image, and its path; None if it is in memory."""
+    with warnings.catch_warnings(action="ignore"):
+        if isinstance(source, Image.Image):
+            yield source, None
+            return
+        path = Path(source)
+        if path.is_dir():
+            raise InputError(f"{path} is a folder, but one image file is expected here.")
+        if not path.is_file():
+            raise InputError(f"There is no file {path}; check its name and folder.")
+        if path.stat().st_size == 0:
+            raise InputError(f"{path} is empty (0 bytes); get a whole copy of the file.")
+        # Pillow gets a handle, not the name: mapped from its name, an uncompressed grey TIFF
+        # with an orientation comes out wrongly turned (Pillow 13.0).
+        with path.open("rb") as file, Image.open(bare_png(file, pixels), formats=FORMATS) as image:
+            yield image, path
 
 
 def _decode(image: Image.Image, name: str, path: Path | None) -> tuple[NDArray[Any], int]:
     """Values and orientation of an opened image; ``path`` is None for one made in memory."""
-    if not image.width or not image.height:
-        raise InputError(
-            f"{name} has {image.width}x{image.height} pixels; it must hold at least 1."
-        )
-    if image.width * image.height > MAX_PIXELS:
-        raise _too_large(name)
-    if path is not None and image.format == "PNG":
-        size = path.stat().st_size
-        if image.width * image.height > DEFLATED * size:
-            raise InputError(
-                f"{name} is cut short: its {size:,} bytes cannot hold {image.width}x{image.height} "
-                "pixels; get a whole copy."
-            )
-    if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
-        raise InputError(
-            f"{name} holds {'floating-point' if image.mode == 'F' else '32-bit'} values of unknown "
-            "range; convert it to 8 or 16 bits."
-        )
-    if path is not None and image.format == "TIFF":
+    number, size = image.width * image.height, f"{image.width}x{image.height}"
+    is_wide = image.mode == "I" and image.format not in ("PNG", "PPM")
+    length = path.stat().st_size if path and image.format == "PNG" else number
+    refuse(
+        {
+            f"{name} has {size} pixels; it must hold at least 1.": not number,
+            TOO_LARGE.format(name, MAX_PIXELS / 1e6): number > MAX_PIXELS,
+            f"{name} is cut short: its {length:,} bytes cannot hold {size} pixels; get a whole "
+            "copy.": number > DEFLATED * length,
+            f"{name} holds floating-point or 32-bit values of unknown range; convert it to 8 or 16 "
+            "bits.": image.mode == "F" or is_wide,
+        }
+    )
+    if path and image.format == "TIFF":
         check_tiff(image, name)
-    if path is not None and image.format in ("JPEG", "MPO"):
-        with path.open("rb") as file:
-            check_jpeg(file, name)
-    deep_colour = path is not None and has_16_bit_colour(image)
+    if path and image.format in ("JPEG", "MPO"):
+        check_jpeg(path.read_bytes(), name)
+    is_deep = has_16_bit_colour(image)
     # Before load(): Pillow turns TIFFs itself while loading, and then forgets their orientation.
     orientation = _orientation(image)
     image.load()  # raises where the file is cut short, which OpenCV only warns of
-    if path is not None and deep_colour:
+    if path and is_deep:
         pixels = _deep_colour(path)
     elif image.mode.startswith("I"):
         pixels = np.asarray(image).astype(np.uint16)
@@ -246,20 +241,11 @@ def _deep_colour(path: Path) -> NDArray[np.uint16]:
     # Pillow keeps the high byte only. IMREAD_COLOR would be simpler, but with 16-bit TIFFs it
     # returned uninitialised memory (OpenCV 5.0).
     with path.open("rb") as file:
-        content = bare_png(file, True) if is_png(file) else file
-        bgr = cv2.imdecode(np.frombuffer(content.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+        content = np.frombuffer(bare_png(file, True).read(), np.uint8)
+    bgr = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
     if bgr is None or bgr.dtype != np.uint16:
         raise InputError(f"{path} cannot be read at its 16 bits; convert it to 8-bit PNG.")
-    order = [2, 1, 0, 3][: bgr.shape[2]]
-    return np.asarray(bgr[..., order], np.uint16)
-
-
-def _eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """``round(value / 257)`` in integers; 65535 = 255 * 257, and 257 is odd: no halves."""
-    result = np.empty(values.shape, np.uint8)
-    for row, wide in zip(result, values, strict=True):  # 32 bits of the whole may be gigabytes
-        row[...] = (wide.astype(np.uint32) + 128) // 257
-    return result
+    return np.asarray(bgr[..., [2, 1, 0, 3][: bgr.shape[2]]], np.uint16)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -268,13 +254,6 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # a photograph with damaged EXIF is still a photograph
         return 1
     return value if 1 <= value <= 8 else 1
-
-
-def _too_large(name: str) -> InputError:
-    return InputError(
-        f"{name} has more than {MAX_PIXELS / 1e6:.0f} million pixels, which is the most that is "
-        "read; cut it into parts."
-    )
 
 
 def palette_png(png: bytes) -> bytes:

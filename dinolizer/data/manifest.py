@@ -24,7 +24,7 @@ import os
 import re
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,18 +33,20 @@ from numpy.typing import NDArray
 from dinolizer.data.files import read_csv
 from dinolizer.data.images import read_header, read_image
 from dinolizer.data.masks import fit_mask, read_mask
-from dinolizer.errors import InputError
+from dinolizer.errors import InputError, check_choice, refuse
 from dinolizer.paths import atomic
 
-TEXT_COLUMNS = ("image", "mask", "dataset", "generator", "kind", "background", "split", "group")
 COLUMNS = (
     *("image", "mask", "authentic", "dataset", "generator", "kind", "background", "split"),
     *("group", "width", "height", "area"),
 )
-KINDS = ("real", "sp", "fr", "reencoded")
+NUMBERS = ("width", "height", "area")
 AUTHENTIC_KINDS = ("real", "reencoded")
+KINDS = ("real", "sp", "fr", "reencoded")
 BACKGROUNDS = ("real", "reencoded")
-POLICIES = ("pristine", "fake", "three-class")
+POLICIES = {"pristine": (1, 0), "fake": (1, 1), "three-class": (2, 1)}
+"""Labels of what was edited, and of what an auto-encoder rewrote without an edit: as if real (the
+paper's labels), as if edited, or a class of its own."""
 FAMILIES = {
     "sdxl": r"sdxl|fooocus",  # Fooocus inpaints with SDXL
     "sd1": r"sd1",
@@ -59,60 +61,50 @@ FAMILIES = {
 def validate(frame: pd.DataFrame) -> pd.DataFrame:
     """Check that a table is a manifest, and return it unchanged; an `InputError` names the first
     rule that is broken and the first row (or group) that breaks it."""
-    missing = [column for column in COLUMNS if column not in frame]
-    if missing:
-        raise InputError(
-            f"The manifest lacks the column {missing[0]!r}; it must have {', '.join(COLUMNS)}."
-        )
-    if frame.empty:
-        raise InputError("The manifest has no rows; it must describe at least one image.")
-    if not pd.api.types.is_bool_dtype(frame["authentic"]):
-        raise InputError("The manifest's column 'authentic' must hold only True and False.")
-    for column in ("width", "height", "area"):
-        if not pd.api.types.is_numeric_dtype(frame[column]):
-            raise InputError(f"The manifest's column {column!r} must hold only numbers.")
-    for broken, rule in _rules(frame):
+    columns = ", ".join(COLUMNS)
+    lacks = "The manifest lacks the column {!r}; it must have {}."
+    refuse({lacks.format(name, columns): name not in frame for name in COLUMNS})
+    dtypes = pd.api.types
+    refuse(
+        {
+            "The manifest has no rows; it must describe at least one image.": frame.empty,
+            "The manifest's column 'authentic' must hold only True and False.": (
+                not dtypes.is_bool_dtype(frame["authentic"])
+            ),
+        }
+    )
+    only = "The manifest's column {!r} must hold only numbers."
+    refuse({only.format(name): not dtypes.is_numeric_dtype(frame[name]) for name in NUMBERS})
+    authentic, kind, background = frame["authentic"], frame["kind"], frame["background"]
+    rules = {
+        "no value may be missing (write empty text)": frame[[*COLUMNS]].isna().any(axis=1),
+        "image must be a path": frame["image"] == "",
+        f"kind must be one of {', '.join(KINDS)}": ~kind.isin(KINDS),
+        f"background must be one of {', '.join(BACKGROUNDS)}": ~background.isin(BACKGROUNDS),
+        "authentic must be true for the kinds real and reencoded and false for sp and fr": (
+            authentic != kind.isin(AUTHENTIC_KINDS)
+        ),
+        "the background of a real image must be real": (kind == "real") & (background != "real"),
+        "an authentic image has an empty mask path, unless it is re-encoded over a real "
+        "background, and an edited one has a mask": (
+            (authentic & (kind == background)) != (frame["mask"] == "")
+        ),
+        "width and height must be at least one pixel": frame[["width", "height"]].lt(1).any(axis=1),
+        "area must be a share from 0 to 1, and 0 for authentic images only": (
+            ~frame["area"].between(0, 1) | (authentic != (frame["area"] == 0))
+        ),
+    }
+    for rule, broken in rules.items():
         if broken.any():
             row = int(np.flatnonzero(broken)[0])
             raise InputError(f"Row {row} of the manifest ({frame['image'].iloc[row]}): {rule}.")
-    splits = frame.groupby("group")["split"].nunique()
-    if (splits > 1).any():
-        group = splits.index[splits > 1][0]
-        found = sorted(frame.loc[frame["group"] == group, "split"].unique())
+    splits = frame.groupby("group")["split"].unique()
+    for group, found in splits[splits.str.len() > 1].items():
         raise InputError(
-            f"The photo {group!r} is in the splits {' and '.join(found)} of the manifest; "
+            f"The photo {group!r} is in the splits {' and '.join(sorted(found))} of the manifest; "
             "put every image made from one photo in the same split."
         )
     return frame
-
-
-def _rules(frame: pd.DataFrame) -> list[tuple["pd.Series[bool]", str]]:
-    """For each rule: which rows break it, and the rule in words."""
-    authentic, kind, background = frame["authentic"], frame["kind"], frame["background"]
-    return [
-        (frame[list(COLUMNS)].isna().any(axis=1), "no value may be missing (write empty text)"),
-        (frame["image"] == "", "image must be a path"),
-        (~kind.isin(KINDS), f"kind must be one of {', '.join(KINDS)}"),
-        (~background.isin(BACKGROUNDS), f"background must be one of {', '.join(BACKGROUNDS)}"),
-        (
-            authentic != kind.isin(AUTHENTIC_KINDS),
-            "authentic must be true for the kinds real and reencoded and false for sp and fr",
-        ),
-        ((kind == "real") & (background != "real"), "the background of a real image must be real"),
-        (
-            (authentic & (kind == background)) != (frame["mask"] == ""),
-            "an authentic image has an empty mask path, unless it is re-encoded over a real "
-            "background, and an edited one has a mask",
-        ),
-        (
-            (frame["width"] < 1) | (frame["height"] < 1),
-            "width and height must be at least one pixel",
-        ),
-        (
-            ~frame["area"].between(0, 1) | (authentic != (frame["area"] == 0)),
-            "area must be a share from 0 to 1, and 0 for authentic images only",
-        ),
-    ]
 
 
 def generator_family(generator: str) -> str:
@@ -140,7 +132,7 @@ def _substituted(frame: pd.DataFrame, pattern: str, by: str) -> pd.DataFrame:
 def read_manifest(path: str | Path) -> pd.DataFrame:
     """Read a manifest from CSV and validate it; its paths become absolute."""
     path = Path(path)
-    text = cast("dict[str, type]", dict.fromkeys(TEXT_COLUMNS, str))
+    text = dict.fromkeys(set(COLUMNS) - {"authentic", *NUMBERS}, str)
     frame = _substituted(read_csv(path, COLUMNS, dtype=text), f"'{FORMULA}", "")
     folder = str(path.parent.absolute())
     for column in {"image", "mask"} & set(frame):
@@ -177,30 +169,18 @@ def read_pair(row: Mapping[Hashable, Any]) -> tuple[NDArray[np.uint8], NDArray[n
 
 
 def target(mask: NDArray[np.bool_], kind: str, background: str, policy: str) -> NDArray[np.uint8]:
-    """Turn an image's mask into the labels a head is trained for, uint8 (H, W). An unknown name,
-    and marks on an image that is all real or all re-encoded, are an `InputError`.
-
-    Parameters
-    ----------
-    mask : bool (H, W), True where the inpainter put new content; of the kind ``reencoded`` over a
-        real background, where the image was re-encoded.
-    policy : label of pixels without an edit that a generator's auto-encoder rewrote.
-        ``"pristine"``: 0, as if real (the paper's labels); ``"fake"``: 1, as if edited;
-        ``"three-class"``: 1, a class of its own, and the edit is 2.
-    """
-    for name, value, known in (
-        ("kind", kind, KINDS),
-        ("background", background, BACKGROUNDS),
-        ("policy", policy, POLICIES),
-    ):
-        if value not in known:
-            raise InputError(f"The {name} is {value!r}, but it must be one of {', '.join(known)}.")
+    """Turn an image's mask into the labels a head is trained for, uint8 (H, W), by one of
+    `POLICIES`. The mask, bool (H, W), is True where the inpainter put new content; of the kind
+    ``reencoded`` over a real background, where the image was re-encoded. An unknown name, and marks
+    on an image that is all real or all re-encoded, are an `InputError`."""
+    check_choice("kind", kind, KINDS)
+    check_choice("background", background, BACKGROUNDS)
+    check_choice("policy", policy, POLICIES)
     if kind in AUTHENTIC_KINDS and kind == background and mask.any():
         raise InputError(
             f"An image of kind {kind!r} came with a mask that is not empty; give an all-false mask."
         )
-    edited = 2 if policy == "three-class" else 1
-    reencoded = 0 if policy == "pristine" else 1
+    edited, reencoded = POLICIES[policy]
     inside = reencoded if kind == "reencoded" else edited
     outside = reencoded if background == "reencoded" else 0
     return np.where(mask, inside, outside).astype(np.uint8)

@@ -33,17 +33,15 @@ def fit_mask(
     mask: NDArray[np.bool_], path: str | Path, image: NDArray[np.uint8], image_path: str | Path
 ) -> NDArray[np.bool_]:
     """Resize a mask to its image by nearest neighbour, or refuse it; see `check_shape`."""
-    height, width = image.shape[:2]
-    if mask.shape == (height, width):
+    size = image.shape[1::-1]
+    check_shape(mask.shape[::-1], path, size, image_path)
+    if mask.shape[::-1] == size:
         return mask
-    check_shape((mask.shape[1], mask.shape[0]), path, (width, height), image_path)
-    grey = mask.astype(np.uint8)
-    resized = cv2.resize(grey, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
-    return np.asarray(resized, dtype=bool)
+    return cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT) > 0
 
 
 def check_shape(
-    mask: tuple[int, int], path: str | Path, image: tuple[int, int], image_path: str | Path
+    mask: tuple[int, ...], path: str | Path, image: tuple[int, ...], image_path: str | Path
 ) -> None:
     """Refuse a mask, of (width, height), that is not its image in another resolution."""
     (width, height), (wide, high) = mask, image

@@ -16,14 +16,11 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
-        """Read ``"2/4"``, the second of four; an `InputError` says that it is something else."""
+        """Read ``"2/4"``, the second of four."""
         digits = re.fullmatch("([0-9]{1,9})/([0-9]{1,9})", text)
         number, count = map(int, digits.groups()) if digits else (0, 0)
         if not 1 <= number <= count:
-            raise InputError(
-                f"The shard is {text[:40]!r}, but it must be NUMBER/COUNT with a number from 1 to "
-                "the count, such as 1/4 or 4/4."
-            )
+            raise InputError(f"The shard is {text[:40]!r}, but it must be NUMBER/COUNT, as in 1/4.")
         return cls(number, count)
 
     def has(self, name: str) -> bool:

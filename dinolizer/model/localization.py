@@ -105,7 +105,7 @@ class Localization:
         check_outputs(paths, inputs=[source], overwrite=overwrite)
         try:
             texts = {name: str(self.settings[name]) for name in ("model", "licence", "caution")}
-            write_image(png, self.mask.astype(np.uint8) * 255, texts)
+            write_image(png, self.mask, texts)
             with atomic(npz) as draft:
                 np.savez_compressed(draft, probability=self.probability, mask=self.mask)
             with atomic(text) as draft:

@@ -140,7 +140,8 @@ def _convert(name: str, source: Path) -> None:
     with tempfile.TemporaryDirectory(dir=weights_dir()) as scratch:
         checkpoint = source
         if source.suffix.lower() == ".zip":
-            checkpoint = extract(source, {known.member: LARGEST}, Path(scratch))[known.member]
+            extract(source, Path(scratch), LARGEST, [known.member])
+            checkpoint = Path(scratch) / known.member
         state = read_checkpoint(checkpoint, known.key, f"the published {known.file!r}")
         record["checkpoint_sha256"] = pooch.file_hash(str(checkpoint), "sha256")
     with torch.device("meta"):  # names and shapes only

@@ -35,7 +35,7 @@ for academic research."""
 DIV2K_HASH = "sha256:20dd31fd84d777bc1cf5d6b7654a3f569c0aec74458ae094122ad1d0489900fc"
 """As TensorFlow Datasets records it for that address."""
 DIV2K_NAMES = tuple(f"{number:04}.png" for number in range(801, 901))
-DIV2K_LIMIT = 20_000_000  # bytes of one photograph
+DIV2K_LIMIT = 2**30  # bytes of all
 
 BSDS = (
     "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/BSR_bsds500.tgz",
@@ -94,7 +94,7 @@ def fetch_photos(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     archive = folder / "DIV2K_valid_HR.zip"
     download(DIV2K, archive, DIV2K_HASH)
-    extract(archive, dict.fromkeys(DIV2K_NAMES, DIV2K_LIMIT), folder)
+    extract(archive, folder, DIV2K_LIMIT, DIV2K_NAMES)
     archive.unlink()
 
 

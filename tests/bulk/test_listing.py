@@ -41,7 +41,7 @@ def test_the_shard_of_a_name_is_its_hash_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "1", "1/0", "a/b", "-1/2", "1/2/3", "", "1.0/2"])
 def test_a_shard_out_of_range_is_one_sentence(text: str) -> None:
-    with pytest.raises(InputError, match=r"number from 1 to the count, such as 1/4"):
+    with pytest.raises(InputError, match=r"must be NUMBER/COUNT, as in 1/4"):
         Shard.parse(text)
 
 

@@ -470,7 +470,7 @@ def test_a_json_of_another_form_is_one_sentence(text: str, tmp_path: Path) -> No
 def test_what_was_given_wrong_is_one_sentence(tmp_path: Path) -> None:
     root = trees.make_cocoglide(tmp_path / "glide")
     out = tmp_path / "out.csv"
-    assert "'cocoglyde', but it must be one of bfree" in refused("cocoglyde", root, out)
+    assert "'cocoglyde', but it must be one of ['bfree'" in refused("cocoglyde", root, out)
     assert "There is no folder" in refused("cocoglide", tmp_path / "no", out)
     assert "must end in .csv" in refused("cocoglide", root, tmp_path / "out.txt")
     assert "has no choice 'quality'" in refused("cocoglide", root, out, quality="75")

@@ -5,10 +5,9 @@ import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from dinolizer.data.datasets.folders import (
@@ -23,26 +22,20 @@ from dinolizer.data.datasets.folders import (
 from dinolizer.data.datasets.parquet import magicbrush, opensdi
 from dinolizer.data.datasets.rows import Report, Row, assemble
 from dinolizer.data.datasets.tables import btb, imdl, inpaintings, own_csv, sagid
-from dinolizer.data.datasets.tree import open_tree
-from dinolizer.data.fetch import download, extract_tree
+from dinolizer.data.datasets.tree import Tree, open_tree
+from dinolizer.data.fetch import download, extract
 from dinolizer.data.files import HIDDEN, UNREADABLE
 from dinolizer.data.images import read_header, turn, write_image
 from dinolizer.data.manifest import write_manifest
 from dinolizer.data.masks import read_mask
-from dinolizer.errors import InputError, unwritable
+from dinolizer.errors import InputError, check_choice
 from dinolizer.paths import check_outputs, file_name
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """A dataset that can be turned into a manifest.
-
-    Attributes
-    ----------
-    rows : takes the dataset's `Tree` or, of a list, its path; a report; and choices by name.
-    title : its name in sentences.
-    needs : what its folder must hold, as in `open_tree`; None for a list, which is one file.
-    """
+class Dataset(NamedTuple):
+    """A dataset that can be turned into a manifest: what gives its rows, of its `Tree` or, of a
+    list, its path, of a report and of choices by name; its name in sentences; and what its folder
+    must hold, as in `open_tree` (None for a list, which is one file)."""
 
     rows: Callable[..., Iterator[Row]]
     title: str
@@ -92,24 +85,22 @@ def read_dataset(
     ------
     InputError : if the files are not as expected or the masks look inverted.
     """
-    if name not in DATASETS:
-        raise InputError(f"The dataset is {name!r}, but it must be one of {', '.join(DATASETS)}.")
+    check_choice("dataset", name, DATASETS)
     dataset, root, given = DATASETS[name], Path(root).absolute(), dict(choices or {})
     known = set(inspect.signature(dataset.rows).parameters) - {"tree", "path", "report", "images"}
-    if unknown := given.keys() - known:
+    for unknown in given.keys() - known:
         has = ", ".join(sorted(known)) or "none"
-        raise InputError(f"{name} has no choice {min(unknown)!r}; it has {has}.")
+        raise InputError(f"{name} has no choice {unknown!r}; it has {has}.")
     if dataset.needs == ():  # parquet files, at any depth
         given["images"] = images
     report = Report(name, incomplete)
-    if dataset.needs is None:
-        rows = dataset.rows(root, report, **given)
-    else:
-        tree = open_tree(root, dataset.title, dataset.needs)
-        report.left_out[HIDDEN] += len(tree.left_out.get(HIDDEN, ()))
-        for path in tree.left_out.get(UNREADABLE, ()):
+    source: Path | Tree = root
+    if dataset.needs is not None:
+        source = open_tree(root, dataset.title, dataset.needs)
+        report.left_out[HIDDEN] += len(source.left_out.get(HIDDEN, ()))
+        for path in source.left_out.get(UNREADABLE, ()):
             report.fault(UNREADABLE, f"{path} cannot be read.")
-        rows = dataset.rows(tree, report, **given)
+    rows = dataset.rows(source, report, **given)
     return assemble(_inverted(rows, images) if invert else rows, report)
 
 
@@ -118,13 +109,11 @@ def _inverted(rows: Iterable[Row], folder: Path) -> Iterator[Row]:
     for row in rows:
         with suppress(InputError):  # which is told of the row where it is measured
             if row.mask:
-                orientation = read_header(row.image).orientation
-                mask = turn(
-                    ~read_mask(row.mask, orientation), {6: 8, 8: 6}.get(orientation, orientation)
-                )
+                turned = read_header(row.image).orientation
+                mask = turn(~read_mask(row.mask, turned), {6: 8, 8: 6}.get(turned, turned))
                 digest = hashlib.sha256(os.fsencode(row.mask + row.image)).hexdigest()[:16]
                 copy = folder / file_name(Path(row.mask).stem, f"-{digest}.png")
-                write_image(copy, np.uint8(255) * mask.astype(np.uint8))
+                write_image(copy, mask)
                 row = row._replace(mask=str(copy))
         yield row
 
@@ -144,13 +133,14 @@ def make_manifest(
 ) -> Report:
     """Write a dataset's manifest to a CSV file; arguments and errors as in `read_dataset`. Its
     ``images`` go beside ``out``, to the folder of its name and ``-images``."""
-    out = Path(out)
+    out = Path(out).absolute()
     if out.suffix.lower() != ".csv":
         raise InputError(f"The manifest was to be written as {out}, but its name must end in .csv.")
-    images = out.absolute().with_name(f"{out.stem}-images")
+    images = out.with_name(f"{out.stem}-images")
     try:
-        options = {"incomplete": incomplete, "invert": invert}
-        frame = read_dataset(name, root, choices, images=images, **options)
+        frame = read_dataset(
+            name, root, choices, images=images, incomplete=incomplete, invert=invert
+        )
         write_manifest(frame, out)
     except OSError as error:
         raise InputError(
@@ -164,16 +154,12 @@ def make_manifest(
 def fetch_cocoglide(folder: Path, *, overwrite: bool = False) -> Report:
     """Download CocoGlide (512 pairs) to ``CocoGlide`` in a folder, and write its manifest beside;
     with no hash published, size and files are checked. Raises `InputError` if it cannot be
-    downloaded or written, another file comes, or a manifest is there."""
-    manifest = folder / "cocoglide.csv"
+    downloaded, another file comes, or a manifest is there."""
+    manifest, archive = folder / "cocoglide.csv", folder / "CocoGlide.zip"
     check_outputs([manifest], overwrite=overwrite)
-    archive = folder / "CocoGlide.zip"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        download(COCOGLIDE, archive, size=COCOGLIDE_SIZE)
-        extract_tree(archive, folder, 2 * COCOGLIDE_SIZE)
-        report = make_manifest("cocoglide", folder / "CocoGlide", manifest)
-        archive.unlink()
-    except OSError as error:
-        raise unwritable(folder, error) from None
+    folder.mkdir(parents=True, exist_ok=True)
+    download(COCOGLIDE, archive, size=COCOGLIDE_SIZE)
+    extract(archive, folder, 2 * COCOGLIDE_SIZE)
+    report = make_manifest("cocoglide", folder / "CocoGlide", manifest)
+    archive.unlink()
     return report

@@ -22,6 +22,7 @@ from dinolizer.paths import atomic
 BATCH = 16
 """Rows of a parquet file that are in memory at a time."""
 UNREADABLE = "rows whose cells cannot be read"
+SESSION = r"(?:.*/)?([^/]+)-output(\d+)\.png"
 
 
 def opensdi(tree: Tree, report: Report, images: Path) -> Iterator[Row]:
@@ -32,31 +33,29 @@ def opensdi(tree: Tree, report: Report, images: Path) -> Iterator[Row]:
     ``images`` takes the images, as the files hold them, and the masks, as 1-channel PNG.
     """
     for file, number, record in _records(tree, ["key", "image", "mask", "label"]):
-        relative = Path(file).relative_to(tree.root)
+        relative = file.relative_to(tree.root)
         folders = [part.casefold() for part in (tree.root.name, *relative.parts)][::-1]
         split = next((s for part in folders for s in ("train", "test") if s in part), "test")
         name, group = f"{relative.with_suffix('')}/{number}", f"{split}/{record['key']}"
-        at = f"{file}, row {number}"
+        at, mask = f"{file}, row {number}", images / f"{name}-mask.png"
         try:
-            is_fake = bool(int(record["label"]))
+            if record["label"] not in (0, 1, "0", "1"):
+                label = record["label"]
+                raise InputError(f"{at} has the label {label!r}, but 0 or 1 is due; get a copy.")
             path = _save(_bytes(record["image"]), images / name, at)
-            if not is_fake:
+            if not int(record["label"]):
                 yield real_row(path, split, group)
                 continue
             if data := _bytes(record["mask"]):
-                rgb = np.asarray(_open(data, at).convert("RGB"))
-                marked = rgb.mean(axis=2) > 127.5
+                marked = np.asarray(_open(data, at).convert("RGB")).mean(axis=2) > 127.5
             else:
-                width, height, _ = read_header(path)
-                marked = np.ones((height, width), bool)
+                marked = np.ones(read_header(path)[1::-1], bool)
         except InputError as error:
             report.fault(UNREADABLE, str(error))
             continue
-        except (ValueError, TypeError):
-            report.fault(UNREADABLE, f"{at} has the label {record['label']!r}, but 0 or 1 is due.")
-            continue
-        mask = _write_mask(images / f"{name}-mask.png", marked)
-        yield Row(path, mask, relative.name.partition("-")[0], "fr", "reencoded", split, group)
+        write_image(mask, marked)
+        generator = file.name.partition("-")[0]
+        yield Row(path, str(mask), generator, "fr", "reencoded", split, group)
 
 
 def magicbrush(tree: Tree, report: Report, images: Path) -> Iterator[Row]:
@@ -68,13 +67,13 @@ def magicbrush(tree: Tree, report: Report, images: Path) -> Iterator[Row]:
     1-channel PNG, and the images of parquet files.
     """
     is_parquet = any(key.endswith(".parquet") for key in tree.files)
-    count = 0
+    turn = None
     for at, split, group, turn, *cells in (_in_parquet if is_parquet else _in_folders)(tree):
-        count += 1
         if turn != 1:
             report.left_out["later turns"] += 1
             continue
         folder = images / split
+        mask = folder / f"{group}-mask1.png"
         try:
             marked = _transparent(_open(cells[0], at))
             source, target = (
@@ -84,11 +83,11 @@ def magicbrush(tree: Tree, report: Report, images: Path) -> Iterator[Row]:
         except InputError as error:
             report.fault(UNREADABLE, str(error))
             continue
-        mask = _write_mask(folder / f"{group}-mask1.png", marked)
+        write_image(mask, marked)
         if source:
             yield real_row(source, split, group)
-        yield Row(target, mask, "dall-e-2", "fr", "reencoded", split, group, source)
-    if not count:
+        yield Row(target, str(mask), "dall-e-2", "fr", "reencoded", split, group, source)
+    if turn is None:
         raise InputError(
             f"{tree.root} holds no session of MagicBrush; it must hold parquet files, or folders "
             "with <id>-input.png, <id>-mask1.png and <id>-output1.png."
@@ -97,34 +96,25 @@ def magicbrush(tree: Tree, report: Report, images: Path) -> Iterator[Row]:
 
 def _in_parquet(tree: Tree) -> Iterator[tuple[Any, ...]]:
     """Name, split, group and turn of each session; the bytes of mask, source and target."""
-    columns = ["img_id", "turn_index", "mask_img", "source_img", "target_img"]
-    for file, number, record in _records(tree, columns):
-        cells = (_bytes(record[column]) for column in columns[2:])
-        group, turn = str(record["img_id"]), record["turn_index"]
-        yield f"{file}, row {number}", _split(file), group, turn, *cells
+    cells = ["mask_img", "source_img", "target_img"]
+    for file, number, record in _records(tree, ["img_id", "turn_index", *cells]):
+        keys = _split(str(file)), str(record["img_id"]), record["turn_index"]
+        yield f"{file}, row {number}", *keys, *(_bytes(record[name]) for name in cells)
 
 
 def _in_folders(tree: Tree) -> Iterator[tuple[Any, ...]]:
     """As `_in_parquet`, with the paths of source and target."""
     for key, path in tree.files.items():
-        if named := re.fullmatch(r"(?:(.*)/)?(.+)-output(\d+)\.png", key):
-            stem = f"{named[1]}/{named[2]}" if named[1] else named[2]
+        if named := re.fullmatch(SESSION, key):
+            stem, keys = key.rpartition("-")[0], (_split(key), named[1], int(named[2]))
             mask = Path(tree.path(f"{stem}-mask1.png"))
             data = mask.read_bytes() if mask.is_file() else b""
-            yield (
-                mask,
-                _split(key),
-                named[2],
-                int(named[3]),
-                data,
-                tree.get(f"{stem}-input.png"),
-                path,
-            )
+            yield mask, *keys, data, tree.get(f"{stem}-input.png"), path
 
 
-def _records(tree: Tree, columns: list[str]) -> Iterator[tuple[str, int, dict[str, Any]]]:
+def _records(tree: Tree, columns: list[str]) -> Iterator[tuple[Path, int, dict[str, Any]]]:
     """The rows of all parquet files: the file, the row's number in it, and its columns."""
-    files = [path for key, path in tree.files.items() if key.endswith(".parquet")]
+    files = [Path(path) for key, path in tree.files.items() if key.endswith(".parquet")]
     if not files:
         raise InputError(f"There is no parquet file in or below {tree.root}; give their folder.")
     for path in files:
@@ -132,16 +122,15 @@ def _records(tree: Tree, columns: list[str]) -> Iterator[tuple[str, int, dict[st
             file = pq.ParquetFile(path)
             names = file.schema_arrow.names
             if absent := [column for column in columns if column not in names]:
-                raise InputError(
-                    f"{path} lacks the column {absent[0]!r}; it has {', '.join(map(repr, names))}."
-                )
+                has = ", ".join(map(repr, names))
+                raise InputError(f"{path} lacks the column {absent[0]!r}; it has {has}.")
             batches = (batch.to_pylist() for batch in file.iter_batches(BATCH, columns=columns))
             for number, record in enumerate(itertools.chain.from_iterable(batches)):
                 yield path, number, record
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            reason = str(error).splitlines()[0]
             raise InputError(
-                f"{path} cannot be read as parquet ({str(error).splitlines()[0]}); get a whole "
-                "copy."
+                f"{path} cannot be read as parquet ({reason}); get a whole copy."
             ) from error
 
 
@@ -174,11 +163,6 @@ def _transparent(image: Image.Image) -> NDArray[np.bool_]:
     if "A" in image.getbands():
         return np.asarray(image.getchannel("A")) <= 127
     return np.asarray(image.convert("L")) > 127
-
-
-def _write_mask(path: Path, marked: NDArray[np.bool_]) -> str:
-    write_image(path, np.uint8(255) * marked.astype(np.uint8))
-    return str(path)
 
 
 def _split(path: str) -> str:

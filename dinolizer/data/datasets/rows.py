@@ -8,13 +8,14 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from dinolizer.data.checks import Facts, Fault, check_polarity, inspect_rows, reading_notes
+from dinolizer.data.checks import check_polarity, inspect_rows, reading_notes
 from dinolizer.data.manifest import AUTHENTIC_KINDS, COLUMNS, validate
 from dinolizer.errors import InputError
 
 
 class Row(NamedTuple):
-    """What an adapter knows of an image before any file is opened."""
+    """What an adapter knows of an image before any file is opened. ``source`` is the path of the
+    authentic image that it was made of, if that is at hand; ``further`` are columns and values."""
 
     image: str
     mask: str
@@ -24,9 +25,7 @@ class Row(NamedTuple):
     split: str
     group: str
     source: str = ""
-    """Path of the authentic image that it was made of, if that is at hand."""
     further: Mapping[str, str] = MappingProxyType({})
-    """Further columns and their values."""
 
 
 def real_row(image: str, split: str, group: str) -> Row:
@@ -56,39 +55,40 @@ class Report:
     def __str__(self) -> str:
         counts = f"{self.images} images, {self.masks} masks, {self.pairs} pairs of image and mask"
         out = [f"{number} left out: {reason}" for reason, number in self.left_out.items() if number]
-        return "\n".join([f"{self.dataset}: {counts}", *(f"  {line}" for line in out + self.notes)])
+        return "\n  ".join([f"{self.dataset}: {counts}", *out, *self.notes])
 
 
 def assemble(rows: Iterable[Row], report: Report) -> pd.DataFrame:
     """Measure the files of the rows and make the manifest, in the order of the image paths, with
     the completed report in ``frame.attrs["report"]``. Raises `InputError` if there are no rows, a
     file is refused or listed twice, the masks look inverted or a group is in two splits."""
-    frame = pd.DataFrame(rows, columns=pd.Index(Row._fields)).sort_values("image", kind="stable")
-    twice = frame.loc[frame["image"].duplicated(), "image"]
-    if len(twice):
-        raise InputError(f"{report.dataset} lists {twice.iloc[0]} twice; list each image once.")
+    frame = pd.DataFrame(rows, columns=pd.Index(Row._fields))
+    frame = frame.sort_values("image", kind="stable", ignore_index=True)
+    for twice in frame.loc[frame["image"].duplicated(), "image"]:
+        raise InputError(f"{report.dataset} lists {twice} twice; list each image once.")
     facts = inspect_rows(frame)
-    for fact in facts:
-        if isinstance(fact, Fault):
-            report.fault(*fact)
-    usable = [fact for fact in facts if isinstance(fact, Facts)]
-    if not usable:
+    usable = facts["fault"] == ""
+    for fact in facts[~usable].to_dict("records"):
+        report.fault(fact["fault"], fact["sentence"])
+    frame, facts = frame[usable].reset_index(drop=True), facts[usable].reset_index(drop=True)
+    if frame.empty:
         reasons = [f"{number} {reason}" for reason, number in report.left_out.items() if number]
         raise InputError(
             f"No image of {report.dataset} can be used ({', '.join(reasons) or 'there are none'}); "
             "complete the dataset."
         )
-    frame = frame[[isinstance(fact, Facts) for fact in facts]].reset_index(drop=True)
-    frame["authentic"] = frame["kind"].isin(AUTHENTIC_KINDS)
-    for column in ("width", "height", "area"):
-        frame[column] = [getattr(fact, column) for fact in usable]
-    frame.loc[frame["authentic"], "area"] = 0.0  # where a mask says what was re-encoded
-    frame["dataset"] = report.dataset
+    frame = frame.assign(
+        authentic=frame["kind"].isin(AUTHENTIC_KINDS),
+        dataset=report.dataset,
+        width=facts["width"],
+        height=facts["height"],
+        # A mask of an authentic image says what was re-encoded.
+        area=facts["area"].where(~frame["kind"].isin(AUTHENTIC_KINDS), 0.0),
+    )
     validate(frame)
     report.images, report.pairs = len(frame), int((frame["mask"] != "").sum())
     report.masks = len(set(frame["mask"]) - {""})
-    report.notes += [*reading_notes(usable), check_polarity(frame)]
-    further = pd.DataFrame(list(map(dict, frame["further"])), index=frame.index)
-    frame = pd.concat([frame[list(COLUMNS)], further], axis=1)
+    report.notes += [*reading_notes(facts), check_polarity(frame)]
+    frame = frame[[*COLUMNS]].join(pd.DataFrame(map(dict, frame["further"])))
     frame.attrs["report"] = report
     return frame

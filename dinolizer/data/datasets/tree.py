@@ -1,12 +1,13 @@
 """A dataset's folder: its files by name, whatever their case."""
 
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from dinolizer.data.files import walk
+from dinolizer.data.files import LeftOut, walk
 from dinolizer.data.images import SUFFIXES
 from dinolizer.errors import InputError
 
@@ -25,7 +26,7 @@ class Tree:
 
     root: Path
     files: dict[str, str]
-    left_out: dict[str, list[str]]
+    left_out: LeftOut
 
     def get(self, *names: str) -> str:
         """Path of a file, by its folders and name in any case; empty if it is absent."""
@@ -35,25 +36,28 @@ class Tree:
         """Path of a file, or the path it ought to have."""
         return self.get(*names) or os.path.join(self.root, *names)  # noqa: PTH118 (speed)
 
+    def first(self, folders: Iterable[str], *names: str) -> str:
+        """Path of a file in the first of some folders that has it; empty if none has."""
+        return next(filter(None, (self.get(folder, *names) for folder in folders)), "")
+
     def find(self, listed: str, *folders: str) -> str:
         """Path of a file that a table lists, empty if it is absent; it may be written in the
         Windows way, from up to two folders above the root, or from one of ``folders`` below it."""
         parts = [part for part in listed.replace("\\", "/").split("/") if part not in ("", ".")]
-        for start in range(min(3, len(parts))):
-            if path := self.get(*parts[start:]):
-                return path
-        return next((path for folder in folders if (path := self.get(folder, *parts))), "")
+        above = (self.get(*parts[start:]) for start in range(min(3, len(parts))))
+        return next(filter(None, above), "") or self.first(folders, *parts)
 
     def stems(self, folder: str) -> dict[str, str]:
         """Path of each file below a folder by its name without suffix, in lower case."""
-        return {Path(name).stem: path for name, path in self.under(folder)}
-
-    def under(self, folder: str) -> Iterator[tuple[str, str]]:
-        """The files in and below a folder: path relative to it, in lower case, and path."""
         prefix = f"{folder}/".casefold()
-        for key, path in self.files.items():
-            if key.startswith(prefix):
-                yield key.removeprefix(prefix), path
+        return {Path(key).stem: path for key, path in self.files.items() if key.startswith(prefix)}
+
+    def match(self, pattern: str) -> Iterator[tuple[str, re.Match[str]]]:
+        """The files whose path relative to the root, with ``/``, is a pattern's, in any case."""
+        for path in self.files.values():
+            relative = path[len(str(self.root)) + 1 :].replace(os.sep, "/")
+            if named := re.fullmatch(pattern, relative, re.IGNORECASE):
+                yield path, named
 
 
 def open_tree(root: Path, dataset: str, needed: Sequence[str]) -> Tree:
@@ -64,13 +68,12 @@ def open_tree(root: Path, dataset: str, needed: Sequence[str]) -> Tree:
     folder is absent or lacks something, naming its parent or a folder in it that would do, and if
     two names differ only in case.
     """
-    wanted = ", ".join(name.replace("|", " or ") for name in needed)
+    wanted = ", ".join(name.replace("|", " or ") for name in needed) or "its files"
     if not root.is_dir():
-        holding = f", which holds {wanted}" if needed else ""
-        raise InputError(f"There is no folder {root}; give that of {dataset}{holding}.")
+        raise InputError(f"There is no folder {root}; give that of {dataset}, with {wanted}.")
     if missing := _missing(root, needed):
         inside = sorted(path for path in root.iterdir() if path.is_dir())
-        for other, level in ((root.absolute().parent, "low"), *((path, "high") for path in inside)):
+        for other, level in ((root.parent, "low"), *((path, "high") for path in inside)):
             if not _missing(other, needed):
                 raise InputError(
                     f"{root} is one level too {level} to be the folder of {dataset}; give {other}."
@@ -85,9 +88,8 @@ def open_tree(root: Path, dataset: str, needed: Sequence[str]) -> Tree:
         key = path[len(str(root)) + 1 :].replace(os.sep, "/").casefold()
         if not key.endswith((*SUFFIXES, ".csv", ".parquet")):
             continue
-        if key in tree.files:
+        if tree.files.setdefault(key, path) != path:
             raise InputError(f"{tree.files[key]} and {path} differ only in case; rename one.")
-        tree.files[key] = path
     return tree
 
 
