@@ -1,6 +1,6 @@
 """The authors' released model on CocoGlide: a third party's rows, and ours beside them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise, product
 
@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import RocCurveDisplay, roc_auc_score
 from tqdm.auto import tqdm
 
-from dinolizer.data.manifest import read_manifest
+from dinolizer.data.manifest import read_manifest, read_pair
 from dinolizer.errors import InputError
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.published import SCORE_THRESHOLD
@@ -19,7 +19,7 @@ from dinolizer.paths import ROOT
 from dinolizer.study import figures
 from dinolizer.study.cache import cache_key, cached, images_hash, probe_hash
 from dinolizer.study.detection import auc
-from dinolizer.study.evaluation import pictures, probe_image
+from dinolizer.study.evaluation import Row, edited_truth, probe_image
 from dinolizer.study.experiments.edit_size import DETECTED, detection_size
 from dinolizer.study.metrics import score_image
 from dinolizer.study.statistics import columns, macro_mean, ratio
@@ -40,8 +40,6 @@ TOLERANCES = {"image score": 0.01, "macro IoU": 0.01, "image AUC": 0.005}
 REPRODUCED = "Reproduced: over the same images " + ", ".join(
     f"{name} differs by at most {most:g}" for name, most in TOLERANCES.items()
 )
-PART = 8
-"""Images that are computed, cached and lost together."""
 
 
 def read_rows() -> pd.DataFrame:
@@ -147,14 +145,29 @@ def expected_seconds(localizer: Localizer, manifest: pd.DataFrame) -> float:
 def our_rows(localizer: Localizer, manifest: pd.DataFrame) -> pd.DataFrame:
     """Our rows, one per image: ``group, edited`` and those of `score_image`, but that ``score`` is
     of the map before it is brought to the image's size, as the third party has it."""
+    named = manifest.assign(edited=~manifest["authentic"])
+    return mapped_rows("published-model", localizer, named, ["group", "edited"], _scored)
+
+
+def mapped_rows(
+    kind: str,
+    localizer: Localizer,
+    images: pd.DataFrame,
+    about: Sequence[str],
+    score: Callable[[Localizer, Row], pd.DataFrame],
+    *code: str,
+) -> pd.DataFrame:
+    """What ``score`` makes of the localizer and each row of ``images``, from the cache if it is
+    there, behind the columns ``about`` of that row; ``code`` says what else it depends on."""
     made = localizer(probe_image(localizer.window, localizer.window)).probability
-    code = probe_hash(np.quantile(made, np.linspace(0, 1, 9)), decimals=2)
-    rows = []
-    for first in tqdm(range(0, len(manifest), PART), desc="images", leave=False, disable=None):
-        part = manifest.iloc[first : first + PART]
-        key = cache_key(settings=localizer.settings, images=images_hash(part), code=code)
-        rows.append(cached("published-model", key, partial(_computed, localizer, part)))
-    return pd.concat(rows, ignore_index=True)
+    code = (probe_hash(np.quantile(made, np.linspace(0, 1, 9)), decimals=2), *code)
+    tables = []
+    for row in tqdm(images.to_dict("records"), desc="images", leave=False, disable=None):
+        files = images_hash(pd.DataFrame([row])[["image", "mask", "edited"]])
+        key = cache_key(settings=localizer.settings, code=code, files=files)
+        scores = cached(kind, key, partial(score, localizer, row))
+        tables.append(scores.assign(**{name: row[name] for name in about}))
+    return pd.concat(tables, ignore_index=True)[[*about, *scores.columns]]
 
 
 def compared(both: pd.DataFrame) -> pd.DataFrame:
@@ -192,24 +205,9 @@ def roc(parts: Mapping[str, pd.DataFrame], threshold: float, note: str) -> Figur
     return figure
 
 
-def agreement(
-    rows: pd.DataFrame, scores: Mapping[str, str], names: tuple[str, str], note: str
-) -> Figure:
-    """Draw scores of one against those of another, in columns with the ending ``_ours``, image by
-    image; ``scores`` is from a column to its label, ``names`` are who is across and who is up."""
-    figure, (line,) = figures.panels(1, len(scores), 3.6, note)
-    for panel, (score, label) in zip(line, scores.items(), strict=True):
-        panel.plot([0, 1], [0, 1], **figures.REFERENCE)
-        panel.plot(rows[score], rows[f"{score}_ours"], ".", markersize=3)
-        panel.set(title=label, xlabel=names[0], ylabel=names[1], aspect="equal")
-    return figure
-
-
-def _computed(localizer: Localizer, manifest: pd.DataFrame) -> pd.DataFrame:
-    rows = []
-    for image, truth, row in pictures(manifest):
-        result = localizer(image)
-        scores = score_image(result.probability, result.threshold, truth, ranking=False)
-        about = {"group": row["group"], "edited": not row["authentic"]}
-        rows.append(about | scores | {"score": result.score})
-    return pd.DataFrame(rows)
+def _scored(localizer: Localizer, row: Row) -> pd.DataFrame:
+    image, mask = read_pair(row)
+    result = localizer(image)
+    truth = edited_truth(mask, row)
+    scores = score_image(result.probability, result.threshold, truth, ranking=False)
+    return pd.DataFrame([scores | {"score": result.score}])

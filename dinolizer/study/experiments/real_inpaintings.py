@@ -4,28 +4,25 @@ Tables are made from rows, one per picture, condition and method, or read as the
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
-from tqdm.auto import tqdm
 
 from dinolizer.data.degradations import jpeg
 from dinolizer.data.manifest import read_pair
 from dinolizer.model.localizer import Localizer
 from dinolizer.paths import ROOT
 from dinolizer.pocket.photos import photo_paths
-from dinolizer.study import figures
 from dinolizer.study.baselines import BASELINES
-from dinolizer.study.cache import cache_key, cached, images_hash, probe_hash
-from dinolizer.study.evaluation import probe_image
+from dinolizer.study.cache import probe_hash
+from dinolizer.study.evaluation import Row, probe_image
+from dinolizer.study.experiments.published_model import mapped_rows
 from dinolizer.study.metrics import score_image
 from dinolizer.study.results import Results
-from dinolizer.study.statistics import columns, macro_mean
+from dinolizer.study.statistics import macro_table
 
 COMMITTED = ROOT / "results" / "real"
 METHOD, RIVAL = "demonstration", "residual classifier"
@@ -36,25 +33,28 @@ LEAST = 4
 AREAS = (0, 0.05, 0.1, 0.2, 0.4, 1)
 """Edges of the bins of edited shares."""
 WANTED = (
-    ("mean AUC over generators", "as published", 0.75),
-    ("mean AUC over pictures", "as published", 0.68),
-    ("mean AP over generators", "as published", 0.45),
-    ("mean AUC over generators", "JPEG 75", 0.6),
-    ("AUC above the residual classifier over generators", "as published", 0.0),
-    ("share marked of unedited photographs, at most", "as published", 0.03),
-    ("share marked of unedited photographs, at most", "JPEG 75", 0.05),
+    ("mean AUC over generators", "as published", "generators", "auc", 0.75),
+    ("mean AUC over pictures", "as published", "pictures", "auc", 0.68),
+    ("mean AP over generators", "as published", "generators", "ap", 0.45),
+    ("mean AUC over generators", "JPEG 75", "generators", "auc", 0.6),
+    (f"AUC above the {RIVAL} over generators", "as published", "rival", "auc_change", 0.0),
+    *(
+        ("share marked of unedited photographs, at most", condition, "unedited", SCORES[3], most)
+        for condition, most in zip(CONDITIONS, (0.03, 0.05), strict=True)
+    ),
 )
-"""What was to be reached, and fixed before the demonstration was made."""
+"""What was to be reached, and fixed before the demonstration was made: its name, the condition, the
+table and score that tell it, and the value."""
 
 
 def picture_rows(localizer: Localizer, manifest: pd.DataFrame) -> pd.DataFrame:
     """Rows of the localizer and the `BASELINES` on each picture, in each of `CONDITIONS`, those of
     generators with more pictures first; ``scene`` is the manifest's group. Baselines, without a
     threshold of their own, have no IoU and false-positive rate."""
-    about = ["generator", "kind", "base", "outside", "area"]
-    manifest = manifest.assign(picture=manifest["image"].map(lambda path: Path(path).stem))
-    manifest = manifest.rename(columns={"group": "scene"})
-    rows = _rows(localizer, manifest, ["picture", "scene", *about], edited=True)
+    names = [Path(path).stem for path in manifest["image"]]
+    images = manifest.assign(picture=names, scene=manifest["group"], edited=True)
+    about = ["picture", "scene", "generator", "kind", "base", "outside", "area"]
+    rows = _rows(localizer, images, about)
     size = rows.groupby("generator")["picture"].transform("size")
     return rows.iloc[np.argsort(-size, kind="stable")]
 
@@ -67,95 +67,57 @@ def unedited_table(localizer: Localizer, folders: Sequence[str]) -> pd.DataFrame
         for folder in folders
         for name, path in photo_paths(ROOT / folder).items()
     ]
-    about = ["picture", "collection", "area"]
-    rows = _rows(localizer, pd.DataFrame(images).assign(area=0.0), about, edited=False)
+    frame = pd.DataFrame(images).assign(area=0.0, edited=False)
+    rows = _rows(localizer, frame, ["picture", "collection", "area"])
     return score_table(rows, ["collection", "condition"], "picture", ["false_positive_rate"])
 
 
 def score_table(
     rows: pd.DataFrame, by: Sequence[str], unit: str = "scene", scores: Sequence[str] = SCORES
 ) -> pd.DataFrame:
-    """Mean scores of pictures, a line for each value of ``by``: ``n_pictures``, ``n`` units, the
-    mean ``area`` (the floor of IoU and AP: everything marked), and each score with its 95 %
-    interval over units (see `dinolizer.study.statistics.interval`)."""
-    lines = []
-    for key, part in rows.groupby(list(by), sort=False, observed=True):
-        line: dict[str, Any] = dict(zip(by, key, strict=True))
-        line |= {"n_pictures": part["picture"].nunique(), "n": part[unit].nunique()}
-        line["area"] = part["area"].mean()
-        for score in scores:
-            line |= columns(score, macro_mean(part[score], part[unit], bounds=(0, 1)))
-        lines.append(line)
-    return pd.DataFrame(lines)
+    """Mean scores of pictures, as of `macro_table`, with intervals over ``unit``: ``n_pictures``,
+    ``n`` units, and the mean ``area`` (the floor of IoU and AP: everything marked)."""
+    named = rows.assign(group=rows[unit], image=rows["picture"])
+    table = macro_table(named, by, scores)
+    areas = rows.groupby(list(by), sort=False, observed=True)["area"].mean()
+    table.insert(len(by) + 2, "area", areas.to_numpy())
+    return table.rename(columns={"n_images": "n_pictures", "n_photos": "n"})
 
 
 def mean_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Scores of each condition and method: over the generators with `LEAST` pictures or more, each
     counting once, with intervals over generators; and over all pictures, over scenes."""
-    by, tables = ["condition", "method"], []
+    by = ["condition", "method"]
     large = rows[rows.groupby("generator")["picture"].transform("nunique") >= LEAST]
     means = large.groupby([*by, "generator"], sort=False)[["area", *SCORES]].mean().reset_index()
-    for name, part, unit in (
-        ("generators", means.assign(picture=means["generator"]), "generator"),
-        ("pictures", rows, "scene"),
-    ):
-        table = score_table(part, by, unit)
-        table["n_pictures"] = (large if unit == "generator" else rows)["picture"].nunique()
-        tables.append(table.assign(over=name))
-    return pd.concat(tables, ignore_index=True)
+    of_generators = score_table(means.assign(picture=means["generator"]), by, "generator")
+    of_generators["n_pictures"] = large["picture"].nunique()
+    tables = {"generators": of_generators, "pictures": score_table(rows, by)}
+    return pd.concat([of.assign(over=over) for over, of in tables.items()], ignore_index=True)
 
 
 def wanted_table(
     means: pd.DataFrame, unedited: pd.DataFrame, generators: pd.DataFrame
 ) -> pd.DataFrame:
     """`WANTED`, each beside what was reached: ``wanted, value, low, high, n, reached``; of several
-    collections of unedited photographs the worst. ``generators`` are scores by generator."""
-    shown, lines = means[means["method"] == METHOD], []
-    for name, condition, wanted in WANTED:
-        most, score = "at most" in name, "ap" if " AP " in name else "auc"
-        rows = shown[shown["over"] == name.split()[-1]]
-        if most:
-            rows, score = unedited, "false_positive_rate"
-        elif "above" in name:
-            rows = _above_rival(generators)
-        for line in rows[rows["condition"] == condition].nlargest(1, score).to_dict("records"):
+    collections of unedited photographs the worst. ``generators`` are scores by generator: those
+    with `LEAST` pictures tell how far the demonstration's AUC is above the rival's."""
+    large = generators[generators["n_pictures"] >= LEAST]
+    large = large[large["method"].isin([METHOD, RIVAL])]
+    large = large.assign(group=large["generator"], image=large["generator"])
+    above = macro_table(large, ["condition", "method"], "auc", {"method": RIVAL})
+    tables = dict(list(means.groupby("over")))
+    tables |= {"rival": above.rename(columns={"n_photos": "n"}), "unedited": unedited}
+    lines = []
+    for measure, condition, of, score, wanted in WANTED:
+        rows = tables[of].assign(method=METHOD) if of == "unedited" else tables[of]
+        rows = rows[(rows["condition"] == condition) & (rows["method"] == METHOD)]
+        for line in rows.nlargest(1, score).to_dict("records"):
             value, *ends = (line[f"{score}{end}"] for end in ("", "_low", "_high"))
-            reached = value <= wanted if most else value >= wanted
-            lines.append((name, condition, wanted, value, *ends, line["n"], reached))
+            reached = value <= wanted if of == "unedited" else value >= wanted
+            lines.append((measure, condition, wanted, value, *ends, line["n"], reached))
     columns = ["measure", "condition", "wanted", "value", "low", "high", "n", "reached"]
     return pd.DataFrame(lines, columns=columns)
-
-
-def _above_rival(generators: pd.DataFrame) -> pd.DataFrame:
-    """By condition, the mean over generators with `LEAST` pictures of the demonstration's AUC less
-    the rival's, with its interval over generators."""
-    large = generators[generators["n_pictures"] >= LEAST]
-    auc = large.pivot(index=["condition", "generator"], columns="method", values="auc")
-    lines = []
-    for condition, above in (auc[METHOD] - auc[RIVAL]).groupby("condition"):
-        lines.append((condition, *macro_mean(above, np.arange(len(above))), len(above)))
-    return pd.DataFrame(lines, columns=["condition", "auc", "auc_low", "auc_high", "n"])
-
-
-def generator_figure(table: pd.DataFrame, rows: pd.DataFrame, note: str) -> Figure:
-    """Draw AUC and AP of each generator, of the demonstration and the first baseline: means with
-    intervals, the demonstration's pictures as grey points, chance as a line or as bars."""
-    methods = [METHOD, next(iter(BASELINES))]
-    table = table[table["method"].isin(methods)].assign(
-        label=table["generator"] + " (" + table["n_pictures"].astype(str) + ")"
-    )
-    names = {"auc": "pixel AUC", "ap": "average precision"}
-    figure = figures.dots(table, names, note, hue="method", lines={"auc": 0.5})
-    at = {generator: place for place, generator in enumerate(table["generator"].unique())}
-    demonstration, floor = rows[rows["method"] == METHOD], table.drop_duplicates("generator")
-    for panel, score in zip(figure.axes, names, strict=True):
-        panel.set_xlim(-0.02, 1.02)
-        panel.plot(
-            demonstration[score], demonstration["generator"].map(at), ".", color="0.7", zorder=0
-        )
-    places = floor["generator"].map(at)
-    figure.axes[1].vlines(floor["area"], places - 0.4, places + 0.4, **figures.REFERENCE)
-    return figure
 
 
 def table_of(
@@ -169,25 +131,15 @@ def table_of(
     return table
 
 
-def _rows(
-    localizer: Localizer, images: pd.DataFrame, about: list[str], *, edited: bool
-) -> pd.DataFrame:
-    """Rows of images, with those columns of them, each from the cache if it is there."""
+def _rows(localizer: Localizer, images: pd.DataFrame, about: Sequence[str]) -> pd.DataFrame:
     probe = probe_image(localizer.window, localizer.window)
-    made = np.quantile(localizer(probe).probability, np.linspace(0, 1, 9))
-    baselines = [baseline(probe) for baseline in BASELINES.values()]
-    code = probe_hash(made, decimals=2), probe_hash(*baselines)
-    rows = []
-    for row in tqdm(images.to_dict("records"), desc="pictures", leave=False, disable=None):
-        files = images_hash(pd.DataFrame([{"image": row["image"], "mask": row["mask"]}]))
-        key = cache_key(settings=localizer.settings, code=code, files=files, edited=edited)
-        scores = cached("real", key, partial(_computed, localizer, row, edited))
-        rows.append(scores.assign(**{name: row[name] for name in about}))
-    return pd.concat(rows, ignore_index=True)[[*about, *rows[0].columns[: -len(about)]]]
+    code = probe_hash(*(baseline(probe) for baseline in BASELINES.values()))
+    return mapped_rows("real", localizer, images, about, _scored, code)
 
 
-def _computed(localizer: Localizer, row: dict[Any, Any], edited: bool) -> pd.DataFrame:
-    rows = []
+def _scored(localizer: Localizer, row: Row) -> pd.DataFrame:
+    """Rows of a picture, ``edited`` or not, in each condition; baselines where it is edited."""
+    rows, edited = [], row["edited"]
     image, truth = read_pair(row)
     for condition, picture in zip(CONDITIONS, (image, jpeg(image, 75)), strict=True):
         result = localizer(picture)

@@ -106,7 +106,6 @@ def test_a_size_of_a_window_is_that_of_the_image_enlarged() -> None:
 def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """CocoGlide in miniature, three photographs, two of which the third party has."""
     monkeypatch.setenv("DINOLIZER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(model, "PART", 2)
     file = tmp_path / "cocoglide.csv"
     make_manifest("cocoglide", make_cocoglide(tmp_path / "CocoGlide"), file)
     known = ROWS.head(4).assign(group=["7000", "7000", "6999", "6999"])
@@ -218,11 +217,3 @@ def test_roc_marks_the_threshold_in_use_on_its_curve() -> None:
         assert pytest.approx(sorted(set(curve.get_xdata()))) == [0, 1 / 3, 1]
         assert (dot.get_xdata()[0], dot.get_ydata()[0]) == (pytest.approx(2 / 3), 1)
         assert np.asarray(chance.get_xdata()).tolist() == [0, 1]
-
-
-def test_agreement_is_drawn_image_by_image() -> None:
-    rows = pd.DataFrame({"score": [0.1, 0.9], "score_ours": [0.2, 0.8]})
-    figure = model.agreement(rows, {"score": "image score"}, ("they", "we"), "a note")
-    (panel,) = figure.axes
-    assert np.asarray(panel.lines[1].get_xydata()).tolist() == [[0.1, 0.2], [0.9, 0.8]]
-    assert (panel.get_xlabel(), panel.get_ylabel()) == ("they", "we")
