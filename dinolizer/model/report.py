@@ -1,19 +1,17 @@
 """What was found in a photograph as one HTML file, to look at, to print and to hand on."""
 
 import base64
-import html
 import io
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 from typing import Any
 from urllib.parse import quote
 
 import cv2
 import numpy as np
 import torch
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -25,6 +23,8 @@ SIDE = 1600
 """Pixels that the longer side of a picture in a report has at most."""
 THUMBNAIL = 240
 MAGENTA = (230, 0, 126)
+SAID = ("model", "licence", "caution", "threshold", "score", "date")
+"""Facts that a report has in its text and not in its table."""
 
 
 @dataclass(frozen=True)
@@ -59,63 +59,41 @@ def save_report(
     facts = result.summary() | {"source": source.name, "torch": torch.__version__}
     photo, mask = _scaled(result.image, SIDE), _scaled(np.uint8(255) * result.mask, SIDE) > 0
     probability = _scaled(result.probability, SIDE)
-    text = {
-        "name": printable(source.name or name),
-        "caution": facts["caution"],
-        "licence": facts["licence"].rstrip("."),
-        "model": facts["model"],
-        "date": facts["date"],
-        "threshold": f"{result.threshold:g}",
-        "area": _area(result),
-        "score": _score(result),
-    }
-    parts = {
-        "rows": "".join(
-            f'<tr><th scope="row">{key}</th><td>{html.escape(_shown(value))}</td></tr>\n'
-            for key, value in facts.items()
-            if key not in text
-        ),
-        "photo": _uri(photo, "JPEG", quality=90),
-        "map": _uri((255 * probability + 0.5).astype(np.uint8), "PNG", optimize=True),
-        "outline": _outline(mask),
-        "json": json.dumps(facts).replace("<", "\\u003c"),
-    }
-    sizes = zip(("height", "width", "h", "w"), (*result.plan.size, *mask.shape), strict=True)
-    text |= {side: str(length) for side, length in sizes}
-    _write(path, "report-picture.html", text, parts)
-    tinted = np.where(mask[..., None], 0.4 * photo + 0.6 * np.array(MAGENTA), photo).astype(
-        np.uint8
+    picture = printable(source.name or name)
+    _write(
+        path,
+        "report-picture.html",
+        title=picture,
+        facts=facts,
+        rows=[(key, _shown(value)) for key, value in facts.items() if key not in SAID],
+        size=result.plan.size,
+        side=mask.shape,
+        area=_area(result),
+        score=_score(result),
+        photo=_uri(photo, "JPEG", quality=90),
+        map=_uri((255 * probability + 0.5).astype(np.uint8), "PNG", optimize=True),
+        outline=_outline(mask),
     )
+    tint = 0.4 * photo + 0.6 * np.array(MAGENTA)
+    tinted = np.where(mask[..., None], tint, photo).astype(np.uint8)
     thumbnail = _uri(_scaled(tinted, THUMBNAIL), "JPEG", quality=80)
-    return Entry(path, text["name"], thumbnail, result.score, result.predicted_area)
+    return Entry(path, picture, thumbnail, result.score, result.predicted_area)
 
 
 def save_index(path: Path, entries: Iterable[Entry], failed: Iterable[str] = ()) -> None:
     """Write a page that links to reports in its folder, the highest score first, and gives the
     sentences on pictures that ``failed``. What is there is replaced."""
-    rows = "".join(
-        f'<tr><td><img alt="" src="{entry.thumbnail}"></td><td><a href="'
-        f'{quote(bytes(Path(entry.file.name)))}">{html.escape(entry.picture)}</a></td>'
-        f'<td class="number">{entry.score:.3f}</td>'
-        f'<td class="number">{entry.predicted_area:.1%}</td></tr>\n'
-        for entry in sorted(entries, key=lambda entry: -entry.score)
-    )
-    lines = [f"<li>{html.escape(printable(sentence))}</li>\n" for sentence in failed]
-    lost = f"<h2>Could not be examined: {len(lines)}</h2>\n<ul>{''.join(lines)}</ul>"
-    parts = {"rows": rows, "failed": lost if lines else ""}
-    text = {"name": f"Reports on {rows.count('<tr>')} pictures"}
-    _write(path, "report-index.html", text, parts)
+    ordered = sorted(entries, key=lambda entry: -entry.score)
+    rows = [(quote(bytes(Path(entry.file.name))), entry) for entry in ordered]
+    title = f"Reports on {len(rows)} pictures"
+    _write(path, "report-index.html", title=title, rows=rows, failed=[*map(printable, failed)])
 
 
-def _write(path: Path, template: str, text: Mapping[str, str], parts: Mapping[str, str]) -> None:
-    """Write a page of a template in ``assets``; of its values only ``parts`` are HTML."""
-    page, body = (
-        Template((ASSETS / file).read_text("utf-8")) for file in ("report.html", template)
-    )
-    values = {key: html.escape(value) for key, value in text.items()} | dict(parts)
+def _write(path: Path, template: str, **values: Any) -> None:
+    """Write a page of a template in ``assets``, in which whatever is put is escaped."""
+    pages = Environment(loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined)
     with atomic(path) as draft:
-        whole = page.substitute(title=values["name"], body=body.substitute(values))
-        draft.write_text(whole, encoding="utf-8")
+        draft.write_text(pages.get_template(template).render(values), encoding="utf-8")
 
 
 def _area(result: Localization) -> str:

@@ -10,7 +10,6 @@ from timm.models.vision_transformer import VisionTransformer
 
 from dinolizer.model.pocket_vit import (
     PAIR_WINDOW,
-    PATCH,
     ROTARY_PATCH,
     WINDOW,
     build_learned,
@@ -51,15 +50,15 @@ class BackboneSpec:
 
     name: str
     architecture: str | Callable[[], Transformer]
-    patch: int
-    window: int
-    stride: int
     weights: str | None
     licence: str
     citation: str
     caution: str = (
         "A marked region is a hint, not a proof; an unmarked picture is no proof of authenticity."
     )
+    patch: int = 14
+    window: int = 504
+    stride: int = 128
     small: Small = "resize"
     reduce: Reduce = "sum"
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -77,13 +76,11 @@ _POCKET: dict[str, Any] = {
     "licence": "Apache-2.0",
     "citation": "This project; see the card beside the weights.",
 }
+_PAIR: dict[str, Any] = _POCKET | {"window": PAIR_WINDOW, "stride": PAIR_WINDOW // 2}
 _TRAINED = (
     BackboneSpec(
         name="dinolizer",
         architecture="vit_base_patch14_reg4_dinov2.lvd142m",
-        patch=14,
-        window=504,
-        stride=128,
         caution="The authors' released model for generative inpainting: a marked region is a hint, "
         "not a proof; an unmarked picture is no proof of authenticity.",
         weights="fetch:dinolizer",
@@ -95,9 +92,6 @@ _TRAINED = (
     BackboneSpec(
         name="bfree",
         architecture="vit_base_patch14_reg4_dinov2.lvd142m",
-        patch=14,
-        window=504,
-        stride=128,
         weights="fetch:bfree",
         licence="GRIP-UNINA: nonprofit use only, and so is whatever is trained on it",
         citation="Guillaro et al., A Bias-Free Training Paradigm for More General AI-generated "
@@ -108,9 +102,6 @@ _TRAINED = (
         BackboneSpec(
             name=f"dinov2-{size}",
             architecture=f"vit_{size}_patch14_reg4_dinov2.lvd142m",
-            patch=14,
-            window=504,
-            stride=128,
             weights=f"hub:timm/vit_{size}_patch14_reg4_dinov2.lvd142m",
             licence="Apache-2.0",
             citation="Oquab et al., DINOv2: Learning Robust Visual Features without Supervision, "
@@ -125,7 +116,6 @@ _TRAINED = (
             architecture=f"vit_{size}_patch16_dinov3.lvd1689m",
             patch=16,
             window=512,  # 504 is no multiple of 16
-            stride=128,
             weights=f"hub:timm/vit_{size}_patch16_dinov3.lvd1689m",
             licence="DINOv3 License",
             citation="Siméoni et al., DINOv3, 2025 (arXiv:2508.10104)",
@@ -135,26 +125,23 @@ _TRAINED = (
     BackboneSpec(
         name="pocket",
         architecture=build_pocket_vit,
-        patch=14,
         window=WINDOW,
         stride=WINDOW // 2,
         weights="package:pocket-vit.safetensors",
         **_POCKET,
     ),
-    *(
-        BackboneSpec(
-            name=f"pocket-{name}",
-            architecture=architecture,
-            patch=patch,
-            window=PAIR_WINDOW,
-            stride=PAIR_WINDOW // 2,
-            weights=f"package:pocket-{name}.safetensors",
-            **_POCKET,
-        )
-        for name, architecture, patch in (
-            ("learned", build_learned, PATCH),
-            ("rotary", build_rotary, ROTARY_PATCH),
-        )
+    BackboneSpec(
+        name="pocket-learned",
+        architecture=build_learned,
+        weights="package:pocket-learned.safetensors",
+        **_PAIR,
+    ),
+    BackboneSpec(
+        name="pocket-rotary",
+        architecture=build_rotary,
+        patch=ROTARY_PATCH,
+        weights="package:pocket-rotary.safetensors",
+        **_PAIR,
     ),
 )
 # The negative control of each. The small LayerScale that the large ones start with (1e-5) makes
