@@ -2,7 +2,8 @@
 # make demo      localize a photograph (PHOTO=path) and write its report
 # make lab       set up everything, and open JupyterLab on the notebooks
 # make results   regenerate the pocket study into results/pocket (PROFILE=paper: another)
-# make test      run every check and test
+# make test      run every check and test, and two notebooks as a reader would
+# make verify    make the study again beside the committed one, and compare them
 # make notebooks execute the notebooks in place, so that they carry their outputs
 # make bench     measure speed in one run into results/bench/<machine and versions>.csv
 # make fuzz      damaged files for every reader (SECONDS=60); adds to results/bench/fuzz.csv
@@ -30,7 +31,7 @@ export OMP_NUM_THREADS ?= 1
 # What the caller has set for another environment must not leak into this one.
 unexport PYTHONPATH PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
-.PHONY: help install demo lab results test notebooks bench fuzz trust lock clean
+.PHONY: help install demo lab results test verify notebooks bench fuzz trust lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -54,6 +55,9 @@ results: .venv/installed
 
 test: .venv/tested
 	@echo "Every test passes on the present sources; nothing more to run."
+
+verify: .venv/verified
+	@echo "The present sources make the committed tables and outputs."
 
 notebooks: .venv/installed
 	DINOLIZER_RESULTS=$(CACHE)/scratch jupyter nbconvert --to notebook --execute --inplace \
@@ -92,16 +96,19 @@ clean:
 	uv pip install --no-config --quiet --python .venv --no-deps --no-build-isolation -e .
 	@touch $@
 
-.venv/tested: export DINOLIZER_CACHE := $(CACHE)
-.venv/tested: export DINOLIZER_RESULTS := $(CACHE)/scratch
+.venv/tested .venv/verified: export DINOLIZER_CACHE := $(CACHE)
+.venv/tested .venv/verified: export DINOLIZER_RESULTS := $(CACHE)/scratch
 .venv/tested: .venv/installed $(SOURCES)
 	ruff check
 	ruff format --check
 	mypy dinolizer
 	nbqa mypy notebooks --disable-error-code=var-annotated  # parameters are plain literals
 	pytest --numprocesses $(CORES) --dist loadfile
+	pytest --numprocesses $(CORES) --dist loadscope --nbval-lax --nbval-current-env $(QUICK)
+	@touch $@
+
+.venv/verified: .venv/installed $(SOURCES)
 	rm -rf $(CACHE)/scratch
 	snakemake --cores $(CORES) --quiet rules host
 	pytest tests/reproduction.py
-	pytest --numprocesses $(CORES) --dist loadscope --nbval-lax --nbval-current-env $(QUICK)
 	@touch $@

@@ -129,7 +129,9 @@ def _rows(
                 return InputError(f"The results of {path} cannot be written ({error.strerror}).")
             raise unwritable(out, error) from None
         height, width = result.mask.shape
-        measured = {key: getattr(result, key) for key in ("score", "predicted_area", "seconds")}
+        measured = {
+            key: getattr(result, key) for key in ("score", "rank", "predicted_area", "seconds")
+        }
         of_file = {"sha256": digest, "bytes": state[0], "changed": state[1]}
         return measured | {"width": width, "height": height} | of_file
 

@@ -3,6 +3,7 @@
 ==============  =================================================================================
 path            of the image, relative to the folder that was localized or to its manifest
 score           99th percentile of its map, 0 to 1
+rank            share of untouched photographs that score lower; missing where it is not known
 predicted_area  share of its pixels that are in the mask, 0 to 1
 width, height   in pixels
 seconds         its share of the run's time, by windows: over a run they add up to its duration
@@ -41,6 +42,7 @@ SCHEMA = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),
         ("score", pa.float64()),
+        ("rank", pa.float64()),
         ("predicted_area", pa.float64()),
         ("width", pa.int32()),
         ("height", pa.int32()),

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 DRAWN_SIDE = 1000
 """Pixels a side is drawn with at most in a notebook."""
 SCORE_QUANTILE = 0.99
+SMALLEST = 32
+"""Pixels of a side under which a picture is too small to be told."""
+MOSTLY = 0.5
+"""Share of a picture over which, being flat, it cannot be told."""
+BLUE = (0.35, 0.6, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +74,21 @@ class Localization:
         return float(self.mask.mean())
 
     @property
+    def flat(self) -> NDArray[np.bool_]:
+        """Where nothing can be told, bool ``(H, W)``: in squares of the size of a patch in which no
+        pixel differs from its neighbours, as where colours are clipped, drawn or very smooth."""
+        near = np.ones((3, 3), np.uint8)
+        spread = cv2.morphologyEx(self.image, cv2.MORPH_GRADIENT, near).max(axis=2)
+        patch = np.ones((self.plan.patch | 1,) * 2, np.uint8)  # odd: it has a middle
+        return cv2.morphologyEx((spread == 0).astype(np.uint8), cv2.MORPH_OPEN, patch) > 0
+
+    @property
     def meaning(self) -> str:
-        """What the score says, in words."""
+        """What the score says, in words, or why nothing can be told by it."""
+        if min(self.mask.shape) < SMALLEST:
+            return f"cannot tell: a side is under {SMALLEST} pixels"
+        if (flat := self.flat.mean()) > MOSTLY:
+            return f"cannot tell: {flat:.0%} of the picture is flat"
         if self.rank is None:
             return "not calibrated"
         return f"higher than {self.rank:.0%} of untouched photographs"
@@ -83,6 +102,8 @@ class Localization:
             **self.file,
             "score": self.score,
             "rank": self.rank,
+            "meaning": self.meaning,
+            "flat": float(self.flat.mean()),
             "predicted_area": self.predicted_area,
             "size": self.plan.size,
             "working_size": self.plan.fitted,
@@ -127,15 +148,17 @@ class Localization:
         from matplotlib.figure import Figure  # here: most maps are never drawn
 
         step = -(-max(self.mask.shape) // DRAWN_SIDE)
-        image, probability, mask = (
-            array[::step, ::step] for array in (self.image, self.probability, self.mask)
+        image, probability, mask, flat = (
+            array[::step, ::step] for array in (self.image, self.probability, self.mask, self.flat)
         )
         figure = Figure(figsize=(10, 3.6), layout="constrained")
         axes = figure.subplots(1, 3)
         axes[0].imshow(image)
         axes[0].set_title("photograph")
         drawn = axes[1].imshow(probability, cmap="gray", vmin=0, vmax=1)
-        axes[1].set_title("probability of generation")
+        axes[1].imshow(np.dstack([np.full((*flat.shape, 3), BLUE), flat]))
+        untold = ", blue: cannot tell" if flat.any() else ""
+        axes[1].set_title(f"probability of generation{untold}")
         figure.colorbar(drawn, ax=axes[1], shrink=0.8)
         axes[2].imshow(image)
         axes[2].set_title(f"predicted area: {self.predicted_area:.1%} (over {self.threshold:g})")

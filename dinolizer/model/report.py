@@ -73,6 +73,7 @@ def save_report(
         photo=_uri(photo, "JPEG", quality=90),
         map=_uri((255 * probability + 0.5).astype(np.uint8), "PNG", optimize=True),
         outline=_outline(mask),
+        flat=_outline(_scaled(np.uint8(255) * result.flat, SIDE) > 127),
     )
     tint = 0.4 * photo + 0.6 * np.array(MAGENTA)
     tinted = np.where(mask[..., None], tint, photo).astype(np.uint8)

@@ -76,7 +76,7 @@ def die(*_: object, **__: object) -> None:
 
 def test_each_row_is_what_the_image_gives_alone(photos: Path, tmp_path: Path) -> None:
     (photos / "1/damaged.jpg").write_text("no image")
-    loc = localizer()
+    loc = localizer(untouched=(0.5,))
     rows = scan(loc, read_listing(photos), tmp_path / "out", masks=True, maps=True)
     saved, settings = read_rows(tmp_path / "out" / ONE)
     assert saved == rows
@@ -94,6 +94,7 @@ def test_each_row_is_what_the_image_gives_alone(photos: Path, tmp_path: Path) ->
         alone = loc(photos / row["path"])
         assert row["error"] is None
         assert row["score"] == pytest.approx(alone.score, abs=1e-4)
+        assert row["rank"] == alone.rank == (0 if alone.score < 0.5 else 1)
         assert row["predicted_area"] == pytest.approx(alone.predicted_area, abs=1e-3)
         assert (row["height"], row["width"]) == alone.mask.shape
         assert row["seconds"] > 0

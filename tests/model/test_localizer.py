@@ -198,6 +198,8 @@ def test_a_result_is_saved_with_its_settings_and_replaces_an_older_one(tmp_path:
         "small": "resize",
         "score": result.score,
         "rank": None,
+        "meaning": "not calibrated",
+        "flat": 0,
         "predicted_area": result.mask.mean(),
         "size": [60, 70],
         "working_size": [60, 70],
@@ -256,7 +258,7 @@ def test_it_draws_itself_as_three_pictures(size: tuple[int, int]) -> None:
         assert drawn.width > 2 * drawn.height
     figure = result.figure()
     assert [ax.get_title() for ax in figure.axes[:2]] == ["photograph", "probability of generation"]
-    assert figure.get_suptitle() == f"small: score {result.score:.2f}, not calibrated"
+    assert figure.get_suptitle() == f"small: score {result.score:.2f}, {result.meaning}"
     np.testing.assert_allclose(
         figure.axes[1].images[0].get_array(),
         result.probability[:: -(-max(size) // 1000), :: -(-max(size) // 1000)],
@@ -410,3 +412,28 @@ def test_the_windows_of_a_large_photograph_are_counted_on_a_terminal(
     # (224 - 56) / 28 + 1 = 7 windows a side.
     assert ("/49 " in stderr.getvalue()) == counted
     assert bool(stderr.getvalue()) == counted
+
+
+def test_flat_areas_of_a_patch_and_more_cannot_be_told() -> None:
+    """By hand: a square of 40 pixels of one colour in noise; its rim has other neighbours, and so
+    38 are left of it. One of 16 leaves 14, less than the 15 of a patch with a middle."""
+    image = photo(100, 120)
+    image[20:60, 30:70] = 255
+    image[80:96, 10:26] = (0, 90, 3)
+    result = localizer()(image)
+    expected = np.zeros((100, 120), bool)
+    expected[21:59, 31:69] = True
+    np.testing.assert_array_equal(result.flat, expected)
+    assert result.summary()["flat"] == expected.mean()
+    assert result.meaning == "not calibrated"
+    assert "cannot tell" in result.figure().axes[1].get_title()
+    assert "cannot tell" not in localizer()(photo(100, 120)).figure().axes[1].get_title()
+
+
+def test_a_picture_that_is_mostly_flat_or_very_small_cannot_be_told() -> None:
+    image = np.full((100, 120, 3), 7, np.uint8)
+    image[:40] = photo(40, 120)
+    assert localizer()(image).meaning == "cannot tell: 59% of the picture is flat"
+    loc = localizer(untouched=(0.0,))
+    assert loc(photo(32, 70)).meaning.endswith("of untouched photographs")
+    assert loc(photo(31, 70)).meaning == "cannot tell: a side is under 32 pixels"
