@@ -1,18 +1,22 @@
-"""The making of the pocket assets, from a folder of photographs to weights and their cards."""
+"""The making of the pocket assets, from a folder of photographs to weights and their cards.
+
+A backbone learns to tell real photographs from forged ones. As in B-Free, each forged image has its
+real twin in the same batch: the same crop with the same past and sharing, so that only the traces
+of generation tell them apart.
+"""
 
 import hashlib
 import json
 import os
 import platform
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dinolizer.data.images import read_image
@@ -20,6 +24,7 @@ from dinolizer.errors import InputError
 from dinolizer.model.backbones import BACKBONES, load_backbone, pick_device
 from dinolizer.model.head import card_for, save_head
 from dinolizer.model.pocket_vit import (
+    DIM,
     PAIR_WINDOW,
     PATCH,
     WINDOW,
@@ -29,134 +34,95 @@ from dinolizer.model.pocket_vit import (
 )
 from dinolizer.paths import atomic
 from dinolizer.pocket.fills import Forge
-from dinolizer.pocket.flux import FluxAutoEncoder, load_flux
-from dinolizer.pocket.forging import CLASSICAL, Image
-from dinolizer.pocket.generators import GENERATORS, AutoEncoder, load_autoencoder
+from dinolizer.pocket.forging import CLASSICAL, Image, log_uniform_area, random_mask
+from dinolizer.pocket.generators import (
+    GENERATORS,
+    AutoEncoder,
+    Inpainter,
+    load_flux,
+    load_generator,
+)
+from dinolizer.pocket.histories import crop
 from dinolizer.pocket.photos import photo_paths
-from dinolizer.pocket.pretraining import PAIRS, pretrain_backbone, train_generator
 from dinolizer.pocket.rival import fit_rival
 from dinolizer.training.crops import patch_shares
 from dinolizer.training.heads import fit_head
-from dinolizer.training.loop import Progress
+from dinolizer.training.loop import Batch, Progress, drawn, optimise
 from dinolizer.training.tokens import extract
 
 LICENCE = "Apache-2.0"
-STEPS_PER_LOSS = 50
-"""Steps over which the losses in a card are averaged."""
-BACKBONE_STEPS = {"vit": 1500, "learned": 1200, "rotary": 1200}
-"""The last two are made alike, to be compared with each other."""
+SEED = 0
+STEPS = {
+    **{"autoencoder": 1600, "heldout": 1600, "inpainter": 900},
+    **{"vit": 2400, "learned": 1200, "rotary": 1200},
+}
+"""Of the trainings; the last two are made alike, to be compared with each other."""
 BUILDERS = {
     "vit": (build_pocket_vit, WINDOW),
     "learned": (build_learned, PAIR_WINDOW),
     "rotary": (build_rotary, PAIR_WINDOW),
 }
 """Each with the side of the crops that it is trained on, in pixels."""
-GENERATOR_STEPS = {"autoencoder": 1600, "heldout": 1600, "inpainter": 900}
+LEARNING: dict[str, Any] = {"lr": 1e-3, "weight_decay": 0.05, "clip": 1.0, "save_every": 250}
+STEPS_PER_LOSS = 50
+"""Steps over which the losses in a card are averaged."""
+PAIRS = 8
+"""Real and forged twins in a batch."""
+GENERATOR_CROP = 96
+"""Side of the crops that a generator trains on, in pixels."""
+GENERATOR_BATCH = 8
+LATENT_NOISE = 0.05
+"""Noise on the latents while training, as a share of their spread; a decoder that has met it still
+decodes well what no encoder has made."""
+TEXTURE_WEIGHT = 0.01
 HEAD_PAIRS = 300
 """Twins that the head is fitted on."""
 TEMPERATURES = tuple(np.geomspace(0.5, 50, 100).tolist())
 
 
 def pretrain(
-    photos: Path,
-    out: Path,
-    device: str | None = None,
-    *,
-    generator_steps: Mapping[str, int] = GENERATOR_STEPS,
-    backbone_steps: Mapping[str, int] = BACKBONE_STEPS,
-    head_pairs: int = HEAD_PAIRS,
-    flux: Path | None = None,
-    seed: int = 0,
-    about: str = "",
+    photos: Path, out: Path, device: str | None = None, *, flux: Path | None = None
 ) -> None:
     """Make the generators, the backbones, the head and its rival of the pocket profile in ``out``:
-    files ``pocket-<name>.safetensors``, and JSON cards with ``about``, what the photographs are.
+    files ``pocket-<name>.safetensors``, and JSON cards.
 
-    ``flux`` is a folder with the tiny auto-encoder of FLUX.2 (`dinolizer.pocket.flux`); without it
-    only this project's own one decodes what is filled in. Raises InputError unless the folder has
-    two photographs or more, no side under 224 pixels. Checkpoints are kept in ``out/checkpoints``:
-    run again, an interrupted run goes on and makes nothing twice.
+    ``flux`` is a folder with the tiny auto-encoder of FLUX.2 (`load_flux`); without it only this
+    project's own one decodes what is filled in. Raises InputError unless the folder has two
+    photographs or more, no side under 224 pixels. Checkpoints are kept in ``out/checkpoints``: run
+    again, an interrupted run goes on and makes nothing twice.
     """
-    target = pick_device(device)
-    pictures = _read_photos(photos)
+    target, pictures = pick_device(device), _read_photos(photos)
     pixels = hashlib.sha256(b"".join(picture.tobytes() for picture in pictures)).hexdigest()
     (out / "checkpoints").mkdir(parents=True, exist_ok=True)
-    card: dict[str, object] = {"photographs": len(pictures), "about": about or photos.name}
+    card: dict[str, object] = {"photographs": len(pictures), "about": photos.name}
 
-    def options(name: str, steps: int, seed: int) -> dict[str, Any]:
-        return {
-            "steps": steps,
-            "seed": seed,
-            "device": target,
-            "workers": 4 if target.type == "cuda" else 0,
-            "checkpoint": out / "checkpoints" / f"{name}.pt",
-            "settings": {"name": name, "seed": seed, "steps": steps, "photographs": pixels},
-        }
-
-    for number, name in enumerate(GENERATORS, start=seed + 1):
+    def make(name: str, seed: int, task: Callable[[], Task], **facts: object) -> None:
         if not (out / f"pocket-{name}.safetensors").exists():
-            steps = generator_steps[name]
-            made = train_generator(name, pictures, **options(name, steps, number))
-            _save(out, name, *made, card | {"seed": number, "steps": steps})
-    generators: dict[str, AutoEncoder | FluxAutoEncoder] = {
-        "autoencoder": load_autoencoder("autoencoder", out)
-    }
-    if flux:
-        generators["flux"] = load_flux(flux)
+            settings = {"name": name, "seed": seed, "steps": STEPS[name], "photographs": pixels}
+            torch.manual_seed(seed)
+            made = task()
+            progress = train(made, target, out / "checkpoints" / f"{name}.pt", settings)
+            about = card | {"seed": seed, "steps": STEPS[name]} | facts
+            _save(out / f"pocket-{name}.safetensors", made.result, progress, about)
+
+    for number, name in enumerate(GENERATORS, start=SEED + 1):
+        make(name, number, lambda: generator_task(name, pictures, number))  # noqa: B023 (at once)
+    own = load_generator("autoencoder", out)
+    assert isinstance(own, AutoEncoder)
+    generators = {"autoencoder": own}
+    generators |= {"flux": load_flux(flux)} if flux else {}
     card["generators"] = [*CLASSICAL[:2], *generators]
-    for name, steps in backbone_steps.items():
-        if not (out / f"pocket-{name}.safetensors").exists():
-            build, side = BUILDERS[name]
-            forge = Forge(pictures, generators, seed)
-            learned = pretrain_backbone(build, forge, side=side, **options(name, steps, seed))
-            _save(out, name, *learned, card | {"seed": seed, "steps": steps, "batch": 2 * PAIRS})
+    for name, builder in BUILDERS.items():
+        forge = Forge(pictures, generators, SEED)
+        make(name, SEED, lambda: backbone_task(*builder, forge, SEED), batch=2 * PAIRS)  # noqa: B023
     if not all((out / f"pocket-{name}.safetensors").exists() for name in ("head", "rival")):
-        forge = Forge(pictures, generators, seed + 1)
-        about = json.dumps(card | {"seed": seed, "pairs": head_pairs})
-        images, shares = draw_crops(forge, head_pairs, seed)
-        fit_pocket_head(images, shares, out, seed=seed, device=target, about=about)
+        about = json.dumps(card | {"seed": SEED, "pairs": HEAD_PAIRS})
+        images, shares = draw_crops(Forge(pictures, generators, SEED + 1), HEAD_PAIRS, SEED)
+        backbone = load_backbone("pocket", weights=out / "pocket-vit.safetensors", device=target)
+        head = calibrated_head(extract(backbone, images), shares)
+        save_head(out / "pocket-head.safetensors", head, card_for(backbone, about))
         with atomic(out / "pocket-rival.safetensors") as draft:
             save_file(fit_rival(images, shares), draft, {"about": about})
-
-
-def draw_crops(forge: Forge, pairs: int, seed: int) -> tuple[list[Image], torch.Tensor]:
-    """Draw twins of the pocket backbone's window: their images, uint8 ``(S, S, 3)``, and the edited
-    shares of their patches, float32 ``(2 * pairs, h, w)``."""
-    images, shares = [], []
-    for number in range(pairs):
-        twins = forge.draw(WINDOW, np.random.default_rng([seed, number]))
-        for image, mask in ((twins.real, np.zeros_like(twins.mask)), (twins.fake, twins.mask)):
-            images.append(image)
-            target = torch.from_numpy(mask.astype(np.uint8))
-            shares.append(patch_shares(target, "pristine", PATCH))
-    return images, torch.stack(shares)
-
-
-def fit_pocket_head(
-    images: Sequence[Image],
-    targets: torch.Tensor,
-    out: Path,
-    *,
-    seed: int,
-    device: torch.device,
-    about: str,
-) -> None:
-    """Fit the shipped head on what `draw_crops` gives, by Dice as the paper's, and save it to
-    ``out``.
-
-    Dice leaves the scale of the logits open, and lets them grow until most of a map is exactly 0 or
-    1. So they are divided by a temperature (Guo et al. 2017), which moves no mask.
-    """
-    backbone = load_backbone("pocket", weights=out / "pocket-vit.safetensors", device=device)
-    tokens = extract(backbone, images)
-    head = fit_head(tokens, targets, seed=seed).head
-    with torch.no_grad():
-        logits = head(tokens.float()).squeeze(1)
-        loss = F.binary_cross_entropy_with_logits
-        temperature = min(TEMPERATURES, key=lambda value: loss(logits / value, targets).item())
-        head.weight /= temperature
-        head.bias /= temperature
-    save_head(out / "pocket-head.safetensors", head, card_for(backbone, about))
 
 
 def _read_photos(folder: Path) -> list[Image]:
@@ -171,29 +137,163 @@ def _read_photos(folder: Path) -> list[Image]:
     return list(pictures.values())
 
 
-def _save(
-    out: Path, name: str, model: nn.Module, progress: Progress, card: dict[str, object]
-) -> None:
+class Task(NamedTuple):
+    """What is trained, from a step's number to its batch, the loss on that, and which part of what
+    is trained is kept."""
+
+    model: nn.Module
+    draw: Callable[[int], Batch]
+    loss_of: Callable[..., Tensor]
+    result: nn.Module
+
+
+def train(
+    task: Task, device: torch.device, checkpoint: Path, settings: dict[str, object]
+) -> Progress:
+    """Run a task to the end, on from its checkpoint; ``settings`` has its ``name`` and ``steps``,
+    and is that of `optimise`."""
+    batches = drawn(task.draw, 4 if device.type == "cuda" else 0)
+    options = LEARNING | {"checkpoint": checkpoint, "settings": settings}
+    options |= {"label": settings["name"], "steps": settings["steps"]}
+    progress = optimise(task.model.to(device), batches, task.loss_of, **options)
+    task.model.eval()
+    return progress
+
+
+def generator_task(name: str, photos: Sequence[Image], seed: int) -> Task:
+    """To reproduce crops of photographs, uint8 ``(H, W, 3)``, or to fill holes in them, by one of
+    `GENERATORS`; the seed decides crops and holes."""
+    model, side = GENERATORS[name](), GENERATOR_CROP
+
+    def draw(step: int) -> Batch:
+        rng = np.random.default_rng([seed, step])
+        crops = np.stack(
+            [
+                crop(photos[int(rng.integers(len(photos)))], side, rng)
+                for _ in range(GENERATOR_BATCH)
+            ]
+        )
+        holes = np.stack([random_mask(side, side, log_uniform_area(rng), rng) for _ in crops])
+        pixels = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255
+        return pixels, torch.from_numpy(holes)[:, None].float()
+
+    loss_of = inpainter_loss if isinstance(model, Inpainter) else autoencoder_loss
+    return Task(model, draw, loss_of, model)
+
+
+def texture(images: Tensor) -> Tensor:
+    """Local energy of the high frequencies, log scale: ``(N, 3, H, W)`` to the same, smaller."""
+    residual = images - F.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
+    return torch.log(F.avg_pool2d(residual.square(), 8, stride=4) + 1e-4)
+
+
+def generator_loss(output: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute error, and that of the local texture, which keeps outputs from being smooth."""
+    return F.l1_loss(output, target) + TEXTURE_WEIGHT * F.l1_loss(texture(output), texture(target))
+
+
+def autoencoder_loss(model: AutoEncoder, crops: Tensor, _holes: Tensor) -> Tensor:
+    latents = model.encode(crops)
+    noise = LATENT_NOISE * latents.detach().std() * torch.randn_like(latents)
+    return generator_loss(model.decode(latents + noise), crops)
+
+
+def inpainter_loss(model: Inpainter, crops: Tensor, holes: Tensor) -> Tensor:
+    output = model(crops, holes)
+    inside = (F.l1_loss(output, crops, reduction="none") * holes).mean()
+    return generator_loss(output, crops) + inside
+
+
+class Pretraining(nn.Module):
+    """A backbone that tells generated from real images, as B-Free does, and beside it one linear
+    map of its patch tokens that tells which patches: an auxiliary task, left behind afterwards."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.patches = nn.Linear(DIM, 1)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits ``(N,)`` of images and ``(N, h * w)`` of their patches, > 0 meaning generated."""
+        model: Any = self.backbone
+        tokens = model.forward_features(images)
+        logits = self.patches(tokens[:, model.num_prefix_tokens :])
+        return model.forward_head(tokens).squeeze(1), logits.squeeze(2)
+
+
+def backbone_task(build: Callable[[], nn.Module], side: int, forge: Forge, seed: int) -> Task:
+    """To tell real from forged crops of a side S in pixels, drawn anew at every step, by a backbone
+    of `dinolizer.model.pocket_vit`."""
+    backbone = build()
+
+    def draw(step: int) -> Batch:
+        """Images uint8 ``(2 * PAIRS, 3, S, S)``, the real half first; labels float32
+        ``(2 * PAIRS,)``, 1 for generated; masks uint8 ``(2 * PAIRS, S, S)``, 1 where generated."""
+        torch.set_num_threads(1)
+        rng = np.random.default_rng([seed, step])
+        twins = [forge.draw(side, rng) for _ in range(PAIRS)]
+        images = np.stack([twin.real for twin in twins] + [twin.fake for twin in twins])
+        masks = np.stack([twin.mask for twin in twins]).astype(np.uint8)
+        return (
+            torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
+            torch.arange(2 * PAIRS).ge(PAIRS).float(),
+            torch.from_numpy(np.concatenate([np.zeros_like(masks), masks])),
+        )
+
+    def loss_of(model: nn.Module, images: Tensor, labels: Tensor, masks: Tensor) -> Tensor:
+        image_logits, patch_logits = model(images.float())
+        patch = side // round(patch_logits.shape[1] ** 0.5)
+        shares = F.avg_pool2d(masks[:, None].float(), patch).flatten(1)
+        loss = F.binary_cross_entropy_with_logits
+        return loss(image_logits, labels) + loss(patch_logits, shares)
+
+    return Task(Pretraining(backbone), draw, loss_of, backbone)
+
+
+def draw_crops(forge: Forge, pairs: int, seed: int) -> tuple[list[Image], Tensor]:
+    """Draw twins of the pocket backbone's window: their images, uint8 ``(S, S, 3)``, and the edited
+    shares of their patches, float32 ``(2 * pairs, h, w)``."""
+    images, masks = [], []
+    for number in range(pairs):
+        twins = forge.draw(WINDOW, np.random.default_rng([seed, number]))
+        images += [twins.real, twins.fake]
+        masks += [np.zeros_like(twins.mask), twins.mask]
+    labels = [torch.from_numpy(mask.astype(np.uint8)) for mask in masks]
+    return images, torch.stack([patch_shares(mask, "pristine", PATCH) for mask in labels])
+
+
+def calibrated_head(tokens: Tensor, targets: Tensor) -> nn.Conv2d:
+    """Fit the shipped head on tokens and the shares that `draw_crops` gives, by Dice as the
+    paper's. Dice leaves the scale of the logits open, and lets them grow until most of a map is
+    exactly 0 or 1; so they are divided by a temperature (Guo et al. 2017), which moves no mask."""
+    head = fit_head(tokens, targets, seed=SEED).head
+    with torch.no_grad():
+        logits = head(tokens.float()).squeeze(1)
+        loss = F.binary_cross_entropy_with_logits
+        temperature = min(TEMPERATURES, key=lambda value: loss(logits / value, targets).item())
+        head.weight /= temperature
+        head.bias /= temperature
+    return head
+
+
+def _save(path: Path, model: nn.Module, progress: Progress, card: dict[str, object]) -> None:
     """Write weights in half precision, and their card."""
     weights = {
         key: (value.half() if value.is_floating_point() else value).cpu().contiguous()
         for key, value in model.state_dict().items()
     }
-    losses = progress.losses
+    losses, every = progress.losses, STEPS_PER_LOSS
+    means = [np.mean(losses[first : first + every]) for first in range(0, len(losses), every)]
+    device = next(model.parameters()).device.type
     card |= {
         "parameters": sum(value.numel() for value in model.parameters()),
         "seconds": round(progress.seconds),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, "
-        f"trained on {next(model.parameters()).device.type}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, trained on {device}",
         "torch": str(torch.__version__),
         "licence": LICENCE,
-        "steps_per_loss": STEPS_PER_LOSS,
-        "losses": [
-            round(statistics.fmean(losses[first : first + STEPS_PER_LOSS]), 4)
-            for first in range(0, len(losses), STEPS_PER_LOSS)
-        ],
+        "steps_per_loss": every,
+        "losses": [round(float(mean), 4) for mean in means],
     }
-    path = out / f"pocket-{name}.safetensors"
     with atomic(path.with_suffix(".json")) as draft:
         draft.write_text(json.dumps(card, indent=2) + "\n")
     with atomic(path) as draft:  # last: where the weights are, the card is

@@ -3,11 +3,11 @@
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import islice, product
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,8 +30,7 @@ PROBE = 64
 """Side of the images whose pixels stand for the code that forges, in pixels."""
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(NamedTuple):
     """How one image is made; ``path`` and ``photo`` are the photograph's file and name."""
 
     path: Path
@@ -71,14 +70,9 @@ def make(case: Case) -> Forgery:
             f"The photograph {case.path} is {photo.shape[1]}x{photo.shape[0]}, but both sides "
             f"must have {case.side} pixels: take it out of the folder, or a larger one."
         )
-    return forge(
-        past(photo, case.side, rng),
-        case.generator,
-        case.kind,
-        seed=list(case.seed),
-        source=photo[:, ::-1],
-        condition=case.condition,
-    )
+    how, image = (case.generator, case.kind), past(photo, case.side, rng)
+    source = photo[:, ::-1]
+    return forge(image, *how, seed=list(case.seed), source=source, condition=case.condition)
 
 
 def build(photos: Mapping[str, Path], window: int, seed: int = 0, rounds: int = 1) -> pd.DataFrame:
@@ -91,12 +85,17 @@ def build(photos: Mapping[str, Path], window: int, seed: int = 0, rounds: int = 
     cannot be read or is smaller than the images.
     """
     side = (window + MARGIN) // DOWNSAMPLING * DOWNSAMPLING
-    folder = cache_dir() / "images" / _key(photos, side, seed, rounds)
+    digest = hashlib.sha256(f"{list(photos)} {side} {seed} {rounds} {fingerprint()}".encode())
+    for path in photos.values():
+        digest.update(path.read_bytes())
+    folder = cache_dir() / "images" / digest.hexdigest()[:16]
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".draft-"))
+        cases = list_cases(photos, side, seed, rounds)
         try:
-            _write(draft, list_cases(photos, side, seed, rounds))
+            rows = Parallel(PROCESSES)(delayed(_write)(draft, case) for case in cases)
+            write_manifest(pd.DataFrame(rows), draft / "manifest.csv")
             draft.chmod(0o755)
             draft.rename(folder)
         except OSError:
@@ -107,19 +106,15 @@ def build(photos: Mapping[str, Path], window: int, seed: int = 0, rounds: int = 
     return read_manifest(folder / "manifest.csv")
 
 
-def _write(folder: Path, cases: Iterable[Case]) -> None:
-    rows = Parallel(PROCESSES)(delayed(_write_one)(folder, case) for case in cases)
-    write_manifest(pd.DataFrame(rows), folder / "manifest.csv")
-
-
-def _write_one(folder: Path, case: Case) -> dict[str, object]:
+def _write(folder: Path, case: Case) -> dict[str, object]:
+    """Write the files of a case, and return its row of the manifest."""
     torch.set_num_threads(1)
     forgery = make(case)
     authentic = case.kind in AUTHENTIC_KINDS
     image, mask = f"{case.name}.png", "" if authentic else f"{case.name}-mask.png"
     write_image(folder / image, forgery.image)
     if mask:
-        write_image(folder / mask, np.uint8(255) * forgery.mask.astype(np.uint8))
+        write_image(folder / mask, forgery.mask)
     return {
         "image": image,
         "mask": mask,
@@ -136,13 +131,6 @@ def _write_one(folder: Path, case: Case) -> dict[str, object]:
         "condition": case.condition,
         "seen": case.generator != HELD_OUT,
     }
-
-
-def _key(photos: Mapping[str, Path], side: int, seed: int, rounds: int) -> str:
-    digest = hashlib.sha256(f"{list(photos)} {side} {seed} {rounds} {fingerprint()}".encode())
-    for path in photos.values():
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 @cache

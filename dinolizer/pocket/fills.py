@@ -2,7 +2,7 @@
 content that has none."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dinolizer.pocket.flux import FluxAutoEncoder
+from dinolizer.data.degradations import to_uint8
 from dinolizer.pocket.forging import (
     CLASSICAL,
     SHRINKING,
@@ -65,13 +65,13 @@ class Forge:
     """
 
     photos: Sequence[Image]
-    generators: dict[str, AutoEncoder | FluxAutoEncoder]
+    generators: Mapping[str, AutoEncoder]
     seed: int
     kept: dict[tuple[str, str, int], Any] = field(default_factory=dict, repr=False)
 
     def draw(self, side: int, rng: np.random.Generator) -> Twins:
         """Draw a photograph's crop of a side in pixels and its forgery, both shared alike."""
-        way = str(rng.choice(list(SHARINGS), p=list(SHARINGS.values())))
+        way = _chosen(SHARINGS, rng)
         if self.generators and side <= WHOLE_SIDE and rng.random() < WHOLE:
             name = str(rng.choice(list(self.generators)))
             number = int(rng.integers(min(WHOLES, len(self.photos))))
@@ -93,25 +93,23 @@ class Forge:
 
     def _fill(self, real: Image, mask: Mask, rng: np.random.Generator, clean: bool) -> Image:
         """Content for a whole crop, of which the mask is used."""
-        side = len(real)
-        kind = str(rng.choice(list(FILLS), p=list(FILLS.values())))
+        kind = _chosen(FILLS, rng)
         if clean and kind == "clean":
             kind = "decoded"
         number = int(rng.integers(len(self.photos)))
-        if kind == "classical":
-            method = str(rng.choice(CLASSICAL[:2]))  # the third takes a second a crop
-            return inpaint_classically(real, mask, method)
+        if kind == "classical":  # the third method takes a second a crop
+            return inpaint_classically(real, mask, str(rng.choice(CLASSICAL[:2])))
         if kind == "decoded" and self.generators:
             source = self._decoded(str(rng.choice(list(self.generators))), number)
         else:
             source = resized(self.photos[number], rng.uniform(*SHRINKING), rng)
             if kind == "enlarged":
                 source = resized(source, rng.uniform(1.2, 2.2), rng)
-        content = mirrored(source, (side, side), rng)
+        content = mirrored(source, mask.shape, rng)
         if rng.random() < 0.5:
             content = _softened(content, rng)
-        if rng.random() < 0.5:
-            content = _toned(content, real, mask)
+        if rng.random() < 0.5:  # the mean colour of the filled region becomes that of the crop
+            content = to_uint8(content + (real.mean(axis=(0, 1)) - content[mask].mean(axis=0)))
         return content
 
     def _decoded(self, name: str, number: int) -> Image:
@@ -155,6 +153,10 @@ class Forge:
         return np.random.default_rng([self.seed, list(self.generators).index(name), *numbers])
 
 
+def _chosen(shares: Mapping[str, float], rng: np.random.Generator) -> str:
+    return str(rng.choice(list(shares), p=list(shares.values())))
+
+
 def blended(real: Image, content: Image, mask: Mask, rng: np.random.Generator) -> Image:
     """Put content into a mask, half of the time with an edge some pixels soft."""
     if rng.random() < 0.5:
@@ -165,11 +167,9 @@ def blended(real: Image, content: Image, mask: Mask, rng: np.random.Generator) -
     return np.where(mask[..., None], np.rint(mixed), real).astype(np.uint8)
 
 
-def perturbed(
-    model: AutoEncoder | FluxAutoEncoder, rng: np.random.Generator
-) -> AutoEncoder | FluxAutoEncoder:
-    """A generator that no one has trained: every weight some per cent off, and
-    some of its stages up-sampled in another way."""
+def perturbed(model: AutoEncoder, rng: np.random.Generator) -> AutoEncoder:
+    """A generator that no one has trained: every weight some per cent off, and some of its stages
+    up-sampled in another way."""
     model, spread = copy.deepcopy(model), float(np.exp(rng.uniform(*np.log(PERTURBATION))))
     for weight in model.parameters():
         noise = rng.standard_normal(weight.shape, dtype=np.float32)
@@ -187,15 +187,8 @@ def _softened(content: Image, rng: np.random.Generator) -> Image:
         return np.asarray(cv2.GaussianBlur(content, (0, 0), rng.uniform(0.35, 1.1)), np.uint8)
     if way == 1:
         small = resized(content, rng.uniform(0.55, 0.95), rng)
-        size = (content.shape[1], content.shape[0])
-        return np.asarray(cv2.resize(small, size, interpolation=cv2.INTER_CUBIC), np.uint8)
+        again = cv2.resize(small, content.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+        return np.asarray(again, np.uint8)
     grain = rng.standard_normal((*content.shape[:2], 1), dtype=np.float32)
     smooth = cv2.GaussianBlur(grain, (0, 0), rng.uniform(0.4, 0.9))[..., None]
-    smooth *= rng.uniform(1, 5) / smooth.std()
-    return np.clip(np.rint(content + smooth), 0, 255).astype(np.uint8)
-
-
-def _toned(content: Image, real: Image, mask: Mask) -> Image:
-    """Bring the mean colour of the filled region to that of the crop."""
-    shift = real.mean(axis=(0, 1)) - content[mask].mean(axis=0)
-    return np.clip(np.rint(content + shift), 0, 255).astype(np.uint8)
+    return to_uint8(content + smooth * (rng.uniform(1, 5) / smooth.std()))

@@ -1,6 +1,5 @@
 """The forger: from a photograph and a seed to a forgery whose every pixel's history is known."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -9,9 +8,8 @@ import torch
 from numpy.typing import NDArray
 from skimage.restoration import inpaint_biharmonic
 
-from dinolizer.data.degradations import gaussian_noise, jpeg
-from dinolizer.errors import InputError
-from dinolizer.paths import ASSETS
+from dinolizer.data.degradations import gaussian_noise, jpeg, to_uint8
+from dinolizer.errors import InputError, check_choice
 from dinolizer.pocket.generators import DOWNSAMPLING, AutoEncoder, load_generator
 
 Image = NDArray[np.uint8]
@@ -55,7 +53,6 @@ def forge(
     seed: int | list[int],
     source: Image | None = None,
     condition: str = "clean",
-    assets: Path = ASSETS,
 ) -> Forgery:
     """Forge a photograph; the same arguments give the same forgery.
 
@@ -63,20 +60,27 @@ def forge(
     (see `dinolizer.pocket.histories.past`); ``generator`` and ``kind`` are one of `CASES`. The seed
     decides the mask, the noise and the compression. An auto-encoder fills the mask with content of
     ``source``, of any size (by default the mirrored photograph). The condition is ``clean``,
-    ``jpeg`` (quality 75 to 95) or ``noise`` (standard deviation 1 to 3 grey levels). ``assets`` has
-    the generators' weights. Raises InputError for any other case, condition or size.
+    ``jpeg`` (quality 75 to 95) or ``noise`` (standard deviation 1 to 3 grey levels). Raises
+    InputError for any other case, condition or size.
     """
-    _check(photo, generator, kind, condition)
-    rng = np.random.default_rng(seed)
+    check_choice("condition", condition, CONDITIONS)
+    check_choice("kind", kind, MAKERS)
+    check_choice(f"generator of the kind {kind!r}", generator, MAKERS[kind])
     height, width = photo.shape[:2]
+    if height % DOWNSAMPLING or width % DOWNSAMPLING:
+        raise InputError(
+            f"The photograph is {height} x {width} pixels, but both sides must be multiples of "
+            f"{DOWNSAMPLING}; crop it first."
+        )
+    rng = np.random.default_rng(seed)
     image, mask = photo, np.zeros((height, width), bool)
     if kind in ("sp", "fr"):
         mask = random_mask(height, width, log_uniform_area(rng), rng)
         content = photo[:, ::-1] if source is None else source
-        filled = fill(photo, mask, generator, content, rng, assets)
+        filled = fill(photo, mask, generator, content, rng)
         image = np.where(mask[..., None], filled, photo)
     if kind in ("fr", "reencoded"):
-        image = reencode(image, generator, assets)
+        image = reencode(image, generator)
     if condition == "jpeg":
         image = jpeg(image, int(rng.integers(75, 96)))
     elif condition == "noise":
@@ -85,19 +89,13 @@ def forge(
 
 
 def fill(
-    photo: Image,
-    mask: Mask,
-    generator: str,
-    source: Image,
-    rng: np.random.Generator,
-    assets: Path = ASSETS,
+    photo: Image, mask: Mask, generator: str, source: Image, rng: np.random.Generator
 ) -> Image:
     """Return the photograph's size of what a generator fills into the mask; outside it means
-    nothing. An auto-encoder, with weights in ``assets``, decodes the latents of the shrunk source
-    with noise added."""
+    nothing. An auto-encoder decodes the latents of the shrunk source with noise added."""
     if generator in CLASSICAL:
         return inpaint_classically(photo, mask, generator)
-    net = load_generator(generator, assets)
+    net = load_generator(generator)
     with torch.inference_mode():
         if not isinstance(net, AutoEncoder):
             return to_image(net(to_tensor(photo), torch.from_numpy(mask)[None, None].float()))
@@ -107,26 +105,30 @@ def fill(
         return to_image(net.decode(latents + spread * torch.from_numpy(noise)))
 
 
-def reencode(image: Image, generator: str, assets: Path = ASSETS) -> Image:
+def inpaint_classically(photo: Image, mask: Mask, generator: str) -> Image:
+    if generator == "biharmonic":
+        return to_uint8(255 * inpaint_biharmonic(photo, mask, channel_axis=-1))
+    method = cv2.INPAINT_TELEA if generator == "telea" else cv2.INPAINT_NS
+    return np.asarray(cv2.inpaint(photo, mask.astype(np.uint8), INPAINT_RADIUS, method))
+
+
+def reencode(image: Image, generator: str) -> Image:
     """Pass a whole image through a learned generator that is asked to change nothing."""
-    net = load_generator(generator, assets)
     with torch.inference_mode():
         pixels = to_tensor(image)
-        if isinstance(net, AutoEncoder):
-            return to_image(net(pixels))
-        return to_image(net(pixels, torch.zeros_like(pixels[:, :1])))
+        return to_image(load_generator(generator)(pixels, torch.zeros_like(pixels[:, :1])))
 
 
-def tiled(source: Image, size: tuple[int, int], rng: np.random.Generator) -> Image:
+def tiled(source: Image, size: tuple[int, ...], rng: np.random.Generator) -> Image:
     """Shrink a source by a factor of `SHRINKING`, and fill a size with it from a random place on,
     mirrored beyond its edges."""
     scale = rng.uniform(*SHRINKING)
-    small_size = [max(1, round(length * scale)) for length in source.shape[1::-1]]
-    small = cv2.resize(source, small_size, interpolation=cv2.INTER_AREA)
-    return mirrored(np.asarray(small, np.uint8), size, rng)
+    small = [max(1, round(length * scale)) for length in source.shape[1::-1]]
+    content = cv2.resize(source, small, interpolation=cv2.INTER_AREA)
+    return mirrored(np.asarray(content, np.uint8), size, rng)
 
 
-def mirrored(image: Image, size: tuple[int, int], rng: np.random.Generator) -> Image:
+def mirrored(image: Image, size: tuple[int, ...], rng: np.random.Generator) -> Image:
     """Cut a size ``(H, W)`` at a random place, mirrored beyond the image's edges."""
     index = []
     for length, count in zip(image.shape, size, strict=False):
@@ -137,8 +139,7 @@ def mirrored(image: Image, size: tuple[int, int], rng: np.random.Generator) -> I
 
 def log_uniform_area(rng: np.random.Generator, bounds: tuple[float, float] = AREA_RANGE) -> float:
     """Draw the share of the image that is edited."""
-    low, high = np.log(bounds)
-    return float(np.exp(rng.uniform(low, high)))
+    return float(np.exp(rng.uniform(*np.log(bounds))))
 
 
 def random_mask(
@@ -149,11 +150,9 @@ def random_mask(
     This area, in (0, 1), is met exactly, up to ties, by keeping the highest pixels of a smooth
     field. The shape is one of `SHAPES`, drawn if absent.
     """
-    shape = shape or str(rng.choice(SHAPES))
-    field = _mask_field(shape, height, width, area, rng)
+    field = _mask_field(shape or str(rng.choice(SHAPES)), height, width, area, rng)
     count = max(1, round(area * height * width))
-    threshold = np.partition(field, -count, axis=None)[-count]
-    return field >= threshold
+    return field >= np.partition(field, -count, axis=None)[-count]
 
 
 def _mask_field(
@@ -163,8 +162,7 @@ def _mask_field(
     aspect = np.exp(rng.uniform(-0.6, 0.6))
     half = np.sqrt(area / np.pi if shape == "ellipse" else area / 4)
     # Half sides as shares of the image; the centre keeps the shape inside where that is possible.
-    half_y = min(half * aspect, 0.5)
-    half_x = min(half / aspect, 0.5)
+    half_y, half_x = min(half * aspect, 0.5), min(half / aspect, 0.5)
     y = (np.arange(height)[:, None] + 0.5) / height - rng.uniform(half_y, 1 - half_y)
     x = (np.arange(width)[None, :] + 0.5) / width - rng.uniform(half_x, 1 - half_x)
     # A hair of the other axis breaks ties between the rows or columns of a box.
@@ -177,31 +175,6 @@ def _mask_field(
     sigma = max(2.0, 0.35 * half * min(height, width))
     smooth = cv2.GaussianBlur(noise, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
     return distance + 0.6 * smooth / smooth.std()
-
-
-def _check(photo: Image, generator: str, kind: str, condition: str) -> None:
-    if condition not in CONDITIONS:
-        raise InputError(f"The condition is {condition!r}, but it must be one of {CONDITIONS}.")
-    if kind not in MAKERS:
-        raise InputError(f"The kind is {kind!r}, but it must be one of {tuple(MAKERS)}.")
-    if generator not in MAKERS[kind]:
-        raise InputError(
-            f"The generator is {generator!r}, but the kind {kind!r} takes one of {MAKERS[kind]}."
-        )
-    if photo.shape[0] % DOWNSAMPLING or photo.shape[1] % DOWNSAMPLING:
-        raise InputError(
-            f"The photograph is {photo.shape[0]} x {photo.shape[1]} pixels, but both sides must be "
-            f"multiples of {DOWNSAMPLING}; crop it first."
-        )
-
-
-def inpaint_classically(photo: Image, mask: Mask, generator: str) -> Image:
-    if generator == "biharmonic":
-        filled = 255 * inpaint_biharmonic(photo, mask, channel_axis=-1)
-        return np.clip(np.rint(filled), 0, 255).astype(np.uint8)
-    method = cv2.INPAINT_TELEA if generator == "telea" else cv2.INPAINT_NS
-    filled = cv2.inpaint(photo, mask.astype(np.uint8), INPAINT_RADIUS, method)
-    return np.asarray(filled, np.uint8)
 
 
 def to_tensor(image: Image) -> torch.Tensor:

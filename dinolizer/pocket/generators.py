@@ -1,6 +1,7 @@
-"""Small learned generators: auto-encoders with 8x down-sampling, and a convolutional inpainter,
-which stand in for latent diffusion models: what passes through the decoder carries its traces. They
-are far smaller, and blur more."""
+"""Small learned generators, auto-encoders and a convolutional inpainter, which stand in for latent
+diffusion models: what passes through the decoder carries its traces. They are far smaller, and blur
+more. And the tiny auto-encoder of FLUX.2's latent space: a real generator's decoder, for training
+only, whose weights (MIT licence) are no part of this project."""
 
 from collections.abc import Callable
 from functools import cache
@@ -11,10 +12,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dinolizer.errors import InputError
 from dinolizer.paths import ASSETS
 
 DOWNSAMPLING = 8
 """Pixels of a photograph to one latent, along each axis."""
+WIDTHS = (24, 48, 80)
+"""Channels at 1/2, 1/4 and 1/8 of the resolution."""
+FLUX_WIDTH = 64
+FLUX_LATENTS = 32
+FLUX_FILES = {"encoder": "taef2_encoder.pth", "decoder": "taef2_decoder.pth"}
 
 
 class Residual(nn.Module):
@@ -49,54 +56,46 @@ def _up_shuffle(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class AutoEncoder(nn.Module):
-    """A convolutional auto-encoder with 8x down-sampling along each axis.
+    """A convolutional auto-encoder with 8x down-sampling along each axis, of images in [0, 1], or
+    within itself, where it is ``centred``, in [-1, 1]."""
 
-    ``latents`` are the channels of the latent grid, ``widths`` those at 1/2, 1/4 and 1/8 of the
-    resolution. ``upsample`` builds one 2x stage of the decoder, which decides much of its trace.
-    """
-
-    def __init__(
-        self,
-        latents: int,
-        upsample: Callable[[int, int], nn.Sequential],
-        widths: tuple[int, int, int] = (24, 48, 80),
-    ) -> None:
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, *, centred: bool = True) -> None:
         super().__init__()
-        first, second, third = widths
-        self.encoder = nn.Sequential(
-            _down(3, first),
-            _down(first, second),
-            _down(second, third),
-            nn.Conv2d(third, latents, 1),
-        )
-        self.decoder = nn.Sequential(
-            nn.Conv2d(latents, third, 3, padding=1),
-            upsample(third, second),
-            upsample(second, first),
-            upsample(first, first),
-            nn.GELU(),
-            nn.Conv2d(first, 3, 3, padding=1),
-        )
+        self.encoder, self.decoder, self.centred = encoder, decoder, centred
 
     def encode(self, images: Tensor) -> Tensor:
         """Encode ``(N, 3, H, W)`` in [0, 1], sides multiples of 8, to ``(N, C, H/8, W/8)``."""
-        return self.encoder(2 * images - 1)
+        return self.encoder(2 * images - 1 if self.centred else images)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decode ``(N, C, h, w)`` to ``(N, 3, 8h, 8w)``, about [0, 1] but not clipped."""
-        return (self.decoder(latents) + 1) / 2
+        images = self.decoder(latents)
+        return (images + 1) / 2 if self.centred else images
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, holes: Tensor | None = None) -> Tensor:
         return self.decode(self.encode(images))
+
+
+def _autoencoder(latents: int, up: Callable[[int, int], nn.Sequential]) -> AutoEncoder:
+    """With a number of latent channels, and what builds one 2x stage of the decoder, which decides
+    much of its trace."""
+    first, second, third = WIDTHS
+    downs = _down(3, first), _down(first, second), _down(second, third)
+    encoder = nn.Sequential(*downs, nn.Conv2d(third, latents, 1))
+    start = nn.Conv2d(latents, third, 3, padding=1)
+    ups = up(third, second), up(second, first), up(first, first)
+    return AutoEncoder(
+        encoder, nn.Sequential(start, *ups, nn.GELU(), nn.Conv2d(first, 3, 3, padding=1))
+    )
 
 
 class Inpainter(nn.Module):
     """A U-Net with dilated convolutions at its bottom, which takes a photograph with the hole
     blanked, and the hole, and re-synthesises every pixel."""
 
-    def __init__(self, widths: tuple[int, int, int] = (24, 48, 80)) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        first, second, third = widths
+        first, second, third = WIDTHS
         self.down1 = _down(4, first)
         self.down2 = _down(first, second)
         self.down3 = _down(second, third)
@@ -118,8 +117,8 @@ class Inpainter(nn.Module):
 
 
 GENERATORS: dict[str, Callable[[], AutoEncoder | Inpainter]] = {
-    "autoencoder": lambda: AutoEncoder(latents=24, upsample=_up_nearest),
-    "heldout": lambda: AutoEncoder(latents=16, upsample=_up_shuffle),
+    "autoencoder": lambda: _autoencoder(24, _up_nearest),
+    "heldout": lambda: _autoencoder(16, _up_shuffle),
     "inpainter": Inpainter,
 }
 """``heldout`` is never used in any training: neither of the backbone nor of a head."""
@@ -134,8 +133,56 @@ def load_generator(name: str, folder: Path = ASSETS) -> AutoEncoder | Inpainter:
     return generator.eval().requires_grad_(False)
 
 
-def load_autoencoder(name: str, folder: Path = ASSETS) -> AutoEncoder:
-    """Load one of the `GENERATORS` that are auto-encoders."""
-    model = load_generator(name, folder)
-    assert isinstance(model, AutoEncoder)
-    return model
+class FluxClamp(nn.Module):
+    """Keeps latents within three of zero, softly."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 3 * torch.tanh(x / 3)
+
+
+class FluxBlock(nn.Module):
+    """Three convolutions beside a skip; ``pool`` mixes channels normalised over the whole image."""
+
+    def __init__(self, *, normalised: bool = False) -> None:
+        super().__init__()
+        width, wide = FLUX_WIDTH, 4 * FLUX_WIDTH
+        first, second, third = (_flux_conv(width, width) for _ in range(3))
+        self.conv = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), third)
+        narrow = nn.Conv2d(width, wide, 1, bias=False), nn.Conv2d(wide, width, 1, bias=False)
+        norm = nn.GroupNorm(4, wide), nn.ReLU()
+        self.pool = nn.Sequential(narrow[0], *norm, narrow[1]) if normalised else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x if self.pool is None else x + self.pool(x)
+        return torch.relu(self.conv(x) + x)
+
+
+def _flux_conv(inputs: int, outputs: int, *, stride: int = 1, bias: bool = True) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=bias)
+
+
+def load_flux(folder: Path) -> AutoEncoder:
+    """Read both halves from `FLUX_FILES` in a folder; every weight must be there, and no other. The
+    layers are in the order of the public TAESD family (``AutoencoderTiny``), with group
+    normalisation in the blocks next to the latents."""
+    width = FLUX_WIDTH
+    down, up = [_flux_conv(3, width), FluxBlock()], [FluxClamp(), _flux_conv(FLUX_LATENTS, width)]
+    up.append(nn.ReLU())
+    for number in range(3):
+        down.append(_flux_conv(width, width, stride=2, bias=False))
+        down += [FluxBlock(normalised=number == 2) for _ in range(3)]
+        up += [FluxBlock(normalised=number == 0) for _ in range(3)]
+        up += [nn.Upsample(scale_factor=2), _flux_conv(width, width, bias=False)]
+    encoder = nn.Sequential(*down, _flux_conv(width, FLUX_LATENTS))
+    decoder = nn.Sequential(*up, FluxBlock(), _flux_conv(width, 3))
+    model = AutoEncoder(encoder, decoder, centred=False)
+    for half, name in FLUX_FILES.items():
+        try:
+            weights = torch.load(folder / name, map_location="cpu", weights_only=True)
+            model.get_submodule(half).load_state_dict(weights)
+        except Exception as error:  # torch raises many kinds for a file that is not one of weights
+            raise InputError(
+                f"{folder / name} is not the {half} of FLUX.2's tiny auto-encoder "
+                f"({str(error).splitlines()[0]}); give the folder of the published files."
+            ) from None
+    return model.eval().requires_grad_(False)

@@ -55,8 +55,7 @@ def past(photo: Pixels, side: int, rng: np.random.Generator) -> Pixels:
 
 def shared(images: Sequence[Pixels], way: str, side: int, rng: np.random.Generator) -> list[Pixels]:
     """Put twins of one size through the same sharing, of `SHARINGS`, and cut the same square."""
-    seed = int(rng.integers(2**32))
-    level = rng.random()
+    seed, level = int(rng.integers(2**32)), rng.random()
     subsampling = "4:2:0" if rng.random() < 0.7 else "4:4:4"
     corner = rng.random(2)
 

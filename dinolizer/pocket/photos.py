@@ -9,13 +9,11 @@ from importlib.resources import files
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-from numpy.typing import NDArray
-
+from dinolizer.data.degradations import Pixels
 from dinolizer.data.fetch import download, extract
 from dinolizer.data.files import list_images
 from dinolizer.data.images import read_image
-from dinolizer.errors import InputError
+from dinolizer.errors import InputError, check_choice
 from dinolizer.paths import atomic, check_outputs
 
 PHOTOS = {
@@ -37,12 +35,9 @@ DIV2K_HASH = "sha256:20dd31fd84d777bc1cf5d6b7654a3f569c0aec74458ae094122ad1d0489
 DIV2K_NAMES = tuple(f"{number:04}.png" for number in range(801, 901))
 DIV2K_LIMIT = 2**30  # bytes of all
 
-BSDS = (
-    "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/BSR_bsds500.tgz",
-    70_763_455,
-)
-"""The Berkeley segmentation data set (Arbelaez et al., TPAMI 2011), for research and education:
-its archive and that one's size in bytes."""
+BSDS = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/BSR_bsds500.tgz"
+"""The Berkeley segmentation data set (Arbelaez et al., TPAMI 2011), for research and education."""
+BSDS_SIZE = 70_763_455
 BSDS_TEST = PurePosixPath("BSR/BSDS500/data/images/test")
 BSDS_HASH = "f16a24f8844858615249ad8872c65a8fa98b112d2c2b4f537875d1adb0e7cd5b"
 """SHA-256 of what ``sha256sum *.jpg`` says of its test photographs, in the C locale's order."""
@@ -65,27 +60,23 @@ def photo_paths(folder: str | Path = "", count: int = 0) -> dict[str, Path]:
             "fetch photos'."
         )
     names, left_out = list_images(folder)
-    images = names[: count or None]
     for what, others in left_out.items():
         log.warning("%d %s are left out, such as %s.", len(others), what, others[0])
-    if len(images) < 2:
-        raise InputError(
-            f"The folder {folder} holds {len(images)} photograph, but at least two are needed."
-        )
     by_name: dict[str, Path] = {}
-    for path in map(Path, images):
+    for path in map(Path, names[: count or None]):
         if by_name.setdefault(path.stem, path) != path:
             raise InputError(
                 f"Two photographs are named {path.stem!r} ({by_name[path.stem]} and {path}); "
                 "rename one of them."
             )
+    if len(by_name) < 2:
+        raise InputError(f"The folder {folder} holds 1 photograph, but at least two are needed.")
     return by_name
 
 
-def load_photo(name: str) -> NDArray[np.uint8]:
+def load_photo(name: str) -> Pixels:
     """Load one of `PHOTOS`: uint8 ``(H, W, 3)`` RGB."""
-    if name not in PHOTOS:
-        raise InputError(f"The photograph is {name!r}, but it must be one of {list(PHOTOS)}.")
+    check_choice("photograph", name, PHOTOS)
     return read_image(photo_paths()[name])
 
 
@@ -103,14 +94,14 @@ def fetch_bsds(out: Path, given: Path | None = None, *, overwrite: bool = False)
     download goes on), or from ``given``, the archive or a folder. Raises `InputError` unless all
     are there, unchanged, and if one is in the folder already."""
     out.mkdir(parents=True, exist_ok=True)
-    archive = given or out / PurePosixPath(BSDS[0]).name
+    archive = given or out / PurePosixPath(BSDS).name
     if given is None:
-        download(BSDS[0], archive, size=BSDS[1])
+        download(BSDS, archive, size=BSDS_SIZE)
     photos = dict(sorted(islice(_bsds_photos(archive), BSDS_COUNT + 1)))
     if given is None:
         archive.unlink()
-    sums = (f"{sha256(photo).hexdigest()}  {name}\n" for name, photo in photos.items())
-    if sha256("".join(sums).encode()).hexdigest() != BSDS_HASH:
+    sums = "".join(f"{sha256(photo).hexdigest()}  {name}\n" for name, photo in photos.items())
+    if sha256(sums.encode()).hexdigest() != BSDS_HASH:
         raise InputError(
             f"{archive} holds {len(photos)} photographs, but not the {BSDS_COUNT} test photographs "
             "of BSDS500 as they were published; give these, or have them downloaded."

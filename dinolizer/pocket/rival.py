@@ -23,22 +23,20 @@ PURE = 0.1
 """Most of a patch that may be of the other class where the rival learns from it."""
 PENALTY = 0.01
 """``C`` of scikit-learn's logistic regression, on standardised statistics."""
+_stem, _weights = cache(TraceStem), cache(load_file)
 
 
 def fit_rival(images: Sequence[Image], shares: Tensor) -> dict[str, Tensor]:
     """Fit the rival on images uint8 ``(S, S, 3)`` and the edited shares of their patches, float
     ``(N, h, w)``: ``weight`` ``(C,)`` and ``bias`` ``(1,)``, both classes counting alike."""
-    features = np.concatenate([_statistics(image).reshape(-1, _count()) for image in images])
+    features = np.concatenate([np.concatenate(_statistics(image)) for image in images])
     edited = shares.flatten().numpy()
     pure = (edited < PURE) | (edited > 1 - PURE)
     regression = LogisticRegression(C=PENALTY, class_weight="balanced", max_iter=200)
     fitted = make_pipeline(StandardScaler(), regression).fit(features[pure], edited[pure] > 0.5)
     weight = regression.coef_[0] / fitted[0].scale_
     bias = regression.intercept_ - weight @ fitted[0].mean_
-    return {
-        "weight": torch.from_numpy(weight).float(),
-        "bias": torch.from_numpy(bias).float(),
-    }
+    return {"weight": torch.from_numpy(weight).float(), "bias": torch.from_numpy(bias).float()}
 
 
 def residual_classifier(image: Image, folder: Path = ASSETS) -> NDArray[np.float32]:
@@ -47,7 +45,7 @@ def residual_classifier(image: Image, folder: Path = ASSETS) -> NDArray[np.float
     height, width = image.shape[:2]
     ends = [(0, -length % PATCH) for length in (height, width)]
     whole = np.pad(image, [*ends, (0, 0)], mode="symmetric")
-    weights = _weights(folder)
+    weights = _weights(folder / "pocket-rival.safetensors")
     logits = _statistics(whole) @ weights["weight"].numpy() + weights["bias"].numpy()
     enlarged = cv2.resize(logits, whole.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     return np.asarray(enlarged[:height, :width], np.float32)
@@ -59,17 +57,3 @@ def _statistics(image: Image) -> NDArray[np.float32]:
         pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
         features = _stem().statistics(pixels)[0]
         return (features - features.mean(dim=(1, 2), keepdim=True)).permute(1, 2, 0).numpy()
-
-
-def _count() -> int:
-    return _stem().norm.num_features
-
-
-@cache
-def _stem() -> TraceStem:
-    return TraceStem()
-
-
-@cache
-def _weights(folder: Path) -> dict[str, Tensor]:
-    return load_file(folder / "pocket-rival.safetensors")

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from dinolizer.errors import InputError
-from dinolizer.pocket.flux import FILES, load_flux
+from dinolizer.pocket.generators import FLUX_FILES as FILES
+from dinolizer.pocket.generators import load_flux
 
 CONV = {"conv.0": (64, 64, 3, 3), "conv.2": (64, 64, 3, 3), "conv.4": (64, 64, 3, 3)}
 POOL = {"pool.0": (256, 64, 1, 1), "pool.1": (256,), "pool.3": (64, 256, 1, 1)}

@@ -16,16 +16,18 @@ from dinolizer.model.backbones import load_backbone
 from dinolizer.model.head import load_head
 from dinolizer.model.pocket_vit import DIM, build_pocket_vit
 from dinolizer.pocket import build as assets
-from dinolizer.pocket import fills, pretraining
+from dinolizer.pocket import fills
 from dinolizer.pocket.fills import Forge
-from dinolizer.pocket.generators import load_autoencoder
+from dinolizer.pocket.generators import AutoEncoder, load_generator
 
 
 def small_forge(seed: int = 0, generators: bool = True) -> Forge:
     """A forge of two noisy pictures and the shipped auto-encoder."""
     rng = np.random.default_rng(seed)
     photos = [rng.integers(0, 256, (240, 260, 3), dtype=np.uint8) for _ in range(2)]
-    return Forge(photos, {"autoencoder": load_autoencoder("autoencoder")} if generators else {}, 0)
+    model = load_generator("autoencoder")
+    assert isinstance(model, AutoEncoder)
+    return Forge(photos, {"autoencoder": model} if generators else {}, 0)
 
 
 def test_twins_differ_only_in_the_mask_where_nothing_is_shared(
@@ -53,9 +55,9 @@ def test_equal_steps_draw_equal_twins_whatever_was_drawn_before() -> None:
 def test_an_interrupted_pretraining_ends_with_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pretraining, "PAIRS", 1)
-    monkeypatch.setitem(pretraining.LEARNING, "save_every", 2)
-    drawn = pretraining.draw_batch
+    monkeypatch.setattr(assets, "PAIRS", 1)
+    monkeypatch.setitem(assets.LEARNING, "save_every", 2)
+    drawn = Forge.draw
     numbers: list[int] = []
 
     def failing(*given: Any) -> Any:
@@ -65,23 +67,17 @@ def test_an_interrupted_pretraining_ends_with_the_same_weights(
         return drawn(*given)
 
     def train(name: str) -> dict[str, torch.Tensor]:
-        model, _ = pretraining.pretrain_backbone(
-            build_pocket_vit,
-            small_forge(),
-            side=112,
-            device=torch.device("cpu"),
-            seed=3,
-            steps=4,
-            checkpoint=tmp_path / name,
-            settings={},
-        )
-        return model.state_dict()
+        torch.manual_seed(3)
+        task = assets.backbone_task(build_pocket_vit, 112, small_forge(), seed=3)
+        settings: dict[str, object] = {"name": "vit", "steps": 4}
+        assets.train(task, torch.device("cpu"), tmp_path / name, settings)
+        return task.result.state_dict()
 
     whole = train("whole.pt")
-    monkeypatch.setattr(pretraining, "draw_batch", failing)
+    monkeypatch.setattr(Forge, "draw", failing)
     with pytest.raises(KeyboardInterrupt):
         train("cut.pt")
-    monkeypatch.setattr(pretraining, "draw_batch", drawn)
+    monkeypatch.setattr(Forge, "draw", drawn)
     resumed = train("cut.pt")
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
 
@@ -90,18 +86,15 @@ def test_pretrain_makes_every_asset_and_takes_up_what_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DINOLIZER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(pretraining, "PAIRS", 1)
+    monkeypatch.setattr(assets, "PAIRS", 1)
+    monkeypatch.setattr(assets, "HEAD_PAIRS", 3)
+    monkeypatch.setattr(assets, "STEPS", dict.fromkeys(assets.STEPS, 2))
     rng = np.random.default_rng(0)
     for number in range(2):
         picture = rng.integers(0, 256, (232, 240, 3), dtype=np.uint8)
         write_image(tmp_path / "photos" / f"{number}.png", picture)
     out = tmp_path / "out"
-    quick = {
-        "generator_steps": dict.fromkeys(assets.GENERATOR_STEPS, 2),
-        "backbone_steps": dict.fromkeys(assets.BACKBONE_STEPS, 2),
-        "head_pairs": 3,
-    }
-    assets.pretrain(tmp_path / "photos", out, "cpu", **quick)
+    assets.pretrain(tmp_path / "photos", out, "cpu")
     card = json.loads((out / "pocket-vit.json").read_text())
     assert (card["photographs"], card["steps"], len(card["losses"])) == (2, 2, 1)
     for name in ("learned", "rotary"):
@@ -112,7 +105,7 @@ def test_pretrain_makes_every_asset_and_takes_up_what_is_there(
     assert head.weight.shape == (1, DIM, 1, 1)
     assert head_card.policy == "pristine"
     before = {path: path.stat().st_mtime_ns for path in out.glob("*.*")}
-    assets.pretrain(tmp_path / "photos", out, "cpu", **quick)
+    assets.pretrain(tmp_path / "photos", out, "cpu")
     assert {path: path.stat().st_mtime_ns for path in out.glob("*.*")} == before
 
 
