@@ -1,5 +1,6 @@
 """The commands at the shell: a thin front door."""
 
+import asyncio
 import io
 import json
 import os
@@ -16,12 +17,14 @@ from typer.core import TyperGroup
 import dinolizer
 from dinolizer import options
 from dinolizer.errors import InputError, say
-from dinolizer.options import Policy, VariantName
+from dinolizer.options import Answering, Policy, VariantName, answering
 from dinolizer.paths import check_outputs
 from dinolizer.study import commands
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from dinolizer.model.localizer import Localizer
 
 
 class _Commands(TyperGroup):
@@ -72,20 +75,21 @@ def _start(
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
 
 
+def _localizer(chosen: Answering) -> "Localizer":
+    from dinolizer.model.localizer import Localizer
+
+    given = dict(vars(chosen))
+    return Localizer.from_pretrained(given.pop("model"), **given)
+
+
 @app.command()
+@answering
 def localize(
+    chosen: Answering,
     paths: Annotated[
         list[Path], Argument(help="Image files; or one folder of images, or one CSV manifest.")
     ],
     out: Annotated[Path, Option(metavar="DIR", help="Folder for the results.")] = Path("localized"),
-    model: options.Answering = None,
-    head: options.File = None,
-    weights: options.File = None,
-    threshold: options.Threshold = None,
-    stride: options.Stride = None,
-    small: options.SmallImages = None,
-    device: options.Device = None,
-    precision: options.Precise = "float32",
     as_json: Annotated[bool, Option("--json", help="Print a line of JSON for each image.")] = False,
     overwrite: options.Overwrite = False,
     masks: Annotated[bool, Option("--masks", help="Of many images: write the masks.")] = False,
@@ -120,7 +124,6 @@ def localize(
     from dinolizer.data.shard import Shard
     from dinolizer.model.files import localize_files, result_names, say_which
     from dinolizer.model.localization import result_paths
-    from dinolizer.model.localizer import Localizer
 
     if many:
         part, listing = Shard.parse(shard or "1/1"), read_listing(many[0], out)
@@ -130,17 +133,8 @@ def localize(
     else:
         images = result_names(paths)
         results = [path for name in images.values() for path in result_paths(out, name)]
-        check_outputs(results, inputs=[*images, head, weights], overwrite=overwrite)
-    localizer = Localizer.from_pretrained(
-        model,
-        head,
-        device,
-        weights,
-        threshold=threshold,
-        stride=stride,
-        small=small,
-        precision=precision,
-    )
+        check_outputs(results, inputs=[*images, chosen.head, chosen.weights], overwrite=overwrite)
+    localizer = _localizer(chosen)
     if many:
         say_which(localizer)
         run: dict[str, Any] = {"masks": masks, "maps": maps, "max_failures": max_failures}
@@ -169,17 +163,11 @@ def _counted(path: Path, table: "pa.Table") -> str:
 
 
 @app.command()
+@answering
 def report(
+    chosen: Answering,
     photos: Annotated[list[Path], Argument(help="Image files, and folders of them.")],
     out: Annotated[Path, Option(metavar="DIR", help="Folder for the reports.")] = Path("reports"),
-    model: options.Answering = None,
-    head: options.File = None,
-    weights: options.File = None,
-    threshold: options.Threshold = None,
-    stride: options.Stride = None,
-    small: options.SmallImages = None,
-    device: options.Device = None,
-    precision: options.Precise = "float32",
     overwrite: options.Overwrite = False,
 ) -> None:
     """Show what was inpainted in images, on a page each.
@@ -190,24 +178,14 @@ def report(
     """
     from dinolizer.data.files import list_images
     from dinolizer.model.files import localize_files, result_names
-    from dinolizer.model.localizer import Localizer
     from dinolizer.model.report import Entry, report_path, save_index, save_report
 
     paths = (list_images(path)[0] if _is_folder(path) else [path] for path in photos)
     images = result_names(Path(path) for of_one in paths for path in of_one)
     index = out / "index.html"
     pages = [*(report_path(out, name) for name in images.values()), *[index][: len(images) - 1]]
-    check_outputs(pages, inputs=[*images, head, weights], overwrite=overwrite)
-    localizer = Localizer.from_pretrained(
-        model,
-        head,
-        device,
-        weights,
-        threshold=threshold,
-        stride=stride,
-        small=small,
-        precision=precision,
-    )
+    check_outputs(pages, inputs=[*images, chosen.head, chosen.weights], overwrite=overwrite)
+    localizer = _localizer(chosen)
     entries: list[Entry] = []
     failed = localize_files(
         localizer,
@@ -220,6 +198,24 @@ def report(
         typer.echo(f"Open {pages[-1]} in a browser.")
     if failed:
         raise typer.Exit(1)
+
+
+@app.command()
+@answering
+def serve(
+    chosen: Answering,
+    host: Annotated[str, Option(help="By default only this machine reaches it.")] = "127.0.0.1",
+    port: Annotated[int, Option(min=0, max=65535, help="0: any that is free.")] = 8899,
+) -> None:
+    """Serve a page to drop pictures on, which answers with their reports."""
+    try:
+        from dinolizer.model.serve import serve as run
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"'dinolizer serve' needs {error.name}, which is not installed; run: pip install "
+            "'dinolizer[serve]'"
+        ) from None
+    asyncio.run(run(_localizer(chosen), host, port))
 
 
 @app.command()

@@ -4,8 +4,11 @@ Commands import torch and the like inside: ``--help`` answers at once. So the ch
 out; a test compares them with the tables that they are the keys of.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
@@ -39,7 +42,7 @@ Model = Annotated[
     ),
 ]
 File = Annotated[Path | None, Option(metavar="FILE", help="By default the model's published one.")]
-Answering = Annotated[
+AnsweringName = Annotated[
     ModelName | None,
     Option(metavar="NAME", help="By default 'dinolizer' where it was fetched, else 'pocket'."),
 ]
@@ -52,3 +55,34 @@ Device = Annotated[str | None, Option(help="'cpu' or 'cuda'; by default the GPU 
 Precise = Annotated[Precision, Option(help="Of the backbone's products; faster on some hardware.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace results that are there already.")]
 Profile = Annotated[str, Argument(metavar="PROFILE", help="A profile's name, or its YAML file.")]
+
+
+@dataclass(frozen=True)
+class Answering:
+    """Which model answers, and how: options that several commands have."""
+
+    model: AnsweringName = None
+    head: File = None
+    weights: File = None
+    threshold: Threshold = None
+    stride: Stride = None
+    small: SmallImages = None
+    device: Device = None
+    precision: Precise = "float32"
+
+
+def answering(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `Answering`, in place of its ``chosen``."""
+    own = [part for part in signature(command).parameters.values() if part.name != "chosen"]
+    shared = signature(Answering).parameters
+
+    def run(**given: Any) -> None:
+        chosen = Answering(**{name: given.pop(name) for name in shared})
+        command(**given, chosen=chosen)
+
+    parts = [part.replace(kind=Parameter.KEYWORD_ONLY) for part in (*own, *shared.values())]
+    typed: Any = run
+    typed.__name__, typed.__doc__ = command.__name__, command.__doc__
+    typed.__signature__ = Signature(parts)
+    typed.__annotations__ = {part.name: part.annotation for part in parts}
+    return run

@@ -453,6 +453,7 @@ def test_the_choices_are_the_keys_of_the_tables() -> None:
     assert completed.stdout.split() == [
         "localize",
         "report",
+        "serve",
         "merge",
         "fetch",
         "train",

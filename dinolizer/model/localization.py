@@ -157,8 +157,8 @@ class Localization:
         axes[0].set_title("photograph")
         drawn = axes[1].imshow(probability, cmap="gray", vmin=0, vmax=1)
         axes[1].imshow(np.dstack([np.full((*flat.shape, 3), BLUE), flat]))
-        untold = ", blue: cannot tell" if flat.any() else ""
-        axes[1].set_title(f"probability of generation{untold}")
+        blue = ", blue: cannot tell" if flat.any() else ""
+        axes[1].set_title(f"probability{blue or ' of generation'}")
         figure.colorbar(drawn, ax=axes[1], shrink=0.8)
         axes[2].imshow(image)
         axes[2].set_title(f"predicted area: {self.predicted_area:.1%} (over {self.threshold:g})")

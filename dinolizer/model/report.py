@@ -43,41 +43,49 @@ def report_path(directory: Path, name: str) -> Path:
     return directory / file_name(name, ".report.html")
 
 
-def save_report(
-    result: Localization, directory: Path, name: str, *, overwrite: bool = False
-) -> Entry:
-    """Write a page to `report_path`, whole or not at all: the photograph, the map over it, the
-    outline of the mask, what they mean, and `Localization.summary` as a table and as JSON, with the
-    SHA-256 of the photograph's file but not the folder it lies in.
+def report_page(result: Localization, name: str = "", back: bool = False) -> str:
+    """A page of HTML: the photograph, the map over it, the outline of the mask, what they mean, and
+    `Localization.summary` as a table and as JSON, with the SHA-256 of the photograph's file but not
+    the folder it lies in.
 
-    The page loads nothing from anywhere: photograph (JPEG) and map (PNG) are inside of it, scaled
-    down to `SIDE`. Printed or without JavaScript it says the same. Raises `InputError` where it is
-    there and not to be overwritten, or would replace the photograph.
+    It loads nothing from anywhere: photograph (JPEG) and map (PNG) are inside of it, scaled down to
+    `SIDE`. Printed or without JavaScript it says the same. ``name`` is that of a photograph without
+    a file; ``back`` puts a link to the page above on it.
     """
-    path, source = report_path(directory, name), Path(result.source)
-    check_outputs([path], inputs=[source], overwrite=overwrite)
-    facts = result.summary() | {"source": source.name, "torch": torch.__version__}
-    photo, mask = _scaled(result.image, SIDE), _scaled(np.uint8(255) * result.mask, SIDE) > 0
+    source = Path(result.source).name
+    facts = result.summary() | {"source": source, "torch": torch.__version__}
+    mask = _scaled(np.uint8(255) * result.mask, SIDE) > 0
     probability = _scaled(result.probability, SIDE)
-    picture = printable(source.name or name)
-    _write(
-        path,
+    return render(
         "report-picture.html",
-        title=picture,
+        title=printable(source or name),
+        back=back,
         facts=facts,
         rows=[(key, _shown(value)) for key, value in facts.items() if key not in SAID],
         size=result.plan.size,
         side=mask.shape,
         area=_area(result),
         score=_score(result),
-        photo=_uri(photo, "JPEG", quality=90),
+        photo=_uri(_scaled(result.image, SIDE), "JPEG", quality=90),
         map=_uri((255 * probability + 0.5).astype(np.uint8), "PNG", optimize=True),
         outline=_outline(mask),
         flat=_outline(_scaled(np.uint8(255) * result.flat, SIDE) > 127),
     )
-    tint = 0.4 * photo + 0.6 * np.array(MAGENTA)
-    tinted = np.where(mask[..., None], tint, photo).astype(np.uint8)
-    thumbnail = _uri(_scaled(tinted, THUMBNAIL), "JPEG", quality=80)
+
+
+def save_report(
+    result: Localization, directory: Path, name: str, *, overwrite: bool = False
+) -> Entry:
+    """Write a `report_page` to `report_path`, whole or not at all. Raises `InputError` where it is
+    there and not to be overwritten, or would replace the photograph."""
+    path, source = report_path(directory, name), Path(result.source)
+    check_outputs([path], inputs=[source], overwrite=overwrite)
+    _write(path, report_page(result, name))
+    photo = _scaled(result.image, THUMBNAIL)
+    mask = _scaled(np.uint8(255) * result.mask, THUMBNAIL)[..., None] > 0
+    tinted = np.where(mask, 0.4 * photo + 0.6 * np.array(MAGENTA), photo).astype(np.uint8)
+    thumbnail = _uri(tinted, "JPEG", quality=80)
+    picture = printable(source.name or name)
     return Entry(path, picture, thumbnail, result.score, result.predicted_area)
 
 
@@ -87,14 +95,19 @@ def save_index(path: Path, entries: Iterable[Entry], failed: Iterable[str] = ())
     ordered = sorted(entries, key=lambda entry: -entry.score)
     rows = [(quote(bytes(Path(entry.file.name))), entry) for entry in ordered]
     title = f"Reports on {len(rows)} pictures"
-    _write(path, "report-index.html", title=title, rows=rows, failed=[*map(printable, failed)])
+    lost = [*map(printable, failed)]
+    _write(path, render("report-index.html", title=title, rows=rows, failed=lost))
 
 
-def _write(path: Path, template: str, **values: Any) -> None:
-    """Write a page of a template in ``assets``, in which whatever is put is escaped."""
+def render(template: str, **values: Any) -> str:
+    """A page of a template in ``assets``, in which whatever is put is escaped."""
     pages = Environment(loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined)
+    return pages.get_template(template).render(values)
+
+
+def _write(path: Path, page: str) -> None:
     with atomic(path) as draft:
-        draft.write_text(pages.get_template(template).render(values), encoding="utf-8")
+        draft.write_text(page, encoding="utf-8")
 
 
 def _area(result: Localization) -> str:
