@@ -142,7 +142,7 @@ def fit(
     seed: int = 0,
     batch_size: int = 64,
 ) -> list[pd.DataFrame]:
-    """Fit heads in place, with AdamW, and return the history of each as in `Fit`.
+    """Fit heads in place, with AdamW, freeze them, and return the history of each as in `Fit`.
 
     They share the pass over the tokens and nothing else: each comes out as if fitted alone on the
     same batches. The loss is taken at patch resolution by choice of this project; the paper's is
@@ -202,6 +202,7 @@ def fit(
                 sums += torch.einsum("snkc,kn->skc", of_windows, measured[:, chosen])
         dice = torch.where(measured.any(1), soft_dice(sums), torch.nan)
         history.append((epoch, mean_loss.tolist(), dice.tolist()))
+    heads.requires_grad_(False)
     columns = ["epoch", "loss", "validation_dice"]
     return [
         pd.DataFrame([(at, loss[n], dice[n]) for at, loss, dice in history], columns=columns)

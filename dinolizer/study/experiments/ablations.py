@@ -1,7 +1,7 @@
 """What the backbone, the layer of the tokens, the head and its loss are each worth."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 from torch import Tensor
 
@@ -9,23 +9,10 @@ from dinolizer.study.samples import Sample
 from dinolizer.training.heads import Heads, fit
 from dinolizer.training.losses import Loss
 
-
-class Shape(NamedTuple):
-    """A head's shape and how it is fitted: ``kernel`` and ``hidden`` as of `Heads`; ``lr``, ours,
-    set before any was compared; ``pace``, by how much fewer epochs it gets than the linear head,
-    with as much smaller batches (the number of steps is the same)."""
-
-    kernel: int = 1
-    hidden: int = 0
-    lr: float = 0.05
-    pace: int = 1
-
-
-SHAPES = {
-    "linear": Shape(),
-    "3x3 convolution": Shape(kernel=3, lr=0.01, pace=4),
-    "MLP": Shape(hidden=16, lr=0.01, pace=4),
-}
+SHAPES = {"linear": (1, 0, 0.05, 1), "3x3 convolution": (3, 0, 0.01, 4), "MLP": (1, 16, 0.01, 4)}
+"""Heads: the kernel and the number of hidden values, as of `Heads`; the learning rate, ours, set
+before any was compared; and by how much fewer epochs than the linear head it gets, with as much
+smaller batches (the number of steps is the same)."""
 BATCH = 64
 UNTRAINED, GENERIC, FORENSIC = "untrained", "generic", "forensic"
 
@@ -42,7 +29,6 @@ def fit_shape(
     losses: Sequence[Loss],
     tokens: Tensor,
     sample: Sample,
-    *,
     seeds: Sequence[int],
     epochs: int,
 ) -> tuple[Heads, list[dict[str, object]]]:
@@ -52,21 +38,13 @@ def fit_shape(
     The seeds are of the images drawn, see `Sample.drawn`; the first one also of the order and,
     where there are hidden values, of the start. ``epochs`` are those of the linear head.
     """
-    shape = SHAPES[name]
+    kernel, hidden, lr, pace = SHAPES[name]
     drawn = sample.drawn(seeds)  # (S, F, N)
     axes = {"loss": len(losses), "seed": len(seeds), "fold": drawn.shape[1]}
-    about = {"kernel": shape.kernel, "hidden": shape.hidden, "seed": seeds[0]}
-    heads = Heads(axes, tokens.shape[1], **about).to(tokens.device)
-    fit(
-        heads,
-        tokens,
-        sample.targets.to(tokens.device),
-        drawn.expand(len(losses), *drawn.shape),
-        losses=[loss for loss in losses for _ in range(drawn.shape[0] * drawn.shape[1])],
-        epochs=max(1, epochs // shape.pace),
-        batch_size=BATCH // shape.pace,
-        lr=shape.lr,
-        seed=seeds[0],
-    )
-    names = [{"head": name, "loss": loss, "seed": seed} for loss in losses for seed in seeds]
-    return heads.requires_grad_(False), names
+    heads = Heads(axes, tokens.shape[1], 1, kernel, hidden, seeds[0]).to(tokens.device)
+    settings: dict[str, Any] = {"lr": lr, "seed": seeds[0]}
+    settings |= {"epochs": max(1, epochs // pace), "batch_size": BATCH // pace}
+    targets, train = sample.targets.to(tokens.device), drawn.expand(len(losses), *drawn.shape)
+    of_heads = [loss for loss in losses for _ in range(drawn.shape[0] * drawn.shape[1])]
+    fit(heads, tokens, targets, train, losses=of_heads, **settings)
+    return heads, [{"head": name, "loss": loss, "seed": seed} for loss in losses for seed in seeds]

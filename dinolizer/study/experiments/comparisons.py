@@ -1,13 +1,24 @@
 """What several experiments compare in the same way, and how they say it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from sklearn.metrics import roc_auc_score
 
+from dinolizer.data.manifest import read_pair
+from dinolizer.study.evaluation import Method, edited_truth
+from dinolizer.study.metrics import counts
 from dinolizer.study.statistics import Measured, macro_mean, macro_table
 
 RATE = "false_positive_rate"
+RATES = {"1": 0.01, "5": 0.05}
+"""False-positive rates: shares of the pixels of unedited photographs that are marked."""
+GRID = np.linspace(0, 1, 41)
+"""False-positive rates of a ROC curve."""
+LEVELS = np.linspace(0, 1, 2001)
+"""Quantiles that stand for the values of one map, so that large images count like small ones."""
 
 
 def compare(
@@ -21,10 +32,9 @@ def compare(
     """
     table = macro_table(rows[rows["iou"].notna()], by, "iou", against, seed=seed)
     unedited = rows[rows["iou"].isna()].drop(columns="family")
-    unedited = unedited.rename(columns={"predicted_area": RATE})
     if unedited.empty:
         return table
-    rates = macro_table(unedited, by, RATE, seed=seed)
+    rates = macro_table(unedited.rename(columns={"predicted_area": RATE}), by, RATE, seed=seed)
     return table.merge(rates[[*by, RATE, f"{RATE}_low", f"{RATE}_high"]], "left", list(by))
 
 
@@ -61,3 +71,43 @@ def change_text(line: "Mapping[Any, Any] | pd.Series[Any]", name: str) -> str:
     """A change in words, of a line with its interval, and whether that leaves out zero."""
     clear = line[f"{name}_low"] > 0 or line[f"{name}_high"] < 0
     return f"{line[name]:+.3f}{'' if clear else ' (not significant)'}"
+
+
+def matched_rows(
+    methods: Collection[Method], manifest: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Score every edited image at thresholds that mark the same share of unedited photographs.
+
+    The threshold of an image is chosen on the photographs (kind ``real``) of all other groups;
+    without any, what depends on it is nan. Of each method and edited image, rows have ``method,
+    image, group, family, kind``; ``auc`` of its pixels, and for each of `RATES`, say 1 %,
+    ``iou_at_1`` and ``recall_at_1``. Curves, ``method, false, true``, are the mean over images of
+    the true-positive rate at each of `GRID`.
+    """
+    real, edited = manifest[manifest["kind"] == "real"], manifest[~manifest["authentic"]]
+    rows, curves = [], []
+    for method in methods:
+        maps = [(row["group"], method(read_pair(row)[0], row)) for row in real.to_dict("records")]
+        values = [(group, np.quantile(of, LEVELS)) for group, of in maps]
+        for row in edited.to_dict("records"):
+            image, mask = read_pair(row)
+            truth, found = edited_truth(mask, row), method(image, row)
+            if truth.all():
+                continue
+            others = [of for group, of in values if group != row["group"]]
+            known = np.concatenate(others or [[np.nan]])
+            line = {name: row[name] for name in ("image", "group", "family", "kind")}
+            line |= {"method": method.name, "auc": roc_auc_score(truth.ravel(), found.ravel())}
+            for name, rate in RATES.items():
+                threshold = np.quantile(known, 1 - rate)
+                scores = counts(found > threshold, truth)
+                recall = scores.tp / (scores.tp + scores.fn)
+                line[f"iou_at_{name}"] = np.nan if np.isnan(threshold) else scores.iou
+                line[f"recall_at_{name}"] = np.nan if np.isnan(threshold) else recall
+            rows.append(line)
+            passed, cuts = np.sort(found[truth]), np.quantile(found[~truth], 1 - GRID)
+            true = 1 - np.searchsorted(passed, cuts, side="right") / len(passed)
+            true[-1] = 1.0  # everything is marked
+            curves.append(pd.DataFrame({"method": method.name, "false": GRID, "true": true}))
+    curve = pd.concat(curves).groupby(["method", "false"], sort=False).mean().reset_index()
+    return pd.DataFrame(rows), curve

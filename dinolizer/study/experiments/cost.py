@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import nn
 from torch.utils.benchmark import Timer
@@ -16,7 +15,6 @@ from dinolizer.model.head import card_for
 from dinolizer.model.localizer import Localizer
 from dinolizer.study.dataset import draw_rows
 from dinolizer.study.evaluation import pictures
-from dinolizer.study.figures import curves
 from dinolizer.study.metrics import score_image
 from dinolizer.study.statistics import macro_table
 
@@ -53,19 +51,6 @@ def seconds_by_size(localizer: Localizer, sides: Sequence[int], min_seconds: flo
         rows.append((side, side**2 / 1e6, passes, seconds, alone, alone / seconds))
     columns = ["side", "megapixels", "passes", "seconds", "backbone_seconds", "backbone_share"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def seconds_per_megapixel(points: pd.DataFrame) -> float:
-    """Slope of the least-squares line through a table of `seconds_by_size`."""
-    return float(np.polyfit(points["megapixels"], points["seconds"], 1)[0])
-
-
-def time_curve(points: pd.DataFrame, note: str) -> Figure:
-    """Draw a table of `seconds_by_size`: the map's time, and the backbone's, against pixels."""
-    names = {"seconds": "the whole map", "backbone_seconds": "the backbone alone"}
-    times = points.rename(columns=names).melt("megapixels", list(names.values()), "what", "time")
-    tables = {"size of the picture [megapixels]": times}
-    return curves(tables, "megapixels", "time", "what", note, label="time [s]")
 
 
 def large_pictures(

@@ -12,7 +12,7 @@ from torch import Tensor
 from dinolizer.study.experiments.comparisons import RATE
 from dinolizer.study.samples import Sample
 from dinolizer.study.statistics import Measured, Statistic, columns, interval, macro_table
-from dinolizer.training.heads import Heads, fit
+from dinolizer.training.heads import Heads
 
 SMALLEST, LARGEST, BINS = 0.005, 0.6, 8
 """Shares that curves are drawn and fitted over."""
@@ -55,23 +55,12 @@ def training_weights(sample: Sample, extra: Sample, drawn: Tensor) -> dict[str, 
     return {name: drawn * drawn.new_tensor(times) for name, times in counted.items()}
 
 
-def fit_strategies(
-    tokens: Tensor, sample: Sample, weights: Mapping[str, Tensor], *, epochs: int, seed: int
-) -> Heads:
-    """Fit the linear heads of all strategies of `training_weights` in one pass: axes ``strategy,
-    seed, fold``; ``tokens, sample`` are of all windows, and ``seed`` of their order."""
-    train = torch.stack(list(weights.values()))
-    axes = dict(zip(("strategy", "seed", "fold"), train.shape[:3], strict=True))
-    heads = Heads(axes, tokens.shape[1])
-    fit(heads, tokens, sample.targets, train, epochs=epochs, seed=seed)
-    return heads.requires_grad_(False)
-
-
+@torch.no_grad()
 def matched_cuts(
     heads: Heads, tokens: Tensor, sample: Sample, weights: Mapping[str, Tensor]
 ) -> Tensor:
-    """Logit of each head, float32 ``(K,)``, at which its false-positive rate is that of the first
-    strategy at 0.
+    """Logit of each head, axes ``strategy, seed, fold``, float32 ``(K,)``, at which its
+    false-positive rate is that of the first strategy at 0.
 
     A head that predicts more detects more: at a probability of one half, strategies differ in
     both. The rates are of the patches of the unedited windows that a head was fitted on; without
@@ -80,11 +69,8 @@ def matched_cuts(
     clean = torch.from_numpy(np.flatnonzero(sample.rows["share"] == 0))
     used = torch.stack(list(weights.values())).flatten(0, 2)[:, clean] > 0  # (K, n)
     cuts, first = torch.zeros(len(heads)), len(heads) // len(weights)
-    if not len(clean):
-        return cuts
-    with torch.no_grad():
-        asked = (tokens[chosen].to(heads.bias.device, torch.float32) for chosen in clean.split(64))
-        logits = torch.cat([heads(batch)[:, :, 0].cpu() for batch in asked])  # (n, K, h, w)
+    asked = (tokens[chosen].to(heads.bias.device, torch.float32) for chosen in clean.split(64))
+    logits = torch.cat([heads(batch)[:, :, 0].cpu() for batch in asked])  # (n, K, h, w)
     for head in range(first, len(heads)):
         if used[head].any():
             rate = (logits[used[head], head % first] > 0).float().mean().item()
@@ -116,9 +102,10 @@ def detection_size(
     reached at every size measured; nan without any edit of these sizes. A size at either end is
     one of a curve that says no more: it and its differences have no interval.
     """
-    compared = [rows] if reference is None else [rows, reference]
-    photos = sorted(set(rows.loc[rows[share].between(SMALLEST, LARGEST), "group"].astype(str)))
-    if not photos:
+    given = [rows] if reference is None else [rows, reference]
+    compared = [of[of[share].between(SMALLEST, LARGEST)] for of in given]
+    photos = np.unique(compared[0]["group"].to_numpy(str))
+    if not len(photos):
         return np.nan, np.nan, np.nan
     sizes = [_size_statistic(of, share, photos) for of in compared]
 
@@ -130,22 +117,34 @@ def detection_size(
     value = float(size(every)[0])
     if not all(SMALLEST < of(every)[0] < 1 for of in sizes):
         return value, np.nan, np.nan
-    bounds = (SMALLEST, 1.0) if reference is None else (-1.0, 1.0)
+    bounds = (SMALLEST if reference is None else -1.0, 1.0)
     return value, *interval(size, len(photos), bounds=bounds, seed=seed, resamples=RESAMPLES)
 
 
-def _size_statistic(rows: pd.DataFrame, share: str, photos: list[str]) -> Statistic:
-    known = rows[rows[share].between(SMALLEST, LARGEST)]
-    detected = known["recall"].to_numpy(float) >= DETECTED
-    photo = np.searchsorted(photos, known["group"].to_numpy(str))
+def _size_statistic(edits: pd.DataFrame, share: str, photos: NDArray[np.str_]) -> Statistic:
+    detected = edits["recall"].to_numpy(float) >= DETECTED
+    photo = np.searchsorted(photos, edits["group"].to_numpy(str))
     # Rows of several seeds are counted together: how many of the same edit were detected, or not.
-    edits, edit = np.unique(
-        np.stack([photo, np.log(known[share].to_numpy(float))]), axis=1, return_inverse=True
+    edits_of, edit = np.unique(
+        np.stack([photo, np.log(edits[share].to_numpy(float))]), axis=1, return_inverse=True
     )
     cases = np.concatenate([np.bincount(edit.ravel(), weights=of) for of in (detected, ~detected)])
-    logarithms, owner = np.tile(edits[1], 2)[:, None], np.tile(edits[0].astype(int), 2)
-    yes = np.repeat([True, False], edits.shape[1])
-    return lambda counts: np.array([_half(logarithms, yes, cases * of[owner]) for of in counts])
+    logarithms, owner = np.tile(edits_of[1], 2)[:, None], np.tile(edits_of[0].astype(int), 2)
+    yes = np.repeat([True, False], edits_of.shape[1])
+
+    def half(weight: NDArray[np.float64]) -> float:
+        """Share at which the weighted logistic curve is at one half, from `SMALLEST` to 1."""
+        there = weight > 0
+        if not there.any() or yes[there].all():
+            return SMALLEST
+        if not yes[there].any():
+            return 1.0
+        curve = LogisticRegression(C=WEAK, solver="newton-cholesky")
+        curve.fit(logarithms[there], yes[there], sample_weight=weight[there])
+        slope, offset = float(curve.coef_[0, 0]), float(curve.intercept_[0])
+        return float(np.clip(np.exp(min(-offset / slope, 0.0)), SMALLEST, 1)) if slope > 0 else 1.0
+
+    return lambda counts: np.array([half(cases * of[owner]) for of in counts])
 
 
 def compare_strategies(
@@ -158,46 +157,23 @@ def compare_strategies(
     ``size_sd``, and the ``shift`` against the reference; as of `macro_table`, ``small_iou``,
     ``large_iou`` and ``false_positive_rate`` (of what is unedited); nan without such edits.
     """
-    of_strategies = dict(list(rows.groupby("strategy", sort=False)))
-    lines = []
+    of_strategies, lines = dict(list(rows.groupby("strategy", sort=False))), []
     for strategy, part in of_strategies.items():
         line = {"strategy": strategy, **columns("size", detection_size(part, share, seed=seed))}
         seeds = [detection_size(of, share)[0] for _, of in part.groupby("seed")]
         line["size_sd"] = float(np.std(seeds, ddof=1)) if len(seeds) > 1 else np.nan
         shift = detection_size(part, share, of_strategies[reference], seed)
         lines.append(line | columns("shift", shift))
-    table = pd.DataFrame(lines)
-    numbered = _numbered(rows, ["strategy", "seed"])
-    for name, score, chosen in (
-        ("small_iou", "iou", rows[share].between(0, SMALL, inclusive="right")),
-        ("large_iou", "iou", rows[share] >= LARGE),
-        (RATE, "predicted_area", rows[share] == 0),
-    ):
-        if chosen.any():
-            part = numbered[chosen].rename(columns={score: name})
-            scores = macro_table(part, ["strategy"], name, {"strategy": reference}, seed=seed)
-            table = table.merge(scores.drop(columns=["n_images", "n_photos"]), on="strategy")
-        else:
-            ends = ("", "_low", "_high", "_sd", "_change", "_change_low", "_change_high")
-            table = table.assign(**dict.fromkeys([f"{name}{end}" for end in ends], np.nan))
-    return table
+    scores = {
+        "small_iou": rows["iou"].where(rows[share].between(0, SMALL, inclusive="right")),
+        "large_iou": rows["iou"].where(rows[share] >= LARGE),
+        RATE: rows["predicted_area"].where(rows[share] == 0),
+    }
+    scored = _numbered(rows, ["strategy", "seed"]).assign(**scores)
+    table = macro_table(scored, ["strategy"], [*scores], {"strategy": reference}, seed=seed)
+    return pd.DataFrame(lines).merge(table.drop(columns=["n_images", "n_photos"]), on="strategy")
 
 
 def _numbered(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """Rows whose windows or images count alike, whichever family or image they are of."""
     return rows.assign(image=rows.groupby(by).cumcount()).drop(columns="family", errors="ignore")
-
-
-def _half(
-    logarithms: NDArray[np.float64], yes: NDArray[np.bool_], weight: NDArray[np.float64]
-) -> float:
-    """Share at which the weighted logistic curve is at one half, from `SMALLEST` to 1."""
-    there = weight > 0
-    if not there.any() or yes[there].all():
-        return SMALLEST
-    if not yes[there].any():
-        return 1.0
-    curve = LogisticRegression(C=WEAK, solver="newton-cholesky")
-    curve.fit(logarithms[there], yes[there], sample_weight=weight[there])
-    slope, offset = float(curve.coef_[0, 0]), float(curve.intercept_[0])
-    return float(np.clip(np.exp(min(-offset / slope, 0.0)), SMALLEST, 1)) if slope > 0 else 1.0

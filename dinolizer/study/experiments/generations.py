@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -46,11 +45,9 @@ def common_window(names: Sequence[str]) -> int:
 def common_crops(
     dataset: Dataset, backbones: Mapping[str, Backbone], count: int = 0, seed: int = 0
 ) -> tuple[list[NDArray[np.uint8]], dict[str, Sample]]:
-    """One random crop of each image, the same pixels for all backbones, with three-class labels.
-
-    They are as of `crop_sample`, uint8 ``(window, window, 3)``, and the labels are on each
-    backbone's grid. Raises InputError if the backbones were not loaded for one `common_window`.
-    """
+    """One random crop of each image, the same pixels for all backbones, as of `crop_sample`, and
+    for each backbone three-class labels on its grid. Raises InputError if the backbones were not
+    loaded for one `common_window`."""
     windows = {name: backbone.spec.window for name, backbone in backbones.items()}
     if len(set(windows.values())) > 1:
         raise InputError(
@@ -119,20 +116,22 @@ def train_and_test(
     heads, train = Heads({"draw": len(drawn)}, tokens.shape[1]), torch.from_numpy(np.stack(counts))
     fit(heads, tokens, sample.targets, train, epochs=epochs, seed=drawn[0].seed)
     rows = []
-    for (number, draw), training in product(enumerate(drawn), TRAININGS):
-        head, test = heads.select(draw=number), torch.from_numpy(draw.test)
-        logits = torch.full((len(tokens), 1, *tokens.shape[2:]), torch.nan)
-        if training == FROZEN:
-            logits[test] = head(tokens[test].float())[:, 0]
-        else:
-            lora = training == LORA
-            learning = adapted(backbone, Lora(), draw.seed) if lora else unfrozen(backbone)
-            network = Network(learning, head)
-            _train(network, pixels, sample.targets, draw, LEARNING_RATES[training], steps)
-            logits[test] = _logits(network, pixels[test])
+    for number, draw in enumerate(drawn):
+        test = torch.from_numpy(draw.test)
         tested = replace(sample, fold=np.where(draw.test, 0, -1))
-        name = {"backbone": backbone.spec.name, "training": training, "seed": draw.seed}
-        rows.append(window_rows(logits, tested, [name]))
+        for training in TRAININGS:
+            head = heads.select(draw=number)
+            logits = torch.full((len(tokens), 1, *tokens.shape[2:]), torch.nan)
+            if training == FROZEN:
+                logits[test] = head(tokens[test].float())[:, 0]
+            else:
+                lora = training == LORA
+                learning = adapted(backbone, Lora(), draw.seed) if lora else unfrozen(backbone)
+                network = Network(learning, head)
+                _train(network, pixels, sample.targets, draw, LEARNING_RATES[training], steps)
+                logits[test] = _logits(network, pixels[test])
+            name = {"backbone": backbone.spec.name, "training": training, "seed": draw.seed}
+            rows.append(window_rows(logits, tested, [name]))
     return pd.concat(rows, ignore_index=True)
 
 
@@ -165,5 +164,4 @@ def _train(
 def _logits(network: Network, pixels: Tensor) -> Tensor:
     """float32 ``(N, 1, h, w)`` on the CPU."""
     device = network.backbone.device
-    batches = pixels.split(batch_size(device))
-    return torch.cat([network(batch.to(device)).cpu() for batch in batches])
+    return torch.cat([network(of.to(device)).cpu() for of in pixels.split(batch_size(device))])

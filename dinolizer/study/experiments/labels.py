@@ -5,9 +5,8 @@ channels are stacked into one head, so that an image is met once. Tables average
 first.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,15 +22,13 @@ from dinolizer.model.head import CLASSES, make_head, probabilities
 from dinolizer.model.windows import REDUCTIONS
 from dinolizer.study.dataset import Dataset
 from dinolizer.study.detection import calibration_error
-from dinolizer.study.evaluation import Row, with_overall
+from dinolizer.study.evaluation import with_overall
 from dinolizer.study.experiments.comparisons import RATE
 from dinolizer.study.heads import EPOCHS, fit, localizers, overlap
 from dinolizer.study.samples import window_sample
 from dinolizer.study.statistics import columns, macro_table
 from dinolizer.training.heads import fit_heads
 
-Maps = Callable[[NDArray[np.uint8], Row], dict[str, NDArray[np.floating]]]
-"""Takes an image and its row of the manifest; gives maps, float (H, W), by policy."""
 Policies = dict[str, list[dict[str, nn.Conv2d]]]
 """From each policy to its heads of each seed: from a group of the test images to the head that
 never met it."""
@@ -45,8 +42,7 @@ PIXELS = 200
 """Pixels of each image, drawn at random, that calibration is measured on."""
 
 
-@dataclass(frozen=True)
-class Measured:
+class Measured(NamedTuple):
     """What the heads predict for the test images.
 
     A row is of each image, policy (``method``), ``seed`` and ``reduce`` (how the logits of windows
@@ -70,13 +66,12 @@ def fit_policies(
     training images, the same for all policies.
     """
     if dataset.train is not None:
-        settings: dict[str, Any] = {"dataset": dataset, "backbone": backbone, "epochs": epochs}
-        return {
-            policy: [
-                fit(**settings, seed=seed, policy=policy).heads(dataset.test) for seed in seeds
-            ]
-            for policy in POLICIES
-        }
+
+        def trained(policy: str, seed: int) -> dict[str, nn.Conv2d]:
+            fits = fit(dataset, backbone, epochs=epochs, seed=seed, policy=policy)
+            return fits.heads(dataset.test)
+
+        return {policy: [trained(policy, seed) for seed in seeds] for policy in POLICIES}
     tokens, sample = window_sample(dataset, backbone, THREE)
     groups = np.unique(dataset.test["group"].to_numpy(str)).tolist()  # as the folds of the sample
     image, _ = pd.factorize(sample.rows["image"])
@@ -100,11 +95,11 @@ def targets_of(shares: Tensor, policy: str) -> Tensor:
 def stack(heads: Sequence[nn.Conv2d]) -> nn.Conv2d:
     """One head with the channels of all, and a last channel that is 1 everywhere: added up over
     windows it counts them, so that the mean of the logits is the sum over it."""
-    ones = make_head(heads[0].in_channels)  # all else is 0
-    nn.init.ones_(ones.bias)  # type: ignore[arg-type]
-    states = [head.state_dict() for head in (*heads, ones)]
-    joined = {name: torch.cat([state[name].cpu() for state in states]) for name in states[0]}
-    stacked = make_head(heads[0].in_channels, len(joined["bias"]))
+    dim = heads[0].in_channels
+    biases = [*(head.state_dict()["bias"].cpu() for head in heads), torch.ones(1)]
+    weights = [*(head.weight.cpu() for head in heads), torch.zeros(1, dim, 1, 1)]
+    joined = {"weight": torch.cat(weights), "bias": torch.cat(biases)}
+    stacked = make_head(dim, len(joined["bias"]))
     stacked.load_state_dict(joined)
     return stacked.requires_grad_(False)
 
@@ -131,25 +126,14 @@ def measure(dataset: Dataset, backbone: Backbone, policies: Policies, seed: int 
             by_sum = probabilities(of_seeds)[:, -1] > 0.5
             for reduce in REDUCTIONS:
                 probability = probabilities(of_seeds if reduce == "sum" else of_seeds / count)
-                case = {"method": policy, "reduce": reduce, **about}
-                lines = score(probability, truth, by_sum)
-                rows += [case | {"seed": number} | line for number, line in enumerate(lines)]
+                for number, scores in enumerate(score(probability, truth, by_sum)):
+                    case = {"method": policy, "reduce": reduce, **about, "seed": number}
+                    rows.append(case | scores)
                 of_pixels = probability[:, -1].flatten(1)[:, pixels].numpy()
                 drawn.setdefault((policy, reduce), []).append(of_pixels)
-    return Measured(
-        pd.DataFrame(rows),
-        np.repeat(dataset.test["group"].to_numpy(str), PIXELS),
-        np.concatenate(edited),
-        {key: np.concatenate(of_images, axis=1) for key, of_images in drawn.items()},
-    )
-
-
-def first_maps(backbone: Backbone, policies: Policies) -> Maps:
-    """Return what gives every policy's map of a test image, by the head of the first seed."""
-    of_policy = {policy: localizers(backbone, seeds[0]) for policy, seeds in policies.items()}
-    return lambda image, row: {
-        policy: of[row["group"]](image).probability for policy, of in of_policy.items()
-    }
+    probability_of = {case: np.concatenate(parts, axis=1) for case, parts in drawn.items()}
+    groups = np.repeat(dataset.test["group"].to_numpy(str), PIXELS)
+    return Measured(pd.DataFrame(rows), groups, np.concatenate(edited), probability_of)
 
 
 def score(probability: Tensor, truth: Tensor, summed: Tensor) -> list[dict[str, float]]:
@@ -163,27 +147,17 @@ def score(probability: Tensor, truth: Tensor, summed: Tensor) -> list[dict[str, 
     the largest probability); nan without such pixels.
     """
     predicted = probability[:, -1] > 0.5
-    classes = F.one_hot(truth.flatten().long(), 3).float()  # (pixels, 3)
-
-    def shares(pixels: Tensor) -> Tensor:
-        """Of each class that is among pixels (S, H, W): (S, 3)."""
-        return pixels.flatten(1).float() @ classes / classes.sum(0)
-
-    iou = torch.from_numpy(overlap(predicted, truth == 2)["iou"])
-    scores = {"iou": iou, "changed": (predicted != summed).float().mean((1, 2))}
-    of_classes = {
-        f"predicted {name}": of for name, of in zip(CLASS_NAMES, shares(predicted).T, strict=True)
-    }
+    iou = overlap(predicted, truth == 2)["iou"].tolist()
+    scores = {"iou": iou, "changed": (predicted != summed).float().mean((1, 2)).tolist()}
+    masks = {"predicted {}": predicted}
     if probability.shape[1] == 3:
         called = torch.from_numpy(probability.numpy().argmax(1))  # torch takes ten times as long
-        for number, name in enumerate(CLASS_NAMES):
-            of_called = zip(CLASS_NAMES, shares(called == number).T, strict=True)
-            of_classes |= {f"{true} as {name}": of for true, of in of_called}
-    scores |= of_classes
-    return [
-        {name: float(values[seed]) for name, values in scores.items()}
-        for seed in range(len(probability))
-    ]
+        masks |= {f"{{}} as {name}": called == number for number, name in enumerate(CLASS_NAMES)}
+    classes = F.one_hot(truth.flatten().long(), 3).float()  # (pixels, 3)
+    for text, pixels in masks.items():
+        shares = pixels.flatten(1).float() @ classes / classes.sum(0)  # (S, 3)
+        scores |= {text.format(name): shares[:, n].tolist() for n, name in enumerate(CLASS_NAMES)}
+    return [dict(zip(scores, line, strict=True)) for line in zip(*scores.values(), strict=True)]
 
 
 def localization(rows: pd.DataFrame) -> pd.DataFrame:
@@ -194,24 +168,14 @@ def localization(rows: pd.DataFrame) -> pd.DataFrame:
     return with_overall(kinds, macro_table(forged, ["method"], "iou"))
 
 
-def predicted_shares(rows: pd.DataFrame) -> pd.DataFrame:
-    """Predicted ``share`` of the ``pixels`` of each class by ``method, kind, seen``: of inpainted
-    ones it is the recall, of all others the false-positive rate; as of `macro_table`."""
-    names = [f"predicted {name}" for name in CLASS_NAMES]
-    return _class_shares(rows, ["method", "kind", "seen"], ["pixels"], names)
-
-
-def confusion(rows: pd.DataFrame) -> pd.DataFrame:
-    """``share`` of the pixels of a class, ``truth``, that the three-class head calls each class,
-    ``called``, for seen generators and others; as of `macro_table`."""
-    names = [f"{truth} as {called}" for truth in CLASS_NAMES for called in CLASS_NAMES]
-    return _class_shares(rows[rows["method"] == THREE], ["seen"], ["truth", "called"], names)
-
-
-def _class_shares(
-    rows: pd.DataFrame, by: list[str], names: list[str], scores: list[str]
-) -> pd.DataFrame:
-    """Table of some scores of `score`, a line each; their names' words become columns."""
+def class_shares(rows: pd.DataFrame, by: list[str], names: list[str]) -> pd.DataFrame:
+    """``share`` of the pixels of each class: with the names ``pixels`` what is predicted (of
+    inpainted ones the recall, of all others the false-positive rate), with ``truth, called`` what
+    three classes call them. A line for each of them, and for each value of ``by``, as of
+    `macro_table`."""
+    scores = [f"predicted {name}" for name in CLASS_NAMES]
+    if names != ["pixels"]:
+        scores = [f"{truth} as {called}" for truth in CLASS_NAMES for called in CLASS_NAMES]
     summed = rows[rows["reduce"] == "sum"]
     long = summed.melt([*by, "group", "image", "seed"], scores, "score", "share")
     long[names] = long["score"].str.removeprefix("predicted ").str.split(" as ", expand=True)
@@ -225,18 +189,16 @@ def background_rates(rows: pd.DataFrame) -> pd.DataFrame:
     count alike, those that have both; changes are against ``untouched``. As of `macro_table`;
     without a line where no photograph has both.
     """
-    backgrounds = {"regenerated": ("fr", "re-encoded"), "untouched": ("sp", "real")}
-    long = pd.concat(
-        rows[(rows["kind"] == kind) & (rows["reduce"] == "sum")]
-        .rename(columns={f"predicted {name}": RATE})
-        .assign(background=background)[["method", "background", "group", RATE]]
-        for background, (kind, name) in backgrounds.items()
-    ).dropna()
+    rows = rows[(rows["reduce"] == "sum") & rows["kind"].isin(["fr", "sp"])]
+    whole = rows["kind"] == "fr"
+    rate = rows["predicted re-encoded"].where(whole, rows["predicted real"])
+    named = rows.assign(**{RATE: rate}, background=np.where(whole, "regenerated", "untouched"))
+    long = named[["method", "background", "group", RATE]].dropna()
+    long = long.sort_values("background", kind="stable").assign(image=long["group"])
     both = long.groupby("group")["background"].transform("nunique") == 2
     if not both.any():
         return pd.DataFrame(columns=["method", "background", RATE])
-    known = long[both].assign(image=long["group"])
-    return macro_table(known, ["method", "background"], RATE, {"background": "untouched"})
+    return macro_table(long[both], ["method", "background"], RATE, {"background": "untouched"})
 
 
 def calibration(measured: Measured) -> pd.DataFrame:

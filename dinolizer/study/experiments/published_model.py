@@ -1,14 +1,13 @@
 """The authors' released model on CocoGlide: a third party's rows, and ours beside them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise, product
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from scipy.stats import binomtest
-from sklearn.metrics import RocCurveDisplay, roc_auc_score
+from sklearn.metrics import roc_auc_score
 from tqdm.auto import tqdm
 
 from dinolizer.data.manifest import read_manifest, read_pair
@@ -16,7 +15,6 @@ from dinolizer.errors import InputError
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.published import SCORE_THRESHOLD
 from dinolizer.paths import ROOT
-from dinolizer.study import figures
 from dinolizer.study.cache import cache_key, cached, images_hash, probe_hash
 from dinolizer.study.detection import auc
 from dinolizer.study.evaluation import Row, edited_truth, probe_image
@@ -134,14 +132,6 @@ def shared_images(file: str, limit: int = 0) -> pd.DataFrame:
     return manifest[manifest["group"].isin(photos[: limit or None])]
 
 
-def expected_seconds(localizer: Localizer, manifest: pd.DataFrame) -> float:
-    """Time that all images take, from that of one window; less where several are run at once."""
-    window = probe_image(localizer.window, localizer.window)
-    seconds = min(localizer(window).seconds for _ in range(2))  # the first one warms up
-    plans = map(localizer.plan, manifest["height"], manifest["width"])
-    return seconds * sum(plan.passes for plan in plans)
-
-
 def our_rows(localizer: Localizer, manifest: pd.DataFrame) -> pd.DataFrame:
     """Our rows, one per image: ``group, edited`` and those of `score_image`, but that ``score`` is
     of the map before it is brought to the image's size, as the third party has it."""
@@ -185,24 +175,6 @@ def compared(both: pd.DataFrame) -> pd.DataFrame:
         lines.append((name, len(pair), theirs, ours, ours - theirs, worst, within))
     columns = ["measure", "n_images", "theirs", "ours", "difference", "worst", "within"]
     return pd.DataFrame(lines, columns=columns)
-
-
-def roc(parts: Mapping[str, pd.DataFrame], threshold: float, note: str) -> Figure:
-    """Draw the ROC curve of ``score`` against ``edited``, both columns, of each part, with the
-    point of the threshold in use; whole and the upper left corner."""
-    figure, (row,) = figures.panels(1, 2, 3.7, note)
-    for panel in row:
-        for (name, part), line in zip(parts.items(), ("-", "--"), strict=False):
-            drawn = RocCurveDisplay.from_predictions(part["edited"], part["score"], ax=panel)
-            drawn.line_.set(label=name, linestyle=line)
-            point = (part["score"] > threshold).groupby(part["edited"]).mean()
-            panel.plot(*point, "o", color="0.4")
-        panel.plot([0, 1], [0, 1], **figures.REFERENCE, label="chance")
-        panel.set(xlabel="false-positive rate", ylabel="sensitivity")
-        panel.get_legend().remove()
-    row[1].set(xlim=(-0.002, 0.2), ylim=(0.8, 1.002))
-    row[0].legend(loc="lower right")
-    return figure
 
 
 def _scored(localizer: Localizer, row: Row) -> pd.DataFrame:

@@ -28,10 +28,7 @@ BLOCKS = 20
 """The interval of CKA is over photographs, or over so many blocks of them where there are more."""
 PURE = 0.9
 """Share of a patch that is of one class, at least, for it to count as of that class."""
-DEGRADED: tuple[Step, ...] = (
-    *(("jpeg", quality) for quality in (90, 70, 50)),
-    *(("noise", std) for std in (3, 7, 11)),
-)
+DEGRADED: list[Step] = [*product(["jpeg"], (90, 70, 50)), *product(["noise"], (3, 7, 11))]
 """Levels of the grids of `dinolizer.data.degradations`, from mild to strong."""
 SENSED = 100
 """Crops that are degraded for it, at most."""
@@ -52,8 +49,8 @@ def cka_table(layers: Mapping[tuple[str, int], Tensor], groups: Sequence[str]) -
     compared. A line per two layers, both ways: ``first, first_layer, second, second_layer, cka,
     low, high``.
     """
-    grid = min((tokens.shape[2:] for tokens in layers.values()), key=np.prod)
-    pooled = [F.adaptive_avg_pool2d(of.float(), (grid[0], grid[1])) for of in layers.values()]
+    height, width = min((tokens.shape[2:] for tokens in layers.values()), key=np.prod)
+    pooled = [F.adaptive_avg_pool2d(of.float(), (height, width)) for of in layers.values()]
     sizes = [tokens.shape[1] for tokens in pooled]
     values = torch.cat(pooled, dim=1).flatten(2).transpose(1, 2)  # (N, h w, D of all layers)
     values = values - values.mean((0, 1))
@@ -93,8 +90,8 @@ def autocorrelation(
     distance, up to half the grid: ``lag`` (patches), ``distance`` (pixels) and ``correlation`` with
     its interval.
     """
-    centred = tokens.float() - tokens.float().mean((0, 2, 3), keepdim=True)
-    power, lines = centred.square().sum(1).mean((1, 2)), []
+    centred, power = _centred(tokens)
+    lines = []
     for lag in range(1, max(tokens.shape[2:]) // 2 + 1):
         across = (centred[..., lag:] * centred[..., :-lag]).sum(1)
         down = (centred[:, :, lag:] * centred[:, :, :-lag]).sum(1)
@@ -122,12 +119,17 @@ def change_table(
         degraded = [degrade(name, level, image, seed + n) for n, image in enumerate(images)]
         after = extract_layers(backbone, degraded, layers)
         for layer in layers:
-            tokens = before[layer].float()
-            moved = (after[layer].float() - tokens).square().sum(1).mean((1, 2))
-            spread = (tokens - tokens.mean((0, 2, 3), keepdim=True)).square().sum(1).mean((1, 2))
+            moved = (after[layer].float() - before[layer].float()).square().sum(1).mean((1, 2))
+            spread = 2 * _centred(before[layer])[1]
             line = {"degradation": name, "level": level, "layer": layer}
-            lines.append(line | columns("change", ratio(moved, 2 * spread, groups, seed=seed)))
+            lines.append(line | columns("change", ratio(moved, spread, groups, seed=seed)))
     return pd.DataFrame(lines)
+
+
+def _centred(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens less their mean, and of each crop the mean of their squared lengths, ``(N,)``."""
+    centred = tokens.float() - tokens.float().mean((0, 2, 3), keepdim=True)
+    return centred, centred.square().sum(1).mean((1, 2))
 
 
 def linear_probe(tokens: Tensor, sample: Sample, seed: int = 0) -> pd.DataFrame:
@@ -140,24 +142,21 @@ def linear_probe(tokens: Tensor, sample: Sample, seed: int = 0) -> pd.DataFrame:
     and ``accuracy``, the share of its patches that is classified rightly.
     """
     share, label = sample.targets.flatten(2).max(1)  # (N, h w)
-    pure = share >= PURE
-    features = tokens.flatten(2).transpose(1, 2)  # (N, h w, D)
+    pure, features = share >= PURE, tokens.flatten(2).transpose(1, 2)  # (N, h w, D)
     by = ["image", "group", "seen", "family"]
     tables = [pd.DataFrame(columns=[*by, "accuracy"])]
     for fold, fitted in enumerate(sample.train):
-        tested = torch.from_numpy(sample.fold == fold)
+        tested = (pure & torch.from_numpy(sample.fold == fold)[:, None]).nonzero().numpy().T
         rng = np.random.default_rng((seed, fold))
         chosen = rng.permutation((pure & fitted[:, None]).nonzero().numpy())[:PATCHES].T
-        known = label[*chosen].numpy()
-        if not tested.any() or len(np.unique(known)) < len(CLASS_NAMES):
+        known, truth = label[*chosen].numpy(), label[*tested].numpy()
+        if not len(truth) or len(np.unique(known)) < len(CLASS_NAMES):
             continue
         priors = np.full(len(CLASS_NAMES), 1 / len(CLASS_NAMES))
         classifier = LinearDiscriminantAnalysis("lsqr", shrinkage="auto", priors=priors)
         classifier.fit(features[*chosen].float().numpy(), known)
-        chosen = (pure & tested[:, None]).nonzero().numpy().T
-        truth = label[*chosen].numpy()
-        right = classifier.predict(features[*chosen].float().numpy()) == truth
-        rows = sample.rows.iloc[chosen[0]][["image", "group", "seen"]]
+        right = classifier.predict(features[*tested].float().numpy()) == truth
+        rows = sample.rows.iloc[tested[0]][["image", "group", "seen"]]
         rows = rows.assign(family=np.array(CLASS_NAMES)[truth], accuracy=right)
         tables.append(rows.groupby(by, sort=False)["accuracy"].mean().reset_index())
     return pd.concat(tables[1:] or tables)
@@ -173,9 +172,8 @@ def accuracy_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 def pca_pictures(tokens: Tensor, shown: Sequence[int]) -> list[NDArray[np.float64]]:
     """The first three principal components of all tokens as red, green and blue: of each crop in
     ``shown`` float ``(h, w, 3)`` from 0 to 1, the 2nd to the 98th percentile over all crops."""
-    count, dim, height, width = tokens.shape
-    flat = tokens.float().permute(0, 2, 3, 1).reshape(-1, dim).numpy()
+    flat = tokens.float().permute(0, 2, 3, 1).flatten(0, 2).numpy()
     components = PCA(3, random_state=0).fit_transform(flat)
     low, high = np.quantile(components, [0.02, 0.98], axis=0)
-    colours = np.clip((components - low) / (high - low), 0, 1).reshape(count, height, width, 3)
-    return [np.asarray(colours[number]) for number in shown]
+    colours = np.clip((components - low) / (high - low), 0, 1)
+    return [*colours.reshape(len(tokens), *tokens.shape[2:], 3)[list(shown)]]

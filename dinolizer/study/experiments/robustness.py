@@ -14,9 +14,7 @@ from dinolizer.study.statistics import Measured, ratio
 Case = tuple[Step, ...]
 
 CLEAN: Case = ()
-SINGLE: list[Case] = [
-    ((name, level),) for name, curve in DEGRADATIONS.items() for level in curve.levels
-]
+SINGLE: list[Case] = [((name, at),) for name, curve in DEGRADATIONS.items() for at in curve.levels]
 """Every level of every degradation."""
 FIRST: list[Step] = [("resize", 0.9), ("blur", 3), ("noise", 3), ("jpeg", 80)]
 """What is done to an image before it is compressed for sharing; mild, and a choice of ours."""
@@ -28,7 +26,6 @@ QUALITIES = (50, 60, 70, 80, 90)
 QUALITY_GRID: list[Case] = [
     (("jpeg", first), ("jpeg", second)) for first in QUALITIES for second in QUALITIES
 ]
-
 CLAIMED: dict[str, Case] = {
     "resize": (("resize", 0.75),),
     "noise": (("noise", 7),),
@@ -54,10 +51,8 @@ def largest_of_each_photo(images: pd.DataFrame) -> pd.DataFrame:
 
 def rows_of(rows: pd.DataFrame, case: Case) -> pd.DataFrame:
     """Those of the rows or lines of a table that are of one case."""
-    chosen = rows
-    for name, value in step_columns(case).items():
-        chosen = chosen[chosen[name].isna() if value != value else chosen[name] == value]
-    return chosen
+    wanted = pd.DataFrame([step_columns(case)]).astype({"level": float})
+    return rows.reset_index().merge(wanted).set_index("index")
 
 
 def single_curves(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -78,9 +73,8 @@ def chain_curves(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
     The first step alone is the level ``no JPEG``; JPEG alone is one more method.
     """
-    alone = table["before"] == "none"
+    alone, method = table["before"] == "none", table["method"].iloc[0]
     steps = table["degradation"] + table["level"].map(" {:g}".format)
-    method = table["method"].iloc[0]
     jpeg = table[alone & (table["method"] == method) & table["degradation"].isin(["jpeg", "none"])]
     curves = {}
     for first, chain in table[~alone].groupby("before", sort=False):
@@ -92,12 +86,10 @@ def chain_curves(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def _levels(lines: pd.DataFrame, name: str, undegraded: str) -> pd.DataFrame:
-    ordered = lines.assign(at=lines["level"].fillna(UNDEGRADED[name])).sort_values(
-        "at", kind="stable"
-    )
-    return ordered.assign(
-        level=ordered["level"].map("{:g}".format, na_action="ignore").fillna(undegraded)
-    )
+    at = lines["level"].fillna(UNDEGRADED[name])
+    lines = lines.assign(at=at).sort_values("at", kind="stable")
+    level = lines["level"].map("{:g}".format, na_action="ignore")
+    return lines.assign(level=level.fillna(undegraded))
 
 
 def share_kept(rows: pd.DataFrame, case: Case, seed: int = 0) -> Measured:
@@ -113,21 +105,17 @@ def lead_gained(rows: pd.DataFrame, method: str, seed: int = 0) -> Measured:
     lead over all single degradations, less that on the images as they were (see `leads`)."""
     clean = rows["degradation"] == "none"
     single = rows[~clean & (rows["before"] == "none")]
-    gained = leads(single, method).merge(
-        leads(rows[clean], method), on=["family", "group", "image"], suffixes=("", "_clean")
-    )
-    return mean_lead(gained.assign(lead=gained["lead"] - gained["lead_clean"]), seed)
+    of_image = ["family", "group", "image"]
+    before, after = (leads(of, method).set_index(of_image) for of in (rows[clean], single))
+    return mean_lead((after - before).dropna().reset_index(), seed)
 
 
 def quality_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Table of double compressions, of the rows of one method on the same images: ``first``
     quality (text; ``"none"`` for a single compression), ``second, n_images, iou`` and its ends."""
-    firsts = {f"jpeg {quality}": str(quality) for quality in QUALITIES} | {"none": "none"}
-    chosen = rows[
-        (rows["degradation"] == "jpeg")
-        & rows["before"].isin(firsts)
-        & rows["level"].isin(QUALITIES)
-    ]
-    table = score_table(chosen, ["before", "degradation", "level"], seed)
-    table = table.assign(first=table["before"].map(firsts), second=table["level"].astype(int))
+    first = rows["before"].str.removeprefix("jpeg ")
+    chosen = (rows["degradation"] == "jpeg") & rows["level"].isin(QUALITIES)
+    chosen &= first.isin(["none", *map(str, QUALITIES)])
+    named = rows.assign(first=first, second=rows["level"])[chosen]
+    table = score_table(named, ["first", "second"], seed).astype({"second": int})
     return table[["first", "second", "n_images", "iou", "iou_low", "iou_high"]]

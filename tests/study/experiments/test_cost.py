@@ -35,9 +35,6 @@ def test_map_and_backbone_are_timed_on_the_same_number_of_windows(
     assert counted == [1, 1, 9, 9]
     assert points["megapixels"].tolist() == [0.003136, 0.012544]
     assert points["backbone_share"].tolist() == [0.75, 0.75]
-    assert cost.seconds_per_megapixel(points) == pytest.approx((8 - 2) / (0.012544 - 0.003136))
-    lines = cost.time_curve(points, "").axes[0].lines
-    assert [list(line.get_ydata()) for line in lines[:2]] == [[2, 8], [1.5, 6]]
 
 
 def test_a_run_is_repeated_for_the_time_asked() -> None:

@@ -7,6 +7,7 @@ import torch
 
 from dinolizer.study.experiments import edit_size
 from dinolizer.study.samples import Sample
+from dinolizer.training.heads import Heads, fit
 
 
 def drawn(half: float, slope: float, seed: int, count: int = 4000) -> pd.DataFrame:
@@ -112,7 +113,8 @@ def test_cuts_give_the_false_positive_rate_of_the_first_strategy() -> None:
     targets[20:] = (tokens[20:, 0] > 0).float()
     sample = sample_of(targets)
     weights = {"first": torch.ones(1, 1, 30), "other": torch.ones(1, 1, 30)}
-    stack = edit_size.fit_strategies(tokens, sample, weights, epochs=1, seed=0)
+    stack = Heads({"strategy": 2, "seed": 1, "fold": 1}, 4)
+    fit(stack, tokens, targets, torch.stack(list(weights.values())), epochs=1)
     stack.bias.data[1] += 0.3  # the other marks more
     cut = stack.cut_at(edit_size.matched_cuts(stack, tokens, sample, weights))
     with torch.no_grad():

@@ -8,7 +8,7 @@ import pytest
 
 from dinolizer.data.images import write_image
 from dinolizer.study.evaluation import Method
-from dinolizer.study.experiments.matched import matched_rows
+from dinolizer.study.experiments.comparisons import matched_rows
 
 SIDE = 40
 RAMP = np.linspace(0, 1, SIDE * SIDE, dtype=np.float32).reshape(SIDE, SIDE)

@@ -4,7 +4,6 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -156,16 +155,6 @@ def test_our_rows_are_scored_by_hand_and_an_interrupted_run_goes_on(
             assert row["iou"] == pytest.approx(hits / either)
 
 
-def test_the_expected_time_is_that_of_a_window_times_their_number(
-    manifest: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    localizer, _ = small_localizer(stride=28)
-    seconds = iter([3.0, 0.5])  # the first run also warms up
-    monkeypatch.setattr(Localizer, "__call__", lambda *_: SimpleNamespace(seconds=next(seconds)))
-    # Six images of 64 pixels, and windows of 56 at 0 and 8, down and across.
-    assert model.expected_seconds(localizer, read_manifest(manifest)) == 0.5 * 6 * 4
-
-
 @pytest.mark.parametrize(("change", "within"), [(0.009, True), (0.011, False)])
 def test_reproduced_means_within_the_tolerance(change: float, within: bool) -> None:
     names = ["score", "iou"]
@@ -206,14 +195,3 @@ def test_the_notebook_runs_the_released_model_and_compares(
     assert table["n_images"].tolist() == [2, 1, 2]
     record = json.loads((results / "figures" / "10-comparison.json").read_text())
     assert {"backbone dinolizer", "head"} <= record["sources"].keys()
-
-
-def test_roc_marks_the_threshold_in_use_on_its_curve() -> None:
-    """Two of three unedited images and all three edited ones are over 0.3."""
-    part = pd.DataFrame({"edited": [False] * 3 + [True] * 3, "score": [0, 0.4, 0.6, 0.5, 0.8, 1]})
-    figure = model.roc({"one half": part}, 0.3, "a note")
-    for panel in figure.axes:
-        curve, dot, chance = panel.lines
-        assert pytest.approx(sorted(set(curve.get_xdata()))) == [0, 1 / 3, 1]
-        assert (dot.get_xdata()[0], dot.get_ydata()[0]) == (pytest.approx(2 / 3), 1)
-        assert np.asarray(chance.get_xdata()).tolist() == [0, 1]
