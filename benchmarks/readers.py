@@ -21,7 +21,7 @@ from torch import nn
 
 from dinolizer.bulk.listing import read_listing
 from dinolizer.bulk.table import SCHEMA, read_rows, save_rows
-from dinolizer.data.datasets import read_dataset
+from dinolizer.data.datasets import make_manifest
 from dinolizer.data.fetch import extract
 from dinolizer.data.images import read_header, read_image
 from dinolizer.data.manifest import COLUMNS, read_manifest
@@ -138,6 +138,9 @@ def _of_tables(folder: Path) -> list[Reader]:
     values = pd.DataFrame({"iou": [0.5, 0.25], "method": ["a", "b"]})
     cached("rows", "table", lambda: values)
 
+    def dataset(name: str, path: Path) -> None:
+        make_manifest(name, path, folder / f"made-{name}.csv")
+
     def read_table(path: Path) -> None:
         if not cached("rows", "table", lambda: values).equals(values):
             raise AssertionError("a damaged table was taken from the cache")
@@ -145,12 +148,12 @@ def _of_tables(folder: Path) -> list[Reader]:
     return [
         Reader("manifest", read_manifest, folder / "manifest.csv", [rows]),
         Reader("list of images", read_listing, folder / "list.csv", [rows, pair]),
-        Reader("csv dataset", partial(read_dataset, "csv"), folder / "own.csv", [pair]),
-        Reader("imdl dataset", partial(read_dataset, "imdl"), folder / "imdl.json", [listed]),
+        Reader("csv dataset", partial(dataset, "csv"), folder / "own.csv", [pair]),
+        Reader("imdl dataset", partial(dataset, "imdl"), folder / "imdl.json", [listed]),
         Reader("rows of a run", read_rows, keep, [keep.read_bytes()]),
         Reader(
             "parquet dataset",
-            lambda path: read_dataset("opensdi", path.parent, images=folder / "images"),
+            lambda path: dataset("opensdi", path.parent),
             parquets / "sd3-test.parquet",
             [frame.getvalue()],
         ),

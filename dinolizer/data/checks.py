@@ -15,16 +15,11 @@ from dinolizer.data.manifest import AUTHENTIC_KINDS, read_pair
 from dinolizer.data.masks import check_shape, read_mask
 from dinolizer.errors import InputError, refuse
 
-AREA_TOLERANCE = 1e-3
-"""How far a manifest's area may be from its mask's."""
-PAIRS = 4
-"""Pairs of each generator and kind of which the polarity is checked."""
-CANDIDATES = 8
-"""Real images of a group of which the most like an edited one is sought."""
-EDGE = 8
-"""Pixels around a mask in which a splice may differ too: soft masks are cut at half."""
-OUTSIDE = 0.05
-"""Share of a splice's changed pixels that may lie further out."""
+AREA_TOLERANCE = 1e-3  # how far a manifest's area may be from its mask's
+PAIRS = 4  # pairs of each generator and kind of which the polarity is checked
+CANDIDATES = 8  # real images of a group of which the most like an edited one is sought
+EDGE = 8  # pixels around a mask in which a splice may differ too: soft masks are cut at half
+OUTSIDE = 0.05  # share of a splice's changed pixels that may lie further out
 LOSSY = (".jpg", ".jpeg", ".webp", ".avif")
 
 

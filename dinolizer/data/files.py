@@ -15,10 +15,8 @@ from dinolizer.errors import InputError, refuse
 
 SYSTEM_FOLDERS = ("__MACOSX", "@eaDir")
 """Folders that macOS and network drives put beside images, with small copies of them."""
-MAX_CELL = 10_000_000
-"""Characters a cell of a table may have."""
-MAX_VISITS = 100
-"""Of one folder, through links: links to links may be ways without number."""
+MAX_CELL = 10_000_000  # characters a cell of a table may have
+MAX_VISITS = 100  # of one folder, through links: links to links may be ways without number
 HIDDEN = "hidden files and folders"
 UNREADABLE = "folders, links or other things that cannot be read"
 LeftOut = dict[str, list[str]]

@@ -13,13 +13,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from dinolizer.data.formats import (
-    bare_png,
-    check_jpeg,
-    check_tiff,
-    has_16_bit_colour,
-    other_file,
-)
+from dinolizer.data import formats
 from dinolizer.errors import InputError, refuse
 from dinolizer.paths import atomic, file_hash
 
@@ -36,7 +30,6 @@ MAX_PIXELS = 120_000_000
 """Enough for a camera of 100 megapixels; Pillow's own limit (179 million) stays in force."""
 DEFLATED = 8 * 1032
 """Pixels of 1 bit that a byte of a PNG file holds at most: deflate packs 1032 bytes into one."""
-TOO_LARGE = "{} has more than {:.0f} million pixels, the most that is read; cut it into parts."
 BROKEN = "not an image that can be read, or damaged; get a whole copy in a common format"
 
 
@@ -66,8 +59,7 @@ def read_image(source: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[
         return _rgb(source)
     if not isinstance(source, str | Path | Image.Image):
         raise InputError(
-            f"The image is a {type(source).__name__}, but it must be a path, a PIL image "
-            "or a uint8 array (H, W, 3)."
+            f"The image is a {type(source).__name__}, but a path, PIL image or uint8 array is due."
         )
     return _rgb(read_samples(source)[0])
 
@@ -80,10 +72,10 @@ def read_samples(source: str | Path | Image.Image) -> tuple[NDArray[Any], int]:
         with _opened(source) as (image, path):
             return _decode(image, name, path)
     except UnidentifiedImageError:
-        formats = f"formats that are read: {', '.join(FORMATS)}"
-        raise InputError(f"{name} is {other_file(Path(name), BROKEN)} ({formats}).") from None
+        what, read = formats.other_file(Path(name), BROKEN), ", ".join(FORMATS)
+        raise InputError(f"{name} is {what} (formats that are read: {read}).") from None
     except Image.DecompressionBombError:
-        raise InputError(TOO_LARGE.format(name, MAX_PIXELS / 1e6)) from None
+        raise InputError(_too_large(name)) from None
     except InputError:
         raise
     except PermissionError:
@@ -163,22 +155,22 @@ def _rgb(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _check_array(array: NDArray[Any], channels: tuple[int, ...]) -> None:
     """Refuse what is not uint8 and grey or colour; a value range is never guessed from the data."""
-    is_share = np.issubdtype(array.dtype, np.floating) or array.dtype == np.bool_
-    remedy = "multiply it by 255 if its range is [0, 1]" if is_share else "scale it to [0, 255]"
-    shapes = " or ".join(f"(H, W, {count})" for count in channels)
-    it = f"The image array has the shape {array.shape}, but it must"
+    wanted = " or ".join(["(H, W) grey", *(f"(H, W, {count})" for count in channels)])
     is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in channels)
     refuse(
         {
-            f"The image array is {array.dtype}, but it must be uint8; {remedy}, round and convert "
-            "it.": array.dtype != np.uint8,
-            f"{it} be (H, W) grey or {shapes}, channels last.": not is_image,
-            f"{it} hold at least one pixel.": not array.size,
-            TOO_LARGE.format("The image array", MAX_PIXELS / 1e6): (
-                np.prod(array.shape[:2]) > MAX_PIXELS
-            ),
+            f"The image array is {array.dtype}, but it must be uint8; scale it to [0, 255], round "
+            "and convert it.": array.dtype != np.uint8,
+            f"The image array has the shape {array.shape}, but it must be {wanted}, channels last, "
+            "with at least one pixel.": not is_image or not array.size,
+            _too_large("The image array"): np.prod(array.shape[:2]) > MAX_PIXELS,
         }
     )
+
+
+def _too_large(name: str) -> str:
+    most = f"{MAX_PIXELS / 1e6:.0f} million pixels"
+    return f"{name} has more than {most}, the most that is read; cut it into parts."
 
 
 @contextmanager
@@ -199,7 +191,10 @@ def _opened(
             raise InputError(f"{path} is empty (0 bytes); get a whole copy of the file.")
         # Pillow gets a handle, not the name: mapped from its name, an uncompressed grey TIFF
         # with an orientation comes out wrongly turned (Pillow 13.0).
-        with path.open("rb") as file, Image.open(bare_png(file, pixels), formats=FORMATS) as image:
+        with (
+            path.open("rb") as file,
+            Image.open(formats.bare_png(file, pixels), formats=FORMATS) as image,
+        ):
             yield image, path
 
 
@@ -211,7 +206,7 @@ def _decode(image: Image.Image, name: str, path: Path | None) -> tuple[NDArray[A
     refuse(
         {
             f"{name} has {size} pixels; it must hold at least 1.": not number,
-            TOO_LARGE.format(name, MAX_PIXELS / 1e6): number > MAX_PIXELS,
+            _too_large(name): number > MAX_PIXELS,
             f"{name} is cut short: its {length:,} bytes cannot hold {size} pixels; get a whole "
             "copy.": number > DEFLATED * length,
             f"{name} holds floating-point or 32-bit values of unknown range; convert it to 8 or 16 "
@@ -219,10 +214,10 @@ def _decode(image: Image.Image, name: str, path: Path | None) -> tuple[NDArray[A
         }
     )
     if path and image.format == "TIFF":
-        check_tiff(image, name)
+        formats.check_tiff(image, name)
     if path and image.format in ("JPEG", "MPO"):
-        check_jpeg(path.read_bytes(), name)
-    is_deep = has_16_bit_colour(image)
+        formats.check_jpeg(path.read_bytes(), name)
+    is_deep = formats.has_16_bit_colour(image)
     # Before load(): Pillow turns TIFFs itself while loading, and then forgets their orientation.
     orientation = _orientation(image)
     image.load()  # raises where the file is cut short, which OpenCV only warns of
@@ -241,7 +236,7 @@ def _deep_colour(path: Path) -> NDArray[np.uint16]:
     # Pillow keeps the high byte only. IMREAD_COLOR would be simpler, but with 16-bit TIFFs it
     # returned uninitialised memory (OpenCV 5.0).
     with path.open("rb") as file:
-        content = np.frombuffer(bare_png(file, True).read(), np.uint8)
+        content = np.frombuffer(formats.bare_png(file, True).read(), np.uint8)
     bgr = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
     if bgr is None or bgr.dtype != np.uint16:
         raise InputError(f"{path} cannot be read at its 16 bits; convert it to 8-bit PNG.")

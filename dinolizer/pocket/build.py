@@ -64,19 +64,15 @@ BUILDERS = {
 }
 """Each with the side of the crops that it is trained on, in pixels."""
 LEARNING: dict[str, Any] = {"lr": 1e-3, "weight_decay": 0.05, "clip": 1.0, "save_every": 250}
-STEPS_PER_LOSS = 50
-"""Steps over which the losses in a card are averaged."""
-PAIRS = 8
-"""Real and forged twins in a batch."""
-GENERATOR_CROP = 96
-"""Side of the crops that a generator trains on, in pixels."""
+STEPS_PER_LOSS = 50  # steps over which the losses in a card are averaged
+PAIRS = 8  # real and forged twins in a batch
+GENERATOR_CROP = 96  # side of the crops that a generator trains on, in pixels
 GENERATOR_BATCH = 8
 LATENT_NOISE = 0.05
 """Noise on the latents while training, as a share of their spread; a decoder that has met it still
 decodes well what no encoder has made."""
 TEXTURE_WEIGHT = 0.01
-HEAD_PAIRS = 300
-"""Twins that the head is fitted on."""
+HEAD_PAIRS = 300  # twins that the head is fitted on
 TEMPERATURES = tuple(np.geomspace(0.5, 50, 100).tolist())
 
 

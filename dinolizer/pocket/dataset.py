@@ -26,8 +26,7 @@ from dinolizer.pocket.photos import photo_paths
 MARGIN = 64
 """By how many pixels a side of the images exceeds a window: four windows overlap in each."""
 PROCESSES = 2
-PROBE = 64
-"""Side of the images whose pixels stand for the code that forges, in pixels."""
+PROBE = 64  # side of the images whose pixels stand for the code that forges, in pixels
 
 
 class Case(NamedTuple):

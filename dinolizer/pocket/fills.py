@@ -40,10 +40,8 @@ CLEAN = 0.15
 what was decoded, enlarged or diffused can be told there."""
 PERTURBATION = (0.01, 0.08)
 """Standard deviation of what is done to a decoder's weights, as a share of each: log-uniform."""
-WHOLE_SIDE = 256
-"""Side of the crops that pass through an auto-encoder as a whole, in pixels."""
-WHOLES = 50
-"""How many such crops there are of each generator."""
+WHOLE_SIDE = 256  # side of the crops that pass through an auto-encoder as a whole, in pixels
+WHOLES = 50  # how many such crops there are of each generator
 
 
 class Twins(NamedTuple):

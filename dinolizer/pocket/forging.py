@@ -25,16 +25,14 @@ into the original; a whole image out of the generator, edited; the same without 
 CASES = [(generator, kind) for kind, makers in MAKERS.items() for generator in makers]
 CONDITIONS = ("clean", "jpeg", "noise")
 
-INPAINT_RADIUS = 3
-"""Neighbourhood of OpenCV's inpainting methods, in pixels."""
+INPAINT_RADIUS = 3  # neighbourhood of OpenCV's inpainting methods, in pixels
 GENERATION_NOISE = 0.2
 """Noise on generated latents, as a share of each channel's spread: no encoder has made them."""
 SHRINKING = (0.4, 0.65)
 """By how much a photograph is shrunk before it is content of an edit: its own past is gone then, as
 in what a generator has learned from."""
 SHAPES = ("blob", "ellipse", "box")
-AREA_RANGE = (0.01, 0.60)
-"""Share of the image that is edited: log-uniform between these bounds."""
+AREA_RANGE = (0.01, 0.60)  # share of the image that is edited: log-uniform between these bounds
 
 
 class Forgery(NamedTuple):

@@ -15,10 +15,8 @@ from torch.nn import functional as F
 from dinolizer.errors import InputError
 from dinolizer.paths import ASSETS
 
-DOWNSAMPLING = 8
-"""Pixels of a photograph to one latent, along each axis."""
-WIDTHS = (24, 48, 80)
-"""Channels at 1/2, 1/4 and 1/8 of the resolution."""
+DOWNSAMPLING = 8  # pixels of a photograph to one latent, along each axis
+WIDTHS = (24, 48, 80)  # channels at 1/2, 1/4 and 1/8 of the resolution
 FLUX_WIDTH = 64
 FLUX_LATENTS = 32
 FLUX_FILES = {"encoder": "taef2_encoder.pth", "decoder": "taef2_decoder.pth"}

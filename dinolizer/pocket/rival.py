@@ -19,10 +19,8 @@ from dinolizer.model.pocket_vit import PATCH, TraceStem
 from dinolizer.paths import ASSETS
 from dinolizer.pocket.forging import Image
 
-PURE = 0.1
-"""Most of a patch that may be of the other class where the rival learns from it."""
-PENALTY = 0.01
-"""``C`` of scikit-learn's logistic regression, on standardised statistics."""
+PURE = 0.1  # most of a patch that may be of the other class where the rival learns from it
+PENALTY = 0.01  # ``C`` of scikit-learn's logistic regression, on standardised statistics
 _stem, _weights = cache(TraceStem), cache(load_file)
 
 

@@ -8,7 +8,8 @@ import pytest
 import trees
 
 from dinolizer.data.checks import check_files, check_polarity
-from dinolizer.data.datasets import read_dataset
+from dinolizer.data.datasets import make_manifest
+from dinolizer.data.manifest import read_manifest
 from dinolizer.errors import InputError
 
 SIDE = 64
@@ -16,7 +17,8 @@ SIDE = 64
 
 @pytest.fixture
 def frame(tmp_path: Path) -> pd.DataFrame:
-    return read_dataset("sagid", trees.make_sagid(tmp_path))
+    make_manifest("sagid", trees.make_sagid(tmp_path), tmp_path / "out.csv")
+    return read_manifest(tmp_path / "out.csv")
 
 
 def test_a_manifest_that_is_right_says_how_its_masks_are_read(frame: pd.DataFrame) -> None:

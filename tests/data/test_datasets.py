@@ -18,7 +18,7 @@ import trees
 from PIL import Image
 
 from dinolizer.data.checks import check_files
-from dinolizer.data.datasets import DATASETS, make_manifest, read_dataset
+from dinolizer.data.datasets import DATASETS, make_manifest
 from dinolizer.data.images import read_image, turn
 from dinolizer.data.manifest import POLICIES, read_manifest, read_pair, target
 from dinolizer.data.masks import read_mask
@@ -226,9 +226,9 @@ BFREE_LABELS = {
 }
 
 
-def test_the_label_policies_of_bfree(copy: Callable[[str], Path]) -> None:
+def test_the_label_policies_of_bfree(copy: Callable[[str], Path], tmp_path: Path) -> None:
     root = copy("bfree")
-    frame = read_dataset("bfree", root)
+    frame = manifest("bfree", root, tmp_path / "out.csv")
     assert set(frame["generator"]) == set(BFREE_LABELS)
     for row in frame.to_dict("records"):
         _, mask = read_pair(row)

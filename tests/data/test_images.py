@@ -372,8 +372,8 @@ def test_values_of_unknown_range_are_refused(kind: type, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("array", "says"),
     [
-        (np.zeros((4, 4, 3), np.float32), "float32, but it must be uint8; multiply it by 255"),
-        (np.zeros((4, 4), bool), "bool, but it must be uint8; multiply it by 255"),
+        (np.zeros((4, 4, 3), np.float32), "float32, but it must be uint8; scale it"),
+        (np.zeros((4, 4), bool), "bool, but it must be uint8; scale it"),
         (np.zeros((4, 4, 3), np.uint16), "uint16, but it must be uint8; scale it"),
         (np.zeros((3, 4, 4, 3), np.uint8), "(3, 4, 4, 3)"),
         (np.zeros((3, 40, 40), np.uint8), "channels last"),

@@ -8,20 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import pandas as pd
-
-from dinolizer.data.datasets.folders import (
-    BFREE_LISTS,
-    BFREE_REAL,
-    autosplice,
-    bfree,
-    brgen,
-    cocoglide,
-    tgif,
-)
-from dinolizer.data.datasets.parquet import magicbrush, opensdi
+from dinolizer.data.datasets import folders, parquet, tables
 from dinolizer.data.datasets.rows import Report, Row, assemble
-from dinolizer.data.datasets.tables import btb, imdl, inpaintings, own_csv, sagid
 from dinolizer.data.datasets.tree import Tree, open_tree
 from dinolizer.data.fetch import download, extract
 from dinolizer.data.files import HIDDEN, UNREADABLE
@@ -42,66 +30,80 @@ class Dataset(NamedTuple):
     needs: tuple[str, ...] | None
 
 
+OF_BFREE = (folders.BFREE_REAL, "SD2.1_*", "mask", "bbox", *folders.BFREE_LISTS)
+OF_AUTOSPLICE = ("Authentic", "Forged_JPEG*", "Mask")
+OF_BTB = ("flickr30k|floreview|vision", "btb-*.csv")
 DATASETS = {
-    "bfree": Dataset(
-        bfree, "the B-Free training set", (BFREE_REAL, "SD2.1_*", "mask", "bbox", *BFREE_LISTS)
-    ),
-    "tgif": Dataset(tgif, "TGIF", ("orig|original", "masks*", "*-sp*|*-fr*")),
-    "cocoglide": Dataset(cocoglide, "CocoGlide", ("real", "fake", "mask")),
-    "sagid": Dataset(sagid, "SAGI-D", ("sagid.csv",)),
-    "btb": Dataset(btb, "Beyond the Brush", ("flickr30k|floreview|vision", "btb-*.csv")),
-    "brgen": Dataset(brgen, "BR-Gen", ("Au", "Tp", "Gt")),
-    "opensdi": Dataset(opensdi, "OpenSDI", ()),
-    "autosplice": Dataset(autosplice, "AutoSplice", ("Authentic", "Forged_JPEG*", "Mask")),
-    "magicbrush": Dataset(magicbrush, "MagicBrush", ()),
-    "inpaintings": Dataset(inpaintings, "the real inpaintings", ("table.csv",)),
-    "imdl": Dataset(imdl, "a list in IMDL-BenCo's JSON", None),
-    "csv": Dataset(own_csv, "a CSV file of one's own", None),
+    "bfree": Dataset(folders.bfree, "the B-Free training set", OF_BFREE),
+    "tgif": Dataset(folders.tgif, "TGIF", ("orig|original", "masks*", "*-sp*|*-fr*")),
+    "cocoglide": Dataset(folders.cocoglide, "CocoGlide", ("real", "fake", "mask")),
+    "sagid": Dataset(tables.sagid, "SAGI-D", ("sagid.csv",)),
+    "btb": Dataset(tables.btb, "Beyond the Brush", OF_BTB),
+    "brgen": Dataset(folders.brgen, "BR-Gen", ("Au", "Tp", "Gt")),
+    "opensdi": Dataset(parquet.opensdi, "OpenSDI", ()),
+    "autosplice": Dataset(folders.autosplice, "AutoSplice", OF_AUTOSPLICE),
+    "magicbrush": Dataset(parquet.magicbrush, "MagicBrush", ()),
+    "inpaintings": Dataset(tables.inpaintings, "the real inpaintings", ("table.csv",)),
+    "imdl": Dataset(tables.imdl, "a list in IMDL-BenCo's JSON", None),
+    "csv": Dataset(tables.own_csv, "a CSV file of one's own", None),
 }
 """What each is, and its terms, stand in data/README.md."""
+COCOGLIDE = "https://www.grip.unina.it/download/prog/TruFor/CocoGlide.zip"
+COCOGLIDE_SIZE = 123_161_479
 
 
-def read_dataset(
+def make_manifest(
     name: str,
     root: str | Path,
+    out: str | Path,
     choices: Mapping[str, object] | None = None,
     *,
-    images: Path = Path("images"),
     incomplete: bool = False,
     invert: bool = False,
-) -> pd.DataFrame:
-    """Check a dataset's files and make its manifest, with a `Report` in ``attrs["report"]``.
+) -> Report:
+    """Check a dataset's files and write its manifest to a CSV file. Images that come inside parquet
+    files, and inverted masks, go beside it, to the folder of its name and ``-images``.
 
     Parameters
     ----------
     root : its folder, or the file of ``imdl`` and ``csv``.
     choices : further arguments of the dataset's ``rows``, by name.
-    images : folder for images that come inside parquet files and for inverted masks.
     incomplete : leave out, and count, images that are unreadable or whose mask is missing,
         unreadable or all black on a forged image; otherwise the first of them is refused.
     invert : black marks the edit in the dataset's masks; inverted copies are listed.
 
     Raises
     ------
-    InputError : if the files are not as expected or the masks look inverted.
+    InputError : if the files are not as expected, the masks look inverted, or nothing can be
+        written.
     """
+    root, out, given = Path(root).absolute(), Path(out).absolute(), dict(choices or {})
+    if out.suffix.lower() != ".csv":
+        raise InputError(f"The manifest was to be written as {out}, but its name must end in .csv.")
     check_choice("dataset", name, DATASETS)
-    dataset, root, given = DATASETS[name], Path(root).absolute(), dict(choices or {})
-    known = set(inspect.signature(dataset.rows).parameters) - {"tree", "path", "report", "images"}
+    rows_of, title, needs = DATASETS[name]
+    known = set(inspect.signature(rows_of).parameters) - {"tree", "path", "report", "images"}
     for unknown in given.keys() - known:
         has = ", ".join(sorted(known)) or "none"
         raise InputError(f"{name} has no choice {unknown!r}; it has {has}.")
-    if dataset.needs == ():  # parquet files, at any depth
+    images, report = out.with_name(f"{out.stem}-images"), Report(name, incomplete)
+    if needs == ():  # parquet files, at any depth
         given["images"] = images
-    report = Report(name, incomplete)
-    source: Path | Tree = root
-    if dataset.needs is not None:
-        source = open_tree(root, dataset.title, dataset.needs)
-        report.left_out[HIDDEN] += len(source.left_out.get(HIDDEN, ()))
-        for path in source.left_out.get(UNREADABLE, ()):
-            report.fault(UNREADABLE, f"{path} cannot be read.")
-    rows = dataset.rows(source, report, **given)
-    return assemble(_inverted(rows, images) if invert else rows, report)
+    try:
+        source: Path | Tree = root
+        if needs is not None:
+            source = open_tree(root, title, needs)
+            report.left_out[HIDDEN] += len(source.left_out.get(HIDDEN, ()))
+            for path in source.left_out.get(UNREADABLE, ()):
+                report.fault(UNREADABLE, f"{path} cannot be read.")
+        rows = rows_of(source, report, **given)
+        write_manifest(assemble(_inverted(rows, images) if invert else rows, report), out)
+    except OSError as error:
+        raise InputError(
+            f"The manifest {out} cannot be made ({error}); see that the dataset can be read, and "
+            "that there is space and leave to write."
+        ) from error
+    return report
 
 
 def _inverted(rows: Iterable[Row], folder: Path) -> Iterator[Row]:
@@ -116,39 +118,6 @@ def _inverted(rows: Iterable[Row], folder: Path) -> Iterator[Row]:
                 write_image(copy, mask)
                 row = row._replace(mask=str(copy))
         yield row
-
-
-COCOGLIDE = "https://www.grip.unina.it/download/prog/TruFor/CocoGlide.zip"
-COCOGLIDE_SIZE = 123_161_479
-
-
-def make_manifest(
-    name: str,
-    root: str | Path,
-    out: str | Path,
-    choices: Mapping[str, object] | None = None,
-    *,
-    incomplete: bool = False,
-    invert: bool = False,
-) -> Report:
-    """Write a dataset's manifest to a CSV file; arguments and errors as in `read_dataset`. Its
-    ``images`` go beside ``out``, to the folder of its name and ``-images``."""
-    out = Path(out).absolute()
-    if out.suffix.lower() != ".csv":
-        raise InputError(f"The manifest was to be written as {out}, but its name must end in .csv.")
-    images = out.with_name(f"{out.stem}-images")
-    try:
-        frame = read_dataset(
-            name, root, choices, images=images, incomplete=incomplete, invert=invert
-        )
-        write_manifest(frame, out)
-    except OSError as error:
-        raise InputError(
-            f"The manifest {out} cannot be made ({error}); see that the dataset can be read, and "
-            "that there is space and leave to write."
-        ) from error
-    report: Report = frame.attrs["report"]
-    return report
 
 
 def fetch_cocoglide(folder: Path, *, overwrite: bool = False) -> Report:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from dinolizer.data.datasets.rows import Report, Row, real_row
+from dinolizer.data.datasets.rows import BACKGROUNDS, Report, Row, real_row
 from dinolizer.data.datasets.tree import SPLITS, Tree
 from dinolizer.data.files import read_table
 from dinolizer.errors import InputError, check_choice
@@ -29,7 +29,6 @@ TGIF_FAKE = re.compile(
 )
 """The three forms of names: spliced, by Photoshop, and of a crop of a size."""
 TGIF_AUTHENTIC = re.compile(r"(?P<id>\d+)_orig(?:_(?:512|1024))?\.png")
-TGIF_BACKGROUNDS = {"sp": "real", "fr": "reencoded"}
 
 AUTOSPLICE_QUALITIES = ("75", "90", "100")
 
@@ -76,7 +75,7 @@ def tgif(tree: Tree, report: Report) -> Iterator[Row]:
             continue
         if at["top"].startswith("masks"):
             continue
-        kind = next((kind for kind in TGIF_BACKGROUNDS if kind in at["top"].split("-")), "")
+        kind = next((kind for kind in ("sp", "fr") if kind in at["top"].split("-")), "")
         name = (TGIF_FAKE if kind else TGIF_AUTHENTIC).fullmatch(at["name"])
         if name is None:
             report.left_out["images of another name, such as crop windows"] += 1
@@ -95,7 +94,7 @@ def tgif(tree: Tree, report: Report) -> Iterator[Row]:
         tops = [top + end for end in ends for top in ("orig", "original")]
         source = tree.first(tops, *names[:2], f"{name['id']}_orig{size}.png")
         generator = at["top"].partition(f"-{kind}")[0]
-        yield Row(path, mask, generator, kind, TGIF_BACKGROUNDS[kind], split, group, source)
+        yield Row(path, mask, generator, kind, BACKGROUNDS[kind], split, group, source)
     shared = sum(len(splits) > 1 for splits in splits_of_id.values())
     if shared:
         report.notes.append(f"{shared} photographs are in several splits, in other categories")

@@ -19,8 +19,7 @@ from dinolizer.data.images import FORMATS, read_header, write_image
 from dinolizer.errors import InputError
 from dinolizer.paths import atomic
 
-BATCH = 16
-"""Rows of a parquet file that are in memory at a time."""
+BATCH = 16  # rows of a parquet file that are in memory at a time
 UNREADABLE = "rows whose cells cannot be read"
 SESSION = r"(?:.*/)?([^/]+)-output(\d+)\.png"
 

@@ -12,6 +12,8 @@ from dinolizer.data.checks import check_polarity, inspect_rows, reading_notes
 from dinolizer.data.manifest import AUTHENTIC_KINDS, COLUMNS, validate
 from dinolizer.errors import InputError
 
+BACKGROUNDS = {"sp": "real", "fr": "reencoded", "reencoded": "reencoded"}  # of kinds, mostly
+
 
 class Row(NamedTuple):
     """What an adapter knows of an image before any file is opened. ``source`` is the path of the
@@ -59,36 +61,26 @@ class Report:
 
 
 def assemble(rows: Iterable[Row], report: Report) -> pd.DataFrame:
-    """Measure the files of the rows and make the manifest, in the order of the image paths, with
-    the completed report in ``frame.attrs["report"]``. Raises `InputError` if there are no rows, a
-    file is refused or listed twice, the masks look inverted or a group is in two splits."""
+    """Measure the files of the rows, make the manifest, in the order of the image paths, and
+    complete the report. Raises `InputError` if there are no rows, a file is refused or listed
+    twice, the masks look inverted or a group is in two splits."""
     frame = pd.DataFrame(rows, columns=pd.Index(Row._fields))
     frame = frame.sort_values("image", kind="stable", ignore_index=True)
     for twice in frame.loc[frame["image"].duplicated(), "image"]:
         raise InputError(f"{report.dataset} lists {twice} twice; list each image once.")
     facts = inspect_rows(frame)
-    usable = facts["fault"] == ""
-    for fact in facts[~usable].to_dict("records"):
-        report.fault(fact["fault"], fact["sentence"])
-    frame, facts = frame[usable].reset_index(drop=True), facts[usable].reset_index(drop=True)
+    for reason, sentence in facts.loc[facts["fault"] != "", ["fault", "sentence"]].values:
+        report.fault(reason, sentence)
+    frame = frame.join(facts)[facts["fault"] == ""].reset_index(drop=True)
     if frame.empty:
         reasons = [f"{number} {reason}" for reason, number in report.left_out.items() if number]
-        raise InputError(
-            f"No image of {report.dataset} can be used ({', '.join(reasons) or 'there are none'}); "
-            "complete the dataset."
-        )
-    frame = frame.assign(
-        authentic=frame["kind"].isin(AUTHENTIC_KINDS),
-        dataset=report.dataset,
-        width=facts["width"],
-        height=facts["height"],
-        # A mask of an authentic image says what was re-encoded.
-        area=facts["area"].where(~frame["kind"].isin(AUTHENTIC_KINDS), 0.0),
-    )
+        why = ", ".join(reasons) or "there are none"
+        raise InputError(f"No image of {report.dataset} can be used ({why}); complete the dataset.")
+    frame["authentic"], frame["dataset"] = frame["kind"].isin(AUTHENTIC_KINDS), report.dataset
+    report.notes += [*reading_notes(frame)]
+    frame.loc[frame["authentic"], "area"] = 0.0  # where a mask says what was re-encoded
     validate(frame)
     report.images, report.pairs = len(frame), int((frame["mask"] != "").sum())
     report.masks = len(set(frame["mask"]) - {""})
-    report.notes += [*reading_notes(facts), check_polarity(frame)]
-    frame = frame[[*COLUMNS]].join(pd.DataFrame(map(dict, frame["further"])))
-    frame.attrs["report"] = report
-    return frame
+    report.notes.append(check_polarity(frame))
+    return frame[[*COLUMNS]].join(pd.DataFrame(map(dict, frame["further"])))

@@ -6,9 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from dinolizer.data.datasets.rows import Report, Row, real_row
+from dinolizer.data.datasets.rows import BACKGROUNDS, Report, Row, real_row
 from dinolizer.data.datasets.tree import SPLITS, Tree
 from dinolizer.data.files import read_table
 from dinolizer.data.manifest import AUTHENTIC_KINDS, COLUMNS
@@ -16,9 +14,7 @@ from dinolizer.errors import InputError
 
 SAGID_COLUMNS = ["img_path", "mask_path", "src_path", "split", "type", "inpainting_model"]
 NOT_THERE = "images that are listed but not there"
-NO_MASK = ("", "negative", "none")
-"""What a list writes for the mask of an authentic image, in any case."""
-BACKGROUNDS = {"sp": "real", "fr": "reencoded"}
+NO_MASK = ("", "negative", "none")  # what a list writes for an authentic image, in any case
 
 
 def sagid(tree: Tree, report: Report) -> Iterator[Row]:
@@ -26,12 +22,10 @@ def sagid(tree: Tree, report: Report) -> Iterator[Row]:
     path, seen = tree.path("sagid.csv"), set()
     table = read_table(path, SAGID_COLUMNS)[SAGID_COLUMNS]
     for number, (image, mask, source, split, kind, model) in enumerate(table.values.tolist(), 1):
-        kind, split = kind.casefold(), split.casefold()
-        if kind not in BACKGROUNDS or split not in SPLITS:
-            raise InputError(
-                f"Row {number} of {path} has the type {kind!r} and the split {split!r}, but they "
-                "must be sp or fr, and train, val or test."
-            )
+        kind, split = kind.casefold(), SPLITS.get(split.casefold())
+        if kind not in ("sp", "fr") or split is None:
+            allowed = "sp or fr, and train, val or test"
+            raise InputError(f"Row {number} of {path}: type and split must be {allowed}.")
         group = (source or image).replace("\\", "/").casefold().removeprefix("sagid/")
         authentic, forged = tree.find(source, "sagid"), tree.find(image, "sagid")
         if not forged:
@@ -39,49 +33,45 @@ def sagid(tree: Tree, report: Report) -> Iterator[Row]:
             continue
         if authentic and authentic not in seen:
             seen.add(authentic)
-            yield real_row(authentic, SPLITS[split], group)
+            yield real_row(authentic, split, group)
         marked = tree.find(mask, "sagid") or (mask and tree.path(mask.replace("\\", "/")))
         generator = "+".join(part.strip() for part in model.split(","))
-        about = generator, kind, BACKGROUNDS[kind], SPLITS[split], group, authentic
-        yield Row(forged, marked, *about)
+        yield Row(forged, marked, generator, kind, BACKGROUNDS[kind], split, group, authentic)
 
 
 def btb(tree: Tree, report: Report) -> Iterator[Row]:
     """Give the rows of Beyond the Brush; that its edits are spliced is our reading. Its columns'
-    names are not published: those are taken whose paths exist. Without a column of masks, the mask
-    is the file of ``masks`` with the image's name."""
-
-    def column_of(table: pd.DataFrame, source: str, part: str) -> list[str]:
-        """Paths in the column of which most lie in a folder ``part``, empty where they do not."""
-        columns = (
-            [tree.find(value, f"{source}/{part}", source) for value in table[name]]
-            for name in table
-        )
-        inside = (
-            [path if Path(path).parent.name.casefold() == part else "" for path in paths]
-            for paths in columns
-        )
-        return max(inside, key=lambda paths: sum(map(bool, paths)))
-
+    names are not published: those cells are taken that name a file of ``images`` or ``masks``; the
+    mask may also be the file of the image's name."""
     for listed, named in tree.match(r"btb-(\w+)-(\w+)\.csv"):
         source, split = named[1].casefold(), SPLITS.get(named[2].casefold())
         if split is None:
             continue
-        by_stem, table = tree.stems(f"{source}/masks"), read_table(listed, [])
-        images, masks = (column_of(table, source, part) for part in ("images", "masks"))
-        if not any(images):
-            raise InputError(
-                f"No column of {listed} lists files of {source}/images; it has "
-                f"{', '.join(map(repr, table.columns))}, and one must hold their paths."
+        table, by_stem, images = read_table(listed, []), tree.stems(f"{source}/masks"), 0
+        for cells in table.values.tolist():
+            image, mask = (
+                next((path for cell in cells if (path := _inside(tree, source, part, cell))), "")
+                for part in ("images", "masks")
             )
-        for image, mask in zip(images, masks, strict=True):
             if not image:
                 report.left_out[NOT_THERE] += 1
                 continue
-            stem = Path(image).stem
-            mask = mask or by_stem.get(stem.casefold(), "")
-            mask = mask or tree.path(source, "masks", f"{stem}.png")
+            images, stem = images + 1, Path(image).stem
+            mask = (
+                mask
+                or by_stem.get(stem.casefold(), "")
+                or tree.path(source, "masks", f"{stem}.png")
+            )
             yield Row(image, mask, "fooocus", "sp", "real", split, stem)
+        if not images:
+            names = ", ".join(map(repr, table.columns))
+            raise InputError(f"No column of {listed} has paths of {source}/images; it has {names}.")
+
+
+def _inside(tree: Tree, source: str, part: str, listed: str) -> str:
+    """Path of a listed file in a folder ``part``, empty if there is none."""
+    path = tree.find(listed, f"{source}/{part}", source)
+    return path if Path(path).parent.name.casefold() == part else ""
 
 
 def inpaintings(tree: Tree, report: Report) -> Iterator[Row]:
@@ -91,8 +81,8 @@ def inpaintings(tree: Tree, report: Report) -> Iterator[Row]:
     names = ["id", "file", "generator", "kind", "scene", *further]
     for record in read_table(tree.path("table.csv"), names).to_dict("records"):
         image, mask = tree.path(record["file"]), tree.path(f"{record['id']}_mask.png")
-        kind, background = record["kind"], BACKGROUNDS.get(record["kind"], "reencoded")
-        row = Row(image, mask, record["generator"], kind, background, "test", record["scene"])
+        made = record["generator"], record["kind"], BACKGROUNDS.get(record["kind"], "reencoded")
+        row = Row(image, mask, *made, "test", record["scene"])
         yield row._replace(further={name: record[name] for name in further})
 
 
@@ -103,11 +93,9 @@ def imdl(path: Path, report: Report, split: str = "test") -> Iterator[Row]:
         raise InputError(f"There is no file {path}; give a JSON file of pairs of image and mask.")
     try:
         pairs = json.loads(path.read_text("utf-8-sig"))
-        if not isinstance(pairs, list):
-            raise ValueError("it is no list")
-        for pair in pairs:
+        for pair in [pairs] if not isinstance(pairs, list) else pairs:
             if not isinstance(pair, list) or [type(part) for part in pair] != [str, str]:
-                raise ValueError(f"{pair!r} is no pair of paths")
+                raise ValueError(f"{str(pair)[:80]} is no pair of paths")
             if pair[0] in ("ManiDataset", "JsonDataset"):
                 raise ValueError("it is a protocol that names datasets; give a list that it names")
     except (ValueError, RecursionError) as error:
@@ -132,7 +120,7 @@ def own_csv(path: Path, report: Report, dataset: str = "", split: str = "test") 
         further = {str(name): value for name, value in cells.items() if name not in COLUMNS}
         source = _listed_path(cells.get("source") or ".", path.parent)
         row = _listed_row(cells, path.parent, split)._replace(further=further)
-        yield row._replace(source=source if os.path.isfile(source) else "")  # noqa: PTH113
+        yield row._replace(source=source if Path(source).is_file() else "")
 
 
 def _listed_row(cells: Mapping[Any, str], folder: Path, split: str) -> Row:
@@ -140,10 +128,10 @@ def _listed_row(cells: Mapping[Any, str], folder: Path, split: str) -> Row:
     image, mask = _listed_path(given.get("image", ""), folder), given.get("mask", "")
     mask = "" if mask.casefold() in NO_MASK else _listed_path(mask, folder)
     kind = given.get("kind", "sp" if mask else "real")
-    background = given.get("background", "reencoded" if kind in ("fr", "reencoded") else "real")
+    background = given.get("background", BACKGROUNDS.get(kind, "real"))
     generator = given.get("generator", "none" if kind in AUTHENTIC_KINDS else "unknown")
-    group = given.get("group", image)
-    return Row(image, mask, generator, kind, background, given.get("split", split), group)
+    about = generator, kind, background, given.get("split", split), given.get("group", image)
+    return Row(image, mask, *about)
 
 
 def _listed_path(listed: str, folder: Path) -> str:
