@@ -21,17 +21,9 @@ from torch.nn import functional as F
 
 from dinolizer.data.images import read_image
 from dinolizer.errors import InputError
+from dinolizer.model import pocket_vit
 from dinolizer.model.backbones import BACKBONES, load_backbone, pick_device
 from dinolizer.model.head import card_for, save_head
-from dinolizer.model.pocket_vit import (
-    DIM,
-    PAIR_WINDOW,
-    PATCH,
-    WINDOW,
-    build_learned,
-    build_pocket_vit,
-    build_rotary,
-)
 from dinolizer.paths import atomic
 from dinolizer.pocket.fills import Forge
 from dinolizer.pocket.forging import CLASSICAL, Image, log_uniform_area, random_mask
@@ -45,12 +37,10 @@ from dinolizer.pocket.generators import (
 from dinolizer.pocket.histories import crop
 from dinolizer.pocket.photos import photo_paths
 from dinolizer.pocket.rival import fit_rival
-from dinolizer.training.crops import patch_shares
 from dinolizer.training.heads import fit_head
 from dinolizer.training.loop import Batch, Progress, drawn, optimise
 from dinolizer.training.tokens import extract
 
-LICENCE = "Apache-2.0"
 SEED = 0
 STEPS = {
     **{"autoencoder": 1600, "heldout": 1600, "inpainter": 900},
@@ -58,9 +48,9 @@ STEPS = {
 }
 """Of the trainings; the last two are made alike, to be compared with each other."""
 BUILDERS = {
-    "vit": (build_pocket_vit, WINDOW),
-    "learned": (build_learned, PAIR_WINDOW),
-    "rotary": (build_rotary, PAIR_WINDOW),
+    "vit": (pocket_vit.build_pocket_vit, pocket_vit.WINDOW),
+    "learned": (pocket_vit.build_learned, pocket_vit.PAIR_WINDOW),
+    "rotary": (pocket_vit.build_rotary, pocket_vit.PAIR_WINDOW),
 }
 """Each with the side of the crops that it is trained on, in pixels."""
 LEARNING: dict[str, Any] = {"lr": 1e-3, "weight_decay": 0.05, "clip": 1.0, "save_every": 250}
@@ -87,7 +77,11 @@ def pretrain(
     photographs or more, no side under 224 pixels. Checkpoints are kept in ``out/checkpoints``: run
     again, an interrupted run goes on and makes nothing twice.
     """
-    target, pictures = pick_device(device), _read_photos(photos)
+    target, pictures, least = pick_device(device), [], BACKBONES["pocket"].window
+    for path in photo_paths(photos).values():
+        pictures.append(read_image(path))
+        if min(pictures[-1].shape[:2]) < least:
+            raise InputError(f"{path} has a side under {least} pixels; take it out of the folder.")
     pixels = hashlib.sha256(b"".join(picture.tobytes() for picture in pictures)).hexdigest()
     (out / "checkpoints").mkdir(parents=True, exist_ok=True)
     card: dict[str, object] = {"photographs": len(pictures), "about": photos.name}
@@ -97,7 +91,10 @@ def pretrain(
             settings = {"name": name, "seed": seed, "steps": STEPS[name], "photographs": pixels}
             torch.manual_seed(seed)
             made = task()
-            progress = train(made, target, out / "checkpoints" / f"{name}.pt", settings)
+            batches = drawn(made.draw, 4 if target.type == "cuda" else 0)
+            options = LEARNING | {"steps": STEPS[name], "label": name, "settings": settings}
+            options["checkpoint"] = out / "checkpoints" / f"{name}.pt"
+            progress = optimise(made.model.to(target), batches, made.loss_of, **options)
             about = card | {"seed": seed, "steps": STEPS[name]} | facts
             _save(out / f"pocket-{name}.safetensors", made.result, progress, about)
 
@@ -121,18 +118,6 @@ def pretrain(
             save_file(fit_rival(images, shares), draft, {"about": about})
 
 
-def _read_photos(folder: Path) -> list[Image]:
-    pictures = {path: read_image(path) for path in photo_paths(folder).values()}
-    least = BACKBONES["pocket"].window
-    for path, picture in pictures.items():
-        if min(picture.shape[:2]) < least:
-            raise InputError(
-                f"{path} has a side under {least} pixels, but crops of that size are taken; leave "
-                "it out of the folder."
-            )
-    return list(pictures.values())
-
-
 class Task(NamedTuple):
     """What is trained, from a step's number to its batch, the loss on that, and which part of what
     is trained is kept."""
@@ -141,19 +126,6 @@ class Task(NamedTuple):
     draw: Callable[[int], Batch]
     loss_of: Callable[..., Tensor]
     result: nn.Module
-
-
-def train(
-    task: Task, device: torch.device, checkpoint: Path, settings: dict[str, object]
-) -> Progress:
-    """Run a task to the end, on from its checkpoint; ``settings`` has its ``name`` and ``steps``,
-    and is that of `optimise`."""
-    batches = drawn(task.draw, 4 if device.type == "cuda" else 0)
-    options = LEARNING | {"checkpoint": checkpoint, "settings": settings}
-    options |= {"label": settings["name"], "steps": settings["steps"]}
-    progress = optimise(task.model.to(device), batches, task.loss_of, **options)
-    task.model.eval()
-    return progress
 
 
 def generator_task(name: str, photos: Sequence[Image], seed: int) -> Task:
@@ -173,31 +145,27 @@ def generator_task(name: str, photos: Sequence[Image], seed: int) -> Task:
         pixels = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255
         return pixels, torch.from_numpy(holes)[:, None].float()
 
-    loss_of = inpainter_loss if isinstance(model, Inpainter) else autoencoder_loss
-    return Task(model, draw, loss_of, model)
+    return Task(model, draw, generator_loss, model)
 
 
-def texture(images: Tensor) -> Tensor:
-    """Local energy of the high frequencies, log scale: ``(N, 3, H, W)`` to the same, smaller."""
-    residual = images - F.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
-    return torch.log(F.avg_pool2d(residual.square(), 8, stride=4) + 1e-4)
+def generator_loss(model: AutoEncoder | Inpainter, crops: Tensor, holes: Tensor) -> Tensor:
+    """Mean absolute error, of an inpainter again in the hole, and that of the local texture, which
+    keeps outputs from being smooth: the logarithm of the energy of the high frequencies."""
 
+    def texture(images: Tensor) -> Tensor:
+        residual = images - F.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
+        return torch.log(F.avg_pool2d(residual.square(), 8, stride=4) + 1e-4)
 
-def generator_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute error, and that of the local texture, which keeps outputs from being smooth."""
-    return F.l1_loss(output, target) + TEXTURE_WEIGHT * F.l1_loss(texture(output), texture(target))
-
-
-def autoencoder_loss(model: AutoEncoder, crops: Tensor, _holes: Tensor) -> Tensor:
-    latents = model.encode(crops)
-    noise = LATENT_NOISE * latents.detach().std() * torch.randn_like(latents)
-    return generator_loss(model.decode(latents + noise), crops)
-
-
-def inpainter_loss(model: Inpainter, crops: Tensor, holes: Tensor) -> Tensor:
-    output = model(crops, holes)
-    inside = (F.l1_loss(output, crops, reduction="none") * holes).mean()
-    return generator_loss(output, crops) + inside
+    if isinstance(model, Inpainter):
+        output = model(crops, holes)
+        inside = (F.l1_loss(output, crops, reduction="none") * holes).mean()
+    else:
+        latents, inside = model.encode(crops), torch.zeros(())
+        noise = LATENT_NOISE * latents.detach().std() * torch.randn_like(latents)
+        output = model.decode(latents + noise)
+    error = F.l1_loss(output, crops)
+    fine = F.l1_loss(texture(output), texture(crops))
+    return error + TEXTURE_WEIGHT * fine + inside.to(crops.device)
 
 
 class Pretraining(nn.Module):
@@ -207,7 +175,7 @@ class Pretraining(nn.Module):
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
-        self.patches = nn.Linear(DIM, 1)
+        self.patches = nn.Linear(pocket_vit.DIM, 1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits ``(N,)`` of images and ``(N, h * w)`` of their patches, > 0 meaning generated."""
@@ -251,11 +219,11 @@ def draw_crops(forge: Forge, pairs: int, seed: int) -> tuple[list[Image], Tensor
     shares of their patches, float32 ``(2 * pairs, h, w)``."""
     images, masks = [], []
     for number in range(pairs):
-        twins = forge.draw(WINDOW, np.random.default_rng([seed, number]))
+        twins = forge.draw(pocket_vit.WINDOW, np.random.default_rng([seed, number]))
         images += [twins.real, twins.fake]
         masks += [np.zeros_like(twins.mask), twins.mask]
-    labels = [torch.from_numpy(mask.astype(np.uint8)) for mask in masks]
-    return images, torch.stack([patch_shares(mask, "pristine", PATCH) for mask in labels])
+    labels = torch.from_numpy(np.stack(masks).astype(np.uint8))
+    return images, F.avg_pool2d(labels.float(), pocket_vit.PATCH)
 
 
 def calibrated_head(tokens: Tensor, targets: Tensor) -> nn.Conv2d:
@@ -286,7 +254,7 @@ def _save(path: Path, model: nn.Module, progress: Progress, card: dict[str, obje
         "seconds": round(progress.seconds),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, trained on {device}",
         "torch": str(torch.__version__),
-        "licence": LICENCE,
+        "licence": "Apache-2.0",
         "steps_per_loss": every,
         "losses": [round(float(mean), 4) for mean in means],
     }

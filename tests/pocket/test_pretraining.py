@@ -19,6 +19,7 @@ from dinolizer.pocket import build as assets
 from dinolizer.pocket import fills
 from dinolizer.pocket.fills import Forge
 from dinolizer.pocket.generators import AutoEncoder, load_generator
+from dinolizer.training.loop import drawn, optimise
 
 
 def small_forge(seed: int = 0, generators: bool = True) -> Forge:
@@ -57,27 +58,27 @@ def test_an_interrupted_pretraining_ends_with_the_same_weights(
 ) -> None:
     monkeypatch.setattr(assets, "PAIRS", 1)
     monkeypatch.setitem(assets.LEARNING, "save_every", 2)
-    drawn = Forge.draw
+    draw = Forge.draw
     numbers: list[int] = []
 
     def failing(*given: Any) -> Any:
         numbers.append(len(numbers))
         if len(numbers) == 4:
             raise KeyboardInterrupt
-        return drawn(*given)
+        return draw(*given)
 
     def train(name: str) -> dict[str, torch.Tensor]:
         torch.manual_seed(3)
         task = assets.backbone_task(build_pocket_vit, 112, small_forge(), seed=3)
-        settings: dict[str, object] = {"name": "vit", "steps": 4}
-        assets.train(task, torch.device("cpu"), tmp_path / name, settings)
+        options = assets.LEARNING | {"steps": 4, "checkpoint": tmp_path / name}
+        optimise(task.model, drawn(task.draw), task.loss_of, **options)
         return task.result.state_dict()
 
     whole = train("whole.pt")
     monkeypatch.setattr(Forge, "draw", failing)
     with pytest.raises(KeyboardInterrupt):
         train("cut.pt")
-    monkeypatch.setattr(Forge, "draw", drawn)
+    monkeypatch.setattr(Forge, "draw", draw)
     resumed = train("cut.pt")
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
 
