@@ -77,26 +77,21 @@ def blur(image: Pixels, side: float) -> Pixels:
     return np.asarray(cv2.GaussianBlur(image, (int(side), int(side)), 0))
 
 
-def _scaled(array: NDArray[np.uint8], scale: float, *interpolation: int) -> NDArray[np.uint8]:
-    """Resize both sides to ``round(side * scale)``, at least one pixel; of two interpolations one
-    is for shrinking, one for enlarging."""
+def resize(image: Pixels, scale: float, interpolation: int | None = None) -> Pixels:
+    """Resize both sides to ``round(side * scale)``, at least one pixel: areas averaged when
+    shrinking, bicubic when enlarging, unless one of OpenCV's interpolations is named."""
     if not 0 < scale < np.inf:
         raise InputError(f"The resize factor is {scale}, but it must be greater than 0.")
-    size = [max(1, round(side * scale)) for side in array.shape[1::-1]]
-    return np.asarray(cv2.resize(array, size, interpolation=interpolation[-1 if scale >= 1 else 0]))
-
-
-def resize(image: Pixels, scale: float) -> Pixels:
-    """Resize both sides to ``round(side * scale)``, at least one pixel: areas averaged when
-    shrinking, bicubic when enlarging."""
-    return _scaled(image, scale, cv2.INTER_AREA, cv2.INTER_CUBIC)
+    size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
+    if interpolation is None:
+        interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image, size, interpolation=interpolation), np.uint8)
 
 
 def rescale(image: Pixels, scale: float) -> Pixels:
     """Resize as `resize` does, and back to the first size; the mask stays where it is."""
-    interpolation = cv2.INTER_CUBIC if scale < 1 else cv2.INTER_AREA
-    back = cv2.resize(resize(image, scale), image.shape[1::-1], interpolation=interpolation)
-    return np.asarray(back)
+    small, interpolation = resize(image, scale), cv2.INTER_CUBIC if scale < 1 else cv2.INTER_AREA
+    return np.asarray(cv2.resize(small, image.shape[1::-1], interpolation=interpolation), np.uint8)
 
 
 def degrade(name: str, level: float, image: Pixels, seed: int) -> Pixels:
@@ -113,4 +108,4 @@ def degrade_mask(name: str, level: float, mask: NDArray[np.bool_]) -> NDArray[np
     """Bring a bool (H, W) mask to the frame of its degraded image, by the nearest pixel centre."""
     if name != "resize":
         return mask
-    return _scaled(mask.astype(np.uint8), level, cv2.INTER_NEAREST_EXACT).astype(bool)
+    return resize(mask.astype(np.uint8), level, cv2.INTER_NEAREST_EXACT).astype(bool)

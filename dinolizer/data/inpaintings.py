@@ -49,22 +49,22 @@ def fetch_inpaintings(
             height, width = int(row["height"]), int(row["width"])
             marks = np.unpackbits(ours[row["id"]], count=height * width)
             write_image(mask, marks.reshape(height, width) > 0)
-        for path, take in ((own / row["file"], _take_image), (mask, _take_mask)):
-            addresses = row["mask_paths" if path == mask else "paths"].split()
-            if not any(take(file, path, row) for file in _candidates(path, given, row, addresses)):
+        for path, addresses in ((own / row["file"], row["paths"]), (mask, row["mask_paths"])):
+            files = _candidates(path, given, row["repository"], addresses.split())
+            if not any(_take(file, path, row) for file in files):
                 missing.append(f"{path.name} ({row['repository']})")
     return make_manifest("inpaintings", own, manifest, incomplete=bool(missing)), missing
 
 
-def _candidates(path: Path, given: Path | None, row: Row, addresses: list[str]) -> Iterator[Path]:
+def _candidates(
+    path: Path, given: Path | None, repository: str, addresses: list[str]
+) -> Iterator[Path]:
     """Files that may be the right one: what is there, then each download."""
-    yield path
-    if given:
-        yield given / path.name
+    yield from (path, (given or path.parent) / path.name)
     for address in addresses:
         draft = path.with_name(f".{path.name}")
         try:
-            download(RAW.format(row["repository"], address), draft)
+            download(RAW.format(repository, address), draft)
             yield draft
         except InputError as error:
             if "HTTP status 404" not in str(error):
@@ -73,22 +73,20 @@ def _candidates(path: Path, given: Path | None, row: Row, addresses: list[str]) 
             draft.unlink(missing_ok=True)
 
 
-def _take_image(file: Path, path: Path, row: Row) -> bool:
-    """Copy a picture if it is right: by the bytes of a JPEG, else, as some were stored anew since,
-    by the pixels."""
+def _take(file: Path, path: Path, row: Row) -> bool:
+    """Write a picture or mask to its path if it is right.
+
+    Of a picture the hash is of the bytes of a JPEG, else, as some were stored anew since, of the
+    pixels. A mask may be the other way round; its hash is of the packed bits in the picture's size.
+    """
     with suppress(FileNotFoundError, InputError):
-        content = file.read_bytes() if path.suffix == ".jpg" else read_image(file).tobytes()
-        if hashlib.sha256(content).hexdigest() == row["sha256"]:
-            with atomic(path) as draft:
-                shutil.copyfile(file, draft)
-            return True
-    return False
-
-
-def _take_mask(file: Path, path: Path, row: Row) -> bool:
-    """Write a mask in black and white if it is right, itself or the other way round, in the size of
-    its picture: by the packed bits."""
-    with suppress(InputError):
+        if not path.stem.endswith("_mask"):
+            content = file.read_bytes() if path.suffix == ".jpg" else read_image(file).tobytes()
+            if hashlib.sha256(content).hexdigest() == row["sha256"]:
+                with atomic(path) as draft:
+                    shutil.copyfile(file, draft)
+                return True
+            return False
         size = int(row["width"]), int(row["height"])
         grey = read_image(file)[..., 0]
         white = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_NEAREST_EXACT)) > 127

@@ -26,24 +26,22 @@ from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from dinolizer.data.files import read_csv
 from dinolizer.data.images import read_header, read_image
-from dinolizer.data.masks import fit_mask, read_mask
+from dinolizer.data.masks import check_shape, read_mask
 from dinolizer.errors import InputError, check_choice, refuse
 from dinolizer.paths import atomic
 
-COLUMNS = (
-    *("image", "mask", "authentic", "dataset", "generator", "kind", "background", "split"),
-    *("group", "width", "height", "area"),
-)
 NUMBERS = ("width", "height", "area")
-AUTHENTIC_KINDS = ("real", "reencoded")
+TEXTS = ("image", "mask", "dataset", "generator", "kind", "background", "split", "group")
+COLUMNS = (*TEXTS[:2], "authentic", *TEXTS[2:], *NUMBERS)
 KINDS = ("real", "sp", "fr", "reencoded")
-BACKGROUNDS = ("real", "reencoded")
+AUTHENTIC_KINDS = BACKGROUNDS = ("real", "reencoded")
 POLICIES = {"pristine": (1, 0), "fake": (1, 1), "three-class": (2, 1)}
 """Labels of what was edited, and of what an auto-encoder rewrote without an edit: as if real (the
 paper's labels), as if edited, or a class of its own."""
@@ -61,20 +59,13 @@ FAMILIES = {
 def validate(frame: pd.DataFrame) -> pd.DataFrame:
     """Check that a table is a manifest, and return it unchanged; an `InputError` names the first
     rule that is broken and the first row (or group) that breaks it."""
-    columns = ", ".join(COLUMNS)
-    lacks = "The manifest lacks the column {!r}; it must have {}."
-    refuse({lacks.format(name, columns): name not in frame for name in COLUMNS})
-    dtypes = pd.api.types
-    refuse(
-        {
-            "The manifest has no rows; it must describe at least one image.": frame.empty,
-            "The manifest's column 'authentic' must hold only True and False.": (
-                not dtypes.is_bool_dtype(frame["authentic"])
-            ),
-        }
-    )
-    only = "The manifest's column {!r} must hold only numbers."
-    refuse({only.format(name): not dtypes.is_numeric_dtype(frame[name]) for name in NUMBERS})
+    lacks = f"The manifest lacks the column {{!r}}; it must have {', '.join(COLUMNS)}."
+    refuse({lacks.format(name): name not in frame for name in COLUMNS})
+    refuse({"The manifest has no rows; it must describe at least one image.": frame.empty})
+    only, dtypes = "The manifest's column {!r} must hold only {}.", pd.api.types
+    are_bools = dtypes.is_bool_dtype(frame["authentic"])
+    refuse({only.format("authentic", "True and False"): not are_bools})
+    refuse({only.format(n, "numbers"): not dtypes.is_numeric_dtype(frame[n]) for n in NUMBERS})
     authentic, kind, background = frame["authentic"], frame["kind"], frame["background"]
     rules = {
         "no value may be missing (write empty text)": frame[[*COLUMNS]].isna().any(axis=1),
@@ -119,23 +110,13 @@ FORMULA = r"(?='*[=@\t\r]|'*[+-](?![\d.]+(?:[eE][+-]?\d+)?$))"
 """The beginning of what a spreadsheet would execute, in apostrophes or not; a number is none."""
 
 
-def _substituted(frame: pd.DataFrame, pattern: str, by: str) -> pd.DataFrame:
-    """A table with the beginnings of its texts replaced."""
-    texts = frame.columns[[pd.api.types.is_string_dtype(frame[name]) for name in frame]]
-    changed = frame.copy()
-    changed[texts] = frame[texts].apply(
-        lambda cells: cells.str.replace(f"^{pattern}", by, regex=True)
-    )
-    return changed
-
-
 def read_manifest(path: str | Path) -> pd.DataFrame:
     """Read a manifest from CSV and validate it; its paths become absolute."""
     path = Path(path)
-    text = dict.fromkeys(set(COLUMNS) - {"authentic", *NUMBERS}, str)
-    frame = _substituted(read_csv(path, COLUMNS, dtype=text), f"'{FORMULA}", "")
+    frame = read_csv(path, COLUMNS, dtype=dict.fromkeys(TEXTS, str))
+    frame = frame.replace(f"^'{FORMULA}", "", regex=True)
     folder = str(path.parent.absolute())
-    for column in {"image", "mask"} & set(frame):
+    for column in ("image", "mask"):
         # os.path: pathlib takes ten times as long, which counts with a hundred thousand rows.
         frame[column] = [name and os.path.join(folder, name) for name in frame[column]]  # noqa: PTH118
     return validate(frame)
@@ -146,15 +127,11 @@ def write_manifest(frame: pd.DataFrame, path: str | Path) -> None:
     the file's folder are written relative to it, so that the folder can be moved; relative ones are
     taken to be so already. Text that a spreadsheet would execute gets an apostrophe before it,
     which `read_manifest` takes away."""
-    validate(frame)
-    path = Path(path)
-    folder = f"{path.parent.absolute()}{os.sep}"
-    relative = {
-        column: [str(name).removeprefix(folder) for name in frame[column]]
-        for column in ("image", "mask")
-    }
+    path, frame = Path(path), validate(frame).copy()
+    for column in ("image", "mask"):
+        frame[column] = frame[column].str.removeprefix(f"{path.parent.absolute()}{os.sep}")
     with atomic(path) as draft:
-        _substituted(frame.assign(**relative), FORMULA, "'").to_csv(draft, index=False)
+        frame.replace(f"^{FORMULA}", "'", regex=True).to_csv(draft, index=False)
 
 
 def read_pair(row: Mapping[Hashable, Any]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -165,7 +142,11 @@ def read_pair(row: Mapping[Hashable, Any]) -> tuple[NDArray[np.uint8], NDArray[n
     if not row["mask"]:
         return image, np.zeros(image.shape[:2], dtype=bool)
     mask = read_mask(row["mask"], read_header(row["image"]).orientation)
-    return image, fit_mask(mask, row["mask"], image, row["image"])
+    size = image.shape[1::-1]
+    check_shape(mask.shape[::-1], row["mask"], size, row["image"])
+    if mask.shape[::-1] != size:
+        mask = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT) > 0
+    return image, mask
 
 
 def target(mask: NDArray[np.bool_], kind: str, background: str, policy: str) -> NDArray[np.uint8]:

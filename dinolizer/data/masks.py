@@ -12,6 +12,7 @@ from dinolizer.errors import InputError
 
 TINT = 1 / 32
 """The channels of a grey mask may differ by this share of the range: JPEG leaves a tint."""
+UNKNOWN = "what marks the edit is not known; save it in black and white, white where edited"
 
 
 def read_mask(path: str | Path, orientation: int = 1) -> NDArray[np.bool_]:
@@ -29,17 +30,6 @@ def read_mask(path: str | Path, orientation: int = 1) -> NDArray[np.bool_]:
     return mask if turned > 1 else turn(mask, orientation)
 
 
-def fit_mask(
-    mask: NDArray[np.bool_], path: str | Path, image: NDArray[np.uint8], image_path: str | Path
-) -> NDArray[np.bool_]:
-    """Resize a mask to its image by nearest neighbour, or refuse it; see `check_shape`."""
-    size = image.shape[1::-1]
-    check_shape(mask.shape[::-1], path, size, image_path)
-    if mask.shape[::-1] == size:
-        return mask
-    return cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT) > 0
-
-
 def check_shape(
     mask: tuple[int, ...], path: str | Path, image: tuple[int, ...], image_path: str | Path
 ) -> None:
@@ -48,8 +38,7 @@ def check_shape(
     if abs(width * high - height * wide) > wide + high:  # sides are rounded to whole pixels
         raise InputError(
             f"The mask {path} has {width}x{height} pixels, but its image {image_path} has "
-            f"{wide}x{high}, which is another shape: give the mask of the whole image, turned as "
-            "the image's pixels are stored."
+            f"{wide}x{high}, which is another shape: give that of all pixels as they are stored."
         )
 
 
@@ -60,10 +49,7 @@ def _grey(samples: NDArray[Any], path: str | Path) -> NDArray[Any]:
     if samples.shape[2] in (2, 4):
         alpha, samples = samples[..., -1], samples[..., :-1]
         if alpha.min() != alpha.max():
-            raise InputError(
-                f"The mask {path} is transparent in places, and whether that marks the edit is not "
-                "known; save it without an alpha channel, white where the image was edited."
-            )
+            raise InputError(f"The mask {path} is transparent in places, and {UNKNOWN}.")
     if np.ptp(samples, axis=2).max() <= TINT * np.iinfo(samples.dtype).max:
         return samples[..., 0]
     rows = np.pad(samples, ((0, 0), (0, 0), (0, 1))).view(f"u{4 * samples.itemsize}")
@@ -72,10 +58,7 @@ def _grey(samples: NDArray[Any], path: str | Path) -> NDArray[Any]:
     if len(colours) == 2 and not colours.any(axis=1).all():
         return np.asarray(samples.any(axis=2), np.uint8)
     named = ", ".join(str(tuple(colour.tolist())) for colour in colours[:3])
-    raise InputError(
-        f"The mask {path} has {len(colours)} colours, such as {named}, and which marks the edit is "
-        "not known; save it in black and white, white where the image was edited."
-    )
+    raise InputError(f"The mask {path} has {len(colours)} colours, such as {named}, and {UNKNOWN}.")
 
 
 def _threshold(grey: NDArray[Any], path: str | Path) -> int:
@@ -90,7 +73,5 @@ def _threshold(grey: NDArray[Any], path: str | Path) -> int:
     soft = counts[: margin + 1].sum() + counts[top - margin :].sum() >= counts.sum() / 2
     if ((len(values) == 2 or soft) and low <= half < high) or low == top:
         return half
-    raise InputError(
-        f"The mask {path} has {len(values)} grey values from {low} to {high} of {top}, but it must "
-        "have two, or be nearly black or white in most places; give the mask, in black and white."
-    )
+    values_are = f"{len(values)} grey values from {low} to {high} of {top}"
+    raise InputError(f"The mask {path} has {values_are}, few nearly black or white, and {UNKNOWN}.")
