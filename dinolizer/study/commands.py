@@ -9,15 +9,7 @@ from typer import Argument, Option
 
 from dinolizer.data.shard import Shard
 from dinolizer.errors import InputError, say
-from dinolizer.options import (
-    DatasetName,
-    Device,
-    FetchName,
-    File,
-    Model,
-    Overwrite,
-    Profile,
-)
+from dinolizer.options import DatasetName, Device, FetchName, File, Model, Overwrite, Profile
 from dinolizer.paths import check_outputs
 
 # What needs torch is imported inside the commands: --help answers at once.
@@ -174,10 +166,10 @@ def verify(
     number that it follows from, and the summary with the tables. Without --quick all is made again,
     in a scratch folder, and every table is compared with the committed one, to two decimals.
     """
-    from dinolizer.study.verify import check, count_tables, reproduce
+    from dinolizer.study.verify import check, reproduce, tables
 
     wrong = check(folder)
-    number = count_tables(folder)
+    number = len(tables(folder))
     if not quick:
         other = reproduce(folder.resolve(), cores)
         wrong += other
@@ -237,7 +229,7 @@ def evaluate(
 def summarise(profile: Profile) -> None:
     """Write the summary page of a profile's results, and the list of all files' hashes."""
     from dinolizer.study.parameters import read_profile
-    from dinolizer.study.summary import summarise_results as run
+    from dinolizer.study.verdicts import summarise_results as run
     from dinolizer.study.verify import sign
 
     file = _profile_file(profile)

@@ -5,8 +5,9 @@ those of `dinolizer.study.statistics`. Scores, truth (bool) and the photographs,
 ``(N,)`` each.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,7 @@ UNEDITED = {"real": ("real",), "reencoded": ("reencoded",), "both": AUTHENTIC_KI
 BINS = 10
 """Bins of equal width between 0 and 1: the usual number."""
 FOLDS = 10
-"""At most so many folds of photographs."""
+CALIBRATIONS = ("platt", "isotonic")
 DETECTION_RULE = (
     "Score: 99th percentile of the map. Balanced accuracy at the threshold that is best on other "
     "photographs; ece: expected calibration error of the score as it is, where the map is a "
@@ -156,42 +157,30 @@ def bin_numbers(probability: NDArray[np.floating]) -> NDArray[np.int64]:
 def calibrate(
     scores: ArrayLike, truth: ArrayLike, groups: ArrayLike, how: str
 ) -> NDArray[np.float64]:
-    """Turn scores, higher = more likely, into probabilities that are fitted on other photographs.
+    """Turn scores, higher = more likely, into probabilities, fitted on other photographs, in at
+    most `FOLDS` folds; nan where the others are all of one sort.
 
-    ``how`` is a key of `FITS`. At most `FOLDS` folds; nan where the others are all of one sort.
+    ``how``: ``"platt"``, a logistic curve (Platt 1999); ``"isotonic"``, steps that never fall
+    (Zadrozny and Elkan 2002); or ``"threshold"``, 1 over the one with the largest difference of
+    true and false positive rate (Youden's index), else 0.
     """
     values, happened = np.asarray(scores, dtype=float), np.asarray(truth, dtype=bool)
     photos, said = np.asarray(groups), np.full(len(values), np.nan)
     count = min(FOLDS, len(np.unique(photos)))
     for others, left_out in GroupKFold(count).split(photos, groups=photos) if count > 1 else []:
         if len(np.unique(happened[others])) == 2:
-            said[left_out] = FITS[how](values[others], happened[others], values[left_out])
+            said[left_out] = _fitted(how, values[others], happened[others], values[left_out])
     return said
 
 
-def _platt(scores: Values, truth: NDArray[np.bool_], new: Values) -> Values:
-    centre, scale = scores.mean(), scores.std() or 1.0
-    # No penalty to speak of: the curve is to be that of the scores.
-    curve = LogisticRegression(C=1e6).fit((scores[:, None] - centre) / scale, truth)
-    return np.asarray(curve.predict_proba((new[:, None] - centre) / scale)[:, 1])
-
-
-def _isotonic(scores: Values, truth: NDArray[np.bool_], new: Values) -> Values:
-    steps = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(scores, truth)
-    return np.asarray(steps.predict(new))
-
-
-def _best_threshold(scores: Values, truth: NDArray[np.bool_], new: Values) -> Values:
+def _fitted(how: str, scores: Values, truth: NDArray[np.bool_], new: Values) -> NDArray[Any]:
+    """Probabilities of the new scores, as in `calibrate`."""
+    if how == "isotonic":
+        steps = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(scores, truth)
+        return np.asarray(steps.predict(new))
+    if how == "platt":  # with no penalty to speak of: the curve is to be that of the scores
+        centre, scale = scores.mean(), scores.std() or 1.0
+        curve = LogisticRegression(C=1e6).fit((scores[:, None] - centre) / scale, truth)
+        return np.asarray(curve.predict_proba((new[:, None] - centre) / scale)[:, 1])
     false, true, thresholds = roc_curve(truth, scores)
-    return np.asarray(new >= thresholds[np.argmax(true - false)], dtype=float)
-
-
-FITS: dict[str, Callable[[Values, NDArray[np.bool_], Values], Values]] = {
-    "platt": _platt,
-    "isotonic": _isotonic,
-    "threshold": _best_threshold,
-}
-"""From scores, truth and new scores to probabilities of the new: a logistic curve (Platt 1999),
-steps that never fall (Zadrozny and Elkan 2002), or 1 over the threshold with the largest difference
-of true and false positive rate (Youden's index), else 0."""
-CALIBRATIONS = ("platt", "isotonic")
+    return np.asarray(new >= thresholds[np.argmax(true - false)])

@@ -1,5 +1,4 @@
-"""From a manifest and methods to rows, one per image, and from rows to tables with intervals, which
-can be made again, or cut another way, without running a method again.
+"""From a manifest and methods to rows, one per image, and from rows to tables with intervals.
 
 Rows are cached in parts, which any process may compute: many machines can share the work (see the
 Snakefile), and a job that is killed loses only one part.
@@ -17,15 +16,16 @@ from tqdm.auto import tqdm
 from dinolizer.data.degradations import Step, degrade, degrade_mask
 from dinolizer.data.manifest import AUTHENTIC_KINDS, read_pair, target
 from dinolizer.study.cache import cache_key, cached, images_hash, probe_hash
-from dinolizer.study.metrics import score_image
+from dinolizer.study.metrics import Map, Mask, score_image
 from dinolizer.study.statistics import ALL_FAMILIES, macro_table
 
+Image = NDArray[np.uint8]
 Row = Mapping[Hashable, Any]
-Predict = Callable[[NDArray[np.uint8], Row], NDArray[np.floating]]
+Predict = Callable[[Image, Row], Map]
+Picture = tuple[Image, Mask, Row]
 Case = tuple[Step, ...]
 """Degradations, applied in this order; without any, images are as they are."""
 ABOUT = ("image", "group", "family", "kind", "seen", "condition")
-"""What a row takes over from the manifest."""
 IMAGES = 100
 """At most so many in a part: minutes of work, whatever the machine."""
 
@@ -44,7 +44,7 @@ class Method:
     threshold: float | Mapping[str, float] = 0.5
     key: str = ""
 
-    def __call__(self, image: NDArray[np.uint8], row: Row) -> NDArray[np.floating]:
+    def __call__(self, image: Image, row: Row) -> Map:
         return self.predict(image, row)
 
     def threshold_of(self, row: Row) -> float:
@@ -60,12 +60,12 @@ def evaluate(
     seed: int = 0,
     ranking: bool = True,
 ) -> pd.DataFrame:
-    """Run methods on every image of a manifest; each image is read and degraded only once.
+    """Run methods on every image of a manifest; each is read, and degraded by ``steps``, only once.
 
-    A row per image and method holds where the image comes from, the degradations ``steps``
-    (`step_columns`), and the results of `score_image`, which takes ``ranking``. Of the manifest's
-    columns ``family`` (by default the generator), ``seen`` and ``condition`` are optional. An
-    image's index and the seed decide its noise, so that a part of a manifest gives the same rows.
+    A row per image and method holds `ABOUT`, `step_columns`, and the results of `score_image`,
+    which takes ``ranking``. Of the manifest's columns ``family`` (by default the generator),
+    ``seen`` and ``condition`` are optional. An image's index and the seed decide its noise, so that
+    a part of a manifest gives the same rows.
     """
     rows = []
     for number, (image, truth, row) in zip(manifest.index, pictures(manifest), strict=True):
@@ -81,8 +81,8 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Part:
-    """Rows that are computed and cached together: all methods on the same images, whose index in
-    the whole manifest decides the noise, after one case; without one, with ``ranking``."""
+    """Rows that are computed and cached together: all methods on the same images after one case;
+    without one, with ``ranking``."""
 
     methods: tuple[Method, ...]
     images: pd.DataFrame
@@ -103,41 +103,39 @@ class Part:
         return cached("rows", key, lambda: evaluate(self.methods, self.images, **settings))
 
 
-def benchmark_parts(methods: Collection[Method], images: pd.DataFrame) -> list[Part]:
-    """Every method on every image, one method after the other."""
-    return [Part((method,), some) for method in methods for some in _split(images)]
-
-
-def degraded_parts(
-    methods: Collection[Method], images: pd.DataFrame, cases: Sequence[Case], seed: int = 0
+def parts(
+    methods: Collection[Method],
+    images: pd.DataFrame,
+    cases: Sequence[Case | None] = (None,),
+    seed: int = 0,
 ) -> list[Part]:
-    """All methods on the images after each case; the seed decides the noise."""
-    return [Part(tuple(methods), some, case, seed) for case in cases for some in _split(images)]
+    """The rows of methods on images of a manifest, in parts of one dataset each: of all methods
+    after each of the cases, or without any of one method after the other."""
+    together = [(method,) for method in methods] if None in cases else [tuple(methods)]
+    of_datasets = [part for _, part in images.groupby("dataset", sort=False)]
+    return [
+        Part(some, part.iloc[first : first + IMAGES], case, seed)
+        for some in together
+        for case in cases
+        for part in of_datasets
+        for first in range(0, len(part), IMAGES)
+    ]
 
 
-def _split(images: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    for _, of_dataset in images.groupby("dataset", sort=False):
-        for first in range(0, len(of_dataset), IMAGES):
-            yield of_dataset.iloc[first : first + IMAGES]
-
-
-def rows_of(parts: Sequence[Part]) -> pd.DataFrame:
-    """Rows of all parts; those that are not in the cache are computed."""
-    progress = tqdm(parts, desc="rows", unit="part", leave=False, disable=None)
+def rows_of(chosen: Sequence[Part]) -> pd.DataFrame:
+    """Rows of parts; those that are not in the cache are computed."""
+    progress = tqdm(chosen, desc="rows", unit="part", leave=False, disable=None)
     return pd.concat([pd.DataFrame(), *(part.rows() for part in progress)], ignore_index=True)
 
 
-def pictures(
-    manifest: pd.DataFrame,
-) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.bool_], Row]]:
-    """Every image of a manifest, uint8 ``(H, W, 3)``, what is edited in it (see `edited_truth`),
-    and its row."""
+def pictures(manifest: pd.DataFrame) -> Iterator[Picture]:
+    """Every image of a manifest, uint8 ``(H, W, 3)``, its `edited_truth` and its row."""
     for row in manifest.to_dict("records"):
         image, mask = read_pair(row)
         yield image, edited_truth(mask, row), row
 
 
-def edited_truth(mask: NDArray[np.bool_], row: Row) -> NDArray[np.bool_]:
+def edited_truth(mask: Mask, row: Row) -> Mask:
     """What is edited in an image, bool (H, W), by its mask: not what was only re-encoded."""
     return target(mask, row["kind"], row["background"], "pristine").astype(bool)
 
@@ -149,15 +147,13 @@ def evaluation_hash(steps: Sequence[Step] = ()) -> str:
     return probe_hash(image, list(score_image(image[..., 2] / 255, 0.5, truth).values()))
 
 
-def probe_image(height: int, width: int) -> NDArray[np.uint8]:
+def probe_image(height: int, width: int) -> Image:
     """Noise that grows from top to bottom, always the same: uint8 ``(H, W, 3)``."""
     noise = np.random.default_rng(0).uniform(size=(height, width, 3))
     return (255 * noise * np.linspace(0, 1, height)[:, None, None]).astype(np.uint8)
 
 
-def _degraded(
-    image: NDArray[np.uint8], truth: NDArray[np.bool_], steps: Sequence[Step], seed: int
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+def _degraded(image: Image, truth: Mask, steps: Sequence[Step], seed: int) -> tuple[Image, Mask]:
     for name, level in steps:
         image, truth = degrade(name, level, image, seed), degrade_mask(name, level, truth)
     return image, truth
@@ -174,19 +170,16 @@ def step_columns(steps: Sequence[Step]) -> dict[str, Any]:
 def benchmark_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """The `score_table` of the benchmark: a line per method, family and kind, and one over all
     families, where family, kind and seen are `ALL_FAMILIES` and ``"all"``."""
-    families = score_table(rows, ["method", "family", "kind", "seen"], seed)
     overall = score_table(rows, ["method"], seed).assign(family=ALL_FAMILIES)
-    return with_overall(families, overall)
+    return with_overall(score_table(rows, ["method", "family", "kind", "seen"], seed), overall)
 
 
 def with_overall(table: pd.DataFrame, overall: pd.DataFrame) -> pd.DataFrame:
     """Behind each method's lines that over all of them, whose kind and seen are ``"all"``."""
     overall = overall.assign(kind="all", seen="all")
     both = pd.concat([table.astype({"seen": object}), overall])[table.columns]
-    order = list(overall["method"]).index
-    return both.sort_values(
-        "method", key=lambda of: of.map(order), kind="stable", ignore_index=True
-    )
+    order = both["method"].map(list(overall["method"]).index)
+    return both.iloc[order.argsort(kind="stable")].reset_index(drop=True)
 
 
 def score_table(rows: pd.DataFrame, by: Sequence[str], seed: int = 0) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """Figures of the study, from tables: 7 inches wide, legible in grey, one message each.
 
 Figures are not held by pyplot; ``note`` is the footer. Intervals are given, in columns beside a
-score with the endings ``_low`` and ``_high``.
+score with the endings ``_low`` and ``_high``. Images are uint8 (H, W, 3), masks bool (H, W).
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,8 +22,8 @@ WIDTH = 7.0  # inches: a text width
 FLOOR = "everything predicted"
 """What a mask of the whole image scores: no method should be below it."""
 REFERENCE: dict[str, Any] = {"color": "black", "linestyle": ":"}  # floors, chance, zero
+# How seaborn draws `_with_ends`: the score, and its given interval.
 INTERVAL: dict[str, Any] = {"estimator": "median", "errorbar": ("pi", 100)}
-"""How seaborn draws `_with_ends`: the score, and its given interval."""
 LEAST = 5  # cases that a bin of a reliability curve must hold: of fewer a share says little
 
 
@@ -46,8 +46,8 @@ def mask_areas(manifest: pd.DataFrame, note: str) -> Figure:
 
 def pictures(columns: Mapping[str, Any], titles: Sequence[str], note: str) -> Figure:
     """Show examples, named by ``titles``, a row each or, if there are more of them than columns, a
-    column each. An array is RGB (H, W, 3), uint8 or float in [0, 1]; a mask, bool (H, W); labels,
-    uint8 (H, W), from 0 to 2; or a probability, float (H, W), whose mask is outlined."""
+    column each. An array is an image, also float in [0, 1]; a mask; labels, uint8 (H, W), from 0 to
+    2; or a probability, float (H, W), whose mask is outlined."""
     across = len(titles) > len(columns)
     largest = max(image.shape[0] / image.shape[1] for image in next(iter(columns.values())))
     rows, wide = sorted((len(titles), len(columns)))
@@ -55,7 +55,7 @@ def pictures(columns: Mapping[str, Any], titles: Sequence[str], note: str) -> Fi
     for line, (name, arrays) in zip(grid if across else grid.T, columns.items(), strict=True):
         for panel, array, title in zip(line, arrays, titles, strict=True):
             above, beside = (title, name) if across else (name, title)
-            is_map = array.ndim == 2 and np.issubdtype(array.dtype, np.floating)
+            is_map = array.ndim == 2 and array.dtype.kind == "f"
             drawn = _show(panel, array, array > 0.5 if is_map else None)
             panel.set_title(above if panel in grid[0] else "", fontsize=10 if wide < 5 else 8)
             panel.set_ylabel(beside if panel in grid[:, 0] else "", fontsize=10 if wide < 5 else 8)
@@ -71,7 +71,7 @@ def gallery(
     note: str,
     columns: int = 5,
 ) -> Figure:
-    """Show images, uint8 (H, W, 3), in a grid, each with its mask, bool (H, W), as an outline."""
+    """Show images in a grid, each with its mask as an outline."""
     rows = -(-len(images) // columns)
     figure, grid = panels(rows, columns, rows * 1.85 + 0.3, note, used=len(images))
     for panel, image, mask, title in zip(grid.flat, images, masks, titles, strict=False):
@@ -86,7 +86,7 @@ def benchmark(table: pd.DataFrame, rows: pd.DataFrame, note: str, score: str = "
     figure, ((axes,),) = panels(1, 1, 3.8, note)
     rows = rows[~rows["kind"].isin(AUTHENTIC_KINDS)]
     rows = pd.concat([rows, rows.assign(family=ALL_FAMILIES)])
-    rows, table = (of.assign(label=of.apply(_family, axis=1)) for of in (rows, table))
+    rows, table = (of.assign(label=_families(of)) for of in (rows, table))
     order, methods = list(table["label"].unique()), list(table["method"].unique())
     at = {"x": "label", "y": score, "hue": "method", "order": order, "hue_order": methods}
     thin = {"color": "0.15", "linewidth": 1}
@@ -123,13 +123,11 @@ def curves(
     """
     columns = min(2, len(tables))
     rows = -(-len(tables) // columns)
-    height = 0.9 + 2.2 * rows
-    figure, grid = panels(rows, columns, height, note, used=len(tables), sharey=True)
+    figure, grid = panels(rows, columns, 0.9 + 2.2 * rows, note, used=len(tables), sharey=True)
     order = list(pd.concat(tables.values())[hue].unique())
     for panel, (across, table) in zip(grid.flat, tables.items(), strict=False):
-        look: dict[str, Any] = {"hue_order": order, "style_order": order, "markers": True}
-        look |= {"hue": hue, "style": hue} | INTERVAL
-        sns.lineplot(_with_ends(table, y), x=x, y=y, **look, ax=panel)
+        look = {"hue": hue, "hue_order": order, "style": hue, "style_order": order} | INTERVAL
+        sns.lineplot(_with_ends(table, y), x=x, y=y, markers=True, **look, ax=panel)
         for name, value in (lines or {}).items():
             panel.axhline(value, **REFERENCE, label=name)
         for number, (name, span) in enumerate((spans or {}).items()):
@@ -184,9 +182,9 @@ def differences(table: pd.DataFrame, note: str) -> Figure:
     """Draw the differences to every other method, a panel each, with both intervals of
     `dinolizer.study.statistics.compare`; the corrected ones are thin."""
     table = table.assign(label=(table["family"] + ", " + table["kind"]).str.removesuffix(", all"))
-    ends = ("low", "high", "low_corrected", "high_corrected")
     wide = table[["label"]].drop_duplicates()
     for other, lines in table.groupby("other", sort=False):
+        ends = ["low", "high", "low_corrected", "high_corrected"]
         names = {"difference": f"change {other}"} | {end: f"change {other}_{end}" for end in ends}
         wide = wide.merge(lines[["label", *names]].rename(columns=names), "left", "label")
     scores = {f"change {other}": f"difference in IoU\nto {other}" for other in table["other"]}
@@ -255,9 +253,8 @@ def by_score(table: pd.DataFrame, scores: Mapping[str, str]) -> pd.DataFrame:
 
 def _legend(figure: Figure, axes: Axes) -> None:
     """The legend of one panel above all of them, each name once."""
-    for panel in figure.axes:
-        if (legend := panel.get_legend()) is not None:
-            legend.remove()
+    for legend in filter(None, [panel.get_legend() for panel in figure.axes]):
+        legend.remove()
     handles, names = axes.get_legend_handles_labels()
     each = dict(zip(names, handles, strict=True))
     if len(each) > 1:
@@ -275,9 +272,8 @@ def _with_ends(table: pd.DataFrame, score: str) -> pd.DataFrame:
 
 def _show(axes: Axes, array: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> Any:
     """An image, mask, labels or map, as in `pictures`, with the outline of a mask."""
-    is_map = array.ndim == 2 and np.issubdtype(array.dtype, np.floating)
-    most = 2 if array.dtype == np.uint8 else 1
-    drawn = axes.imshow(array, cmap="cividis" if is_map else "gray", vmin=0, vmax=most)
+    colours = "cividis" if array.ndim == 2 and array.dtype.kind == "f" else "gray"
+    drawn = axes.imshow(array, cmap=colours, vmin=0, vmax=2 if array.dtype == np.uint8 else 1)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     if mask is not None and mask.any() and not mask.all():
@@ -294,7 +290,6 @@ def _share_axis(axes: Axes) -> None:
     axes.minorticks_off()
 
 
-def _family(line: "pd.Series[Any]") -> str:
-    if line["family"] == ALL_FAMILIES:
-        return ALL_FAMILIES
-    return f"{line['family']}, {line['kind']}" + ("" if line["seen"] else "*")
+def _families(table: pd.DataFrame) -> "pd.Series[str]":
+    marked = table["kind"] + np.where(table["seen"].astype(bool), "", "*")
+    return table["family"].where(table["family"] == ALL_FAMILIES, table["family"] + ", " + marked)

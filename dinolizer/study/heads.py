@@ -19,9 +19,8 @@ from dinolizer.model.weights import weights_hash
 from dinolizer.model.windows import Plan
 from dinolizer.paths import cache_dir
 from dinolizer.study.cache import cache_key, cached, images_hash, probe_hash
-from dinolizer.study.dataset import Dataset
-from dinolizer.study.evaluation import Row, pictures
-from dinolizer.study.samples import POLICY, Sample, enlarged, image_windows, window_sample
+from dinolizer.study.evaluation import Image, Row, pictures
+from dinolizer.study.samples import POLICY, Dataset, Sample, enlarged, image_windows, window_sample
 from dinolizer.training import heads as training
 from dinolizer.training.crops import Crops
 from dinolizer.training.heads import Fit, Heads
@@ -29,7 +28,7 @@ from dinolizer.training.recipes import history_path, train
 from dinolizer.training.tokens import extracted
 
 EPOCHS = 20
-Logits = Callable[[NDArray[np.uint8], Row], Tensor]
+Logits = Callable[[Image, Row], Tensor]
 """Takes an image, uint8 (H, W, 3), and its row of the manifest; gives logits, float32 (K, H, W)."""
 
 
@@ -44,15 +43,12 @@ class Fits:
     @property
     def hash(self) -> str:
         """SHA-256 of all heads' weights."""
-        return weights_hash(
-            nn.ModuleList(one.head for one in (*self.left_out.values(), self.whole))
-        )
+        fits = (*self.left_out.values(), self.whole)
+        return weights_hash(nn.ModuleList(one.head for one in fits))
 
     def heads(self, manifest: pd.DataFrame) -> dict[str, nn.Conv2d]:
         """From each photograph of a manifest to the head that never met it."""
-        return {
-            group: self.left_out.get(group, self.whole).head for group in set(manifest["group"])
-        }
+        return {of: self.left_out.get(of, self.whole).head for of in set(manifest["group"])}
 
 
 def fit(
@@ -70,8 +66,7 @@ def fit(
     No training uses a held-out generator. For ``policy`` see `dinolizer.data.manifest.target`.
     """
     manifest = dataset.test if dataset.train is None else dataset.train
-    window, patch = backbone.spec.window, backbone.spec.patch
-    crop, shares = Crops(manifest.iloc[:1], policy, window, patch)[0]
+    crop, shares = Crops(manifest.iloc[:1], policy, backbone.spec.window, backbone.spec.patch)[0]
     key = cache_key(
         images=images_hash(manifest),
         backbone=backbone.hash,
@@ -88,13 +83,23 @@ def fit(
         tokens, sample = window_sample(dataset, backbone, policy)
         seen = torch.tensor(sample.rows["seen"].to_numpy(bool))[None]
         members = torch.cat([sample.train, seen])  # the last head is fitted on all
-        fits = training.fit_heads(
-            tokens, sample.targets, members, validation=~members & seen, epochs=epochs, seed=seed
+        settings: dict[str, Any] = {"epochs": epochs, "seed": seed, "validation": ~members & seen}
+        fits = training.fit_heads(tokens, sample.targets, members, **settings)
+        lines = (
+            {name: of.flatten().tolist() for name, of in one.head.state_dict().items()}
+            | one.history.to_dict("list")
+            for one in fits
         )
-        return _table(fits)
+        return pd.DataFrame(list(lines))
 
-    *left_out, whole = _fits(cached("heads", key, compute))
-    return Fits(dict(zip(np.unique(manifest["group"]).tolist(), left_out, strict=True)), whole)
+    fits = []
+    for row in cached("heads", key, compute).to_dict("records"):
+        weight, bias = (torch.tensor(row.pop(name)) for name in ("weight", "bias"))
+        head = make_head(len(weight) // len(bias), len(bias))
+        head.load_state_dict({"weight": weight.view_as(head.weight), "bias": bias})
+        fits.append(Fit(head.eval().requires_grad_(False), pd.DataFrame(row)))
+    photos = np.unique(manifest["group"]).tolist()
+    return Fits(dict(zip(photos, fits[:-1], strict=True)), fits[-1])
 
 
 @cache
@@ -105,34 +110,11 @@ def _fit_hash() -> str:
     return probe_hash(*weights, fitted.history["loss"])
 
 
-def _table(fits: Sequence[Fit]) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {name: value.flatten().tolist() for name, value in fit.head.state_dict().items()}
-            | fit.history.to_dict("list")
-            for fit in fits
-        ]
-    )
-
-
-def _fits(table: pd.DataFrame) -> list[Fit]:
-    """Undo `_table`."""
-    fits = []
-    for row in table.to_dict("records"):
-        weight, bias = (torch.tensor(row.pop(name)) for name in ("weight", "bias"))
-        head = make_head(len(weight) // len(bias), len(bias))
-        head.load_state_dict({"weight": weight.view_as(head.weight), "bias": bias})
-        fits.append(Fit(head.eval().requires_grad_(False), pd.DataFrame(row)))
-    return fits
-
-
 class StudyLocalizer(Localizer):
     """A localizer that reads the tokens of a study's own windows from where `window_sample` left
     them; another image, say a degraded one, goes through the backbone as ever."""
 
-    def patch_logits(
-        self, image: NDArray[np.uint8], plan: Plan, progress: bool = False
-    ) -> Iterator[Tensor]:
+    def patch_logits(self, image: Image, plan: Plan, progress: bool = False) -> Iterator[Tensor]:
         """As in `Localizer`."""
         tokens = extracted(self.backbone, image_windows(image, plan), torch.float32)
         if tokens is None:
@@ -174,22 +156,19 @@ def image_logits(
     else at the backbone's stride. The ``Z * K / F`` channels, averaged where windows overlap, are
     the means over the first scale, over the first two, and so on.
     """
-    folds = len(sample.train)
-    tested = sample.fold >= 0
+    folds, tested = len(sample.train), sample.fold >= 0
     fold_of = dict(zip(sample.rows["group"][tested], sample.fold[tested].tolist(), strict=True))
     card = replace(card_for(backbone), reduce="mean")
     cards = [card if scale == 1 else replace(card, stride=card.window) for scale in scales]
     of_folds = [_Together(heads.select(fold=fold) for heads in shapes) for fold in range(folds)]
 
-    def logits(image: NDArray[np.uint8], row: Row) -> Tensor:
+    def logits(image: Image, row: Row) -> Tensor:
         head = of_folds[fold_of[row["group"]] if folds > 1 else 0]
         of_scales = []
         for scale, settings in zip(scales, cards, strict=True):
-            of_scale = StudyLocalizer(backbone, head, settings).logits(enlarged(image, scale))
+            made = StudyLocalizer(backbone, head, settings).logits(enlarged(image, scale))
             size = image.shape[:2]
-            of_scales.append(
-                F.interpolate(of_scale[None], size, mode="bilinear", antialias=True)[0]
-            )
+            of_scales.append(F.interpolate(made[None], size, mode="bilinear", antialias=True)[0])
         steps = torch.arange(1, len(scales) + 1, device=of_scales[0].device)
         means = torch.stack(of_scales).cumsum(0) / steps[:, None, None, None]
         return means.flatten(0, 1)
@@ -211,11 +190,9 @@ class _Together(nn.Module):
 def image_rows(
     logits: Logits, manifest: pd.DataFrame, names: Sequence[Mapping[str, Any]]
 ) -> pd.DataFrame:
-    """Scores of every image by each of K heads, a row each; logits over 0 predict an edit.
-
-    The columns are those of ``names``, what each head is, ``image, group, family, kind, area``, and
-    those of `overlap`.
-    """
+    """Scores of every image by each of K heads, a row each; logits over 0 predict an edit. Columns
+    are those of ``names``, what each head is, ``image, group, family, kind, area``, and of
+    `overlap`."""
     about = ["image", "group", "family", "kind", "area"]
     rows = []
     for image, truth, row in pictures(manifest):
@@ -225,11 +202,9 @@ def image_rows(
 
 
 def window_rows(logits: Tensor, sample: Sample, names: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Scores of every tested window by each of K heads, counted in whole patches, a row each.
-
-    Of ``logits``, ``(N, K, h, w)`` as of `left_out_logits`; those over 0 predict an edit. The
-    columns are those of the sample's rows, of ``names`` and of `overlap`.
-    """
+    """Scores of every tested window by each of K heads, counted in whole patches, a row each: of
+    `left_out_logits`, ``(N, K, h, w)``, over 0 an edit. Columns are those of the sample's rows, of
+    ``names`` and of `overlap`."""
     tested = sample.fold >= 0
     scores = overlap(logits[tested] > 0, sample.targets[tested][:, None])
     rows = [

@@ -1,41 +1,39 @@
-"""The methods side by side: the localizer, baselines and peers, each from an image to a map."""
+"""The methods, each from an image to a map: the localizer, and as baselines three blind methods of
+classical forensics and a trained linear classifier.
 
-from collections.abc import Iterable, Sequence
+A baseline turns a uint8 (H, W, 3) RGB image of any size into a float32 (H, W) suspicion map, higher
+= more suspicious, in a unit of its own: its threshold is chosen on training photographs. Settings
+were chosen on photographs that are in no test.
+"""
 
+from collections.abc import Callable, Iterable, Sequence
+from itertools import product
+
+import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.decomposition import PCA
 
 from dinolizer.data.manifest import read_pair
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.head import card_for
 from dinolizer.model.localizer import Localizer
-from dinolizer.study.baselines import BASELINES
+from dinolizer.pocket.rival import residual_classifier
 from dinolizer.study.cache import cache_key, cached, images_hash, probe_hash
-from dinolizer.study.dataset import Dataset
-from dinolizer.study.evaluation import Method, Predict, Row, pictures, probe_image
+from dinolizer.study.evaluation import Image, Method, Picture, Predict, pictures, probe_image
 from dinolizer.study.heads import Fits, localizers
 from dinolizer.study.metrics import left_out_thresholds
-from dinolizer.study.peers import read_peers
+from dinolizer.study.samples import Dataset
 
+Map = NDArray[np.float32]
+# Second difference in both directions: blind to constant and linear shading (Immerkaer 1996).
+NOISE_KERNEL = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], dtype=np.float32)
+# Third difference, the residual of Splicebuster (one of the linear filters of Fridrich 2012).
+THIRD_DIFFERENCE = np.array([[1, -3, 3, -1]], dtype=np.float32)
+REFLECT = cv2.BORDER_REFLECT_101
 THRESHOLD_IMAGES = 300
 """Edited images of a training set that a threshold is chosen on, drawn by the seed."""
-
-
-def all_methods(
-    name: str,
-    dataset: Dataset,
-    backbone: Backbone,
-    fits: Fits,
-    peers: Sequence[str] = (),
-    seed: int = 0,
-) -> dict[str, Method]:
-    """All methods of a study by name: the localizer, called ``name``, the baselines, and the peers,
-    from folders of maps. The seed draws what the baselines' thresholds are chosen on."""
-    baselines = [baseline_method(each, dataset, seed) for each in BASELINES]
-    others = read_peers(peers, dataset.test, taken=(name, *BASELINES))
-    localizer = localizer_method(name, backbone, fits, dataset.test)
-    return {method.name: method for method in (localizer, *baselines, *others)}
 
 
 def localizer_method(name: str, backbone: Backbone, fits: Fits, manifest: pd.DataFrame) -> Method:
@@ -70,11 +68,9 @@ def baseline_method(name: str, dataset: Dataset, seed: int = 0) -> Method:
 
 
 def baseline_thresholds(dataset: Dataset, predict: Predict, seed: int) -> dict[str, float]:
-    """From each group of the test images to a threshold that was chosen without it.
-
-    It is chosen on `THRESHOLD_IMAGES` edited images of the training set, or without one on those of
-    all other photographs; as with the heads, never on the held-out generator.
-    """
+    """From each photograph of the test images to a threshold: chosen on `THRESHOLD_IMAGES` edited
+    images of the training set, or without one on those of all other photographs; as with the heads,
+    never on the held-out generator."""
     if dataset.train is None:
         edited = dataset.test[~dataset.test["authentic"] & dataset.test["seen"]]
     else:
@@ -86,9 +82,125 @@ def baseline_thresholds(dataset: Dataset, predict: Predict, seed: int) -> dict[s
     return left_out_thresholds(maps, truths, list(edited["group"]), photos)
 
 
-def examples(
-    manifest: pd.DataFrame, images: Iterable[str]
-) -> list[tuple[NDArray[np.uint8], NDArray[np.bool_], Row]]:
+def examples(manifest: pd.DataFrame, images: Iterable[str]) -> list[Picture]:
     """Image, mask and row of the images of these names, in their order, to be shown."""
     rows = manifest.set_index("image", drop=False).loc[list(images)].to_dict("records")
     return [(*read_pair(row), row) for row in rows]
+
+
+def noise_inconsistency(image: Image, window: int = 15) -> Map:
+    """Absolute log-ratio of the noise level in windows of so many pixels to the image's median.
+
+    The standard deviation of the noise is read off a high-pass residual as
+    ``sqrt(pi / 2) * mean |residual| / 6`` (Immerkaer, "Fast noise variance estimation", CVIU 64,
+    1996), locally, as Mahdian and Saic do with wavelets ("Using noise inconsistencies for blind
+    image forensics", Image and Vision Computing 27, 2009). Residuals are cut at the image's median,
+    so that texture does not pass for noise.
+    """
+    residual = cv2.filter2D(image, cv2.CV_32F, NOISE_KERNEL, borderType=REFLECT)
+    level = np.sqrt(np.pi / 2) / 6 * np.abs(residual).mean(axis=2)
+    # The floor is the noise that rounding to whole grey levels leaves, 1 / sqrt(12).
+    return _log_deviation(level, window, cut=1.0, floor=1 / np.sqrt(12))
+
+
+def error_level(image: Image, quality: int = 85, window: int = 17) -> Map:
+    """Error-level analysis: local loss under one more JPEG compression, in windows of two JPEG
+    blocks and a pixel, as absolute log-ratio to the image's median.
+
+    Krawetz, "A Picture's Worth: Digital Image Analysis and Forensics", Black Hat 2007. Areas that
+    were compressed before, or are smooth, lose less than the rest; foreign grain loses more.
+    """
+    encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    compressed = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))[..., ::-1]
+    loss = np.abs(image - compressed.astype(np.float32)).mean(axis=2)
+    return _log_deviation(loss, window, cut=1.5, floor=0.1)
+
+
+def residual_features(
+    image: Image, block: int = 16, stride: int = 8, components: int = 8, inliers: float = 0.7
+) -> Map:
+    """Splicebuster: blocks whose residual statistics do not fit the rest of the image.
+
+    After Cozzolino, Poggi and Verdoliva, "Splicebuster: a new blind image splicing detector", WIFS
+    2015: third differences are quantised to three levels, co-occurrences of four neighbours along
+    and across the filter are counted per block, and the square roots of their frequencies are
+    reduced by PCA; forged blocks are outliers from a Gaussian. Two changes suit small images:
+    smaller blocks, and in place of expectation maximisation the concentration steps of a minimum
+    covariance determinant (Rousseeuw and Van Driessen 1999) on the share ``inliers`` of the blocks.
+
+    The map is the logarithm of the squared Mahalanobis distance in units of its median; zero for a
+    flat image, or one smaller than two blocks. ``block`` and ``stride`` are in pixels.
+    """
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.uint8)
+    features = np.sqrt(_cooccurrences(grey, block, stride))  # (h, w, 2 * bins)
+    height, width, bins = features.shape
+    blocks = features.reshape(-1, bins)
+    if len(blocks) < 2 or np.allclose(blocks, blocks[0]):
+        return np.zeros(image.shape[:2], dtype=np.float32)
+    reduced = PCA(min(components, *blocks.shape)).fit_transform(blocks)
+    distances = _robust_distances(reduced, inliers)
+    scores = np.log(distances / max(np.median(distances), 1e-6) + 1e-3)
+    grid = scores.reshape(height, width).astype(np.float32)
+    return np.asarray(cv2.resize(grid, image.shape[1::-1], interpolation=cv2.INTER_LINEAR))
+
+
+BASELINES: dict[str, Callable[[Image], Map]] = {
+    "noise inconsistency": noise_inconsistency,
+    "error level analysis": error_level,
+    "residual features": residual_features,
+    "residual classifier": residual_classifier,
+}
+
+
+def _log_deviation(level: Map, window: int, *, cut: float, floor: float) -> Map:
+    """Absolute log-ratio of a local mean to its median; values are cut at a multiple of theirs."""
+    kept = np.minimum(level, cut * np.median(level)).astype(np.float32)
+    local = cv2.boxFilter(kept, -1, (window, window), borderType=REFLECT)
+    logarithm = np.log(np.maximum(local, 0) + floor)
+    return np.asarray(np.abs(logarithm - np.median(logarithm)), dtype=np.float32)
+
+
+# Bin of each of the 3**4 patterns; a pattern, its negative and its mirror image share one.
+_PATTERNS = np.array(list(product((-1, 0, 1), repeat=4)))
+_ALIKE = np.stack([_PATTERNS, -_PATTERNS, _PATTERNS[:, ::-1], -_PATTERNS[:, ::-1]]) + 1
+BIN_OF_PATTERN = np.unique((_ALIKE @ [27, 9, 3, 1]).max(axis=0), return_inverse=True)[1]
+
+
+def _cooccurrences(grey: NDArray[np.uint8], block: int, stride: int) -> NDArray[np.float32]:
+    """Frequencies of quantised residuals of four neighbours, per block: (h, w, 2 * bins)."""
+    along: list[NDArray[np.int64]] = []
+    across: list[NDArray[np.int64]] = []
+    for image, turn in ((grey, np.asarray), (grey.T, np.transpose)):
+        whole = np.ascontiguousarray(image)
+        residual = cv2.filter2D(whole, cv2.CV_32F, THIRD_DIFFERENCE, borderType=REFLECT)
+        levels = np.sign(residual).astype(np.int64) + 1  # of 8-bit grey: none, up or down
+        for axis, bins in ((1, along), (0, across)):  # patterns wrap at the edge
+            code = sum(np.roll(levels, -step, axis) * 3 ** (3 - step) for step in range(4))
+            bins.append(turn(BIN_OF_PATTERN[code]))
+    # Rows and columns are counted together: a photograph has no reason to tell them apart.
+    return np.concatenate([_block_histograms(of, block, stride) for of in (along, across)], axis=-1)
+
+
+def _block_histograms(
+    labels: Sequence[NDArray[np.int64]], block: int, stride: int
+) -> NDArray[np.float32]:
+    """Share of each bin in the block around every stride-th pixel: (h, w, bins)."""
+    histograms = []
+    for label in range(BIN_OF_PATTERN.max() + 1):
+        share = np.stack([bins == label for bins in labels]).mean(axis=0, dtype=np.float32)
+        mean = cv2.boxFilter(share, -1, (block, block), borderType=REFLECT)
+        histograms.append(mean[stride // 2 :: stride, stride // 2 :: stride])
+    return np.asarray(np.maximum(np.stack(histograms, axis=-1), 0))
+
+
+def _robust_distances(points: NDArray[np.floating], inliers: float) -> NDArray[np.float64]:
+    """Squared Mahalanobis distances to a Gaussian fitted to the inner share of the points."""
+    kept = np.ones(len(points), dtype=bool)
+    ridge = 1e-3 * np.eye(points.shape[1])  # a flat image has no covariance of its own
+    distances = np.zeros(len(points))
+    for _ in range(15):  # concentration steps: they settle in fewer
+        centred = points - points[kept].mean(axis=0)
+        covariance = centred[kept].T @ centred[kept] / kept.sum() + ridge
+        distances = np.sum(centred * np.linalg.solve(covariance, centred.T).T, axis=1)
+        kept = distances <= np.quantile(distances, inliers)
+    return distances

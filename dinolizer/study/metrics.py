@@ -1,6 +1,7 @@
 """Scores of one map: counts first, scores from counts, by the `METRIC_RULE`.
 
-Without an edit IoU and F1 are nan, neither 0 nor 1.
+Maps are float ``(H, W)``, higher = more suspicious, masks and truths bool ``(H, W)``, empty for an
+authentic image. Without an edit IoU and F1 are nan, neither 0 nor 1.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,8 @@ from sklearn.metrics import precision_recall_curve
 
 from dinolizer.errors import InputError
 
+Map = NDArray[np.floating]
+Mask = NDArray[np.bool_]
 METRIC_RULE = (
     "IoU and F1: forged images only, one fixed threshold, mean over images (macro) unless pooled "
     "(micro); authentic images are reported apart, by the false-positive rate of their pixels"
@@ -44,7 +47,7 @@ class Counts(NamedTuple):
         return (self.tp + self.fp) / sum(self)
 
 
-def counts(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Counts:
+def counts(mask: Mask, truth: Mask) -> Counts:
     """Count the pixels of a predicted mask against the truth, both bool ``(H, W)``."""
     if mask.shape != truth.shape:
         sizes = (" x ".join(map(str, array.shape)) for array in (mask, truth))
@@ -57,12 +60,9 @@ def counts(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Counts:
     return Counts(tp, predicted - tp, edited - tp, truth.size - predicted - edited + tp)
 
 
-def ranking_scores(values: NDArray[np.floating], truth: NDArray[np.bool_]) -> tuple[float, float]:
-    """Average precision and the IoU at the best threshold, 0 to 1; nan where nothing is edited.
-
-    The latter knows the truth, so it is an upper bound and never the first number. ``values`` is
-    float ``(H, W)``, higher = more suspicious.
-    """
+def ranking_scores(values: Map, truth: Mask) -> tuple[float, float]:
+    """Average precision and the IoU at the best threshold, 0 to 1; nan where nothing is edited. The
+    latter knows the truth, so it is an upper bound and never the first number."""
     if not truth.any():
         return float("nan"), float("nan")
     precision, recall, _ = precision_recall_curve(truth.ravel(), values.ravel())
@@ -74,19 +74,11 @@ def ranking_scores(values: NDArray[np.floating], truth: NDArray[np.bool_]) -> tu
 
 
 def score_image(
-    values: NDArray[np.floating],
-    threshold: float,
-    truth: NDArray[np.bool_],
-    *,
-    ranking: bool = True,
+    values: Map, threshold: float, truth: Mask, *, ranking: bool = True
 ) -> dict[str, float]:
     """Score one map: ``tp, fp, fn, tn, iou, f1, best_iou, ap, predicted_area`` and, of the image,
-    ``score``, the `SCORE_PERCENTILE` of the map.
-
-    The map is float ``(H, W)``, higher = more suspicious; an edit is predicted strictly over the
-    threshold. The truth is bool ``(H, W)``, empty for an authentic image. Without ``ranking``,
-    ``best_iou`` and ``ap``, which sort all pixels, are nan.
-    """
+    ``score``, the `SCORE_PERCENTILE` of the map. An edit is predicted strictly over the threshold.
+    Without ``ranking``, ``best_iou`` and ``ap``, which sort all pixels, are nan."""
     counted = counts(values > threshold, truth)
     ap, best_iou = ranking_scores(values, truth) if ranking else (float("nan"), float("nan"))
     scores = {"iou": counted.iou, "f1": counted.f1, "best_iou": best_iou, "ap": ap}
@@ -96,17 +88,10 @@ def score_image(
 
 
 def left_out_thresholds(
-    maps: Sequence[NDArray[np.floating]],
-    truths: Sequence[NDArray[np.bool_]],
-    groups: Sequence[str],
-    photos: Iterable[str],
+    maps: Sequence[Map], truths: Sequence[Mask], groups: Sequence[str], photos: Iterable[str]
 ) -> dict[str, float]:
     """For each of the photos, the one threshold that maximises the macro IoU of all forged images
-    but its own; ``groups`` says of which photo each image is.
-
-    Maps are float ``(H, W)``, in a unit of their own; the candidates are quantiles of all of them.
-    No truth, bool ``(H, W)``, may be empty: authentic images have no IoU.
-    """
+    but its own; ``groups`` says of which photo each is. Candidates are quantiles of all maps."""
     if not maps or not all(truth.any() for truth in truths):
         raise InputError(
             "A threshold is chosen on forged images, but there are none or one has an empty "

@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
@@ -12,8 +13,7 @@ Picture = NDArray[np.uint8]
 OUTCOMES = {"found": (86, 180, 233), "false": (213, 94, 0), "missed": (240, 228, 66)}
 """Of three pixels: edited and predicted, predicted only, edited only. Colours of Okabe and Ito,
 which are told apart whatever colours one sees."""
-OPACITY = 0.65
-SCALE = "cividis"
+OPACITY, SCALE = 0.65, "cividis"
 
 
 def heat(image: Picture, probability: NDArray[np.floating]) -> Picture:
@@ -31,18 +31,14 @@ def outcome(image: Picture, mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -
     return _over(image, colours)
 
 
-def add_key(figure: Figure, *, outcomes: bool = True, scale: bool = True) -> Figure:
-    """Say above a figure what the colours of `outcome` are, and beside it those of `heat`."""
+def add_key(figure: Figure, *, outcomes: bool = True) -> Figure:
+    """Say beside a figure what the colours of `heat` are, and above it those of `outcome`."""
     if outcomes:
-        patches = [
-            Patch(color=np.divide(rgb, 255).tolist(), label=name) for name, rgb in OUTCOMES.items()
-        ]
+        colours = {name: np.divide(rgb, 255).tolist() for name, rgb in OUTCOMES.items()}
+        patches = [Patch(color=colour, label=name) for name, colour in colours.items()]
         figure.legend(handles=patches, loc="outside upper right", ncols=len(patches))
-    if scale:
-        colours = ScalarMappable(cmap=SCALE)
-        colours.set_clim(0, 1)
-        axes = figure.axes
-        figure.colorbar(colours, ax=axes, fraction=0.02, pad=0.01, label="probability")
+    scale = ScalarMappable(Normalize(0, 1), cmap=SCALE)
+    figure.colorbar(scale, ax=figure.axes, fraction=0.02, pad=0.01, label="probability")
     return figure
 
 

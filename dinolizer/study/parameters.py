@@ -54,33 +54,26 @@ class _Unique(yaml.SafeLoader):
 
 
 def read_defaults(notebook: Path) -> dict[str, object]:
-    """Names and default values in the cell of a notebook that is tagged ``parameters``; as source
-    text where one is not a literal. papermill has this too, but takes seconds to import."""
+    """Names and default values, plain literals, in the cell of a notebook that is tagged
+    ``parameters``. papermill has this too, but takes seconds to import."""
     if not notebook.is_file():
         raise InputError(f"No notebook at {notebook}: give the path of an .ipynb file.")
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
         tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
-        statements = [line for cell in tagged for line in ast.parse("".join(cell["source"])).body]
+        lines = ast.parse("\n".join("".join(cell["source"]) for cell in tagged)).body
+        assigned = [(line.targets[0], line.value) for line in lines if isinstance(line, ast.Assign)]
+        defaults = {ast.unparse(name): ast.literal_eval(value) for name, value in assigned}
     except Exception as error:  # a file of another kind meets almost any
-        raise InputError(f"{notebook} is not a Python notebook: save it with Jupyter.") from error
-    if not statements:
+        raise InputError(
+            f"{notebook} is not a Python notebook whose parameters are plain values: save it with "
+            "Jupyter."
+        ) from error
+    if not defaults:
         raise InputError(
             f"The notebook {notebook} has no parameters: tag the cell that sets them 'parameters'."
         )
-    return {
-        ast.unparse(target): _literal(statement.value)
-        for statement in statements
-        if isinstance(statement, ast.Assign)
-        for target in statement.targets
-    }
-
-
-def _literal(value: ast.expr) -> object:
-    try:
-        return ast.literal_eval(value)
-    except ValueError:
-        return ast.unparse(value)
+    return defaults
 
 
 def parameters_for(notebook: Path, profile: Path) -> dict[str, object]:

@@ -51,13 +51,10 @@ def published_numbers() -> pd.DataFrame:
 def read_peers(
     folders: Sequence[str], manifest: pd.DataFrame, taken: Iterable[str] = ()
 ) -> list[Method]:
-    """Methods that read the maps of folders, each found for every row of a manifest of test images.
-
-    Maps are brought to [0, 1], high = edited. Folders are absolute or relative to the checkout.
-    Raises InputError for a missing or wrong folder or declaration, a row without exactly one map, a
-    map of several rows, and a peer called as another or as one of the methods ``taken``; later, for
-    a map that cannot be read, is not of its image's size, or leaves the declared range.
-    """
+    """Methods that read the maps of folders, absolute or relative to the checkout, as [0, 1], high
+    = edited. Raises InputError for a wrong declaration, a row of the manifest without exactly one
+    map, a map of several rows, and a peer called as another or as one of the methods ``taken``;
+    later, for a map that cannot be read, or is not of its image's size and the declared range."""
     peers = [_read_peer(ROOT / folder, list(manifest["image"])) for folder in folders]
     for name, count in Counter([*taken, *(peer.name for peer in peers)]).items():
         if count > 1:
@@ -76,13 +73,22 @@ class Declaration(BaseModel, extra="forbid", strict=True):
 
 
 def _read_peer(folder: Path, images: Sequence[str]) -> Method:
-    declared = _declaration(folder / DECLARATION)
+    path = folder / DECLARATION
+    if not path.is_file():
+        raise InputError(f"There is no file {path}: it must lie beside the maps and describe them.")
+    try:
+        if path.stat().st_size > MAX_DECLARATION:
+            raise ValueError(f"over {MAX_DECLARATION} bytes")
+        lines = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} must be a short YAML file that describes the maps.") from error
+    declared = checked(Declaration, lines, str(path))
     (low, high), inverted = declared.range, declared.polarity == "low = edited"
     middle = (low + high) / 2 if declared.threshold is None else declared.threshold
     threshold = (middle - low) / (high - low) if low < high else math.nan
     if not 0 <= threshold <= 1:
         raise InputError(
-            f"The range of {folder / DECLARATION} is {low:g} to {high:g} with the threshold "
+            f"The range of {path} is {low:g} to {high:g} with the threshold "
             f"{middle:g}, but it must be a lower and a higher number, and the threshold in between."
         )
     maps = _paired(folder, images)
@@ -107,18 +113,6 @@ def _read_peer(folder: Path, images: Sequence[str]) -> Method:
 
     key = f"{declared} {[(image, file_hash(path)) for image, path in maps.items()]}"
     return Method(declared.name, predict, 1 - threshold if inverted else threshold, key)
-
-
-def _declaration(path: Path) -> Declaration:
-    if not path.is_file():
-        raise InputError(f"There is no file {path}: it must lie beside the maps and describe them.")
-    try:
-        if path.stat().st_size > MAX_DECLARATION:
-            raise ValueError(f"over {MAX_DECLARATION} bytes")
-        lines = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} must be a short YAML file that describes the maps.") from error
-    return checked(Declaration, lines, str(path))
 
 
 def _paired(folder: Path, images: Sequence[str]) -> dict[str, Path]:

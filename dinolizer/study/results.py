@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -55,16 +56,10 @@ class Results:
         The index is left out. The caption is plain text: what is shown, and by which rules.
         """
         path = self.folder / "tables" / f"{name}.csv"
-        latex = frame.to_latex(
-            index=False,
-            float_format=f"%.{decimals}f",
-            na_rep="--",
-            escape=True,
-            caption=self._caption(caption).translate(_LATEX),
-            label=f"tab:{name}",
-        )
-        with atomic(path) as draft:
-            frame.to_csv(draft, index=False, float_format=f"%.{decimals}f")
+        look: dict[str, Any] = {"index": False, "float_format": f"%.{decimals}f"}
+        title = self._caption(caption).translate(_LATEX)
+        latex = frame.to_latex(**look, na_rep="--", escape=True, caption=title, label=f"tab:{name}")
+        _write(path, frame.to_csv(**look))
         _write(path.with_suffix(".tex"), latex)
         self._write_provenance(path, caption)
         return path
@@ -83,8 +78,7 @@ class Results:
         path = self.folder / "figures" / f"{name}.png"
         drawn = io.BytesIO()
         figure.savefig(drawn, dpi=150, bbox_inches="tight")
-        with atomic(path) as draft:
-            draft.write_bytes(palette_png(drawn.getvalue()))
+        _write(path, palette_png(drawn.getvalue()))
         self._write_provenance(path, caption)
         return path
 
@@ -94,21 +88,21 @@ class Results:
             "caption": self._caption(caption),
             "command": self.command,
             "parameters": dict(self.parameters),
-            "sources": dict(self.sources),
+            "sources": self.sources,
             "versions": {"python": platform.python_version()}
             | {package: version(package) for package in PACKAGES},
         }
-        _write(path.with_suffix(".json"), json.dumps(record, indent=2, default=str) + "\n")
         log = self.folder / "log" / f"{path.name}.json"
-        _write(log, json.dumps(run_facts(), indent=2) + "\n")
+        for file, facts in ((path.with_suffix(".json"), record), (log, run_facts())):
+            _write(file, json.dumps(facts, indent=2, default=str) + "\n")
 
     def _caption(self, caption: str) -> str:
         return f"{caption.removesuffix('.')}. Profile: {self.profile}."
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: str | bytes) -> None:
     with atomic(path) as draft:
-        draft.write_text(text, encoding="utf-8")
+        draft.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def run_facts() -> dict[str, object]:

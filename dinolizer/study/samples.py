@@ -1,7 +1,9 @@
-"""Windows with labels, and who may be fitted on which: what every study of heads works on."""
+"""The images of a study, their windows with labels, and who may be fitted on which: what every
+study of heads works on."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,12 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dinolizer.data.manifest import read_pair, target
+from dinolizer.data.manifest import generator_family, read_manifest, read_pair, target
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone, BackboneSpec
 from dinolizer.model.windows import Plan, make_plan
-from dinolizer.study.dataset import Dataset
-from dinolizer.study.dataset import draw_rows as draw_rows
+from dinolizer.paths import ROOT, file_hash
+from dinolizer.pocket.dataset import build
+from dinolizer.pocket.photos import photo_paths
+from dinolizer.study.cache import images_hash
 from dinolizer.training.crops import TRAIN, Crops, patch_shares
 from dinolizer.training.tokens import extract
 
@@ -24,22 +28,116 @@ POLICY = "pristine"
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Labelled windows of a study; their tokens are kept apart, in the same order.
+class Dataset:
+    """The images of a study, and SHA-256 of what they come from, manifest files or forged images.
 
-    Attributes
-    ----------
-    targets
-        float32 in [0, 1]: ``(N, h, w)``, the share of each patch that is edited, or
-        ``(N, 3, h, w)``, its shares of three classes.
-    rows
-        A row per window, as in the manifest: ``image, group, family, kind, seen`` (True for a
-        training set), and the edited share of the image, ``area``, and of the window, ``share``.
-    fold
-        int ``(N,)``: by which of F heads a window is tested; -1: by none.
-    train
-        bool ``(F, N)``: what each head may be fitted on. F is the number of photographs where one
-        is left out in turn, else 1.
+    ``test`` is a manifest (see `dinolizer.data.manifest`) with the further columns ``family`` (the
+    generator, after its dataset if there are several), ``seen`` (bool: whether training meets the
+    generator's family) and ``condition``. ``train`` is one with the splits ``train`` and ``valid``;
+    or None: every photograph of ``test`` is tested by a head fitted on all the others.
+    """
+
+    test: pd.DataFrame
+    train: pd.DataFrame | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+
+def load(
+    window: int,
+    *,
+    photos: str = "",
+    photo_count: int = 0,
+    train: Sequence[str] = (),
+    test: Sequence[str] = (),
+    limit: int = 0,
+    seed: int = 0,
+    rounds: int = 1,
+) -> Dataset:
+    """Read the manifests of a study, or forge its images if none are named.
+
+    ``window`` is of the backbone, in pixels; ``photos`` and ``photo_count`` are as in
+    `photo_paths`, ``rounds`` as in `dinolizer.pocket.dataset.build`. Manifests and ``photos`` are
+    absolute paths or relative to the checkout. At most ``limit`` test images of each family and
+    kind are kept, drawn by the seed; 0 keeps all.
+    """
+    if bool(train) != bool(test):
+        named, other = ("train", "test") if train else ("test", "train")
+        raise InputError(
+            f"Manifests are named for {named!r} and none for {other!r}: name both, or neither to "
+            "forge photographs."
+        )
+    training = None
+    if not test:
+        forged = build(
+            photo_paths(ROOT / photos if photos else "", photo_count), window, seed, rounds
+        )
+        sources = {f"{len(forged)} forged images": images_hash(forged)}
+        tested = forged.assign(family=forged["generator"])
+    else:
+        training = pd.concat([read_manifest(ROOT / path) for path in train], ignore_index=True)
+        tested = pd.concat([_test_rows(ROOT / path) for path in test], ignore_index=True)
+        families, generator = tested["generator"].map(generator_family), tested["generator"]
+        several = tested["dataset"].nunique() > 1
+        tested = tested.assign(
+            family=tested["dataset"] + " " + generator if several else generator,
+            seen=families.isin(set(training["generator"].map(generator_family))),
+            condition="clean",
+        )
+        sources = {}
+        for path in ((ROOT / file).resolve() for file in (*train, *test)):
+            name = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
+            sources[name] = file_hash(path)
+    if limit:
+        order = np.random.default_rng(seed).permutation(len(tested))
+        rank = tested.iloc[order].groupby(["family", "kind"]).cumcount().sort_index()
+        tested = tested[rank < limit]
+    return Dataset(tested.reset_index(drop=True), training, sources)
+
+
+def _test_rows(path: Path) -> pd.DataFrame:
+    frame = read_manifest(path)
+    rows = frame[frame["split"] == "test"]
+    if rows.empty:
+        splits = ", ".join(sorted(set(frame["split"])))
+        raise InputError(
+            f"The manifest {path} has no row of the split 'test', only of {splits}; leave it out, "
+            "or write it with another split."
+        )
+    return rows
+
+
+def images_to_degrade(
+    manifest: pd.DataFrame, families: Sequence[str] = (), images: int = 0, seed: int = 0
+) -> pd.DataFrame:
+    """The edited images that a robustness study degrades: clean, of the families (if empty, all),
+    spliced (or the others if none is), and at most so many, drawn by the seed (0: all)."""
+    clean = ~manifest["authentic"] & (manifest["condition"] == "clean")
+    chosen = manifest[clean & (manifest["family"].isin(list(families)) | (not families))]
+    chosen = chosen[chosen["kind"] == "sp"] if (chosen["kind"] == "sp").any() else chosen
+    if chosen.empty:
+        raise InputError(
+            f"There is no edited image of the families {list(families)} among the test images; "
+            f"choose some of {sorted(set(manifest['family']))}."
+        )
+    return draw_rows(chosen, images, seed)
+
+
+def draw_rows(frame: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    """At most so many rows of a manifest, drawn by the seed, in their order; 0 for all."""
+    kept = frame.sample(count, random_state=seed) if 0 < count < len(frame) else frame
+    return kept.sort_index().reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """N labelled windows of a study; their tokens are kept apart, in the same order.
+
+    ``targets`` are float32 ``(N, h, w)``, the share of each patch that is edited, or
+    ``(N, 3, h, w)``, its shares of three classes. ``rows`` have ``image, group, family, kind``,
+    ``seen`` (True for a training set), and the edited share of the image, ``area``, and of the
+    window, ``share``. ``fold``, int ``(N,)``, says by which of F heads a window is tested (-1: by
+    none), and ``train``, bool ``(F, N)``, what each head may be fitted on. F is the number of
+    photographs where one is left out in turn, else 1.
     """
 
     targets: Tensor
@@ -48,11 +146,9 @@ class Sample:
     train: Tensor
 
     def drawn(self, seeds: Sequence[int]) -> Tensor:
-        """How often each window counts when the training images are drawn anew, with replacement
-        and as many as there are, for each seed and head: float32 ``(len(seeds), F, N)``.
-
-        An image's windows are drawn together. Other images move a linear head; order hardly does.
-        """
+        """How often each window counts when the training images are drawn anew, with all their
+        windows, with replacement and as many as there are, for each seed and head: float32
+        ``(len(seeds), F, N)``. Other images move a linear head; order hardly does."""
         _, image = np.unique(self.rows["image"], return_inverse=True)
         weights = np.zeros((len(seeds), *self.train.shape), dtype=np.float32)
         for number, seed in enumerate(seeds):
@@ -67,8 +163,8 @@ class Sample:
 def read_sample(
     dataset: Dataset, backbone: Backbone, count: int = 0, seed: int = 0
 ) -> tuple[Tensor, Sample]:
-    """Tokens ``(N, D, h, w)`` and labels of a study: of all windows where one photograph is left
-    out in turn, else of one crop of each image, as in `crop_sample`."""
+    """Tokens ``(N, D, h, w)`` and labels of a study: the `window_sample` where one photograph is
+    left out in turn, else of a `crop_sample`."""
     if dataset.train is None:
         return window_sample(dataset, backbone)
     images, sample = crop_sample(dataset, backbone.spec, count, seed)
@@ -78,10 +174,8 @@ def read_sample(
 def window_sample(
     dataset: Dataset, backbone: Backbone, policy: str = POLICY
 ) -> tuple[Tensor, Sample]:
-    """Tokens, float16 ``(N, D, h, w)`` on the CPU, and labels of all windows of the test images.
-
-    The tokens of each image stay in the cache, in full precision, for `StudyLocalizer`.
-    """
+    """Tokens, float16 ``(N, D, h, w)`` on the CPU, and labels of all windows of the test images;
+    those of each image stay in the cache, in full precision, for `StudyLocalizer`."""
     spec = backbone.spec
     tokens, shares, numbers = [], [], []
     for number, row in enumerate(dataset.test.to_dict("records")):
@@ -94,18 +188,15 @@ def window_sample(
                 f"images of at least a window of {spec.window} pixels: leave it out."
             )
         tokens.append(extract(backbone, image_windows(image, plan), torch.float32).half())
-        for position in plan.positions:
-            window = torch.from_numpy(np.asarray(plan.cut(labels, position)))
-            shares.append(patch_shares(window, policy, spec.patch))
-            numbers.append(number)
-    sample = _left_out(dataset, dataset.test.iloc[numbers], torch.stack(shares))
-    return torch.cat(tokens), sample
+        windows = (torch.from_numpy(np.asarray(plan.cut(labels, at))) for at in plan.positions)
+        shares += [patch_shares(window, policy, spec.patch) for window in windows]
+        numbers += [number] * len(plan.positions)
+    return torch.cat(tokens), _sample(dataset, dataset.test.iloc[numbers], torch.stack(shares))
 
 
 def image_windows(image: NDArray[np.uint8], plan: Plan) -> list[NDArray[np.uint8]]:
     """All windows of an image, uint8 ``(H, W, 3)``, row by row."""
-    fitted = plan.fit(image)
-    return [np.asarray(plan.cut(fitted, position)) for position in plan.positions]
+    return [np.asarray(window) for window in plan.windows(image, torch.device("cpu"))]
 
 
 def crop_sample(
@@ -117,33 +208,32 @@ def crop_sample(
     tested: bool = True,
     policy: str = POLICY,
 ) -> tuple[list[NDArray[np.uint8]], Sample]:
-    """One random crop, uint8 ``(window, window, 3)``, of each training and test image, and labels.
+    """One random crop, uint8 ``(window, window, 3)``, of at most ``count`` training images, if any,
+    and as many test images, and labels; all is drawn by the seed, 0 is all images.
 
-    Of the training set, if any, and of the test images at most ``count`` each, drawn by the seed; 0
-    for all. Each image is first enlarged by one of the ``scales``, drawn by the seed. Without
-    ``tested``, a training set is cropped alone. The policy is as in `target`.
+    Each is first enlarged by one of the ``scales``. Without ``tested``, a training set is cropped
+    alone. The policy is as in `target`.
     """
     rows, fitted = draw_rows(dataset.test, count, seed), 0
     if dataset.train is not None:
-        training = _training_rows(dataset.train, count, seed)
+        training = dataset.train[dataset.train["split"].isin(TRAIN)]
+        if training.empty:
+            raise InputError("The training set has no row of the split 'train'; write one with it.")
+        training = training.assign(family=training["generator"], seen=True)
+        training = draw_rows(training, count, seed)
+        rows = pd.concat([training, rows] if tested else [training], ignore_index=True)
         fitted = len(training)
-        rows = pd.concat([training, rows], ignore_index=True) if tested else training
     crops = EnlargedCrops(rows, policy, spec.window, spec.patch, seed)
     crops.scales = scales
     pairs = [crops[number] for number in range(len(crops))]
     images = [image.permute(1, 2, 0).contiguous().numpy() for image, _ in pairs]
-    targets = torch.stack([shares for _, shares in pairs])
-    if dataset.train is None:
-        return images, _left_out(dataset, rows, targets)
-    fold = np.repeat([-1, 0], [fitted, len(rows) - fitted])
-    members = torch.from_numpy(fold < 0)[None]
-    return images, Sample(targets, _with_share(rows, targets), fold, members)
+    return images, _sample(dataset, rows, torch.stack([shares for _, shares in pairs]), fitted)
 
 
 class EnlargedCrops(Crops):
     """Crops of images that were enlarged, bicubically, by one of the ``scales`` each."""
 
-    scales: Sequence[float] = (1.0,)
+    scales: Sequence[float]
 
     def _read(self, row: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         image, labels = super()._read(row)
@@ -159,6 +249,26 @@ def enlarged(values: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
     how = cv2.INTER_CUBIC if values.ndim == 3 else cv2.INTER_NEAREST_EXACT
     size = tuple(round(scale * side) for side in values.shape[1::-1])
     return np.asarray(cv2.resize(values, size, interpolation=how), dtype=np.uint8)
+
+
+def _sample(dataset: Dataset, rows: pd.DataFrame, targets: Tensor, fitted: int = 0) -> Sample:
+    """A fold for each photograph of the study, also for those without a row; with a training set,
+    of which are the first rows, one."""
+    edited = targets if targets.ndim == 3 else targets[:, -1]
+    rows = rows.assign(share=edited.mean((1, 2)).numpy(), seen=rows["seen"].astype(bool))
+    if dataset.train is None:
+        names = np.unique(dataset.test["group"].to_numpy(str))
+        if len(names) < 2:
+            raise InputError(
+                f"Leaving one photo out needs images of two or more, but all are of {names[0]!r}."
+            )
+        fold = np.searchsorted(names, rows["group"].to_numpy(str))
+        train = (fold != np.arange(len(names))[:, None]) & rows["seen"].to_numpy()
+    else:
+        fold = np.repeat([-1, 0], [fitted, len(rows) - fitted])
+        train = (fold < 0)[None]
+    kept = rows[["image", "group", "family", "kind", "seen", "area", "share"]]
+    return Sample(targets, kept.reset_index(drop=True), fold, torch.from_numpy(train))
 
 
 def joined(first: Sample, second: Sample) -> Sample:
@@ -178,8 +288,7 @@ def edits(sample: Sample) -> Sample:
 
 def some_numbers(count: int, most: int, seed: int) -> list[int]:
     """At most so many numbers from 0 to ``count - 1``, drawn by the seed, in their order."""
-    order = np.random.default_rng(seed).permutation(count)
-    return sorted(order[:most].tolist())
+    return sorted(np.random.default_rng(seed).permutation(count)[:most].tolist())
 
 
 def half_edited(rows: pd.DataFrame) -> list[int]:
@@ -188,31 +297,3 @@ def half_edited(rows: pd.DataFrame) -> list[int]:
     edited = edited[edited["share"] > 0]
     distance = (edited["share"] - 0.5).abs()
     return distance.groupby([edited["family"], edited["kind"]], sort=False).idxmin().tolist()
-
-
-def _left_out(dataset: Dataset, rows: pd.DataFrame, targets: Tensor) -> Sample:
-    """Make a fold for each photograph of the study, also for those without a row."""
-    names = np.unique(dataset.test["group"].to_numpy(str))
-    fold = np.searchsorted(names, rows["group"].to_numpy(str))
-    if len(names) < 2:
-        raise InputError(
-            f"Leaving one photo out needs images of two or more, but all are of {names[0]!r}."
-        )
-    train = (fold != np.arange(len(names))[:, None]) & rows["seen"].to_numpy(bool)
-    return Sample(targets, _with_share(rows, targets), fold, torch.from_numpy(train))
-
-
-def _with_share(rows: pd.DataFrame, targets: Tensor) -> pd.DataFrame:
-    family = rows["family"].fillna(rows["generator"]) if "family" in rows else rows["generator"]
-    kept = ["image", "group", "family", "kind", "seen", "area", "share"]
-    edited = targets if targets.ndim == 3 else targets[:, -1]
-    rows = rows.assign(family=family, share=edited.mean((1, 2)).numpy())
-    rows["seen"] = rows["seen"].fillna(True).astype(bool) if "seen" in rows else True
-    return rows[kept].reset_index(drop=True)
-
-
-def _training_rows(manifest: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
-    rows = manifest[manifest["split"].isin(TRAIN)]
-    if rows.empty:
-        raise InputError("The training set has no row of the split 'train'; write one with it.")
-    return draw_rows(rows, count, seed)

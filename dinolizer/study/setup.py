@@ -16,13 +16,14 @@ from dinolizer.model.localizer import Localizer
 from dinolizer.model.weights import weights_hash
 from dinolizer.paths import PROFILES, ROOT, named_file, results_dir
 from dinolizer.pocket.forging import FAMILIES
-from dinolizer.study.dataset import Dataset, images_to_degrade, load
-from dinolizer.study.evaluation import Method, benchmark_parts, degraded_parts, rows_of
+from dinolizer.study.evaluation import Method, parts, rows_of
 from dinolizer.study.experiments.robustness import CASES, QUALITY_GRID, largest_of_each_photo
 from dinolizer.study.heads import Fits, fit
-from dinolizer.study.methods import all_methods
+from dinolizer.study.methods import BASELINES, baseline_method, localizer_method
 from dinolizer.study.parameters import check_values, parameters_for, read_defaults
+from dinolizer.study.peers import read_peers
 from dinolizer.study.results import Results
+from dinolizer.study.samples import Dataset, images_to_degrade, load
 
 
 @dataclass(frozen=True)
@@ -100,9 +101,13 @@ class Study:
 
     @cached_property
     def methods(self) -> dict[str, Method]:
-        name, peers = f"DinoLizer ({self.parameters['profile']})", self.parameters.get("peers", ())
-        seed = self.parameters["seed"]
-        return all_methods(name, self.dataset, self.model, self.heads, peers, seed)
+        """By name: the localizer, the baselines and the peers."""
+        name, seed = f"DinoLizer ({self.parameters['profile']})", self.parameters["seed"]
+        test = self.dataset.test
+        peers = read_peers(self.parameters.get("peers", ()), test, taken=(name, *BASELINES))
+        baselines = [baseline_method(each, self.dataset, seed) for each in BASELINES]
+        localizer = localizer_method(name, self.model, self.heads, test)
+        return {method.name: method for method in (localizer, *baselines, *peers)}
 
     def record(self, localizer: Localizer) -> None:
         """Record the backbone and the head of a localizer with the results."""
@@ -138,9 +143,7 @@ def compute_rows(profile: Path, number: int = 1, count: int = 1) -> None:
     images = images_to_degrade(study.dataset.test, given["families"], given["images"], seed)
     methods = list(study.methods.values())
     without_peers = methods[: len(methods) - len(study.parameters["peers"])]
-    parts = [
-        *benchmark_parts(methods, study.dataset.test),
-        *degraded_parts(without_peers, images, CASES, seed),
-        *degraded_parts(methods[:1], largest_of_each_photo(images), QUALITY_GRID, seed),
-    ]
-    rows_of(parts[number - 1 :: count])
+    asked = parts(methods, study.dataset.test)
+    asked += parts(without_peers, images, CASES, seed)
+    asked += parts(methods[:1], largest_of_each_photo(images), QUALITY_GRID, seed)
+    rows_of(asked[number - 1 :: count])

@@ -1,30 +1,53 @@
-"""How the paper's claims fare: one verdict per line, decided by a rule from a table's numbers.
+"""How the paper's claims fare: one verdict per line, decided by a rule from a table's numbers, and
+the summary page of a profile, which collects them.
 
-A notebook ends with ``results.save_verdict("04", judge("jpeg", (number, low, high), rule), ...)``:
-the table ``04-verdict``, which `dinolizer.study.summary` collects.
+A notebook ends with ``results.save_verdict("04", judge("jpeg", (number, low, high), rule), ...)``,
+the table ``04-verdict``.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator, Sequence
+from html import escape
+from pathlib import Path
+from typing import NamedTuple
 
+import mistune
 import numpy as np
 import pandas as pd
 
-from dinolizer.errors import InputError
+from dinolizer.errors import InputError, check_choice
+from dinolizer.paths import PROFILES, atomic, results_dir
+from dinolizer.study.parameters import find_profile
 
 DECIMALS = 3
 COLUMNS = ("claim", "verdict", "number", "low", "high", "over", "under", "testable", "rule")
-VERDICTS = ("supported", "contradicted", "undecided", "not testable here")
-SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTABLE = VERDICTS
 VERDICT_CAPTION = (
     "Verdicts on the paper's claims. Supported: the 95 % interval of the number lies between over "
     "and under, as a whole; contradicted: outside of them, as a whole; undecided: neither; not "
     "testable here: the profile lacks what the rule needs, or has no interval"
 )
+TITLE = "What becomes of the paper's claims"
+HOW_TO_READ = (
+    "A verdict follows from a number by the rule beside it: *supported* where the 95 % interval of "
+    "the number lies, as a whole, where the rule asks; *contradicted* where it lies, as a whole, "
+    "elsewhere; *undecided* where it holds both; *not testable here* where the profile lacks what "
+    "the rule needs; *not tested* where no notebook has left a verdict. Written from the tables by "
+    "`dinolizer study summarise`; `dinolizer verify` says whether it still follows from them."
+)
+SMALL = (
+    "This profile is a small demonstration: its verdicts hold for a small backbone on a few "
+    "photographs, and neither confirm nor refute the paper. Those of 10-published-model alone "
+    "are of the authors' released model."
+)
+STYLE = """
+body { max-width: 64rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 sans-serif }
+table { border-collapse: collapse; font-size: 0.9rem }
+th, td { border-bottom: 1px solid #bbb; padding: 0.4rem; text-align: left; vertical-align: top }
+img { max-width: 100% }
+"""
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """A statement that is tested, and the number of the notebook that tests it; ``open`` if it is
     not a claim of the paper, but a question that it leaves open, put as a statement."""
 
@@ -63,14 +86,13 @@ def judge(
     under: float = np.inf,
     testable: bool = True,
 ) -> dict[str, object]:
-    """Decide one claim, a key of `CLAIMS`: a row with `COLUMNS`.
+    """Decide one claim, a key of `CLAIMS`, see `decide`: a row with `COLUMNS`.
 
     ``measured`` is the deciding number and the two ends of its interval; ``rule`` says in words
     what it is, and what it is held against; it is not ``testable`` if the profile lacks what it is
-    about. The verdict is `decide`'s.
+    about.
     """
-    if claim not in CLAIMS:
-        raise InputError(f"The claim is {claim!r}, but it must be one of {', '.join(CLAIMS)}.")
+    check_choice("claim", claim, CLAIMS)
     # To the decimals that its table is written in: what is read back gives the same verdict.
     number, low, high = (round(float(value), DECIMALS) for value in measured)
     verdict = decide(number, low, high, over, under, testable)
@@ -81,13 +103,13 @@ def judge(
 def decide(
     number: float, low: float, high: float, over: float, under: float, testable: bool
 ) -> str:
-    """One of `VERDICTS`, from a number, the ends of its interval, and the limits that the claim
-    puts on it: an interval that holds both sides of a limit decides nothing."""
+    """The verdict on a number and the ends of its interval, from the limits that the claim puts on
+    it: an interval that holds both sides of a limit decides nothing."""
     if not testable or np.isnan([number, low, high]).any():
-        return NOT_TESTABLE
+        return "not testable here"
     if over < low and high < under:
-        return SUPPORTED
-    return CONTRADICTED if high <= over or low >= under else UNDECIDED
+        return "supported"
+    return "contradicted" if high <= over or low >= under else "undecided"
 
 
 def verdict_text(table: pd.DataFrame) -> str:
@@ -105,3 +127,103 @@ def number_text(number: float, low: float, high: float) -> str:
         return "-"
     interval = "no interval" if np.isnan([low, high]).any() else f"{low:.2f} to {high:.2f}"
     return f"{number:.2f} ({interval})"
+
+
+def summarise_results(profile: str) -> list[Path]:
+    """Write ``SUMMARY.md`` and ``SUMMARY.html`` of a profile's results; return both paths.
+
+    Raises InputError for an unknown profile or unusable verdicts.
+    """
+    find_profile(profile)
+    folder = results_dir(profile)
+    pages = summary_pages(folder)
+    for name, content in pages.items():
+        with atomic(folder / name) as draft:
+            draft.write_text(content, encoding="utf-8")
+    return [folder / name for name in pages]
+
+
+def summary_pages(folder: Path) -> dict[str, str]:
+    """The summary of a profile's results by its file's name, as Markdown and as HTML.
+
+    Every claim has a line for each verdict in the tables ``NN-verdict.csv``, or one that says that
+    there is none; below are the figures and tables of those notebooks. Nothing else is read; the
+    same tables give the same text, also where the folder is copied to: links to notebooks are as
+    from ``results/PROFILE`` of the checkout.
+    """
+    profile, verdicts = profile_of(folder), read_verdicts(folder)
+    rows = [("claim", "verdict", "number (95 % interval)", "rule", "notebook"), ("---",) * 5]
+    for name, claim in sorted(CLAIMS.items(), key=lambda item: (item[1].open, item[1].notebook)):
+        said = claim.statement + (" (an open question)" if claim.open else "")
+        lines = verdicts[verdicts["claim"] == name].to_dict("records")
+        rows += [
+            (
+                *(said, line["verdict"], number_text(line["number"], line["low"], line["high"])),
+                *(line["rule"], _notebook_link(line["notebook"])),
+            )
+            for line in lines
+        ] or [(said, "not tested", "-", "-", claim.notebook)]
+    # A bar in a cell does not start a new column.
+    cells = ([cell.replace("|", "\\|") for cell in row] for row in rows)
+    blocks = [
+        f"# {TITLE}: profile {profile}",
+        *([SMALL] if profile == "pocket" else []),
+        HOW_TO_READ,
+        "\n".join(f"| {' | '.join(row)} |" for row in cells),
+        *(part for of in sorted(set(verdicts["notebook"])) for part in _section(folder, of)),
+    ]
+    text = "\n\n".join(blocks) + "\n"
+    html = (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f"<title>{TITLE}: {escape(profile)}</title>\n<style>{STYLE}</style>\n</head>\n"
+        f"<body>\n{mistune.create_markdown(plugins=['table'])(text)}</body>\n</html>\n"
+    )
+    return {"SUMMARY.md": text, "SUMMARY.html": html}
+
+
+def profile_of(folder: Path) -> str:
+    """Name of the profile that results are of, by the record of a verdict; the folder's, if none is
+    recorded."""
+    for path in sorted((folder / "tables").glob("*-verdict.json")):
+        if name := json.loads(path.read_text(encoding="utf-8"))["parameters"].get("profile"):
+            return str(name)
+    return folder.name
+
+
+def read_verdicts(folder: Path) -> pd.DataFrame:
+    """All verdicts of a profile's results with their ``notebook``, in the order of these."""
+    tables = []
+    for path in sorted((folder / "tables").glob("*-verdict.csv")):
+        table = pd.read_csv(path)
+        if tuple(table.columns) != COLUMNS or not set(table["claim"]) <= CLAIMS.keys():
+            raise InputError(
+                f"{path} is not a table of verdicts on known claims: save it with "
+                "Results.save_verdict."
+            )
+        tables.append(table.assign(notebook=path.name.removesuffix("-verdict.csv")))
+    if not tables:
+        raise InputError(
+            f"There is no table of verdicts in {folder / 'tables'}: run the notebooks first, as "
+            "'make results' does."
+        )
+    return pd.concat(tables, ignore_index=True)
+
+
+def _section(folder: Path, number: str) -> Iterator[str]:
+    """The figures and tables of a notebook."""
+
+    def caption(path: Path) -> str:
+        return str(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["caption"])
+
+    yield f"## {_notebook_link(number)}"
+    for path in sorted((folder / "figures").glob(f"{number}-*.png")):
+        yield f"![{path.stem}](figures/{path.name})"
+        yield f"*{caption(path)}*"
+    tables = sorted((folder / "tables").glob(f"{number}-*.csv"))
+    yield "\n".join(f"- [{path.name}](tables/{path.name}): {caption(path)}" for path in tables)
+
+
+def _notebook_link(number: str) -> str:
+    for path in PROFILES.parent.glob(f"{number}-*.ipynb"):
+        return f"[{path.stem}](../../notebooks/{path.name})"
+    return number

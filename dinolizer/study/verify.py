@@ -1,7 +1,6 @@
 """Whether results are what they claim to be: unchanged since they were made, consistent with each
 other, and made again by the code."""
 
-import hashlib
 import os
 import re
 import subprocess
@@ -9,14 +8,13 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from dinolizer.errors import InputError
-from dinolizer.paths import ROOT, atomic
-from dinolizer.study.summary import profile_of, read_verdicts, summary_pages
-from dinolizer.study.verdicts import decide
+from dinolizer.paths import ROOT, atomic, file_hash
+from dinolizer.study.verdicts import decide, profile_of, read_verdicts, summary_pages
 
 LIST = "SHA256SUMS"
 """The signed-off list of a profile's results; `sha256sum --check` reads it too."""
@@ -28,11 +26,10 @@ UNTRACKED = re.compile(r"(log|notebooks)/|.*-seconds|\.")
 def sign(folder: Path) -> Path:
     """Write the `LIST` of all results in a profile's folder, but for what changes with every run;
     return its path."""
-    lines = [f"{_sha256(folder / name)}  {name}\n" for name in _artefacts(folder)]
-    path = folder / LIST
-    with atomic(path) as draft:
+    with atomic(folder / LIST) as draft:
+        lines = (f"{digest}  {name}\n" for name, digest in _hashes(folder).items())
         draft.write_text("".join(lines), encoding="utf-8")
-    return path
+    return folder / LIST
 
 
 def check(folder: Path) -> list[str]:
@@ -49,67 +46,12 @@ def check(folder: Path) -> list[str]:
         )
     text = path.read_text(encoding="utf-8", errors="backslashreplace")
     listed = {name: digest for digest, _, name in (x.partition("  ") for x in text.splitlines())}
-    present = set(_artefacts(folder))
+    present = _hashes(folder)
     wrong = [f"{name}: is listed, but is not there" for name in sorted(listed.keys() - present)]
-    wrong += [f"{name}: is there, but not listed" for name in sorted(present - listed.keys())]
-    wrong += [
-        f"{name}: is not the file that was made"
-        for name in sorted(present & listed.keys())
-        if _sha256(folder / name) != listed[name]
-    ]
+    wrong += [f"{name}: is there, but not listed" for name in sorted(present.keys() - listed)]
+    changed = (name for name in sorted(listed.keys() & present) if listed[name] != present[name])
+    wrong += [f"{name}: is not the file that was made" for name in changed]
     return wrong + list(_inconsistent(folder))
-
-
-def compare(fresh: Path, committed: Path) -> list[str]:
-    """Compare the tables of two folders of results; return a line for every one that differs: in
-    its columns or rows, in a text, or in a number by more than `TOLERANCE`."""
-    names = sorted(_tables(fresh) | _tables(committed))
-    lines = [table_difference(fresh / name, committed / name) for name in names]
-    return [f"{name}: {line}" for name, line in zip(names, lines, strict=True) if line]
-
-
-def table_difference(fresh: Path, committed: Path) -> str:
-    """How a CSV table differs from the committed one, or nothing."""
-    for path, state in ((fresh, "is not made any more"), (committed, "is not committed")):
-        if not path.is_file():
-            return state
-    new, old = pd.read_csv(fresh), pd.read_csv(committed)
-    if list(new.columns) != list(old.columns) or len(new) != len(old):
-        return f"has {new.shape[0]} rows of {list(new.columns)}, not {old.shape[0]} of {list(old)}"
-    for column in new.columns:
-        one, other = new[column], old[column]
-        if pd.api.types.is_numeric_dtype(one) and pd.api.types.is_numeric_dtype(other):
-            same = np.isclose(one, other, rtol=0, atol=TOLERANCE, equal_nan=True)
-        else:
-            same = (one.astype(str) == other.astype(str)).to_numpy()
-        if not same.all():
-            row = int(np.flatnonzero(~same)[0])
-            return f"{column} in row {row + 1} is {one[row]}, not {other[row]}"
-    return ""
-
-
-def reproduce(folder: Path, cores: int) -> list[str]:
-    """Make a profile's results again in a scratch folder, and `compare` them."""
-    profile = profile_of(folder)
-    with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--nolock"]
-        programs = Path(sys.executable).parent  # the workflow calls them by name
-        path = os.pathsep.join([str(programs), os.environ.get("PATH", "")])
-        run = subprocess.run(
-            [*command, "--quiet", "rules", "host", "--config", f"profile={profile}"],
-            cwd=ROOT,
-            env=os.environ | {"DINOLIZER_RESULTS": scratch, "PATH": path},
-        )
-        if run.returncode:
-            raise InputError(
-                f"{folder} was not made again, as the workflow failed; its own lines above say why."
-            )
-        return compare(Path(scratch) / profile, folder)
-
-
-def count_tables(folder: Path) -> int:
-    """How many tables a profile's results have, but for those of times."""
-    return len(_tables(folder))
 
 
 def _inconsistent(folder: Path) -> Iterator[str]:
@@ -136,14 +78,49 @@ def _inconsistent(folder: Path) -> Iterator[str]:
             yield f"{name}: does not follow from the tables"
 
 
-def _artefacts(folder: Path) -> list[str]:
+def compare(fresh: Path, committed: Path) -> list[str]:
+    """Compare the tables of two folders of results; return a line for every one that differs: in
+    its columns or rows, in a text, or in a number by more than `TOLERANCE`."""
+    close: dict[str, Any] = {"check_exact": False, "rtol": 0, "atol": TOLERANCE}
+    lines = [f"{name}: is not made any more" for name in sorted(tables(committed) - tables(fresh))]
+    lines += [f"{name}: is not committed" for name in sorted(tables(fresh) - tables(committed))]
+    for name in sorted(tables(fresh) & tables(committed)):
+        new, old = (pd.read_csv(folder / name) for folder in (fresh, committed))
+        try:
+            pd.testing.assert_frame_equal(new, old, check_dtype=False, obj="table", **close)
+        except AssertionError as error:
+            lines.append(f"{name}: {' '.join(str(error).split())}")
+    return lines
+
+
+def reproduce(folder: Path, cores: int) -> list[str]:
+    """Make a profile's results again in a scratch folder, and `compare` them."""
+    profile = profile_of(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--nolock"]
+        programs = Path(sys.executable).parent  # the workflow calls them by name
+        path = os.pathsep.join([str(programs), os.environ.get("PATH", "")])
+        run = subprocess.run(
+            [*command, "--quiet", "rules", "host", "--config", f"profile={profile}"],
+            cwd=ROOT,
+            env=os.environ | {"DINOLIZER_RESULTS": scratch, "PATH": path},
+        )
+        if run.returncode:
+            raise InputError(
+                f"{folder} was not made again, as the workflow failed; its own lines above say why."
+            )
+        return compare(Path(scratch) / profile, folder)
+
+
+def tables(folder: Path) -> set[str]:
+    """Names of a profile's tables, but for those of times."""
+    return {name for name in _names(folder) if re.fullmatch(r"tables/.*\.csv", name)}
+
+
+def _names(folder: Path) -> list[str]:
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return sorted(name for name in names if name != LIST and not UNTRACKED.match(name))
 
 
-def _tables(folder: Path) -> set[str]:
-    return {name for name in _artefacts(folder) if re.fullmatch(r"tables/.*\.csv", name)}
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _hashes(folder: Path) -> dict[str, str]:
+    return {name: file_hash(folder / name) for name in _names(folder)}

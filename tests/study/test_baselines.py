@@ -10,7 +10,7 @@ from skimage.data import astronaut
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.metrics import roc_auc_score
 
-from dinolizer.study.baselines import (
+from dinolizer.study.methods import (
     BASELINES,
     BIN_OF_PATTERN,
     _block_histograms,

@@ -13,12 +13,12 @@ from dinolizer.data import fetch
 from dinolizer.data.images import write_image
 from dinolizer.data.manifest import read_manifest
 from dinolizer.errors import InputError
-from dinolizer.study import baselines, evaluation, metrics
 from dinolizer.study import cache as store
+from dinolizer.study import evaluation, methods, metrics
 from dinolizer.study.cache import cache_key, cached, images_hash, probe_hash
-from dinolizer.study.dataset import Dataset
 from dinolizer.study.evaluation import evaluation_hash
 from dinolizer.study.methods import baseline_method
+from dinolizer.study.samples import Dataset
 
 TABLE = pd.DataFrame(
     {
@@ -102,10 +102,10 @@ def test_a_changed_constant_is_another_key_and_a_docstring_is_not(
         return baseline_method("noise inconsistency", dataset).key
 
     first = key()
-    monkeypatch.setattr(baselines.noise_inconsistency, "__doc__", "Other words.")
+    monkeypatch.setattr(methods.noise_inconsistency, "__doc__", "Other words.")
     monkeypatch.setattr(fetch, "__doc__", "Other words.")
     assert key() == first
-    monkeypatch.setattr(baselines, "NOISE_KERNEL", baselines.NOISE_KERNEL * 2)
+    monkeypatch.setattr(methods, "NOISE_KERNEL", methods.NOISE_KERNEL * 2)
     assert key() != first
 
 

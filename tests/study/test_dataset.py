@@ -10,8 +10,8 @@ from small import small_manifest
 from dinolizer.data.images import write_image
 from dinolizer.data.manifest import read_manifest, write_manifest
 from dinolizer.errors import InputError
-from dinolizer.study import dataset
-from dinolizer.study.dataset import images_to_degrade, load
+from dinolizer.study import samples
+from dinolizer.study.samples import images_to_degrade, load
 
 
 def write(folder: Path, name: str, *splits: str, **columns: str) -> str:
@@ -79,7 +79,7 @@ def test_without_manifests_photographs_are_forged(
         asked.update(photos=list(photos), window=window, seed=seed, rounds=rounds)
         return read_manifest(small_manifest(tmp_path / "made", 3, ("cross-fit",)))
 
-    monkeypatch.setattr(dataset, "build", build)
+    monkeypatch.setattr(samples, "build", build)
     gathered = load(504, photos=str(tmp_path), photo_count=2, seed=3, rounds=4)
     assert asked == {"photos": ["a", "b"], "window": 504, "seed": 3, "rounds": 4}
     assert gathered.train is None
@@ -88,9 +88,9 @@ def test_without_manifests_photographs_are_forged(
     image = np.zeros((60, 60, 3), np.uint8)
     write_image(Path(gathered.test["image"].iloc[0]), image)
     image[0, 0] = 1
-    first = dataset.images_hash(gathered.test)
+    first = samples.images_hash(gathered.test)
     write_image(Path(gathered.test["image"].iloc[0]), image)
-    assert len({before, first, dataset.images_hash(gathered.test)}) == 3
+    assert len({before, first, samples.images_hash(gathered.test)}) == 3
 
 
 def test_degraded_are_clean_spliced_edits_of_the_families() -> None:

@@ -12,15 +12,15 @@ from dinolizer.data.images import write_image
 from dinolizer.model.head import card_for
 from dinolizer.model.localizer import Localizer
 from dinolizer.study import methods as comparison
-from dinolizer.study.baselines import error_level
-from dinolizer.study.dataset import Dataset
 from dinolizer.study.evaluation import Method, Row, evaluate
 from dinolizer.study.heads import Fits
 from dinolizer.study.methods import (
     baseline_method,
     baseline_thresholds,
+    error_level,
     localizer_method,
 )
+from dinolizer.study.samples import Dataset
 from dinolizer.training.heads import Fit
 
 SIDE = 12

@@ -11,7 +11,7 @@ from dinolizer.errors import InputError
 from dinolizer.paths import ROOT
 from dinolizer.study import parameters
 
-CELL = 'profile = "pocket"\nseed = 0\nrate = 1.0e-3\nheads = ["a"]\nwhere = Path("x")'
+CELL = 'profile = "pocket"\nseed = 0\nrate = 1.0e-3\nheads = ["a"]'
 PYTHON = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
 
 
@@ -35,7 +35,6 @@ def test_defaults_are_read_as_literals(notebook: Path) -> None:
         "seed": 0,
         "rate": 1.0e-3,
         "heads": ["a"],
-        "where": "Path('x')",
     }
     # papermill, which will set them, finds the same names.
     assert set(papermill.inspect_notebook(notebook)) == set(parameters.read_defaults(notebook))
@@ -60,7 +59,7 @@ def test_unknown_names_are_refused_with_the_known_ones(notebook: Path, tmp_path:
     given = profile(tmp_path, "sede: 3\nseed: 3\nprofil: small\n")
     expected = (
         "sets sede, profil, unknown to 03-benchmark.ipynb and every notebook beside it: "
-        "use only heads, profile, rate, seed, where."
+        "use only heads, profile, rate, seed."
     )
     with pytest.raises(InputError, match=expected):
         parameters.parameters_for(notebook, given)
@@ -118,6 +117,13 @@ def test_a_file_that_is_no_notebook_is_refused(text: str, tmp_path: Path) -> Non
     path.write_text(text)
     with pytest.raises(InputError, match="is not a Python notebook"):
         parameters.read_defaults(path)
+
+
+def test_a_parameter_that_is_no_literal_is_refused(tmp_path: Path) -> None:
+    cell = new_code_cell('where = Path("x")', metadata={"tags": ["parameters"]})
+    nbformat.write(new_notebook(cells=[cell], metadata=PYTHON), tmp_path / "one.ipynb")
+    with pytest.raises(InputError, match="whose parameters are plain values"):
+        parameters.read_defaults(tmp_path / "one.ipynb")
 
 
 def test_a_notebook_without_parameters_is_refused(tmp_path: Path) -> None:

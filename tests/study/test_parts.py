@@ -12,19 +12,17 @@ from small import small_backbone, small_manifest
 from dinolizer.data.images import read_image, write_image
 from dinolizer.data.manifest import read_manifest
 from dinolizer.study import evaluation
-from dinolizer.study.baselines import BASELINES
-from dinolizer.study.dataset import Dataset
 from dinolizer.study.evaluation import (
     Case,
     Method,
     Part,
-    benchmark_parts,
-    degraded_parts,
     evaluate,
+    parts,
     rows_of,
 )
 from dinolizer.study.heads import fit
-from dinolizer.study.methods import localizer_method
+from dinolizer.study.methods import BASELINES, localizer_method
+from dinolizer.study.samples import Dataset
 
 CASES: list[Case] = [(), (("resize", 0.9), ("noise", 5))]
 
@@ -52,8 +50,8 @@ def all_parts(dataset: Dataset) -> list[Part]:
     edited = dataset.test.query("not authentic").reset_index(drop=True)
     methods = methods_of(dataset)
     return [
-        *benchmark_parts(methods, dataset.test),
-        *degraded_parts(methods, edited, CASES, seed=3),
+        *parts(methods, dataset.test),
+        *parts(methods, edited, CASES, seed=3),
     ]
 
 
@@ -120,12 +118,12 @@ def test_two_processes_at_once_and_killed_at_random_moments(
 
 
 def test_what_rows_depend_on_is_in_their_name(dataset: Dataset, tmp_path: Path) -> None:
-    rows_of(benchmark_parts(methods_of(dataset), dataset.test))
+    rows_of(parts(methods_of(dataset), dataset.test))
     count = len(files(tmp_path))
 
     def computed(methods: list[Method], images: pd.DataFrame = dataset.test) -> int:
         before = len(files(tmp_path))
-        rows_of(benchmark_parts(methods, images))
+        rows_of(parts(methods, images))
         return len(files(tmp_path)) - before
 
     assert computed(methods_of(dataset)) == 0
@@ -140,9 +138,9 @@ def test_what_rows_depend_on_is_in_their_name(dataset: Dataset, tmp_path: Path) 
 
 def test_a_dataset_more_leaves_the_rows_of_the_others(dataset: Dataset, tmp_path: Path) -> None:
     error = methods_of(dataset)[1:]
-    first = rows_of(benchmark_parts(error, dataset.test[2:]))
+    first = rows_of(parts(error, dataset.test[2:]))
     before = files(tmp_path)
-    rows = rows_of(benchmark_parts(error, dataset.test))
+    rows = rows_of(parts(error, dataset.test))
     assert len(files(tmp_path)) - len(before) == 1  # of the other dataset only
     again = rows[rows["image"].isin(first["image"])].reset_index(drop=True)
     pd.testing.assert_frame_equal(again, first)

@@ -13,7 +13,6 @@ from dinolizer.data.manifest import read_manifest, read_pair
 from dinolizer.errors import InputError
 from dinolizer.model.head import card_for
 from dinolizer.model.localizer import Localizer
-from dinolizer.study.dataset import Dataset
 from dinolizer.study.heads import (
     image_logits,
     image_rows,
@@ -22,6 +21,7 @@ from dinolizer.study.heads import (
     window_rows,
 )
 from dinolizer.study.samples import (
+    Dataset,
     Sample,
     crop_sample,
     edits,

@@ -13,8 +13,8 @@ from dinolizer.errors import InputError
 from dinolizer.model.backbones import load_backbone
 from dinolizer.paths import PROFILES, ROOT, results_dir
 from dinolizer.study import setup
-from dinolizer.study.dataset import Dataset
 from dinolizer.study.parameters import read_defaults
+from dinolizer.study.samples import Dataset
 from dinolizer.study.setup import Study
 
 NOTEBOOK = "03-benchmark"

@@ -12,8 +12,7 @@ from dinolizer.cli import app
 from dinolizer.errors import InputError
 from dinolizer.paths import ROOT, results_dir
 from dinolizer.study.results import Results
-from dinolizer.study.summary import read_verdicts, summarise_results
-from dinolizer.study.verdicts import CLAIMS, judge
+from dinolizer.study.verdicts import CLAIMS, judge, read_verdicts, summarise_results
 
 
 @pytest.fixture

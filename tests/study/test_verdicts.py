@@ -48,7 +48,7 @@ def test_without_a_number_nothing_is_decided() -> None:
 
 
 def test_an_unknown_claim_is_refused() -> None:
-    with pytest.raises(InputError, match="claim is 'jpg', but it must be one of next-best, "):
+    with pytest.raises(InputError, match=r"claim is 'jpg', but it must be one of .'next-best', "):
         judge("jpg", (0.2, 0.1, 0.3), "a rule")
 
 

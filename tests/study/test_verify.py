@@ -16,9 +16,8 @@ from dinolizer.cli import app
 from dinolizer.errors import InputError
 from dinolizer.paths import ROOT, results_dir
 from dinolizer.study.results import Results
-from dinolizer.study.summary import summarise_results
-from dinolizer.study.verdicts import judge
-from dinolizer.study.verify import LIST, check, compare, count_tables, sign, table_difference
+from dinolizer.study.verdicts import judge, summarise_results
+from dinolizer.study.verify import LIST, check, compare, sign, tables
 
 
 @pytest.fixture
@@ -68,7 +67,7 @@ def test_any_digit_of_a_committed_table_and_any_pixel_is_noticed(seed: int, tmp_
 
 def test_what_was_made_is_as_it_was_made(folder: Path) -> None:
     assert check(folder) == []
-    assert count_tables(folder) == 2  # without the table of times
+    assert tables(folder) == {"tables/04-iou.csv", "tables/04-verdict.csv"}  # not that of times
 
 
 def test_the_list_is_one_that_sha256sum_reads(folder: Path) -> None:
@@ -146,10 +145,10 @@ def test_a_folder_that_is_none_of_results_is_refused(tmp_path: Path) -> None:
     ("text", "expected"),
     [
         ("m,iou\na,0.255\nb,0.5\n", ""),  # within 0.01
-        ("m,iou\na,0.27\nb,0.5\n", "iou in row 1 is 0.27, not 0.25"),
-        ("m,iou\na,0.25\nc,0.5\n", "m in row 2 is c, not b"),
-        ("m,iou\na,0.25\nb,\n", "iou in row 2 is nan, not 0.5"),
-        ("m,iou\na,0.25\n", "has 1 rows of ['m', 'iou'], not 2 of ['m', 'iou']"),
+        ("m,iou\na,0.27\nb,0.5\n", "At positional index 0, first diff: 0.27 != 0.25"),
+        ("m,iou\na,0.25\nc,0.5\n", "At positional index 1, first diff: 'c' != 'b'"),
+        ("m,iou\na,0.25\nb,\n", "At positional index 1, first diff: nan != 0.5"),
+        ("m,iou\na,0.25\n", "[left]: (1, 2) [right]: (2, 2)"),
     ],
 )
 def test_tables_are_compared_number_by_number(text: str, expected: str, tmp_path: Path) -> None:
@@ -158,8 +157,10 @@ def test_tables_are_compared_number_by_number(text: str, expected: str, tmp_path
         path.parent.mkdir(parents=True)
         path.write_text(content)
     new, old = tmp_path / "new", tmp_path / "old"
-    assert table_difference(new / "tables/04-iou.csv", old / "tables/04-iou.csv") == expected
-    assert compare(new, old) == ([f"tables/04-iou.csv: {expected}"] if expected else [])
+    lines = compare(new, old)
+    assert len(lines) == bool(expected)
+    assert all(line.startswith("tables/04-iou.csv: ") for line in lines)
+    assert all(line.endswith(expected) for line in lines)
 
 
 def test_a_table_that_is_not_made_any_more_is_named(folder: Path, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def matched_rows(
             if truth.all():
                 continue
             others = [of for group, of in values if group != row["group"]]
-            known = np.concatenate(others or [[np.nan]])
+            known = np.concatenate(others or [np.array([np.nan])])
             line = {name: row[name] for name in ("image", "group", "family", "kind")}
             line |= {"method": method.name, "auc": roc_auc_score(truth.ravel(), found.ravel())}
             for name, rate in RATES.items():

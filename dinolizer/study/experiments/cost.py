@@ -13,9 +13,9 @@ from torch.utils.benchmark import Timer
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.head import card_for
 from dinolizer.model.localizer import Localizer
-from dinolizer.study.dataset import draw_rows
 from dinolizer.study.evaluation import pictures
 from dinolizer.study.metrics import score_image
+from dinolizer.study.samples import draw_rows
 from dinolizer.study.statistics import macro_table
 
 LARGE = 1024

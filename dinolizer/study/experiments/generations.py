@@ -15,11 +15,10 @@ from dinolizer.errors import InputError
 from dinolizer.model.backbones import BACKBONES, Backbone, unfrozen
 from dinolizer.model.batches import batch_size
 from dinolizer.model.lora import Lora, adapted
-from dinolizer.study.dataset import Dataset
 from dinolizer.study.experiments.comparisons import by_generators, compare
 from dinolizer.study.experiments.labels import THREE
 from dinolizer.study.heads import window_rows
-from dinolizer.study.samples import Sample, crop_sample
+from dinolizer.study.samples import Dataset, Sample, crop_sample
 from dinolizer.training.heads import Heads, fit
 from dinolizer.training.loop import optimise
 from dinolizer.training.losses import dice_loss

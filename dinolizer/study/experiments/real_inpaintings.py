@@ -16,10 +16,10 @@ from dinolizer.data.manifest import read_pair
 from dinolizer.model.localizer import Localizer
 from dinolizer.paths import ROOT
 from dinolizer.pocket.photos import photo_paths
-from dinolizer.study.baselines import BASELINES
 from dinolizer.study.cache import probe_hash
 from dinolizer.study.evaluation import Row, probe_image
 from dinolizer.study.experiments.published_model import mapped_rows
+from dinolizer.study.methods import BASELINES
 from dinolizer.study.metrics import score_image
 from dinolizer.study.results import Results
 from dinolizer.study.statistics import macro_table

@@ -11,9 +11,8 @@ from small import SPEC, small_backbone
 from dinolizer.data.images import write_image
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import load_backbone, unfrozen
-from dinolizer.study.dataset import Dataset
 from dinolizer.study.experiments import generations
-from dinolizer.study.samples import Sample, crop_sample
+from dinolizer.study.samples import Dataset, Sample, crop_sample
 from dinolizer.training.tokens import extract
 
 

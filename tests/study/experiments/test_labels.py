@@ -14,7 +14,6 @@ from dinolizer.data.images import write_image
 from dinolizer.data.manifest import POLICIES, read_manifest, read_pair
 from dinolizer.model.head import CLASSES, card_for, probabilities
 from dinolizer.model.localizer import Localizer
-from dinolizer.study.dataset import Dataset
 from dinolizer.study.experiments import labels
 from dinolizer.study.experiments.labels import (
     CLASS_NAMES,
@@ -26,7 +25,7 @@ from dinolizer.study.experiments.labels import (
     stack,
     targets_of,
 )
-from dinolizer.study.samples import window_sample
+from dinolizer.study.samples import Dataset, window_sample
 from dinolizer.training.heads import fit_heads
 
 SIDE = 84

@@ -14,8 +14,8 @@ from dinolizer.data.datasets import make_manifest
 from dinolizer.data.images import read_image, write_image
 from dinolizer.data.manifest import read_manifest
 from dinolizer.paths import ROOT
-from dinolizer.study.baselines import BASELINES
 from dinolizer.study.experiments import real_inpaintings as real
+from dinolizer.study.methods import BASELINES
 
 METHODS = [real.METHOD, *BASELINES]
 
