@@ -66,8 +66,8 @@ def make(case: Case) -> Forgery:
     photo = read_image(case.path)
     if min(photo.shape[:2]) < case.side:
         raise InputError(
-            f"The photograph {case.path} is {photo.shape[1]}x{photo.shape[0]}, but both sides "
-            f"must have {case.side} pixels: take it out of the folder, or a larger one."
+            f"The photograph {case.path} is {photo.shape[1]}x{photo.shape[0]}, but both sides must "
+            f"have {case.side} pixels: take it out of the folder."
         )
     how, image = (case.generator, case.kind), past(photo, case.side, rng)
     source = photo[:, ::-1]
@@ -78,10 +78,9 @@ def build(photos: Mapping[str, Path], window: int, seed: int = 0, rounds: int = 
     """Make the images of a study, or read them from the cache, and return their manifest.
 
     Its further columns are ``condition`` and ``seen`` (bool: whether any training meets the
-    generator). Images and masks are square PNG files, `MARGIN` pixels larger than the
-    window, cut to a multiple of what the generators need. A round makes 39 images per photograph,
-    one for each generator, kind and condition. Raises InputError for a photograph that
-    cannot be read or is smaller than the images.
+    generator). Images and masks are square PNG files, `MARGIN` pixels larger than the window, cut
+    to a multiple of what the generators need. A round makes 39 images per photograph. Raises
+    InputError for a photograph that cannot be read or is smaller than the images.
     """
     side = (window + MARGIN) // DOWNSAMPLING * DOWNSAMPLING
     digest = hashlib.sha256(f"{list(photos)} {side} {seed} {rounds} {fingerprint()}".encode())

@@ -12,19 +12,8 @@ import torch
 from torch import nn
 
 from dinolizer.data.degradations import to_uint8
-from dinolizer.pocket.forging import (
-    CLASSICAL,
-    SHRINKING,
-    Image,
-    Mask,
-    inpaint_classically,
-    log_uniform_area,
-    mirrored,
-    random_mask,
-    tiled,
-    to_image,
-    to_tensor,
-)
+from dinolizer.pocket import forging
+from dinolizer.pocket.forging import SHRINKING, Image, Mask
 from dinolizer.pocket.generators import DOWNSAMPLING, AutoEncoder
 from dinolizer.pocket.histories import RESIZING, SHARINGS, past, resized, shared
 
@@ -78,8 +67,8 @@ class Forge:
             room = side if way != "resize" else int(np.ceil(side / RESIZING[0]))
             photo = self.photos[int(rng.integers(len(self.photos)))]
             clean = rng.random() < CLEAN
-            real = tiled(photo, (room, room), rng) if clean else past(photo, room, rng)
-            mask = random_mask(room, room, log_uniform_area(rng, AREA_RANGE), rng)
+            real = forging.tiled(photo, (room, room), rng) if clean else past(photo, room, rng)
+            mask = forging.random_mask(room, room, forging.log_uniform_area(rng, AREA_RANGE), rng)
             fake = blended(real, self._fill(real, mask, rng, clean), mask, rng)
         shown = np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * 255
         seed = int(rng.integers(2**32))
@@ -96,14 +85,14 @@ class Forge:
             kind = "decoded"
         number = int(rng.integers(len(self.photos)))
         if kind == "classical":  # the third method takes a second a crop
-            return inpaint_classically(real, mask, str(rng.choice(CLASSICAL[:2])))
+            return forging.inpaint_classically(real, mask, str(rng.choice(forging.CLASSICAL[:2])))
         if kind == "decoded" and self.generators:
             source = self._decoded(str(rng.choice(list(self.generators))), number)
         else:
             source = resized(self.photos[number], rng.uniform(*SHRINKING), rng)
             if kind == "enlarged":
                 source = resized(source, rng.uniform(1.2, 2.2), rng)
-        content = mirrored(source, mask.shape, rng)
+        content = forging.mirrored(source, mask.shape, rng)
         if rng.random() < 0.5:
             content = _softened(content, rng)
         if rng.random() < 0.5:  # the mean colour of the filled region becomes that of the crop
@@ -119,7 +108,7 @@ class Forge:
             height, width = (length - length % DOWNSAMPLING for length in source.shape[:2])
             model = self.generators[name]
             with torch.inference_mode():
-                latents = model.encode(to_tensor(source[:height, :width]))
+                latents = model.encode(forging.to_tensor(source[:height, :width]))
                 draw = rng.random()
                 if draw < 0.3:
                     noise = rng.standard_normal(latents.shape, dtype=np.float32)
@@ -129,7 +118,7 @@ class Forge:
                     latents = 0.5 * (latents + latents.flip(3))
                 elif draw < 0.85:
                     model = perturbed(model, rng)
-                self.kept[key] = to_image(model.decode(latents))
+                self.kept[key] = forging.to_image(model.decode(latents))
         return self.kept[key]
 
     def _whole(self, name: str, number: int) -> Twins:
@@ -138,12 +127,14 @@ class Forge:
         if key not in self.kept:
             rng = self._rng(name, number, 1)
             real = past(self.photos[number], WHOLE_SIDE, rng)
-            mask = random_mask(WHOLE_SIDE, WHOLE_SIDE, log_uniform_area(rng, AREA_RANGE), rng)
+            mask = forging.random_mask(
+                WHOLE_SIDE, WHOLE_SIDE, forging.log_uniform_area(rng, AREA_RANGE), rng
+            )
             other = self.photos[int(rng.integers(len(self.photos)))]
             source = resized(other, rng.uniform(*SHRINKING), rng)
-            pasted = blended(real, mirrored(source, mask.shape, rng), mask, rng)
+            pasted = blended(real, forging.mirrored(source, mask.shape, rng), mask, rng)
             with torch.inference_mode():
-                fake = to_image(self.generators[name](to_tensor(pasted)))
+                fake = forging.to_image(self.generators[name](forging.to_tensor(pasted)))
             self.kept[key] = Twins(real, fake, mask)
         return self.kept[key]
 

@@ -55,11 +55,10 @@ def forge(
     """Forge a photograph; the same arguments give the same forgery.
 
     The photograph is uint8 ``(H, W, 3)`` RGB, both sides multiples of 8, with a past of its own
-    (see `dinolizer.pocket.histories.past`); ``generator`` and ``kind`` are one of `CASES`. The seed
-    decides the mask, the noise and the compression. An auto-encoder fills the mask with content of
+    (see `dinolizer.pocket.histories.past`). An auto-encoder fills the mask with content of
     ``source``, of any size (by default the mirrored photograph). The condition is ``clean``,
     ``jpeg`` (quality 75 to 95) or ``noise`` (standard deviation 1 to 3 grey levels). Raises
-    InputError for any other case, condition or size.
+    InputError for none of `CASES`, another condition or size.
     """
     check_choice("condition", condition, CONDITIONS)
     check_choice("kind", kind, MAKERS)
@@ -148,31 +147,24 @@ def random_mask(
     This area, in (0, 1), is met exactly, up to ties, by keeping the highest pixels of a smooth
     field. The shape is one of `SHAPES`, drawn if absent.
     """
-    field = _mask_field(shape or str(rng.choice(SHAPES)), height, width, area, rng)
-    count = max(1, round(area * height * width))
-    return field >= np.partition(field, -count, axis=None)[-count]
-
-
-def _mask_field(
-    shape: str, height: int, width: int, area: float, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """Return a field whose upper level sets are the wanted shape, inside the image."""
+    shape = shape or str(rng.choice(SHAPES))
     aspect = np.exp(rng.uniform(-0.6, 0.6))
     half = np.sqrt(area / np.pi if shape == "ellipse" else area / 4)
     # Half sides as shares of the image; the centre keeps the shape inside where that is possible.
     half_y, half_x = min(half * aspect, 0.5), min(half / aspect, 0.5)
     y = (np.arange(height)[:, None] + 0.5) / height - rng.uniform(half_y, 1 - half_y)
     x = (np.arange(width)[None, :] + 0.5) / width - rng.uniform(half_x, 1 - half_x)
-    # A hair of the other axis breaks ties between the rows or columns of a box.
-    if shape == "box":
-        return -np.maximum(np.abs(y) / half_y, np.abs(x) / half_x) - 1e-6 * (np.abs(y) + np.abs(x))
-    distance = -np.hypot(y / half_y, x / half_x)
-    if shape == "ellipse":
-        return distance
-    noise = rng.standard_normal((height, width))
-    sigma = max(2.0, 0.35 * half * min(height, width))
-    smooth = cv2.GaussianBlur(noise, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
-    return distance + 0.6 * smooth / smooth.std()
+    field = -np.hypot(y / half_y, x / half_x)
+    if shape == "box":  # a hair of the other axis breaks ties between its rows or columns
+        field = -np.maximum(np.abs(y) / half_y, np.abs(x) / half_x)
+        field -= 1e-6 * (np.abs(y) + np.abs(x))
+    elif shape == "blob":
+        noise, sigma = rng.standard_normal((height, width)), 0.35 * half * min(height, width)
+        border = cv2.BORDER_REFLECT
+        smooth = cv2.GaussianBlur(noise, (0, 0), max(2.0, sigma), borderType=border)
+        field = field + 0.6 * smooth / smooth.std()
+    count = max(1, round(area * height * width))
+    return field >= np.partition(field, -count, axis=None)[-count]
 
 
 def to_tensor(image: Image) -> torch.Tensor:

@@ -55,20 +55,16 @@ def photo_paths(folder: str | Path = "", count: int = 0) -> dict[str, Path]:
         paths = {name: Path(str(files(package) / file)) for name, (package, file) in PHOTOS.items()}
         return dict(list(paths.items())[: count or None])
     if not Path(folder).is_dir():
-        raise InputError(
-            f"There is no folder {folder} of photographs; make it, or get one with 'dinolizer "
-            "fetch photos'."
-        )
+        advice = "make it, or get one with 'dinolizer fetch photos'"
+        raise InputError(f"There is no folder {folder} of photographs; {advice}.")
     names, left_out = list_images(folder)
     for what, others in left_out.items():
         log.warning("%d %s are left out, such as %s.", len(others), what, others[0])
     by_name: dict[str, Path] = {}
     for path in map(Path, names[: count or None]):
         if by_name.setdefault(path.stem, path) != path:
-            raise InputError(
-                f"Two photographs are named {path.stem!r} ({by_name[path.stem]} and {path}); "
-                "rename one of them."
-            )
+            both = f"({by_name[path.stem]} and {path})"
+            raise InputError(f"Two photographs are named {path.stem!r} {both}; rename one.")
     if len(by_name) < 2:
         raise InputError(f"The folder {folder} holds 1 photograph, but at least two are needed.")
     return by_name
@@ -102,10 +98,8 @@ def fetch_bsds(out: Path, given: Path | None = None, *, overwrite: bool = False)
         archive.unlink()
     sums = "".join(f"{sha256(photo).hexdigest()}  {name}\n" for name, photo in photos.items())
     if sha256(sums.encode()).hexdigest() != BSDS_HASH:
-        raise InputError(
-            f"{archive} holds {len(photos)} photographs, but not the {BSDS_COUNT} test photographs "
-            "of BSDS500 as they were published; give these, or have them downloaded."
-        )
+        wanted = f"the {BSDS_COUNT} test photographs of BSDS500"
+        raise InputError(f"{archive} holds {len(photos)}, but not {wanted}, unchanged; give these.")
     check_outputs([out / name for name in photos], overwrite=overwrite)
     for name, photo in photos.items():
         with atomic(out / name) as draft:
