@@ -121,7 +121,7 @@ def localize(
         )
     from dinolizer.bulk.listing import read_listing
     from dinolizer.bulk.run import scan
-    from dinolizer.data.shard import Shard
+    from dinolizer.data.files import Shard
     from dinolizer.model.files import localize_files, result_names, say_which
     from dinolizer.model.localization import result_paths
 

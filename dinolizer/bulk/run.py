@@ -17,8 +17,8 @@ import dinolizer
 from dinolizer.bulk.listing import Listing, list_hash
 from dinolizer.bulk.stream import localize_many
 from dinolizer.bulk.table import Table
+from dinolizer.data.files import WHOLE, Shard
 from dinolizer.data.images import write_image
-from dinolizer.data.shard import WHOLE, Shard
 from dinolizer.errors import InputError, unwritable
 from dinolizer.model.localization import Localization
 from dinolizer.model.localizer import Localizer

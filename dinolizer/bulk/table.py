@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from dinolizer.bulk.listing import TABLE, list_hash
-from dinolizer.data.shard import WHOLE, Shard
+from dinolizer.data.files import WHOLE, Shard
 from dinolizer.errors import InputError, unwritable
 from dinolizer.paths import atomic, check_outputs
 

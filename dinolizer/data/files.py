@@ -1,10 +1,14 @@
-"""Folders of files, and tables in CSV files: nothing is left out or shifted in silence."""
+"""Folders of files, and tables in CSV files: nothing is left out or shifted in silence. And shares
+of a list of files, each for a process or a machine."""
 
 import csv
+import hashlib
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +145,31 @@ def _check_lines(path: Path, needed: Sequence[str]) -> list[str]:
                     f"{len(header)}; put names with a comma into quotes, and end no line with one."
                 )
     return header
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part ``number`` (from 1) of ``count``; which images are in it their names alone decide."""
+
+    number: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """Read ``"2/4"``, the second of four."""
+        digits = re.fullmatch("([0-9]{1,9})/([0-9]{1,9})", text)
+        number, count = map(int, digits.groups()) if digits else (0, 0)
+        if not 1 <= number <= count:
+            raise InputError(f"The shard is {text[:40]!r}, but it must be NUMBER/COUNT, as in 1/4.")
+        return cls(number, count)
+
+    def has(self, name: str) -> bool:
+        """Whether an image of that name is in this shard: by SHA-256 of the name, modulo count."""
+        digest = hashlib.sha256(name.encode()).digest()
+        return int.from_bytes(digest[:8]) % self.count == self.number - 1
+
+    def __str__(self) -> str:
+        return f"{self.number}-of-{self.count}"
+
+
+WHOLE = Shard(1, 1)

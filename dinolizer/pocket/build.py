@@ -26,7 +26,7 @@ from dinolizer.model.backbones import BACKBONES, load_backbone, pick_device
 from dinolizer.model.head import card_for, save_head
 from dinolizer.paths import atomic
 from dinolizer.pocket.fills import Forge
-from dinolizer.pocket.forging import CLASSICAL, Image, log_uniform_area, random_mask
+from dinolizer.pocket.forging import CLASSICAL, Image, crop, log_uniform_area, random_mask
 from dinolizer.pocket.generators import (
     GENERATORS,
     AutoEncoder,
@@ -34,7 +34,6 @@ from dinolizer.pocket.generators import (
     load_flux,
     load_generator,
 )
-from dinolizer.pocket.histories import crop
 from dinolizer.pocket.photos import photo_paths
 from dinolizer.pocket.rival import fit_rival
 from dinolizer.training.heads import fit_head

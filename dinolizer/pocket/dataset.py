@@ -18,9 +18,8 @@ from dinolizer.data.images import read_image, write_image
 from dinolizer.data.manifest import AUTHENTIC_KINDS, read_manifest, write_manifest
 from dinolizer.errors import InputError
 from dinolizer.paths import cache_dir
-from dinolizer.pocket.forging import CASES, CONDITIONS, HELD_OUT, Forgery, forge
+from dinolizer.pocket.forging import CASES, CONDITIONS, HELD_OUT, Forgery, forge, past
 from dinolizer.pocket.generators import DOWNSAMPLING
-from dinolizer.pocket.histories import past
 from dinolizer.pocket.photos import photo_paths
 
 MARGIN = 64

@@ -13,9 +13,17 @@ from torch import nn
 
 from dinolizer.data.degradations import to_uint8
 from dinolizer.pocket import forging
-from dinolizer.pocket.forging import SHRINKING, Image, Mask
+from dinolizer.pocket.forging import (
+    RESIZING,
+    SHARINGS,
+    SHRINKING,
+    Image,
+    Mask,
+    past,
+    resized,
+    shared,
+)
 from dinolizer.pocket.generators import DOWNSAMPLING, AutoEncoder
-from dinolizer.pocket.histories import RESIZING, SHARINGS, past, resized, shared
 
 AREA_RANGE = (0.02, 0.6)
 FILLS = {"clean": 0.3, "decoded": 0.45, "enlarged": 0.15, "classical": 0.1}

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from dinolizer.data.shard import Shard
+from dinolizer.data.files import Shard
 from dinolizer.errors import InputError, say
 from dinolizer.options import DatasetName, Device, FetchName, File, Model, Overwrite, Profile
 from dinolizer.paths import check_outputs

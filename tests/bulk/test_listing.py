@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from small import small_manifest
 
 from dinolizer.bulk.listing import Listing, list_hash, read_listing
-from dinolizer.data.shard import Shard
+from dinolizer.data.files import Shard
 from dinolizer.errors import InputError
 
 NAMES = st.lists(st.text(st.characters(codec="utf-8"), min_size=1), max_size=20, unique=True)

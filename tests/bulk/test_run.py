@@ -24,8 +24,8 @@ from dinolizer.bulk import table as tables
 from dinolizer.bulk.listing import TABLE, list_hash, read_listing
 from dinolizer.bulk.run import scan
 from dinolizer.bulk.table import SCHEMA, Table, merge, read_rows, save_rows
+from dinolizer.data.files import Shard
 from dinolizer.data.images import write_image
-from dinolizer.data.shard import Shard
 from dinolizer.errors import InputError
 from dinolizer.model.head import HeadCard
 from dinolizer.model.localizer import Localizer

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dinolizer.data.datasets.tree import open_tree
+from dinolizer.data.datasets.rows import open_tree
 from dinolizer.data.files import HIDDEN, UNREADABLE, list_images, read_csv, read_table, walk
 from dinolizer.data.images import SUFFIXES, read_image, write_image
 from dinolizer.errors import InputError

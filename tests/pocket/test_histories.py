@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dinolizer.pocket.histories import SHARINGS, crop, past, resized, shared
+from dinolizer.pocket.forging import SHARINGS, crop, past, resized, shared
 
 RNG = np.random.default_rng(0)
 COLOURED = RNG.integers(0, 256, (400, 420, 3), dtype=np.uint8)

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dinolizer.data.datasets import folders, parquet, tables
-from dinolizer.data.datasets.rows import Report, Row, assemble
-from dinolizer.data.datasets.tree import Tree, open_tree
+from dinolizer.data.datasets.rows import Report, Row, Tree, assemble, open_tree
 from dinolizer.data.fetch import download, extract
 from dinolizer.data.files import HIDDEN, UNREADABLE
 from dinolizer.data.images import read_header, turn, write_image

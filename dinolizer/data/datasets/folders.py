@@ -4,8 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from dinolizer.data.datasets.rows import BACKGROUNDS, Report, Row, real_row
-from dinolizer.data.datasets.tree import SPLITS, Tree
+from dinolizer.data.datasets.rows import BACKGROUNDS, SPLITS, Report, Row, Tree, real_row
 from dinolizer.data.files import read_table
 from dinolizer.errors import InputError, check_choice
 

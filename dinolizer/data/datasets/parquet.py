@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from dinolizer.data.datasets.rows import Report, Row, real_row
-from dinolizer.data.datasets.tree import SPLITS, Tree
+from dinolizer.data.datasets.rows import SPLITS, Report, Row, Tree, real_row
 from dinolizer.data.images import FORMATS, read_header, write_image
 from dinolizer.errors import InputError
 from dinolizer.paths import atomic

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dinolizer.data.datasets.rows import BACKGROUNDS, Report, Row, real_row
-from dinolizer.data.datasets.tree import SPLITS, Tree
+from dinolizer.data.datasets.rows import BACKGROUNDS, SPLITS, Report, Row, Tree, real_row
 from dinolizer.data.files import read_table
 from dinolizer.data.manifest import AUTHENTIC_KINDS, COLUMNS
 from dinolizer.errors import InputError
