@@ -19,19 +19,14 @@ from dinolizer.data.manifest import read_pair, target
 from dinolizer.errors import InputError
 
 TRAIN = ("train", "training")
-VALIDATION = ("valid", "validation", "val")
-"""Names that datasets give these splits; rows of any other split are never read here."""
+VALIDATION = ("valid", "validation", "val")  # names of datasets; other splits are never read here
 
 
 @dataclass(frozen=True)
 class Augmentations:
-    """Probabilities of the augmentations, and their ranges. The paper names JPEG, noise, blur and
-    colour jitter, but no numbers: all are choices of this project.
-
+    """Probabilities of the augmentations, and their ranges: no number of the paper's is known.
     Jitters are the largest relative changes of brightness, contrast and saturation, and the largest
-    turn of the hue (1 is the whole circle); ``blur_sigma`` are standard deviations in pixels (the
-    kernel has 9), ``noise_levels`` those to draw from in grey levels of 0 to 255.
-    """
+    turn of the hue (1 is the whole circle); blur is in pixels, noise in grey levels of 0 to 255."""
 
     flip: float = 0.5
     colour: float = 0.5
@@ -46,12 +41,10 @@ class Augmentations:
 
 
 def build_transform(window: int, settings: Augmentations | None) -> v2.Transform:
-    """Build the torchvision transform of ``(image, labels)`` pairs; without settings it only cuts.
-
-    It takes a uint8 ``tv_tensors.Image`` (3, H, W) and ``tv_tensors.Mask`` (H, W), no side under
-    the window, to (window, window), by torch's global random numbers. Nothing is resized. JPEG,
-    really encoded, comes last, as compression is what an image has usually met last.
-    """
+    """The transform of ``(image, labels)``, uint8 ``tv_tensors.Image`` (3, H, W) and ``Mask`` (H,
+    W), to (window, window), by torch's global random numbers; without settings it only cuts.
+    Nothing is resized. JPEG, really encoded, comes last, as compression is what an image has
+    usually met last."""
     crop = v2.RandomCrop(window)
     if settings is None:
         return crop
@@ -79,10 +72,9 @@ def build_transform(window: int, settings: Augmentations | None) -> v2.Transform
 class Crops(Dataset[tuple[Tensor, ...]]):
     """Crops with their labels; each is a function of the seed, the epoch and the row.
 
-    Item ``epoch * len(frame) + row`` is the crop of that row of the manifest ``frame`` in that
-    epoch (from 0): uint8 ``(3, window, window)`` RGB, and its `patch_shares`. Images with a side
-    under the window are continued by reflection, their labels too. The window is a multiple of the
-    patch, both in pixels; the policy is one of `POLICIES`.
+    Item ``epoch * len(frame) + row`` is uint8 ``(3, window, window)`` RGB of that row of the
+    manifest ``frame``, and its `patch_shares`. Images with a side under the window are continued by
+    reflection, their labels too. The window is a multiple of the patch, both in pixels.
     """
 
     def __init__(
@@ -136,11 +128,9 @@ def crop_batches(
     workers: int = 0,
     pin_memory: bool = False,
 ) -> Iterator[tuple[Tensor, ...]]:
-    """Crops and labels of each list of items (none of them empty), stacked, in the lists' order.
-
-    ``workers`` processes prepare them ahead, which does not change the crops; ``pin_memory`` is for
-    a GPU. Raises InputError for a file that cannot be read, whichever process met it.
-    """
+    """Crops and labels of each list of items (none of them empty), stacked, in the lists' order;
+    the ``workers`` that prepare them change nothing. Raises InputError for a file that cannot be
+    read, whichever process met it."""
     loader = DataLoader(
         crops,
         batch_sampler=[list(batch) for batch in items],
@@ -157,11 +147,9 @@ def crop_batches(
 
 
 def patch_shares(labels: Tensor, policy: str, patch: int) -> Tensor:
-    """Share of each patch that has a label: float32 in [0, 1].
-
-    From uint8 labels ``(H, W)`` of `dinolizer.data.manifest.target`, sides multiples of the patch,
-    to the share of label 1, ``(h, w)``, or for three classes ``(3, h, w)``.
-    """
+    """From uint8 labels ``(H, W)`` of `dinolizer.data.manifest.target` to the share of each patch
+    that is labelled 1, float32 ``(h, w)`` in [0, 1], or for three classes those of each, ``(3, h,
+    w)``."""
     if policy != "three-class":
         return F.avg_pool2d(labels[None].float(), patch)[0]
     return F.avg_pool2d(F.one_hot(labels.long(), 3).permute(2, 0, 1).float(), patch)

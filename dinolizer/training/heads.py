@@ -16,14 +16,14 @@ from dinolizer.training.losses import Loss, dice_sums, loss_of_heads, soft_dice
 
 
 class Heads(nn.Module):
-    """K heads of one shape on the same tokens; each standardises them in its own way.
+    """K heads of one shape on the same tokens; each reads them as ``(tokens - mean) * scale``, of
+    buffers ``(K, D)``.
 
-    K is the product of ``axes``, the lengths of what the heads differ in, say
-    ``{"seed": 5, "fold": 7}``; the last varies fastest. The shape is a convolution from D token
-    channels (``dim``) to C ``classes``, of an odd side ``kernel``, in patches (at the edge of the
-    window the outermost are repeated): 1x1 is the paper's linear head. With ``hidden`` values,
-    which the seed starts at random, a ReLU and a linear map follow; all other weights start at 0.
-    A head reads ``(tokens - mean) * scale``; both buffers are ``(K, D)``.
+    K is the product of ``axes``, the lengths of what the heads differ in, say ``{"seed": 5, "fold":
+    7}``; the last varies fastest. The shape is a convolution from D token channels (``dim``) to C
+    ``classes``, of an odd side ``kernel``, in patches (at the edge of the window the outermost are
+    repeated). With ``hidden`` values, which the seed starts at random, a ReLU and a linear map
+    follow; all other weights start at 0.
     """
 
     mean: Tensor
@@ -72,10 +72,8 @@ class Heads(nn.Module):
         return weight, self.bias - torch.einsum("kfdyx,kd->kf", weight, self.mean)
 
     def select(self, **positions: int) -> "Heads":
-        """Copy the heads at positions along some axes, which the copy no longer has; frozen.
-
-        ``heads.select(fold=2)`` are those of fold 2, along all other axes.
-        """
+        """Copy, frozen, the heads at positions along some axes, which the copy no longer has:
+        ``heads.select(fold=2)`` are those of fold 2."""
         if unknown := sorted(positions.keys() - self.axes.keys()):
             raise ValueError(f"The heads have the axes {list(self.axes)}, not {unknown}.")
         where = tuple(positions.get(name, slice(None)) for name in self.axes)
@@ -146,16 +144,13 @@ def fit(
 
     They share the pass over the tokens and nothing else: each comes out as if fitted alone on the
     same batches. The loss is taken at patch resolution by choice of this project; the paper's is
-    not known. Tokens are standardised per channel, which conditions the problem; the learning rate
-    falls from ``lr`` to 0 along a cosine. Raises InputError for a head without windows, an unknown
+    not known. Tokens, ``(N, D, h, w)``, float16 or float32, are standardised per channel, which
+    conditions the problem. Targets, ``(N, h, w)`` or ``(N, C, h, w)``, are the share of a patch
+    that is edited, in [0, 1]. ``train``, ``(K, N)`` or with the heads' axes in place of K, says how
+    often each window counts, from 0; ``validation``, bool, likewise what is only measured;
+    ``losses`` has one for each head, by default Dice. The rate falls from ``lr`` to 0 along a
+    cosine; the seed decides the order. Raises InputError for a head without windows, an unknown
     loss, and a token, loss or weight that is not finite.
-
-    Tokens are ``(N, D, h, w)``, float16 or float32, on the heads' device. Targets, ``(N, h, w)`` or
-    ``(N, C, h, w)``, are the share of a patch that is edited, in [0, 1]. ``train`` is ``(K, N)``,
-    or has the heads' axes in place of K: bool, the windows that each head is fitted on, or numbers
-    from 0, how often each counts. ``validation``, bool, likewise gives the windows that are only
-    measured. ``losses`` has one for each of the K heads, see `loss_of_heads`; by default all are
-    soft Dice. The seed decides the order of the windows.
     """
     train = train.flatten(0, -2)
     if not train.any(1).all() or (train < 0).any():
@@ -212,10 +207,8 @@ def fit(
 
 def standardisation(tokens: Tensor, train: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
     """Mean of each channel over each head's windows, and one over its standard deviation, or 0 for
-    a constant channel: ``(K, D)`` each. NaN or infinity is an `InputError`.
-
-    In two passes, as tokens may lie far from 0, and without a float copy of all of them.
-    """
+    a constant channel: ``(K, D)`` each. In two passes, as tokens may lie far from 0, and without a
+    float copy of all of them."""
     over, batches = (2, 3), tokens.split(batch_size)
     centre = torch.cat([batch.double().mean(over) for batch in batches]).mean(0)
     centred = (batch.double() - centre[:, None, None] for batch in batches)

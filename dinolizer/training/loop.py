@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from dinolizer.errors import InputError
+from dinolizer.errors import InputError, unwritable
 from dinolizer.paths import atomic
 
 if TYPE_CHECKING:  # most who train here need none
@@ -28,8 +28,8 @@ Batches = Callable[[int, int], Iterable[Batch]]
 
 @dataclass
 class Progress:
-    """How far a training is: the losses of its steps, the scores of its rounds, the trained tensors
-    after the best round (the first of equals), and the seconds spent."""
+    """How far a training is: losses of its steps, scores of its rounds, the trained tensors after
+    the best round (the first of equals), and the seconds spent."""
 
     losses: list[float] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
@@ -83,16 +83,16 @@ def optimise(
 ) -> Progress:
     """Minimise a loss with AdamW, in place, over the parameters that require gradients.
 
-    The model is on the device it is to be trained on. The same steps always give the same batches;
-    ``loss_of`` takes the model, as it is to be called, and the tensors of a batch to a scalar. With
-    ``warm_up`` the learning rate rises to ``lr`` in a tenth of the steps, then falls to 0 (one
-    cycle); else it falls from the start, along a cosine too. ``clip`` limits the gradient's norm.
+    The same steps always give the same batches; ``loss_of`` takes the model and the tensors of a
+    batch to a scalar. The rate falls from ``lr`` to 0 along a cosine, with ``warm_up`` after a rise
+    in the first tenth of the steps. ``clip`` limits the gradient's norm. The accelerator is for
+    several processes or half precision.
 
-    After each ``score_every`` steps, a round, the score is measured, and the history written to
-    ``log``, a CSV. Training stops after ``patience`` rounds without a better score, and the model
-    ends as it was after the best. The checkpoint is written every ``save_every`` steps and after
-    every round; where it exists, training goes on from there, and on a CPU ends with the same bits
-    as if never interrupted. The accelerator is for several processes or half precision.
+    After each ``score_every`` steps, a round, the score is measured, and the history written to the
+    CSV ``log``. Training stops after ``patience`` rounds without a better score, and the model ends
+    as after the best. Where the checkpoint, written after ``save_every`` steps and every round,
+    exists, training goes on from there, and on a CPU ends with the same bits as if never
+    interrupted.
 
     Raises InputError for a checkpoint with other ``settings`` (all that the result depends on), or
     that is damaged or cannot be written, and for a loss, score or weight that is not finite.
@@ -159,7 +159,8 @@ def optimise(
             if log and is_main:
                 with atomic(log) as draft:
                     progress.history().to_csv(draft, index=False)
-    _load(model, progress.best)  # empty without a score
+    if score:
+        _load(model, progress.best)
     for weight in learned:
         _finite(weight.detach().abs().max().item(), "largest weight", lr)
     return progress
@@ -189,48 +190,42 @@ def _write(path: Path, state: dict[str, Any]) -> None:
         with atomic(path) as draft:
             torch.save(state, draft)
     except (OSError, RuntimeError) as error:  # torch says RuntimeError when the disk is full
-        raise InputError(
-            f"The checkpoint {path} cannot be written ({str(error).splitlines()[0]}); make room "
-            "there or choose another folder."
-        ) from None
+        raise unwritable(path.parent, OSError(str(error).splitlines()[0])) from None
 
 
 def _resume(
     path: Path, settings: Mapping[str, object], model: nn.Module, movable: Mapping[str, Any]
 ) -> Progress:
     """Take up a checkpoint, after checking that it is whole and of the same training."""
-    names, again = list(vars(Progress())), "delete it to train from the start."
+    again = "delete it to train from the start."
     try:
         with zipfile.ZipFile(path) as file:
             if file.testzip():  # torch compares no checksum: a flipped bit would be trained on
                 raise zipfile.BadZipFile
         state = torch.load(path, map_location="cpu", weights_only=True)
-        if state.keys() != {"settings", "model", "random", *names, *movable}:
-            raise KeyError
-        made_with = dict(state["settings"])
+        made_with = dict(state.pop("settings"))
+        if made_with == settings:
+            if state["scores"]:
+                _load(model, state["best"])
+            _load(model, state.pop("model"))
+            for name, part in movable.items():
+                part.load_state_dict(state.pop(name))
+            torch.set_rng_state(state.pop("random"))
+            if state.keys() != vars(Progress()).keys():
+                raise KeyError
+            return Progress(**state)
     except Exception:  # readers of archives and pickles meet damage with almost any
         raise InputError(f"The checkpoint {path} cannot be read; {again}") from None
-    for name in {**settings, **made_with}:
-        made, given = made_with.get(name), settings.get(name)
-        if made != given:
-            raise InputError(
-                f"The checkpoint {path} was made with {name} = {made!r}, but this run has "
-                f"{given!r}: give the same settings, or {again}"
-            )
-    shapes = {name: tensor.shape for name, tensor in trained(model).items()}
-    for kept in ("model", "best") if state["scores"] else ("model",):
-        if {name: tensor.shape for name, tensor in state[kept].items()} != shapes:
-            raise InputError(
-                f"The checkpoint {path} holds other weights than those that are trained here; "
-                f"{again}"
-            )
-    _load(model, state["model"])
-    for name, part in movable.items():
-        part.load_state_dict(state[name])
-    torch.set_rng_state(state["random"])
-    return Progress(**{name: state[name] for name in names})
+    names = {**settings, **made_with}
+    name = next(name for name in names if made_with.get(name) != settings.get(name))
+    raise InputError(
+        f"The checkpoint {path} was made with {name} = {made_with.get(name)!r}, but this run has "
+        f"{settings.get(name)!r}: give the same settings, or {again}"
+    )
 
 
 def _load(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Take back what `trained` gave; another name or shape is an error."""
-    model.load_state_dict({**model.state_dict(), **tensors}, strict=True)
+    if tensors.keys() != trained(model).keys():
+        raise KeyError
+    model.load_state_dict({**model.state_dict(), **tensors})

@@ -17,23 +17,19 @@ Detection", ICCV 2017). Their class weight is left out: it shifts what 0.5 means
 
 
 def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Soft Dice loss, pooled over the batch: a scalar in [0, 1].
+    """Soft Dice loss, ``1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1)``, a scalar in [0, 1].
 
-    ``1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1)``, with p the sigmoid of the logits
-    ``(N, C, h, w)`` and every sum over all patches of the batch, not per image: an image without an
-    edit has no Dice of its own, but its false positives count here. With several channels p is the
-    softmax, and the loss is the channels' mean. The target is in [0, 1], ``(N, C, h, w)``, or
-    ``(N, h, w)`` for one channel.
+    p is the sigmoid of the logits ``(N, 1, h, w)``, or the softmax of ``(N, C, h, w)``, whose
+    channels are averaged; t is in [0, 1], ``(N, C, h, w)`` or ``(N, h, w)``. Sums are over the
+    whole batch: an image without an edit has no Dice of its own, but its false positives count.
     """
     return 1 - soft_dice(dice_sums(logits, target).sum(1))
 
 
 def dice_sums(logits: Tensor, target: Tensor) -> Tensor:
-    """Sums of soft Dice for each image, ``sum(p t)`` and ``sum(p) + sum(t)``: ``(2, ..., C)``.
-
-    They add up to those of a batch, whichever process has the images. Logits are
-    ``(..., C, h, w)``; the target, broadcast to them, has as many axes, or one less if C is 1.
-    """
+    """Sums of soft Dice for each image, ``sum(p t)`` and ``sum(p) + sum(t)``, ``(2, ..., C)``, of
+    logits ``(..., C, h, w)`` and a target broadcast to them, with an axis less if C is 1. They add
+    up to those of a batch, whichever process has the images."""
     if target.ndim == logits.ndim - 1:
         target = target.unsqueeze(-3)
     probability, over = probabilities(logits), (-2, -1)
@@ -48,10 +44,8 @@ def soft_dice(sums: Tensor) -> Tensor:
 
 
 def entropy_sums(logits: Tensor, target: Tensor, focus: float = 0.0) -> Tensor:
-    """Cross-entropy of each image, ``(...)``, summed over its patches, in nats.
-
-    ``-t (1 - p)^focus log p - (1 - t) p^focus log(1 - p)``, with p the sigmoid of one channel: with
-    a focus over 0 the focal loss. Logits, and the target in [0, 1], are ``(..., 1, h, w)``.
+    """Cross-entropy of each image in nats, ``(...)``, summed over its patches, of logits and a
+    target in [0, 1], ``(..., 1, h, w)``: ``-t (1 - p)^focus log p - (1 - t) p^focus log(1 - p)``.
     """
     if focus:
         surprise, relief = F.softplus(-logits), F.softplus(logits)  # -log p, -log (1 - p)
@@ -63,12 +57,11 @@ def entropy_sums(logits: Tensor, target: Tensor, focus: float = 0.0) -> Tensor:
 
 
 def loss_of_heads(loss: Loss, logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Loss of each of K heads over its own images of a batch, ``(K,)``.
+    """Loss of each of K heads over its own images of a batch, ``(K,)``: `dice_loss`, the mean
+    cross-entropy of a patch, that with `FOCUS`, or the sum of the first two.
 
-    ``"dice"`` is `dice_loss`; ``"bce"`` the mean cross-entropy of a patch; ``"focal"`` that with
-    `FOCUS`; ``"dice+bce"`` the sum of the first two. Logits are ``(N, K, C, h, w)``, the target in
-    [0, 1] ``(N, C, h, w)``; ``weights``, ``(K, N)``, say how often an image counts. Only Dice takes
-    several channels.
+    Logits are ``(N, K, C, h, w)``, the target in [0, 1] ``(N, C, h, w)``; only Dice takes several
+    channels. ``weights``, ``(K, N)``, say how often an image counts.
     """
     check_choice("loss", loss, LOSSES)
     target = target[:, None]

@@ -44,12 +44,10 @@ SAMPLE = 64
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides the result of a training, apart from the data and the backbone's weights.
-
-    The paper's learning rate, batch and epochs are not known: the values are this project's.
-    Crops are ``"fixed"``, one of each image, the same in all epochs (without an adapter the
-    backbone then sees it once, and its tokens stay in memory), or ``"fresh"``, new in every epoch.
-    """
+    """What decides the result of a training, apart from the data and the backbone's weights;
+    learning rate, batch and epochs are this project's. Crops are ``"fixed"``, the same in all
+    epochs (without an adapter the backbone then sees each once, and its tokens stay in memory), or
+    ``"fresh"``."""
 
     policy: str  # a key of `CLASSES`
     lora: Lora | None  # the adapter that is trained too; without one the backbone is frozen
@@ -95,19 +93,17 @@ def train(
 ) -> Localizer:
     """Train a variant, a key of `VARIANTS`, on the crops of a manifest, save it, and return it.
 
-    Only rows of the splits ``train`` (or ``training``) and ``valid`` (``validation``, ``val``) are
-    used; no photograph may be in both. The backbone is moved to the device (``"cpu"`` or
-    ``"cuda"``; by default the GPU if there is one, under ``torchrun`` one each), and otherwise
-    stays as it is. ``changes`` are fields of `Recipe` that differ from the variant's; None leaves
-    one as it is. ``workers`` processes prepare crops ahead.
+    Only rows of the splits ``train`` (``training``) and ``valid`` (``validation``, ``val``) are
+    used. The backbone is moved to the device (by default the GPU if there is one, under
+    ``torchrun`` one each), and otherwise stays as it is. ``changes`` are fields of `Recipe` that
+    differ from the variant's, but for None. ``workers`` processes prepare crops. Tokens of fixed
+    crops may take ``cache_gb`` (10^9 bytes) in memory, and again on disk. Beside ``out``, which
+    ends in .safetensors, go `history_path` and, until the end, ``<stem>.checkpoint``, from which
+    training goes on.
 
-    Beside ``out``, which ends in .safetensors, go `history_path` and, until the end,
-    ``<stem>.checkpoint``: where it exists, training goes on from there. Tokens of fixed crops may
-    take ``cache_gb`` (10^9 bytes) in memory, and again on disk.
-
-    Raises InputError for an unknown setting, a split without rows, an image that cannot be read,
-    tokens over ``cache_gb``, an ``out`` that cannot be written or would replace something, and what
-    `dinolizer.training.loop.optimise` refuses.
+    Raises InputError for an unknown setting, a split without rows, a photograph in two splits, an
+    image that cannot be read, tokens over ``cache_gb``, an ``out`` that cannot be written or would
+    replace something, and what `dinolizer.training.loop.optimise` refuses.
     """
     check_choice("variant", variant, VARIANTS)
     given = {name: value for name, value in changes.items() if value is not None}
@@ -181,10 +177,8 @@ def _accelerator(precision: str, device: str | None) -> "Accelerator":
 
 
 class Network(nn.Module):
-    """A backbone and a single linear head of `Heads`: from uint8 crops to logits.
-
-    The head reads standardised tokens, so that a learning rate means the same for every backbone.
-    """
+    """A backbone and a single linear head of `Heads`, from uint8 crops to logits. It reads
+    standardised tokens, so that a learning rate means the same for every backbone."""
 
     def __init__(self, backbone: Backbone, head: Heads) -> None:
         super().__init__()
@@ -217,11 +211,10 @@ def fit_recipe(
     **saving: Any,
 ) -> Fit:
     """Train a head, and the adapter inside the backbone, which ends as that of the best epoch, on
-    crops to train on and crops to validate on.
+    crops to train on and to validate on; ``saving`` is ``log`` and ``save_every`` of `optimise`.
 
-    Each step takes the soft Dice of all crops of its batch together, whichever process has them, so
-    several processes give the result of one. Crops that do not fill an epoch's last batch are left
-    out. ``saving`` is ``log`` and ``save_every`` of `optimise`.
+    Each step takes the soft Dice of all crops of its batch together, whichever process has them.
+    Crops that do not fill an epoch's last batch are left out.
     """
     device, rank, world = accelerator.device, accelerator.process_index, accelerator.num_processes
     classes, count, most = CLASSES[recipe.policy], *map(len, sets)

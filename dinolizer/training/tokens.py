@@ -22,19 +22,16 @@ from dinolizer.paths import atomic, cache_dir
 from dinolizer.training.crops import Crops, crop_batches
 
 Images = Sequence[NDArray[np.uint8]]
-PART = 64
-"""Crops whose tokens share a file of the cache."""
+PART = 64  # crops whose tokens share a file of the cache
 
 
 def extract(backbone: Backbone, images: Images, dtype: torch.dtype = torch.float16) -> Tensor:
-    """Tokens of images, from the cache or, the first time, from the backbone.
+    """Tokens of images, from the cache or, the first time, from the backbone: from uint8 ``(H, W,
+    3)`` RGB, all of one size, to finite float16 or float32 ``(N, D, h, w)`` on the CPU.
 
-    From uint8 ``(H, W, 3)`` RGB, all of one size, a multiple of the patch, to finite float16 or
-    float32 ``(N, D, h, w)`` on the CPU; InputError where either does not hold, or without images.
-
-    The cache is one safetensors file under ``tokens`` in `dinolizer.paths.cache_dir`, named by a
-    SHA-256 of the weights, the fingerprint of the code, the versions of torch and timm, and the
-    pixels. A file whose checksum does not match its values is computed again.
+    A cache file, in safetensors, is named by the weights, the fingerprint of the code, the versions
+    of torch and timm, and the pixels; one whose checksum does not match is computed again. Raises
+    InputError where sizes differ or tokens are not finite.
     """
     return extract_layers(backbone, images, [backbone.depth], dtype)[backbone.depth]
 
@@ -91,11 +88,8 @@ def _compute(
 def extract_crops(
     backbone: Backbone, crops: Crops, workers: int = 0
 ) -> ConcatDataset[tuple[Tensor, ...]]:
-    """Tokens, float16 ``(D, h, w)``, and labels of the first epoch's crop of each image, in order.
-
-    They are kept in memory, `token_bytes`, and pass through `extract` in parts, so that an
-    interrupted extraction goes on.
-    """
+    """Tokens, float16 ``(D, h, w)``, and labels of the first epoch's crop of each image, in order
+    and in memory; in parts, so that an interrupted extraction goes on."""
     parts = [list(range(at, min(at + PART, len(crops)))) for at in range(0, len(crops), PART)]
     batches = crop_batches(crops, parts, workers)
     return ConcatDataset(
