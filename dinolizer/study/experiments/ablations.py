@@ -10,9 +10,8 @@ from dinolizer.training.heads import Heads, fit
 from dinolizer.training.losses import Loss
 
 SHAPES = {"linear": (1, 0, 0.05, 1), "3x3 convolution": (3, 0, 0.01, 4), "MLP": (1, 16, 0.01, 4)}
-"""Heads: the kernel and the number of hidden values, as of `Heads`; the learning rate, ours, set
-before any was compared; and by how much fewer epochs than the linear head it gets, with as much
-smaller batches (the number of steps is the same)."""
+"""Kernel and hidden values of `Heads`; the learning rate, set before any was compared; by how much
+epochs and batches are smaller than the linear head's (the number of steps is the same)."""
 BATCH = 64
 UNTRAINED, GENERIC, FORENSIC = "untrained", "generic", "forensic"
 
@@ -32,11 +31,9 @@ def fit_shape(
     seeds: Sequence[int],
     epochs: int,
 ) -> tuple[Heads, list[dict[str, object]]]:
-    """Fit the heads of one of the `SHAPES`, axes ``loss, seed, fold``, in one pass over tokens
-    ``(N, D, h, w)``; and say of each, folds apart, what it is: ``head, loss, seed``.
-
-    The seeds are of the images drawn, see `Sample.drawn`; the first one also of the order and,
-    where there are hidden values, of the start. ``epochs`` are those of the linear head.
+    """Fit heads of one of the `SHAPES`, axes ``loss, seed, fold``, on tokens ``(N, D, h, w)``; and
+    say of each, folds apart, what it is: ``head, loss, seed``. The seeds draw the images, see
+    `Sample.drawn`; the first one is also that of the fit. ``epochs`` are those of the linear head.
     """
     kernel, hidden, lr, pace = SHAPES[name]
     drawn = sample.drawn(seeds)  # (S, F, N)

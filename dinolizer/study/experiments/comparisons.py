@@ -13,10 +13,8 @@ from dinolizer.study.metrics import counts
 from dinolizer.study.statistics import Measured, macro_mean, macro_table
 
 RATE = "false_positive_rate"
-RATES = {"1": 0.01, "5": 0.05}
-"""False-positive rates: shares of the pixels of unedited photographs that are marked."""
-GRID = np.linspace(0, 1, 41)
-"""False-positive rates of a ROC curve."""
+RATES = {"1": 0.01, "5": 0.05}  # shares of the pixels of unedited photographs that are marked
+GRID = np.linspace(0, 1, 41)  # false-positive rates of a ROC curve
 LEVELS = np.linspace(0, 1, 2001)
 """Quantiles that stand for the values of one map, so that large images count like small ones."""
 
@@ -24,12 +22,9 @@ LEVELS = np.linspace(0, 1, 2001)
 def compare(
     rows: pd.DataFrame, by: Sequence[str], against: Mapping[str, object], seed: int = 0
 ) -> pd.DataFrame:
-    """Table of `macro_table`: ``iou`` of every variant, and its ``false_positive_rate`` where
-    nothing is edited (there all images count alike).
-
-    A row is of an image (or crop of it), variant and ``seed``: ``image, group, family, iou,
-    predicted_area`` and the columns ``by``; of the same images for all variants.
-    """
+    """Table of `macro_table`: ``iou`` of every variant and, where nothing is edited, its
+    ``false_positive_rate`` (all images count alike). A row is of an image (or crop of it), variant
+    and ``seed``: ``image, group, family, iou, predicted_area`` and the columns ``by``."""
     table = macro_table(rows[rows["iou"].notna()], by, "iou", against, seed=seed)
     unedited = rows[rows["iou"].isna()].drop(columns="family")
     if unedited.empty:
@@ -39,8 +34,8 @@ def compare(
 
 
 def by_generators(rows: pd.DataFrame, unedited: "pd.Series[bool]") -> pd.DataFrame:
-    """Rows by ``generators``, seen in training or held out; unedited ones are of both, and there
-    are none of generators without an edit."""
+    """Rows by ``generators``, seen in training or held out, if they have edits; unedited rows are
+    of both."""
     seen = rows["seen"].astype(bool)
     return pd.concat(
         rows[of | unedited].assign(generators=name)
@@ -52,11 +47,9 @@ def by_generators(rows: pd.DataFrame, unedited: "pd.Series[bool]") -> pd.DataFra
 def leads(
     rows: pd.DataFrame, first: str, second: str = "", by: str = "method", score: str = "iou"
 ) -> pd.DataFrame:
-    """How far a score of one value of ``by`` is above that of another, for each image that has
-    both: ``family, group, image, lead``. Several rows of an image count by their mean.
-
-    Without a ``second`` it is the next best: the other with the highest mean over families.
-    """
+    """How far a score of one value of ``by`` is above that of another, by default of the next best
+    (the highest mean over families), for each image that has both: ``family, group, image, lead``.
+    Several rows of an image count by their mean."""
     scores = rows.pivot_table(score, ["family", "group", "image"], by)
     second = second or str(scores.groupby("family").mean().mean().drop(first).idxmax())
     return (scores[first] - scores[second]).dropna().rename("lead").reset_index()
@@ -68,7 +61,7 @@ def mean_lead(lead: pd.DataFrame, seed: int = 0) -> Measured:
 
 
 def change_text(line: "Mapping[Any, Any] | pd.Series[Any]", name: str) -> str:
-    """A change in words, of a line with its interval, and whether that leaves out zero."""
+    """A change in words, and whether its interval, on the same line, leaves out zero."""
     clear = line[f"{name}_low"] > 0 or line[f"{name}_high"] < 0
     return f"{line[name]:+.3f}{'' if clear else ' (not significant)'}"
 
@@ -76,11 +69,10 @@ def change_text(line: "Mapping[Any, Any] | pd.Series[Any]", name: str) -> str:
 def matched_rows(
     methods: Collection[Method], manifest: pd.DataFrame
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Score every edited image at thresholds that mark the same share of unedited photographs.
+    """Score every edited image at thresholds that mark the same share of the unedited photographs
+    (kind ``real``) of all other groups; nan without any.
 
-    The threshold of an image is chosen on the photographs (kind ``real``) of all other groups;
-    without any, what depends on it is nan. Of each method and edited image, rows have ``method,
-    image, group, family, kind``; ``auc`` of its pixels, and for each of `RATES`, say 1 %,
+    Rows, of each method and image, have ``auc`` of the pixels, and for each of `RATES`, say 1 %,
     ``iou_at_1`` and ``recall_at_1``. Curves, ``method, false, true``, are the mean over images of
     the true-positive rate at each of `GRID`.
     """

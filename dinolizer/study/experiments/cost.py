@@ -18,8 +18,7 @@ from dinolizer.study.metrics import score_image
 from dinolizer.study.samples import draw_rows
 from dinolizer.study.statistics import macro_table
 
-LARGE = 1024
-"""Pixels of a side of the pictures that strides are compared on, at least: several windows."""
+LARGE = 1024  # pixels: several windows
 MOSAIC_RULE = (
     f"one picture for each photograph, at least {LARGE} pixels on a side; smaller images are put "
     "side by side to a square mosaic"
@@ -34,12 +33,9 @@ def median_seconds(run: Callable[[], object], min_seconds: float) -> float:
 
 @torch.inference_mode()
 def seconds_by_size(localizer: Localizer, sides: Sequence[int], min_seconds: float) -> pd.DataFrame:
-    """Time the localizer, and its backbone alone on as many windows, on squares of noise.
-
-    ``sides`` are in windows of the head's size. A row for each square: ``side`` in pixels,
-    ``megapixels, passes``, median ``seconds`` and ``backbone_seconds``, and ``backbone_share``,
-    their ratio.
-    """
+    """Time the localizer, and its backbone alone on as many windows, on squares of noise with
+    ``sides`` of so many windows: ``side`` and ``megapixels``, ``passes``, median ``seconds`` and
+    ``backbone_seconds``, and ``backbone_share``, their ratio."""
     rows = []
     window = torch.zeros(1, 3, localizer.window, localizer.window, device=localizer.backbone.device)
     for side in (localizer.window * count for count in sides):
@@ -56,13 +52,10 @@ def seconds_by_size(localizer: Localizer, sides: Sequence[int], min_seconds: flo
 def large_pictures(
     manifest: pd.DataFrame, count: int = 0, seed: int = 0
 ) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.bool_]]]:
-    """Make one picture for each photograph of a manifest of edited images, see `MOSAIC_RULE`; of at
-    most ``count`` of them, drawn by the seed, 0 for all.
-
-    The images of a mosaic are of one photograph and one size, drawn by the seed, and drawn again
-    where there are too few. Yields the photograph's name; the picture, uint8 ``(H, W, 3)``; and
-    what is edited, bool ``(H, W)``.
-    """
+    """Make one picture for each photograph of edited images, see `MOSAIC_RULE`; of at most
+    ``count``, 0 for all. The images of a mosaic are of one size; they and the photographs are drawn
+    by the seed. Yields the photograph's name, the picture, uint8 ``(H, W, 3)``, and its truth, bool
+    ``(H, W)``."""
     for first in draw_rows(manifest.drop_duplicates("group"), count, seed).to_dict("records"):
         same = ["group", "width", "height"]
         alike = manifest[(manifest[same] == [first[name] for name in same]).all(axis=1)]
@@ -79,11 +72,8 @@ def stride_rows(
     pictures: Iterable[tuple[str, NDArray[np.uint8], NDArray[np.bool_]]],
     strides: Sequence[int],
 ) -> pd.DataFrame:
-    """Map every picture at every stride, by the head that never met its photograph.
-
-    For each picture and ``stride``, in pixels, the scores of `score_image`, and the map's ``passes,
-    seconds``.
-    """
+    """Map every picture at every ``stride``, in pixels, by the head that never met its photograph:
+    the scores of `score_image`, and the map's ``passes, seconds``."""
     card, rows = card_for(backbone), []
     for group, image, truth in pictures:
         localizer = Localizer(backbone, heads[group], card)
@@ -97,8 +87,8 @@ def stride_rows(
 
 
 def stride_table(rows: pd.DataFrame, usual: int, seed: int = 0) -> pd.DataFrame:
-    """Cost and IoU of each stride, and the paired change of its IoU against the usual one: as of
-    `macro_table`, with means of ``passes``, and ``passes_ratio``, to those at the usual one."""
+    """Table of `macro_table`: IoU of each stride, and its change against the usual one; with means
+    of ``passes``, and ``passes_ratio`` to those at the usual one."""
     table = macro_table(rows, ["stride"], "iou", {"stride": usual}, seed=seed)
     passes = rows.groupby("stride")["passes"].mean()
     ratio = (passes / float(passes[usual])).rename("passes_ratio")

@@ -14,18 +14,13 @@ from dinolizer.study.samples import Sample
 from dinolizer.study.statistics import Measured, Statistic, columns, interval, macro_table
 from dinolizer.training.heads import Heads
 
-SMALLEST, LARGEST, BINS = 0.005, 0.6, 8
-"""Shares that curves are drawn and fitted over."""
-DETECTED = 0.5
-"""An edit is detected when at least this share of its pixels is predicted."""
-PAPER_RANGE = (0.12, 0.20)
-"""The paper: edits below 12 to 20 % of a window are missed."""
-SMALL, LARGE = 0.1, 0.2
-"""Edits up to the one share are called small here, and from the other on large."""
+SMALLEST, LARGEST, BINS = 0.005, 0.6, 8  # shares that curves are drawn and fitted over
+DETECTED = 0.5  # share of its pixels at which an edit is detected
+PAPER_RANGE = (0.12, 0.20)  # the paper: edits below 12 to 20 % of a window are missed
+SMALL, LARGE = 0.1, 0.2  # edits up to the one share are called small here, from the other on large
 REPEATS = 5
 RESAMPLES = 300
-WEAK = 1e4
-"""Inverse of the penalty on the slope: no more than what a share that tells all apart needs."""
+WEAK = 1e4  # inverse of the penalty on the slope: what a share that tells all apart needs
 SCORES = {
     "iou": "IoU",
     "recall": "recall of edited pixels",
@@ -41,8 +36,8 @@ SIZE_RULE = (
 
 def training_weights(sample: Sample, extra: Sample, drawn: Tensor) -> dict[str, Tensor]:
     """How much each window counts, ``(S, F, N)``, in each sampling strategy: windows as they are,
-    and ``extra`` ones of enlarged images behind them, both ``drawn`` as `Sample.drawn` says. Those
-    without an edit stay in all."""
+    and ``extra`` ones of enlarged images behind them, ``drawn`` as of `Sample.drawn`. Those without
+    an edit stay in all."""
     share = np.concatenate([sample.rows["share"], extra.rows["share"]])
     native = np.arange(len(share)) < len(sample.rows)
     small = (share > 0) & (share <= SMALL)
@@ -60,12 +55,9 @@ def matched_cuts(
     heads: Heads, tokens: Tensor, sample: Sample, weights: Mapping[str, Tensor]
 ) -> Tensor:
     """Logit of each head, axes ``strategy, seed, fold``, float32 ``(K,)``, at which its
-    false-positive rate is that of the first strategy at 0.
-
-    A head that predicts more detects more: at a probability of one half, strategies differ in
-    both. The rates are of the patches of the unedited windows that a head was fitted on; without
-    any, the logit is 0.
-    """
+    false-positive rate, on the unedited windows that it was fitted on, is that of the first
+    strategy at 0; 0 without any. At a probability of one half, strategies differ in both: who
+    predicts more detects more."""
     clean = torch.from_numpy(np.flatnonzero(sample.rows["share"] == 0))
     used = torch.stack(list(weights.values())).flatten(0, 2)[:, clean] > 0  # (K, n)
     cuts, first = torch.zeros(len(heads)), len(heads) // len(weights)
@@ -79,9 +71,9 @@ def matched_cuts(
 
 
 def by_size(rows: pd.DataFrame, share: str, seed: int = 0) -> pd.DataFrame:
-    """Table of `macro_table` in logarithmic bins of the edited share: ``iou, recall, missed``, and
-    ``share`` (geometric middle), ``from`` and ``to`` of each bin that has an edit. Of rows of
-    several seeds, as of `window_rows` or `image_rows`, and the name of the column of the share."""
+    """Table of `macro_table` in logarithmic bins of the edited share, a column of rows of several
+    seeds: ``iou, recall, missed``, and ``share`` (geometric middle), ``from`` and ``to`` of each
+    bin."""
     edges = np.geomspace(SMALLEST, LARGEST, BINS + 1)
     rows = _numbered(rows, ["seed"]).assign(missed=(rows["recall"] < DETECTED).astype(float))
     rows = rows.assign(bin=np.digitize(rows[share], edges) - 1).sort_values("bin", kind="stable")
@@ -94,13 +86,12 @@ def by_size(rows: pd.DataFrame, share: str, seed: int = 0) -> pd.DataFrame:
 def detection_size(
     rows: pd.DataFrame, share: str, reference: pd.DataFrame | None = None, seed: int = 0
 ) -> Measured:
-    """Size at 50 % detection, or its difference to that of other rows of the same photographs.
+    """Size at 50 % detection, see `SIZE_RULE`, or its difference to that of other rows of the same
+    photographs; of edits from `SMALLEST` to `LARGEST`, nan without any.
 
-    The curve is a logistic regression of detected or not on the logarithm of the share, over edits
-    from `SMALLEST` to `LARGEST`; rows and share are as in `by_size`. The size is 1 where the whole
-    window would not be enough, or detection does not grow with the share; `SMALLEST` where half is
-    reached at every size measured; nan without any edit of these sizes. A size at either end is
-    one of a curve that says no more: it and its differences have no interval.
+    It is 1 where the whole window would not be enough, or detection does not grow with the share,
+    and `SMALLEST` where half is reached at every size measured: where the curve says no more, there
+    is no interval.
     """
     given = [rows] if reference is None else [rows, reference]
     compared = [of[of[share].between(SMALLEST, LARGEST)] for of in given]
@@ -150,13 +141,10 @@ def _size_statistic(edits: pd.DataFrame, share: str, photos: NDArray[np.str_]) -
 def compare_strategies(
     rows: pd.DataFrame, share: str, reference: str, seed: int = 0
 ) -> pd.DataFrame:
-    """What each strategy gains for small edits over the reference, and what it costs elsewhere.
-
-    Rows, as in `by_size`, have a ``strategy``, and are of the same windows or images for all. A
-    line per strategy: its ``size`` at 50 % detection, the standard deviation over seeds,
-    ``size_sd``, and the ``shift`` against the reference; as of `macro_table`, ``small_iou``,
-    ``large_iou`` and ``false_positive_rate`` (of what is unedited); nan without such edits.
-    """
+    """What each ``strategy`` of rows gains for small edits over the reference, and costs elsewhere:
+    ``size`` at 50 % detection, its standard deviation over seeds, ``size_sd``, and ``shift``
+    against the reference; as of `macro_table`, ``small_iou, large_iou`` and ``false_positive_rate``
+    (of what is unedited); nan without such edits."""
     of_strategies, lines = dict(list(rows.groupby("strategy", sort=False))), []
     for strategy, part in of_strategies.items():
         line = {"strategy": strategy, **columns("size", detection_size(part, share, seed=seed))}

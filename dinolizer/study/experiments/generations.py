@@ -26,11 +26,8 @@ from dinolizer.training.recipes import Network
 
 FROZEN, LORA, FULL = TRAININGS = ("frozen", "LoRA", "full")
 LEARNING_RATES = {LORA: 1e-3, FULL: 3e-5}
-"""Highest learning rate of each: the best of four on forgeries of photographs that no study uses,
-for the small backbones."""
-BATCH = 16
-TESTED = 0.4
-"""Share of the photographs that a draw tests, where there is no training set."""
+"""The best of four on forgeries of photographs that no study uses, for the small backbones."""
+BATCH, TESTED = 16, 0.4  # crops in a step, and the share of the photographs that a draw tests
 
 
 def common_window(names: Sequence[str]) -> int:
@@ -45,8 +42,8 @@ def common_crops(
     dataset: Dataset, backbones: Mapping[str, Backbone], count: int = 0, seed: int = 0
 ) -> tuple[list[NDArray[np.uint8]], dict[str, Sample]]:
     """One random crop of each image, the same pixels for all backbones, as of `crop_sample`, and
-    for each backbone three-class labels on its grid. Raises InputError if the backbones were not
-    loaded for one `common_window`."""
+    for each backbone three-class labels on its grid. Raises InputError unless loaded for one
+    `common_window`."""
     windows = {name: backbone.spec.window for name, backbone in backbones.items()}
     if len(set(windows.values())) > 1:
         raise InputError(
@@ -63,9 +60,8 @@ def common_crops(
 
 
 class Draw(NamedTuple):
-    """What one training learns from and is tested on: the ``seed`` of the draw, of the order of its
-    crops and of an adapter's start; ``train``, int ``(n,)``, numbers of crops, as many images as
-    there are, drawn with replacement; ``test``, bool ``(N,)``, crops of other photographs."""
+    """What one training learns from and is tested on: ``train``, int ``(n,)``, crops drawn with
+    replacement, as many as there are; ``test``, bool ``(N,)``, crops of other photographs."""
 
     seed: int
     train: NDArray[np.int64]
@@ -73,11 +69,9 @@ class Draw(NamedTuple):
 
 
 def draws(sample: Sample, seeds: Sequence[int]) -> list[Draw]:
-    """Draw what each training learns from and is tested on, one for each seed.
-
-    Without a training set, each draw tests the next `TESTED` of the photographs in an order of the
-    first seed, round and round, so that the draws test all alike; else all that is tested.
-    """
+    """Draw what each training learns from and is tested on, one for each seed. Without a training
+    set, each tests the next `TESTED` of the photographs in an order of the first seed, round and
+    round, so that all are tested alike."""
     groups, made = sample.rows["group"].to_numpy(str), []
     photos = np.random.default_rng(seeds[0]).permutation(np.unique(groups))
     count = max(1, round(TESTED * len(photos)))
@@ -100,15 +94,14 @@ def train_and_test(
     epochs: int,
     steps: int,
 ) -> pd.DataFrame:
-    """Train a head on the frozen backbone, then both together, and score all of them.
+    """Train a head on the frozen backbone for ``epochs``, then both together for ``steps``, and
+    score all of them: a row per tested crop, draw and training is as of `window_rows`, with
+    ``backbone, training, seed``. Of ``images``, uint8 ``(H, W, 3)`` each, with their tokens and
+    labels.
 
-    Training end to end starts from the head that was fitted on the frozen tokens, as an untrained
-    head would first spoil what the backbone knows (Kumar et al., "Fine-Tuning can Distort
-    Pretrained Features and Underperform Out-of-Distribution", ICLR 2022).
-
-    ``images``, uint8 ``(H, W, 3)`` each, have ``tokens`` and labels, edited or not. The heads are
-    fitted for ``epochs``, the end-to-end trainings take ``steps`` of `BATCH` crops. A row per
-    tested crop, draw and training is as of `window_rows`, with ``backbone, training, seed``.
+    Training end to end starts from the frozen head, as an untrained one would first spoil what the
+    backbone knows (Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform
+    Out-of-Distribution", ICLR 2022).
     """
     pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
     counts = [np.bincount(draw.train, minlength=len(pixels)) for draw in drawn]
@@ -135,8 +128,8 @@ def train_and_test(
 
 
 def training_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """IoU of every backbone and training, for ``generators`` that trainings meet and others: as of
-    `compare`, with changes against the same backbone frozen. Unedited crops count in both."""
+    """Table of `compare` of every backbone and training, for ``generators`` that trainings meet and
+    others, against the same backbone frozen."""
     doubled = by_generators(rows, rows["iou"].isna())
     return compare(doubled, ["generators", "backbone", "training"], {"training": FROZEN}, seed)
 

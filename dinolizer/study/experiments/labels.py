@@ -1,8 +1,7 @@
 """What re-encoded pixels are called in training, and what that does to the map.
 
-Heads of all policies are fitted on the same tokens, for several seeds, and applied together: their
-channels are stacked into one head, so that an image is met once. Tables average seeds on each image
-first.
+Heads of all policies, for several seeds, are fitted on the same tokens and applied as one stacked
+head, so that an image is met once. Tables average seeds on each image first.
 """
 
 from collections.abc import Sequence
@@ -29,25 +28,20 @@ from dinolizer.study.statistics import columns, macro_table
 from dinolizer.training.heads import fit_heads
 
 Policies = dict[str, list[dict[str, nn.Conv2d]]]
-"""From each policy to its heads of each seed: from a group of the test images to the head that
-never met it."""
-
-CLASS_NAMES = ("real", "re-encoded", "inpainted")
-"""The classes of a pixel, in the order of the three-class head's channels."""
+"""From each policy to its heads of each seed: from a photograph to the one that never met it."""
+CLASS_NAMES = ("real", "re-encoded", "inpainted")  # as the three-class head's channels
 PRISTINE, FAKE, THREE = POLICIES
-KEPT = 0.8
-"""Share of the training images that each seed draws, with leave-one-photo-out."""
-PIXELS = 200
-"""Pixels of each image, drawn at random, that calibration is measured on."""
+KEPT = 0.8  # share of the training images that each seed draws, with leave-one-photo-out
+PIXELS = 200  # of each image, drawn at random, that calibration is measured on
 
 
 class Measured(NamedTuple):
     """What the heads predict for the test images.
 
     A row is of each image, policy (``method``), ``seed`` and ``reduce`` (how the logits of windows
-    are put together): ``image, group, family, kind, seen``, and the scores of `score`. Of each
-    pixel drawn, ``(N,)``, ``group`` is the photograph, and ``edited`` whether it is edited;
-    ``probability``, that it is, is from policy and reduction to float32 ``(seeds, N)``.
+    are put together), with the scores of `score`. Of each pixel drawn, ``(N,)``, there are the
+    photograph, whether it is edited and, by policy and reduction, the probability of that, float32
+    ``(seeds, N)``.
     """
 
     rows: pd.DataFrame
@@ -59,11 +53,9 @@ class Measured(NamedTuple):
 def fit_policies(
     dataset: Dataset, backbone: Backbone, seeds: Sequence[int], epochs: int = EPOCHS
 ) -> Policies:
-    """Fit heads of all policies, for each seed, as `dinolizer.study.heads.fit` does.
-
-    Without a training set all seeds are fitted together: each draws a share of `KEPT` of the
-    training images, the same for all policies.
-    """
+    """Fit heads of all policies, for each seed, as `dinolizer.study.heads.fit` does; but without a
+    training set all seeds together, each on a share of `KEPT` of the images, the same for all
+    policies."""
     if dataset.train is not None:
 
         def trained(policy: str, seed: int) -> dict[str, nn.Conv2d]:
@@ -92,8 +84,8 @@ def targets_of(shares: Tensor, policy: str) -> Tensor:
 
 
 def stack(heads: Sequence[nn.Conv2d]) -> nn.Conv2d:
-    """One head with the channels of all, and a last channel that is 1 everywhere: added up over
-    windows it counts them, so that the mean of the logits is the sum over it."""
+    """One head with the channels of all, and a last channel of ones: added up over windows it
+    counts them, so that the mean of the logits is the sum over it."""
     dim = heads[0].in_channels
     biases = [*(head.state_dict()["bias"].cpu() for head in heads), torch.ones(1)]
     weights = [*(head.weight.cpu() for head in heads), torch.zeros(1, dim, 1, 1)]
@@ -136,14 +128,14 @@ def measure(dataset: Dataset, backbone: Backbone, policies: Policies, seed: int 
 
 
 def score(probability: Tensor, truth: Tensor, summed: Tensor) -> list[dict[str, float]]:
-    """Scores of the maps of one image, one per seed.
+    """Scores of the maps of one image, one per seed: maps ``(S, C, H, W)``, see `probabilities`,
+    the truth uint8 ``(H, W)``, numbers in `CLASS_NAMES`, and what is predicted with the sum of the
+    logits, bool ``(S, H, W)``.
 
-    Maps are ``(S, C, H, W)``, see `probabilities`, the truth uint8 ``(H, W)``, numbers in
-    `CLASS_NAMES`, ``summed`` bool ``(S, H, W)``: what is predicted with the sum of the logits.
-    Scores are ``iou``; ``changed``, the share of all pixels that is predicted otherwise than by the
-    sum; for each class ``predicted <class>``, the predicted share of its pixels; and of three
-    classes ``<truth> as <class>``, the share of the pixels of a class that is called another (by
-    the largest probability); nan without such pixels.
+    They are ``iou``; ``changed``, the share of all pixels that is predicted otherwise than by the
+    sum; ``predicted <class>``, the predicted share of a class; and of three classes ``<truth> as
+    <class>``, the share of a class that is called another (of the largest probability); nan without
+    pixels.
     """
     predicted = probability[:, -1] > 0.5
     iou = overlap(predicted, truth == 2)["iou"].tolist()
@@ -168,10 +160,9 @@ def localization(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def class_shares(rows: pd.DataFrame, by: list[str], names: list[str]) -> pd.DataFrame:
-    """``share`` of the pixels of each class: with the names ``pixels`` what is predicted (of
-    inpainted ones the recall, of all others the false-positive rate), with ``truth, called`` what
-    three classes call them. A line for each of them, and for each value of ``by``, as of
-    `macro_table`."""
+    """Table of `macro_table`: the ``share`` of the pixels of each class that is predicted, with the
+    names ``pixels`` (of inpainted ones the recall, of all others the false-positive rate), or that
+    three classes call each class, with the names ``truth, called``."""
     scores = [f"predicted {name}" for name in CLASS_NAMES]
     if names != ["pixels"]:
         scores = [f"{truth} as {called}" for truth in CLASS_NAMES for called in CLASS_NAMES]
@@ -182,12 +173,9 @@ def class_shares(rows: pd.DataFrame, by: list[str], names: list[str]) -> pd.Data
 
 
 def background_rates(rows: pd.DataFrame) -> pd.DataFrame:
-    """False-positive rate of fully re-generated and of untouched backgrounds, by policy.
-
-    They are the re-encoded pixels of ``fr`` images, and the real ones of ``sp`` images. Photographs
-    count alike, those that have both; changes are against ``untouched``. As of `macro_table`;
-    without a line where no photograph has both.
-    """
+    """Table of `macro_table`: false-positive rate of fully re-generated backgrounds (``fr``),
+    against untouched ones (``sp``), by policy. Photographs count alike, those that have both; no
+    line without."""
     rows = rows[(rows["reduce"] == "sum") & rows["kind"].isin(["fr", "sp"])]
     whole = rows["kind"] == "fr"
     rate = rows["predicted re-encoded"].where(whole, rows["predicted real"])
@@ -201,12 +189,9 @@ def background_rates(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def calibration(measured: Measured) -> pd.DataFrame:
-    """How good the probabilities are, with the logits of overlapping windows added or averaged.
-
-    The columns are ``method, reduce, changed`` and ``iou`` (mean over families), of all images;
-    ``ece`` (expected calibration error) with its interval and ``brier`` (mean squared error of the
-    probability), over all pixels drawn and all seeds.
-    """
+    """How good the probabilities are, with the logits of windows added or averaged: ``method,
+    reduce, changed, iou`` (mean over families), ``ece`` (expected calibration error) with its
+    interval and ``brier`` (mean squared error), over all pixels drawn and all seeds."""
     lines, cases = [], measured.rows.groupby(["method", "reduce"])
     for (method, reduce), drawn in measured.probability.items():
         truth, groups = (np.tile(each, len(drawn)) for each in (measured.edited, measured.group))

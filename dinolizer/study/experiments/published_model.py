@@ -25,15 +25,12 @@ from dinolizer.study.statistics import columns, macro_mean, ratio
 ROWS = ROOT / "data" / "published" / "cocoglide.csv"
 """What a third party measured with the released weights: see the README beside it."""
 METHOD = "DinoLizer (released)"
-WINDOWS = (1016 / 504) ** 2
-"""An edit's share of a window is at most so many times that of the image, 1016 pixels a side."""
-EDGES = (0, 0.03, 0.05, 0.1, 0.2, 0.4, 1)
-"""Of the bins of edited shares; up to 20 % as the third party has them."""
-RULES = {
+WINDOWS = (1016 / 504) ** 2  # at most so many times its share of the image is an edit's of a window
+EDGES = (0, 0.03, 0.05, 0.1, 0.2, 0.4, 1)  # of edited shares; up to 20 % as the third party's
+RULES = {  # when an edit counts as detected
     "sensitivity": f"image score over {SCORE_THRESHOLD}",
     "recalled": f"at least {DETECTED:.0%} of its pixels predicted",
 }
-"""When an edit counts as detected."""
 TOLERANCES = {"image score": 0.01, "macro IoU": 0.01, "image AUC": 0.005}
 REPRODUCED = "Reproduced: over the same images " + ", ".join(
     f"{name} differs by at most {most:g}" for name, most in TOLERANCES.items()
@@ -64,10 +61,8 @@ def read_rows() -> pd.DataFrame:
 
 
 def aggregates(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """A line per half and measure: ``half, n_photos, measure, value, low, high``.
-
-    A photograph has one edited and one unedited row; it is these pairs that are resampled.
-    """
+    """A line per half and measure: ``half, n_photos, measure, value, low, high``, over photographs,
+    each with one edited and one unedited row."""
     lines = []
     for half, part in rows.groupby("split"):
         edited, real = (part[part["edited"] == which] for which in (True, False))
@@ -90,9 +85,9 @@ def aggregates(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
 
 def by_size(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """IoU, and the share of edits detected by each of `RULES`, in bins of the edited share, for
-    each half and both. ``share`` is the bin's mean, ``window_to`` its end as a share of a window,
-    at most. Intervals of shares are Wilson's: in some bins all are detected."""
+    """IoU, and the share of edits detected by each of `RULES` (with Wilson's interval: in some bins
+    all are), in bins of the edited share, for each half and both. ``share`` is the bin's mean,
+    ``window_to`` its end as a share of a window, at most."""
     edits, lines = rows[rows["edited"]], []
     for half, (start, end) in product(("calibration", "validation", "both"), pairwise(EDGES)):
         part = edits[edits["area"].between(start, end, inclusive="left")]
@@ -121,7 +116,7 @@ def sizes_at_half(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
 def shared_images(file: str, limit: int = 0) -> pd.DataFrame:
     """Rows of a manifest that the third party has, too: of its first ``limit`` photographs by name,
-    0 for all; an InputError where there is none."""
+    0 for all."""
     path, how = ROOT / file, "make it with 'dinolizer fetch cocoglide'."
     if not path.is_file():
         raise InputError(f"There is no manifest {file}; {how}")
@@ -133,8 +128,8 @@ def shared_images(file: str, limit: int = 0) -> pd.DataFrame:
 
 
 def our_rows(localizer: Localizer, manifest: pd.DataFrame) -> pd.DataFrame:
-    """Our rows, one per image: ``group, edited`` and those of `score_image`, but that ``score`` is
-    of the map before it is brought to the image's size, as the third party has it."""
+    """Our rows, ``group, edited`` and those of `score_image`, but that ``score`` is of the map
+    before it is brought to the image's size, as the third party has it."""
     named = manifest.assign(edited=~manifest["authentic"])
     return mapped_rows("published-model", localizer, named, ["group", "edited"], _scored)
 

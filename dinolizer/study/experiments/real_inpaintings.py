@@ -1,7 +1,4 @@
-"""The demonstration on real outputs of published models, which it was never tuned on.
-
-Tables are made from rows, one per picture, condition and method, or read as they are committed.
-"""
+"""The demonstration on real outputs of published models, which it was never tuned on."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,10 +25,8 @@ COMMITTED = ROOT / "results" / "real"
 METHOD, RIVAL = "demonstration", "residual classifier"
 CONDITIONS = ("as published", "JPEG 75")  # of the whole picture, chroma 4:2:0
 SCORES = ("auc", "ap", "iou", "false_positive_rate")
-LEAST = 4
-"""Pictures that a generator needs to count in the mean over generators."""
-AREAS = (0, 0.05, 0.1, 0.2, 0.4, 1)
-"""Edges of the bins of edited shares."""
+LEAST = 4  # pictures that a generator needs to count in the mean over generators
+AREAS = (0, 0.05, 0.1, 0.2, 0.4, 1)  # edges of the bins of edited shares
 WANTED = (
     ("mean AUC over generators", "as published", "generators", "auc", 0.75),
     ("mean AUC over pictures", "as published", "pictures", "auc", 0.68),
@@ -43,14 +38,14 @@ WANTED = (
         for condition, most in zip(CONDITIONS, (0.03, 0.05), strict=True)
     ),
 )
-"""What was to be reached, and fixed before the demonstration was made: its name, the condition, the
-table and score that tell it, and the value."""
+"""What was to be reached, fixed before the demonstration was made: in which condition, table and
+score, and the value."""
 
 
 def picture_rows(localizer: Localizer, manifest: pd.DataFrame) -> pd.DataFrame:
     """Rows of the localizer and the `BASELINES` on each picture, in each of `CONDITIONS`, those of
-    generators with more pictures first; ``scene`` is the manifest's group. Baselines, without a
-    threshold of their own, have no IoU and false-positive rate."""
+    generators with more pictures first. Baselines, without a threshold of their own, have no IoU
+    and false-positive rate."""
     names = [Path(path).stem for path in manifest["image"]]
     images = manifest.assign(picture=names, scene=manifest["group"], edited=True)
     about = ["picture", "scene", "generator", "kind", "base", "outside", "area"]
@@ -60,8 +55,8 @@ def picture_rows(localizer: Localizer, manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def unedited_table(localizer: Localizer, folders: Sequence[str]) -> pd.DataFrame:
-    """Share of the pixels marked (``false_positive_rate``) of photographs that nobody has edited:
-    a line for each ``collection``, a folder's name, and condition, as in `score_table`."""
+    """`score_table` of the share marked (``false_positive_rate``) of photographs that nobody has
+    edited, by ``collection``, a folder's name, and condition."""
     images = [
         {"image": str(path), "mask": "", "picture": name, "collection": Path(folder).name}
         for folder in folders
@@ -75,8 +70,8 @@ def unedited_table(localizer: Localizer, folders: Sequence[str]) -> pd.DataFrame
 def score_table(
     rows: pd.DataFrame, by: Sequence[str], unit: str = "scene", scores: Sequence[str] = SCORES
 ) -> pd.DataFrame:
-    """Mean scores of pictures, as of `macro_table`, with intervals over ``unit``: ``n_pictures``,
-    ``n`` units, and the mean ``area`` (the floor of IoU and AP: everything marked)."""
+    """Table of `macro_table` over pictures, with intervals over ``unit``: ``n_pictures``, ``n``
+    units, and the mean ``area`` (the floor of IoU and AP: everything marked)."""
     named = rows.assign(group=rows[unit], image=rows["picture"])
     table = macro_table(named, by, scores)
     areas = rows.groupby(list(by), sort=False, observed=True)["area"].mean()
@@ -85,8 +80,8 @@ def score_table(
 
 
 def mean_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Scores of each condition and method: over the generators with `LEAST` pictures or more, each
-    counting once, with intervals over generators; and over all pictures, over scenes."""
+    """Scores of each condition and method over the generators with `LEAST` pictures or more, each
+    counting once, and over all pictures."""
     by = ["condition", "method"]
     large = rows[rows.groupby("generator")["picture"].transform("nunique") >= LEAST]
     means = large.groupby([*by, "generator"], sort=False)[["area", *SCORES]].mean().reset_index()
@@ -100,8 +95,7 @@ def wanted_table(
     means: pd.DataFrame, unedited: pd.DataFrame, generators: pd.DataFrame
 ) -> pd.DataFrame:
     """`WANTED`, each beside what was reached: ``wanted, value, low, high, n, reached``; of several
-    collections of unedited photographs the worst. ``generators`` are scores by generator: those
-    with `LEAST` pictures tell how far the demonstration's AUC is above the rival's."""
+    collections of unedited photographs the worst. ``generators`` are scores by generator."""
     large = generators[generators["n_pictures"] >= LEAST]
     large = large[large["method"].isin([METHOD, RIVAL])]
     large = large.assign(group=large["generator"], image=large["generator"])

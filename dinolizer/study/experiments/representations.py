@@ -1,8 +1,5 @@
-"""What tokens hold, layer by layer: how alike they are, how far they agree across an image, what a
-linear probe reads from them, and what compression and noise do to them.
-
-Tokens are ``(N, D, h, w)`` of N crops, on the CPU.
-"""
+"""What tokens, ``(N, D, h, w)`` of N crops, hold, layer by layer: how alike they are, how far they
+agree across an image, what a linear probe reads from them, and what degradations do to them."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -24,30 +21,23 @@ from dinolizer.study.samples import Sample
 from dinolizer.study.statistics import LEAST, columns, macro_table, ratio, student_interval
 from dinolizer.training.tokens import extract_layers
 
-BLOCKS = 20
-"""The interval of CKA is over photographs, or over so many blocks of them where there are more."""
-PURE = 0.9
-"""Share of a patch that is of one class, at least, for it to count as of that class."""
+BLOCKS = 20  # of photographs, where there are more, that the interval of CKA is over
+PURE = 0.9  # share of a patch that is of one class, at least, for it to count as of that class
 DEGRADED: list[Step] = [*product(["jpeg"], (90, 70, 50)), *product(["noise"], (3, 7, 11))]
 """Levels of the grids of `dinolizer.data.degradations`, from mild to strong."""
-SENSED = 100
-"""Crops that are degraded for it, at most."""
-PATCHES = 20_000
-"""Most patches that a probe is fitted on, drawn by the seed."""
+SENSED = 100  # crops that are degraded for it, at most
+PATCHES = 20_000  # that a probe is fitted on, at most
 
 
 def cka_table(layers: Mapping[tuple[str, int], Tensor], groups: Sequence[str]) -> pd.DataFrame:
-    """Linear centred kernel alignment of every two layers, of one backbone or two.
+    """Linear centred kernel alignment of every two layers, of one backbone or two, both ways:
+    ``first, first_layer, second, second_layer, cka, low, high``.
 
     ``|Y'X|^2 / (|X'X| |Y'Y|)`` of centred tokens, in Frobenius norms (Kornblith et al., "Similarity
     of Neural Network Representations Revisited", ICML 2019, equation 1 with linear kernels): from 0
-    to 1, the same up to rotation and scale; nan where tokens are constant. It is biased upwards
-    where tokens are not many more than their values.
-
-    ``layers`` is from backbone and layer to tokens of the same N crops, of the photographs
-    ``groups``; finer grids are averaged to the coarsest one, so that the same positions are
-    compared. A line per two layers, both ways: ``first, first_layer, second, second_layer, cka,
-    low, high``.
+    to 1, the same up to rotation and scale; nan where tokens are constant; biased upwards where
+    they are not many more than their values. ``layers`` is from backbone and layer to tokens of the
+    same crops, of the photographs ``groups``; finer grids are averaged to the coarsest one.
     """
     height, width = min((tokens.shape[2:] for tokens in layers.values()), key=np.prod)
     pooled = [F.adaptive_avg_pool2d(of.float(), (height, width)) for of in layers.values()]
@@ -83,12 +73,11 @@ def cka_table(layers: Mapping[tuple[str, int], Tensor], groups: Sequence[str]) -
 def autocorrelation(
     tokens: Tensor, patch: int, groups: Sequence[str], seed: int = 0
 ) -> pd.DataFrame:
-    """Correlation of tokens with those at a distance, across or down, in the same crop.
+    """Correlation of tokens with those at a distance, across or down, in the same crop: ``lag``
+    (patches, up to half the grid), ``distance`` (pixels) and ``correlation`` with its interval.
 
-    ``sum <t_i - m, t_j - m> / sum |t_i - m|^2``, each as a mean over its pairs, with m the mean
-    of all tokens. What is left far off is what the tokens of a crop have in common. A line per
-    distance, up to half the grid: ``lag`` (patches), ``distance`` (pixels) and ``correlation`` with
-    its interval.
+    ``sum <t_i - m, t_j - m> / sum |t_i - m|^2``, each as a mean over its pairs, with m the mean of
+    all tokens. What is left far off is what the tokens of a crop have in common.
     """
     centred, power = _centred(tokens)
     lines = []
@@ -108,11 +97,11 @@ def change_table(
     layers: Sequence[int],
     seed: int = 0,
 ) -> pd.DataFrame:
-    """How far tokens of each layer move by each of `DEGRADED`.
+    """How far tokens of each layer move by each of `DEGRADED`: ``degradation, level, layer`` and
+    ``change`` with its interval.
 
     ``mean |t' - t|^2 / (2 mean |t - m|^2)``, with m the mean of all tokens: 0 where nothing moves,
-    1 where t' is as far from t as any other token. A line for each ``degradation, level, layer``:
-    ``change`` with its interval.
+    1 where t' is as far from t as any other token.
     """
     before, lines = extract_layers(backbone, images, layers), []
     for name, level in DEGRADED:
@@ -133,11 +122,11 @@ def _centred(tokens: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def linear_probe(tokens: Tensor, sample: Sample, seed: int = 0) -> pd.DataFrame:
-    """Classify real, re-encoded and inpainted patches by their tokens, linearly.
+    """Classify real, re-encoded and inpainted patches by their tokens, by linear discriminant
+    analysis with shrunk covariance and equal priors; patches of which less than `PURE` is of one
+    class are left out. Each fold is fitted on patches, drawn by the seed, of the crops that it may
+    be fitted on.
 
-    The classifier is scikit-learn's linear discriminant analysis with shrunk covariance and equal
-    priors, of each fold fitted on patches, drawn by the seed, of the crops that it may be fitted
-    on. The labels are of three classes; patches of which less than `PURE` is of one are left out.
     A row per tested crop and class that it has: ``image, group, seen``, the class as ``family``,
     and ``accuracy``, the share of its patches that is classified rightly.
     """
@@ -163,8 +152,8 @@ def linear_probe(tokens: Tensor, sample: Sample, seed: int = 0) -> pd.DataFrame:
 
 
 def accuracy_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Table of `macro_table`: balanced ``accuracy`` (a third by chance), of rows of `linear_probe`,
-    for each ``backbone``, ``layer`` and ``generators``; real patches count in both of these."""
+    """Table of `macro_table`: balanced ``accuracy`` (a third by chance) of rows of `linear_probe`,
+    by ``backbone, layer, generators``; real patches count in both of the latter."""
     doubled = by_generators(rows, rows["family"] == CLASS_NAMES[0])
     return macro_table(doubled, ["backbone", "layer", "generators"], "accuracy", seed=seed)
 

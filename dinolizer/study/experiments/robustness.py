@@ -33,10 +33,9 @@ CLAIMED: dict[str, Case] = {
     "double-jpeg": (("jpeg", 80), ("jpeg", 90)),
 }
 """Where the paper's claims of robustness are decided: moderate levels, a choice of ours."""
+KEPT = 0.8  # share of the IoU that must be left there for a claim to be supported, a choice of ours
 UNDEGRADED = {"jpeg": np.inf, "webp": np.inf, "noise": 0, "blur": 1, "resize": 1, "rescale": 1}
 """Where the images as they were stand among the levels."""
-KEPT = 0.8
-"""Share of the IoU that must be left there for a claim to be supported, a choice of ours."""
 
 
 def label(case: Case) -> str:
@@ -56,10 +55,8 @@ def rows_of(rows: pd.DataFrame, case: Case) -> pd.DataFrame:
 
 
 def single_curves(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Lines of a robustness table by single degradation, named by its label.
-
-    In each the images as they were are the level ``none``; levels are text, in ascending order.
-    """
+    """Lines of a robustness table by single degradation, named by its label; levels are text, in
+    ascending order, the images as they were the level ``none``."""
     single = table[table["before"] == "none"]
     return {
         curve.label: _levels(single[single["degradation"].isin([name, "none"])], name, "none")
@@ -69,10 +66,8 @@ def single_curves(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def chain_curves(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Lines of a robustness table by the step before JPEG, as `single_curves`.
-
-    The first step alone is the level ``no JPEG``; JPEG alone is one more method.
-    """
+    """Lines of a robustness table by the step before JPEG, as `single_curves`: the first step alone
+    is the level ``no JPEG``; JPEG alone is one more method."""
     alone, method = table["before"] == "none", table["method"].iloc[0]
     steps = table["degradation"] + table["level"].map(" {:g}".format)
     jpeg = table[alone & (table["method"] == method) & table["degradation"].isin(["jpeg", "none"])]
@@ -93,16 +88,16 @@ def _levels(lines: pd.DataFrame, name: str, undegraded: str) -> pd.DataFrame:
 
 
 def share_kept(rows: pd.DataFrame, case: Case, seed: int = 0) -> Measured:
-    """Share of the IoU that is left after a case: of the ratio of both means over families of the
-    same images, of one method. 1 where nothing is lost; nan where nothing was detected before."""
+    """Share of the IoU that is left after a case: the ratio of both means over families of the same
+    images, of one method; nan where nothing was detected before."""
     clean = rows_of(rows, CLEAN)[["image", "iou"]]
     both = rows_of(rows, case).merge(clean, on="image", suffixes=("", "_clean"))
     return ratio(both["iou"], both["iou_clean"], both["group"], both["family"], seed)
 
 
 def lead_gained(rows: pd.DataFrame, method: str, seed: int = 0) -> Measured:
-    """By how much a method's lead over the next best grows under degradations, in IoU: the mean
-    lead over all single degradations, less that on the images as they were (see `leads`)."""
+    """By how much a method's lead over the next best, see `leads`, grows in IoU: the mean over all
+    single degradations, less that on the images as they were."""
     clean = rows["degradation"] == "none"
     single = rows[~clean & (rows["before"] == "none")]
     of_image = ["family", "group", "image"]
@@ -111,8 +106,8 @@ def lead_gained(rows: pd.DataFrame, method: str, seed: int = 0) -> Measured:
 
 
 def quality_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Table of double compressions, of the rows of one method on the same images: ``first``
-    quality (text; ``"none"`` for a single compression), ``second, n_images, iou`` and its ends."""
+    """Table of double compressions, of the rows of one method: ``first`` quality (text; ``"none"``
+    for a single one), ``second, n_images, iou`` and its ends."""
     first = rows["before"].str.removeprefix("jpeg ")
     chosen = (rows["degradation"] == "jpeg") & rows["level"].isin(QUALITIES)
     chosen &= first.isin(["none", *map(str, QUALITIES)])
