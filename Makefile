@@ -3,6 +3,7 @@
 # make lab       set up everything, and open JupyterLab on the notebooks
 # make results   regenerate the pocket study into results/pocket (PROFILE=paper: another)
 # make test      run every check and test, and two notebooks as a reader would
+# make browser   open the pages and the quickstart in Chromium; screenshots in data/screenshots
 # make verify    make the study again beside the committed one, and compare them
 # make notebooks execute the notebooks in place, so that they carry their outputs
 # make bench     measure speed in one run into results/bench/<machine and versions>.csv
@@ -31,7 +32,7 @@ export OMP_NUM_THREADS ?= 1
 # What the caller has set for another environment must not leak into this one.
 unexport PYTHONPATH PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
-.PHONY: help install demo lab results test verify notebooks bench fuzz trust lock clean
+.PHONY: help install demo lab results test browser verify notebooks bench fuzz trust lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -55,6 +56,9 @@ results: .venv/installed
 
 test: .venv/tested
 	@echo "Every test passes on the present sources; nothing more to run."
+
+browser: .venv/installed
+	DINOLIZER_CACHE=$(CACHE) pytest tests/browser.py
 
 verify: .venv/verified
 	@echo "The present sources make the committed tables and outputs."

@@ -1,0 +1,179 @@
+"""The pages work in a real browser: the report, the page that is served, and the quickstart in Lab.
+
+Run by ``make test-browser``; pytest does not collect this file by itself. The browser is Chromium,
+as the system has it. What is on the screen is kept in ``data/screenshots``, to be looked at.
+"""
+
+import io
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from skimage import data
+from typer.testing import CliRunner
+
+from dinolizer.cli import app
+from dinolizer.paths import ROOT
+
+SHOTS = ROOT / "data" / "screenshots"
+SCHEMES = ("light", "dark")
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    assert found, f"none of {', '.join(NAMES)} is installed"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An astronaut, with a corner of one colour."""
+    pixels = data.astronaut()
+    pixels[:100, :150] = 255
+    path = tmp_path_factory.mktemp("photo") / "astronaut.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@contextmanager
+def opened(browser: Browser, url: str, scheme: str = "light") -> Iterator[Page]:
+    """A page in a colour scheme; nothing may be said in its console, and nothing go elsewhere."""
+    page = browser.new_page(viewport={"width": 1000, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(url)
+    yield page
+    page.close()
+    assert said == []
+
+
+def pixels(page: Page, selector: str) -> NDArray[np.int16]:
+    shot = Image.open(io.BytesIO(page.locator(selector).first.screenshot()))
+    return np.asarray(shot.convert("RGB"), np.int16)
+
+
+def keep(page: Page, name: str) -> NDArray[np.uint8]:
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
+    return np.asarray(Image.open(SHOTS / f"{name}.png").convert("L"))
+
+
+@pytest.fixture(scope="module")
+def report(photo: Path) -> Path:
+    words = ["report", str(photo), "--model", "pocket", "--out", str(photo.parent / "pages")]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    return photo.parent / "pages" / "astronaut.report.html"
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_sliders_of_a_report_move_the_map(browser: Browser, report: Path, scheme: str) -> None:
+    with opened(browser, report.as_uri(), scheme) as page:
+        shown = keep(page, f"report-{scheme}")
+        # The margin is white by day and all but black by night.
+        assert (shown[:, :5] > 250).all() if scheme == "light" else (shown[:, :5] < 40).all()
+        before = pixels(page, ".viewer svg")
+        swipe, opacity, outline = page.locator(".controls input").all()
+        swipe.fill("50")
+        half = np.abs(pixels(page, ".viewer svg") - before).max(axis=(0, 2)) > 8
+        middle = before.shape[1] // 2
+        assert (
+            half[middle + 20 :].any() and not half[: middle - 20].any()
+        )  # the line between has a width
+        swipe.fill("100")
+        opacity.fill("0")
+        outline.uncheck()
+        bare = pixels(page, ".viewer svg")
+        wide = Image.fromarray(data.astronaut()).resize(bare.shape[1::-1])
+        told = (slice(150, 400), slice(250, None))  # where nothing is flat
+        assert np.abs(bare[told] - np.asarray(wide, np.int16)[told]).mean() < 6  # JPEG, scaling
+
+
+def test_a_report_is_printed_without_its_controls(browser: Browser, report: Path) -> None:
+    with opened(browser, report.as_uri()) as page:
+        expect(page.locator(".controls")).to_be_visible()
+        page.emulate_media(media="print")
+        expect(page.locator(".controls")).to_be_hidden()
+        expect(page.get_by_text("What this says, and what it does not")).to_be_visible()
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+@contextmanager
+def running(words: list[str], url: str, folder: Path) -> Iterator[None]:
+    """A server, from when it answers."""
+    settings = {"DINOLIZER_RESULTS": str(folder), "JUPYTER_CONFIG_DIR": str(folder / "jupyter")}
+    with (folder / "log").open("w") as log:
+        child = subprocess.Popen(words, env=os.environ | settings, stdout=log, stderr=log)
+        try:
+            for _ in range(600):
+                assert child.poll() is None, (folder / "log").read_text()
+                try:
+                    urllib.request.urlopen(url, timeout=1).close()
+                    break
+                except OSError:
+                    time.sleep(0.2)
+            yield
+        finally:
+            child.terminate()
+            child.wait()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_picture_given_to_the_served_page_comes_back_as_its_report(
+    browser: Browser, photo: Path, scheme: str, tmp_path: Path
+) -> None:
+    url = f"http://127.0.0.1:{(port := free_port())}/"
+    words = [sys.executable, "-m", "dinolizer", "serve", "--model", "pocket", "--port", str(port)]
+    with running(words, url, tmp_path), opened(browser, url, scheme) as page:
+        keep(page, f"serve-{scheme}")
+        page.locator("input[type=file]").set_input_files(photo)
+        expect(page.locator("h1")).to_have_text("astronaut.png", timeout=60_000)
+        expect(page.locator(".controls")).to_be_visible()
+        page.get_by_text("Examine another picture").click()
+        expect(page.locator("h1")).to_have_text("Drop a picture here")
+
+
+def test_the_quickstart_runs_in_jupyterlab(browser: Browser, tmp_path: Path) -> None:
+    notebook = tmp_path / "notebooks" / "00-quickstart.ipynb"
+    notebook.parent.mkdir()
+    shutil.copy(ROOT / "notebooks" / notebook.name, notebook)
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    words = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
+    words += [f"--port={port}", "--IdentityProvider.token=", f"--notebook-dir={notebook.parent}"]
+    with running(words, f"{url}/api", tmp_path):
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.goto(f"{url}/lab/tree/{notebook.name}?reset")
+        expect(page.get_by_text("Python 3 (ipykernel) | Idle")).to_be_visible(timeout=120_000)
+        page.locator(".lm-MenuBar-item", has_text="Run").first.click()
+        page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Run All Cells$")).click()
+        prompts = page.locator(".jp-InputPrompt")
+        last = len(re.findall(r'"cell_type": "code"', notebook.read_text()))
+        page.locator(".jp-Notebook").click(position={"x": 5, "y": 5})
+        page.keyboard.press("Control+End")
+        expect(prompts.filter(has_text=f"[{last}]")).to_be_attached(timeout=240_000)
+        assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+        keep(page, "lab")
+        page.close()
