@@ -28,9 +28,8 @@ from dinolizer.model.lora import Lora, adapted, adapter_tensors
 from dinolizer.model.specs import BackboneSpec
 from dinolizer.paths import check_outputs
 from dinolizer.training.crops import TRAIN, VALIDATION, Augmentations, Crops, crop_batches
-from dinolizer.training.heads import Fit, Heads, standardisation
+from dinolizer.training.heads import Fit, Heads, dice_sums, soft_dice, standardisation
 from dinolizer.training.loop import Batch, optimise
-from dinolizer.training.losses import dice_sums, soft_dice
 from dinolizer.training.tokens import extract_crops, token_bytes
 
 if TYPE_CHECKING:
@@ -216,15 +215,16 @@ def fit_recipe(
     Each step takes the soft Dice of all crops of its batch together, whichever process has them.
     Crops that do not fill an epoch's last batch are left out.
     """
-    device, rank, world = accelerator.device, accelerator.process_index, accelerator.num_processes
+    device, world = accelerator.device, accelerator.num_processes
     classes, count, most = CLASSES[recipe.policy], *map(len, sets)
     size = min(recipe.batch, count)
+    per_epoch = count // size
     if size < world:
         raise InputError(
             f"A batch has {size} crops, but each of the {world} processes needs one: take a larger "
             "batch or fewer processes."
         )
-    crops, per_epoch = f"{count + most} {recipe.crops} crops, one per image", count // size
+    crops, passes = f"{count + most} {recipe.crops} crops, one per image", "read in every epoch"
     data: Sequence[Dataset[Batch]] = sets
     if recipe.crops == "fixed" and not recipe.lora:
         needed = token_bytes(backbone, count + most, classes) / 1e9
@@ -234,26 +234,25 @@ def fit_recipe(
                 f"processes, but only one process and {cache_gb:g} GB are allowed: allow more, or "
                 "choose fresh crops."
             )
-        accelerator.print(f"{crops}, with {needed:.3g} GB of tokens.")
+        passes = f"with {needed:.3g} GB of tokens"
         data, workers = [extract_crops(backbone, part, workers) for part in sets], 0
-    else:
-        accelerator.print(f"{crops}, read in every epoch.")
+    accelerator.print(f"{crops}, {passes}.")
     head = Heads({}, backbone.dim, classes)
     network = Network(backbone, head)
+    orders = [
+        np.random.default_rng([recipe.seed, epoch]).permutation(count)
+        + epoch * count * (recipe.crops == "fresh")
+        for epoch in range(recipe.epochs)
+    ]
+    items = np.concatenate([order[: per_epoch * size] for order in orders])
 
-    def order(epoch: int) -> list[int]:
-        numbers = np.random.default_rng([recipe.seed, epoch]).permutation(count)
-        return (numbers + epoch * count * (recipe.crops == "fresh")).tolist()
-
-    def load(which: int, items: Sequence[int], own: slice) -> Iterable[Batch]:
-        """A process's ``own`` share of each batch of items of a set."""
-        batches = [items[at : at + size][own] for at in range(0, len(items), size)]
+    def load(which: int, items: Sequence[int], rank: int, step: int = world) -> Iterable[Batch]:
+        """A process's share of each batch of items of a set."""
+        batches = [items[at : at + size][rank::step] for at in range(0, len(items), size)]
         return crop_batches(data[which], [*filter(len, batches)], workers, device.type == "cuda")
 
     def batches(first: int, last: int) -> Iterable[Batch]:
-        epoch, done = divmod(first, per_epoch)
-        items = order(epoch)[done * size : (done + last - first) * size]
-        return load(0, items, slice(rank, None, world))
+        return load(0, items[first * size : last * size].tolist(), accelerator.process_index)
 
     def loss_of(model: nn.Module, crops: Tensor, targets: Tensor) -> Tensor:
         sums = dice_sums(model(crops).float(), targets).sum(1)
@@ -262,13 +261,13 @@ def fit_recipe(
     @torch.no_grad()
     def validation_dice() -> float:
         sums = torch.zeros(2, classes, device=device)
-        for crops, targets in load(1, range(most), slice(rank, None, world)):
+        for crops, targets in load(1, range(most), accelerator.process_index):
             # Not through the wrapped model, which waits for processes that have fewer batches.
             sums += dice_sums(network(crops.to(device)).float(), targets.to(device)).sum(1)
         return soft_dice(accelerator.reduce(sums, "sum")).item()
 
     with torch.no_grad(), accelerator.autocast():
-        sample = load(0, order(0)[:SAMPLE], slice(None))  # the same in each process
+        sample = load(0, orders[0][:SAMPLE].tolist(), 0, 1)  # the same in each process
         tokens = torch.cat([network.tokens(crops.to(device)) for crops, _ in sample])
         head.mean, head.scale = standardisation(tokens, tokens.new_ones(1, len(tokens)), size)
     images = " ".join(part.digest[:12] for part in sets)

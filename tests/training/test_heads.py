@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dinolizer.errors import InputError
-from dinolizer.training.heads import Heads, fit, fit_head, fit_heads
-from dinolizer.training.losses import LOSSES, dice_loss
+from dinolizer.training.heads import LOSSES, Heads, dice_loss, fit, fit_head, fit_heads
 
 DIM = 12
 

@@ -19,9 +19,8 @@ from dinolizer.model.lora import Lora, adapted, adapter_tensors
 from dinolizer.model.weights import weights_hash
 from dinolizer.training import loop
 from dinolizer.training.crops import Crops
-from dinolizer.training.heads import Fit
+from dinolizer.training.heads import Fit, dice_sums, soft_dice
 from dinolizer.training.loop import Progress, drawn, optimise
-from dinolizer.training.losses import dice_sums, soft_dice
 from dinolizer.training.recipes import PRECISIONS, Recipe, fit_recipe, pooled
 
 V1 = Recipe(policy="pristine", lora=None, lr=0.05, crops="fresh", epochs=3, batch=4, seed=3)

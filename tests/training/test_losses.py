@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
-from dinolizer.training.losses import LOSSES, Loss, dice_loss, entropy_sums, loss_of_heads
+from dinolizer.training.heads import LOSSES, Loss, dice_loss, entropy_sums, loss_of_heads
 
 SURE = 50.0  # sigmoid(50) is 1 in float32
 

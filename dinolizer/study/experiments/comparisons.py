@@ -6,12 +6,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
+from torch import Tensor
 
 from dinolizer.data.manifest import read_pair
 from dinolizer.study.evaluation import Method, edited_truth
 from dinolizer.study.metrics import counts
+from dinolizer.study.samples import Sample
 from dinolizer.study.statistics import Measured, macro_mean, macro_table
+from dinolizer.training.heads import Heads, Loss, fit
 
+SHAPES = {"linear": (1, 0, 0.05, 1), "3x3 convolution": (3, 0, 0.01, 4), "MLP": (1, 16, 0.01, 4)}
+"""Kernel and hidden values of `Heads`; the learning rate, set before any was compared; by how much
+epochs and batches are smaller than the linear head's (the number of steps is the same)."""
+BATCH = 64
+UNTRAINED, GENERIC, FORENSIC = "untrained", "generic", "forensic"
 RATE = "false_positive_rate"
 RATES = {"1": 0.01, "5": 0.05}  # shares of the pixels of unedited photographs that are marked
 GRID = np.linspace(0, 1, 41)  # false-positive rates of a ROC curve
@@ -103,3 +111,34 @@ def matched_rows(
             curves.append(pd.DataFrame({"method": method.name, "false": GRID, "true": true}))
     curve = pd.concat(curves).groupby(["method", "false"], sort=False).mean().reset_index()
     return pd.DataFrame(rows), curve
+
+
+def pretraining(backbone: str) -> str:
+    """What a backbone of `dinolizer.model.backbones.BACKBONES` was pre-trained for, by its name."""
+    if backbone.startswith("untrained-"):
+        return UNTRAINED
+    return FORENSIC if backbone.startswith(("bfree", "pocket")) else GENERIC
+
+
+def fit_shape(
+    name: str,
+    losses: Sequence[Loss],
+    tokens: Tensor,
+    sample: Sample,
+    seeds: Sequence[int],
+    epochs: int,
+) -> tuple[Heads, list[dict[str, object]]]:
+    """Fit heads of one of the `SHAPES`, axes ``loss, seed, fold``, on tokens ``(N, D, h, w)``; and
+    say of each, folds apart, what it is: ``head, loss, seed``. The seeds draw the images, see
+    `Sample.drawn`; the first one is also that of the fit. ``epochs`` are those of the linear head.
+    """
+    kernel, hidden, lr, pace = SHAPES[name]
+    drawn = sample.drawn(seeds)  # (S, F, N)
+    axes = {"loss": len(losses), "seed": len(seeds), "fold": drawn.shape[1]}
+    heads = Heads(axes, tokens.shape[1], 1, kernel, hidden, seeds[0]).to(tokens.device)
+    settings: dict[str, Any] = {"lr": lr, "seed": seeds[0]}
+    settings |= {"epochs": max(1, epochs // pace), "batch_size": BATCH // pace}
+    targets, train = sample.targets.to(tokens.device), drawn.expand(len(losses), *drawn.shape)
+    of_heads = [loss for loss in losses for _ in range(drawn.shape[0] * drawn.shape[1])]
+    fit(heads, tokens, targets, train, losses=of_heads, **settings)
+    return heads, [{"head": name, "loss": loss, "seed": seed} for loss in losses for seed in seeds]

@@ -15,13 +15,11 @@ from dinolizer.errors import InputError
 from dinolizer.model.backbones import BACKBONES, Backbone, unfrozen
 from dinolizer.model.batches import batch_size
 from dinolizer.model.lora import Lora, adapted
-from dinolizer.study.experiments.comparisons import by_generators, compare
 from dinolizer.study.experiments.labels import THREE
 from dinolizer.study.heads import window_rows
 from dinolizer.study.samples import Dataset, Sample, crop_sample
-from dinolizer.training.heads import Heads, fit
+from dinolizer.training.heads import Heads, dice_loss, fit
 from dinolizer.training.loop import optimise
-from dinolizer.training.losses import dice_loss
 from dinolizer.training.recipes import Network
 
 FROZEN, LORA, FULL = TRAININGS = ("frozen", "LoRA", "full")
@@ -125,13 +123,6 @@ def train_and_test(
             name = {"backbone": backbone.spec.name, "training": training, "seed": draw.seed}
             rows.append(window_rows(logits, tested, [name]))
     return pd.concat(rows, ignore_index=True)
-
-
-def training_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Table of `compare` of every backbone and training, for ``generators`` that trainings meet and
-    others, against the same backbone frozen."""
-    doubled = by_generators(rows, rows["iou"].isna())
-    return compare(doubled, ["generators", "backbone", "training"], {"training": FROZEN}, seed)
 
 
 def _train(

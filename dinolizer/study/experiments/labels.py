@@ -15,12 +15,11 @@ from sklearn.metrics import brier_score_loss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dinolizer.data.manifest import AUTHENTIC_KINDS, POLICIES, read_pair, target
+from dinolizer.data.manifest import POLICIES, read_pair, target
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.head import CLASSES, make_head, probabilities
 from dinolizer.model.windows import REDUCTIONS
 from dinolizer.study.detection import calibration_error
-from dinolizer.study.evaluation import with_overall
 from dinolizer.study.experiments.comparisons import RATE
 from dinolizer.study.heads import EPOCHS, fit, localizers, overlap
 from dinolizer.study.samples import Dataset, window_sample
@@ -149,14 +148,6 @@ def score(probability: Tensor, truth: Tensor, summed: Tensor) -> list[dict[str, 
         shares = pixels.flatten(1).float() @ classes / classes.sum(0)  # (S, 3)
         scores |= {text.format(name): shares[:, n].tolist() for n, name in enumerate(CLASS_NAMES)}
     return [dict(zip(scores, line, strict=True)) for line in zip(*scores.values(), strict=True)]
-
-
-def localization(rows: pd.DataFrame) -> pd.DataFrame:
-    """IoU of the edit by policy, kind and whether the generator was trained on, and over all, where
-    kind and seen are ``"all"``; as of `macro_table`."""
-    forged = rows[~rows["kind"].isin(AUTHENTIC_KINDS) & (rows["reduce"] == "sum")]
-    kinds = macro_table(forged, ["method", "kind", "seen"], "iou")
-    return with_overall(kinds, macro_table(forged, ["method"], "iou"))
 
 
 def class_shares(rows: pd.DataFrame, by: list[str], names: list[str]) -> pd.DataFrame:

@@ -15,10 +15,9 @@ from torch.nn import functional as F
 
 from dinolizer.data.degradations import Step, degrade
 from dinolizer.model.backbones import Backbone
-from dinolizer.study.experiments.comparisons import by_generators
 from dinolizer.study.experiments.labels import CLASS_NAMES
 from dinolizer.study.samples import Sample
-from dinolizer.study.statistics import LEAST, columns, macro_table, ratio, student_interval
+from dinolizer.study.statistics import LEAST, columns, ratio, student_interval
 from dinolizer.training.tokens import extract_layers
 
 BLOCKS = 20  # of photographs, where there are more, that the interval of CKA is over
@@ -149,13 +148,6 @@ def linear_probe(tokens: Tensor, sample: Sample, seed: int = 0) -> pd.DataFrame:
         rows = rows.assign(family=np.array(CLASS_NAMES)[truth], accuracy=right)
         tables.append(rows.groupby(by, sort=False)["accuracy"].mean().reset_index())
     return pd.concat(tables[1:] or tables)
-
-
-def accuracy_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Table of `macro_table`: balanced ``accuracy`` (a third by chance) of rows of `linear_probe`,
-    by ``backbone, layer, generators``; real patches count in both of the latter."""
-    doubled = by_generators(rows, rows["family"] == CLASS_NAMES[0])
-    return macro_table(doubled, ["backbone", "layer", "generators"], "accuracy", seed=seed)
 
 
 def pca_pictures(tokens: Tensor, shown: Sequence[int]) -> list[NDArray[np.float64]]:

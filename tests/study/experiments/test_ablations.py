@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from dinolizer.study.experiments import ablations
+from dinolizer.study.experiments import comparisons
 from dinolizer.study.samples import Sample
 
 
@@ -20,10 +20,10 @@ from dinolizer.study.samples import Sample
     ],
 )
 def test_what_a_backbone_was_trained_for(name: str, kind: str) -> None:
-    assert ablations.pretraining(name) == kind
+    assert comparisons.pretraining(name) == kind
 
 
-@pytest.mark.parametrize("shape", ablations.SHAPES)
+@pytest.mark.parametrize("shape", comparisons.SHAPES)
 def test_every_shape_learns_and_names_its_heads(shape: str) -> None:
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randn(96, 5, 4, 4, generator=generator)
@@ -31,7 +31,7 @@ def test_every_shape_learns_and_names_its_heads(shape: str) -> None:
     rows = pd.DataFrame({"image": [str(number) for number in range(96)]})
     train = torch.stack([torch.arange(96) < 64, torch.arange(96) >= 32])
     sample = Sample(targets, rows, np.zeros(96, int), train)
-    heads, names = ablations.fit_shape(
+    heads, names = comparisons.fit_shape(
         shape, ["dice", "bce"], tokens, sample, seeds=[3, 4], epochs=400
     )
     assert [(name["loss"], name["seed"]) for name in names] == [

@@ -12,6 +12,7 @@ from dinolizer.data.images import write_image
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import load_backbone, unfrozen
 from dinolizer.study.experiments import generations
+from dinolizer.study.experiments.comparisons import by_generators, compare
 from dinolizer.study.samples import Dataset, Sample, crop_sample
 from dinolizer.training.tokens import extract
 
@@ -167,7 +168,9 @@ def test_the_table_has_seen_and_held_out_generators_apart() -> None:
             for number, iou in enumerate((0.2, 0.4, 0.1, 0))
         ]
     )
-    table = generations.training_table(rows).set_index(["generators", "training"])
+    doubled = by_generators(rows, rows["iou"].isna())
+    by = ["generators", "backbone", "training"]
+    table = compare(doubled, by, {"training": "frozen"}).set_index(["generators", "training"])
     assert table["backbone"].tolist() == ["v2"] * 4
     assert table["iou"].tolist() == pytest.approx([0.3, 0.4, 0.1, 0.05])
     assert table["iou_change"].tolist() == pytest.approx([0, 0.1, 0, -0.05])

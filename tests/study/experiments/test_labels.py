@@ -184,10 +184,6 @@ def rows() -> pd.DataFrame:
 
 
 def test_tables_by_hand(rows: pd.DataFrame) -> None:
-    found = labels.localization(rows).set_index("kind")
-    assert found["n_images"].to_dict() == {"sp": 2, "fr": 2, "all": 4}
-    assert found.loc["sp", "iou"] == pytest.approx(0.5)
-    assert found.loc["sp", "iou_sd"] == pytest.approx(np.std([0.4, 0.6], ddof=1))
     marked = labels.class_shares(rows, ["method", "kind", "seen"], ["pixels"]).set_index(
         ["kind", "pixels"]
     )["share"]

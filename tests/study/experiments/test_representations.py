@@ -10,8 +10,10 @@ from sklearn.metrics import balanced_accuracy_score
 from small import small_backbone
 
 from dinolizer.study.experiments import representations
+from dinolizer.study.experiments.comparisons import by_generators
 from dinolizer.study.experiments.labels import CLASS_NAMES
 from dinolizer.study.samples import Sample
+from dinolizer.study.statistics import macro_table
 
 GROUPS = ["a", "b", "c", "a", "b", "c"]
 
@@ -148,7 +150,8 @@ def test_patches_are_classified_by_a_probe_that_never_met_them() -> None:
         called += classifier.predict(features[own].reshape(-1, 5)).tolist()
     expected = balanced_accuracy_score(truth, called)
     rows = rows.assign(backbone="v2", layer=1)
-    line = representations.accuracy_table(rows).iloc[0]
+    doubled = by_generators(rows, rows["family"] == "real")
+    line = macro_table(doubled, ["backbone", "layer", "generators"], "accuracy").iloc[0]
     assert line["generators"] == "seen"
     assert line["n_photos"] == 3
     assert line["accuracy"] == pytest.approx(expected)
