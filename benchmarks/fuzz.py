@@ -2,17 +2,17 @@
 
     python benchmarks/fuzz.py --seconds 60
 
-Seeds are written by the package's own writers, mutated at random, and read in a process of each
-reader's own. A reader may return, or raise `InputError`, or an OSError that names a file (which the
-commands turn into a sentence); another exception, seconds of work, a gigabyte of memory or a signal
-is a crash, and its input is kept beside the table. Executions add up in the table: each run draws
-other mutations than those before. Delete it after a crash was mended. See `readers.py`.
+Seeds are written by the package's own writers. Atheris (libFuzzer) mutates them towards lines of
+the package that no input has reached yet, in a process of each reader's own. A reader may return,
+or raise `InputError`, or an OSError that names a file (which the commands turn into a sentence);
+another exception, seconds of work, a gigabyte of memory or a signal is a crash, and its input is
+kept beside the table. Executions add up in the table: each run starts at other random numbers than
+those before. Delete it after a crash was mended. See `readers.py`.
 """
 
 import argparse
 import gc
 import os
-import random
 import resource
 import shutil
 import sys
@@ -21,7 +21,6 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -34,9 +33,6 @@ SECONDS, KILOBYTES = 5.0, 2**20
 """Processor time, and memory, that a small input may take."""
 LARGEST = 2**15
 """Bytes of an input."""
-WORDS = (b"\0", b"\xff", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"-1", b"nan", b"inf", b"1e999",
-         b"9" * 30, b"null", b"[]", b"{}", b"..", b"/", b"\n", b",", b'"', b"'", b":", b"&a", b"*a",
-         b"\xef\xbb\xbf", b"\xed\xa0\x80", b"true", b"!!python/object:os.system")  # fmt: skip
 
 
 @dataclass
@@ -84,33 +80,6 @@ class Reader:
         shutil.copyfile(self.path, folder / f"{name}{self.path.suffix}")
 
 
-def mutate(content: bytes, other: bytes, rng: random.Random) -> bytes:
-    """One to eight edits: a bit, a byte, a word of `WORDS`, a cut, a double, a piece of another."""
-    data = bytearray(content)
-    for _ in range(1 << rng.randrange(4)):
-        at, end = sorted((rng.randrange(len(data) + 1), rng.randrange(len(data) + 1)))
-        end = min(end, at + 64) if rng.random() < 0.9 else end
-        match rng.randrange(7):
-            case 0 if at < len(data):
-                data[at] ^= 1 << rng.randrange(8)
-            case 1 if at < len(data):
-                data[at] = rng.randrange(256)
-            case 2:
-                word = rng.choice(WORDS)
-                data[at : at + len(word) * rng.randrange(2)] = word
-            case 3:
-                del data[at:end]
-            case 4:
-                data[at:at] = data[at:end] * rng.randrange(1, 9)
-            case 5 if other:
-                start = rng.randrange(len(other))
-                data[at:end] = other[start : start + rng.randrange(64)]
-            case _:
-                number = rng.choice((0, 1, 255, 2**31 - 1, 2**32 - 1, rng.randrange(2**32)))
-                data[at : at + 4] = number.to_bytes(4, rng.choice(("little", "big")))
-    return bytes(data[:LARGEST])
-
-
 def mend_png(content: bytes) -> bytes:
     """A PNG file with the right checksum at each chunk: else all changes are noticed at once."""
     mended, at = bytearray(content), 8
@@ -121,28 +90,37 @@ def mend_png(content: bytes) -> bytes:
     return bytes(mended) if content.startswith(b"\x89PNG") else content
 
 
-def run(reader: Reader, seconds: float, keep: Path, seed: int = 0) -> int:
-    """Execute a reader's seeds and random mutations of them, and say how many there were."""
-    rng, seeds = random.Random(f"{seed} {reader.name}"), list(reader.seeds)
-    end = time.monotonic() + seconds
-    for number in count():
-        if time.monotonic() > end:
-            break
-        content = mutate(rng.choice(seeds), rng.choice(seeds), rng)
-        reader.execute(content if number >= len(seeds) else seeds[number], keep)
-    return number
+def in_a_process(
+    reader: Reader, seconds: float, keep: Path, seed: int = 0, most: int = -1
+) -> tuple[int, int]:
+    """Fuzz a reader in a process of its own, which may die, for so long or ``most`` executions;
+    numbers of executions and crashes."""
+    import atheris
 
-
-def in_a_process(reader: Reader, seconds: float, keep: Path, seed: int = 0) -> tuple[int, int]:
-    """Fuzz a reader in a process of its own, which may die; numbers of executions and crashes."""
     context = get_context("fork")
     done = context.Array("q", 2, lock=False)  # executions, crashes
+    corpus = reader.path.with_name(f"{reader.path.name}-corpus")
+    corpus.mkdir()
+    for number, content in enumerate(reader.seeds):
+        (corpus / str(number)).write_bytes(content)
+
+    def once(content: bytes) -> None:
+        reader.execute(content, keep)
+        done[:] = [done[0] + 1, len(reader.crashes)]
 
     def work() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders say much of damage
         gc.freeze()
-        done[0] = run(reader, seconds, keep, seed)
-        done[1] = len(reader.crashes)
+        limits = {
+            "max_total_time": seconds,
+            "max_len": LARGEST,
+            "seed": seed % 2**31 + 1,
+            "runs": most,
+        }
+        limits |= {"timeout": 60, "rss_limit_mb": 0, "detect_leaks": 0}  # `execute` measures both
+        options = [f"-{name}={int(limit)}" for name, limit in limits.items()]
+        atheris.Setup(["fuzz", *options, str(corpus)], once)
+        atheris.Fuzz()  # ends the process
 
     child = context.Process(target=work)
     child.start()
@@ -157,10 +135,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Fuzz all readers in turn and write a table; the exit code says whether there was a crash."""
     parser = argparse.ArgumentParser(description="Fuzz every reader of the package.")
     parser.add_argument("--seconds", type=float, default=60, help="of all readers together")
+    parser.add_argument("--most", type=int, default=-1, help="executions of each reader")
     parser.add_argument("--readers", nargs="*", help="only those of these names")
     parser.add_argument("--out", type=Path, default=Path("results/bench/fuzz.csv"))
     given = parser.parse_args(arguments)
-    from readers import readers
+    import atheris
+
+    with atheris.instrument_imports(include=["dinolizer"]):
+        from readers import readers
 
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as scratch:
@@ -173,7 +155,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for reader in chosen:
             before = int(table.loc[reader.name, "executions"])
             share, keep = given.seconds / len(chosen), given.out.with_name("crashes")
-            table.loc[reader.name] += np.array(in_a_process(reader, share, keep, before))
+            table.loc[reader.name] += np.array(
+                in_a_process(reader, share, keep, before, given.most)
+            )
             table.to_csv(given.out, index_label="reader")
     print(table.to_string())
     return int(table["crashes"].sum() > 0)
