@@ -149,20 +149,18 @@ def _complaint(row: dict[Any, Any]) -> tuple[str, bool] | None:
     change, source = min(changes, key=lambda pair: float(pair[0].mean()), default=(mask[:0], ""))
     if not change.any() or mask.all() or not mask.any():
         return None
-    is_lossy = any(path.lower().endswith(LOSSY) for path in (row["image"], source))
-    is_certain = row["background"] == "real" and not is_lossy
-    names = f"{row['image']} differs from the authentic {source}"
+    lossy = any(path.lower().endswith(LOSSY) for path in (row["image"], source))
+    is_certain = row["background"] == "real" and not lossy
     if is_certain:
         near = cv2.dilate(mask.astype(np.uint8), np.ones((2 * EDGE + 1, 2 * EDGE + 1), np.uint8))
         share = np.count_nonzero(change[near == 0]) / np.count_nonzero(change)
-        is_wrong = share > OUTSIDE
-        what = f"{share:.0%} of the pixels in which {names} lie outside of it"
+        is_wrong, what = share > OUTSIDE, f"{share:.0%} of what differs lies outside of it"
     else:
         inside, outside = change[mask].mean(), change[~mask].mean()
         is_wrong = outside >= inside
-        what = f"{names} by {outside:.1f} outside of it and by {inside:.1f} inside"
+        what = f"pixels differ by {outside:.1f} outside of it and by {inside:.1f} inside"
     sentence = (
-        f"The mask {row['mask']} looks inverted: {what}, but white must mark the edit; have the "
-        "masks inverted (invert), or see whose they are."
+        f"The mask {row['mask']} looks inverted: between {row['image']} and the authentic {source} "
+        f"{what}, but white must mark the edit; have the masks inverted (invert)."
     )
     return (sentence if is_wrong else ""), is_certain

@@ -26,23 +26,21 @@ def download(
     """Download a file, unless it is there already; an interrupted download goes on.
 
     What has arrived is kept beside ``path`` with the suffix ``.part``; ``path`` appears only when
-    it is whole and has the known hash, ``"md5:..."`` or ``"sha256:..."``. Where the server does not
-    know the ``Range`` header it starts anew. A file of another ``size``, in bytes, is refused, a
-    larger one before it has arrived; ``advice`` ends the sentence that says so. Raises `InputError`
-    if the server fails or sends another file, and `OSError` if it cannot be written.
+    it is whole and has the known hash, ``"md5:..."`` or ``"sha256:..."``, and ``size`` in bytes.
+    Where the server does not know the ``Range`` header it starts anew. Raises `InputError` if the
+    server fails or sends another file (``advice`` ends the sentence; one that is too large is not
+    waited for), and `OSError` if it cannot be written.
     """
     import requests  # slow, and pooch's own; its errors are OSErrors, like those of a full disk
 
     if path.exists() and _has_hash(path, known_hash):
         return
     part = path.with_name(f"{path.name}.part")
-    most = float("inf") if size is None else size
     try:
         with part.open("ab") as file:
             arrived = file.tell()
             headers = {"Accept-Encoding": "identity"}
-            if arrived:
-                headers["Range"] = f"bytes={arrived}-"
+            headers |= {"Range": f"bytes={arrived}-"} if arrived else {}
             with requests.get(url, headers=headers, stream=True, timeout=30) as response:
                 # 416: nothing is left to send. Whether all is right, size and hash tell.
                 if response.status_code != 416:
@@ -51,7 +49,7 @@ def download(
                         arrived = file.truncate(0)
                     for chunk in tqdm(response.iter_content(CHUNK), unit="MiB", disable=None):
                         arrived += file.write(chunk)
-                        if arrived > most:
+                        if size is not None and arrived > size:
                             break
             file.flush()
             os.fsync(file.fileno())
@@ -63,16 +61,13 @@ def download(
             f"The download of {url} did not end well ({status or type(error).__name__}); run the "
             "command again and it goes on where it stopped."
         ) from None
-    came = other_file(part, "another file").partition(";")[0]
-    sent = f"{came} of {arrived:,} bytes" if arrived <= most else f"more than {size:,} bytes"
-    if size in (None, arrived):
-        sent = "" if _has_hash(part, known_hash) else f"{came} of another hash"
-    if sent:
+    if size not in (None, arrived) or not _has_hash(part, known_hash):
+        came = other_file(part, "another file").partition(";")[0]
         part.unlink()
         wanted = f"{size:,} bytes" if size else known_hash
         raise InputError(
-            f"{url} sent {sent}, but the published file ({wanted}) is expected; nothing of it was "
-            f"kept, {advice}."
+            f"{url} sent {came}, at least {arrived:,} bytes of it, and not the published file "
+            f"({wanted}); nothing of it was kept, {advice}."
         )
     part.replace(path)
 
