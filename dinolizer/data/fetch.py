@@ -5,6 +5,7 @@ import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pooch
 from tqdm.auto import tqdm
@@ -107,6 +108,15 @@ def extract(archive: Path, folder: Path, limit: int, names: Sequence[str] = ()) 
             f"The archive {archive} cannot be read ({error}), but a whole zip file is expected; "
             "download it again."
         ) from None
+
+
+def fetch_zip(url: str, folder: Path, limit: int, names: Sequence[str] = (), **known: Any) -> None:
+    """Download a zip archive, with what is ``known`` of it as in `download`, and `extract` it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    archive = folder / PurePosixPath(url).name
+    download(url, archive, **known)
+    extract(archive, folder, limit, names)
+    archive.unlink()
 
 
 def _named(infos: Sequence[zipfile.ZipInfo], name: str, archive: Path) -> zipfile.ZipInfo:

@@ -238,15 +238,12 @@ def shared(images: Sequence[Image], way: str, side: int, rng: np.random.Generato
             image = resized(image, low + level * (high - low), again, side)
         top, left = (int(c * (n - side + 1)) for c, n in zip(corner, image.shape[:2], strict=True))
         image = np.ascontiguousarray(image[top : top + side, left : left + side])
-        match way:
-            case "jpeg":
-                return jpeg(image, round(65 + 33 * level), subsampling)
-            case "webp":
-                return webp(image, round(70 + 28 * level))
-            case "noise":
-                return gaussian_noise(image, 0.5 + 4.5 * level, again)
-            case "blur":
-                return blur(image, 3)
-        return image
+        ways = {
+            "jpeg": lambda: jpeg(image, round(65 + 33 * level), subsampling),
+            "webp": lambda: webp(image, round(70 + 28 * level)),
+            "noise": lambda: gaussian_noise(image, 0.5 + 4.5 * level, again),
+            "blur": lambda: blur(image, 3),
+        }
+        return ways.get(way, lambda: image)()
 
     return [share(image) for image in images]

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from dinolizer.data.degradations import Pixels
-from dinolizer.data.fetch import download, extract
+from dinolizer.data.fetch import download, fetch_zip
 from dinolizer.data.files import list_images
 from dinolizer.data.images import read_image
 from dinolizer.errors import InputError, check_choice
@@ -78,11 +78,7 @@ def load_photo(name: str) -> Pixels:
 
 def fetch_photos(folder: Path) -> None:
     """Download the validation set of DIV2K (450 MB); an interrupted download goes on."""
-    folder.mkdir(parents=True, exist_ok=True)
-    archive = folder / "DIV2K_valid_HR.zip"
-    download(DIV2K, archive, DIV2K_HASH)
-    extract(archive, folder, DIV2K_LIMIT, DIV2K_NAMES)
-    archive.unlink()
+    fetch_zip(DIV2K, folder, DIV2K_LIMIT, DIV2K_NAMES, known_hash=DIV2K_HASH)
 
 
 def fetch_bsds(out: Path, given: Path | None = None, *, overwrite: bool = False) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dinolizer.data import fetch
 from dinolizer.data.images import write_image
 from dinolizer.errors import InputError
 from dinolizer.pocket import photos
@@ -64,7 +65,7 @@ def test_fetched_photographs_are_taken_out_of_their_archive(
             for number in range(801, 901):
                 archive.writestr(f"DIV2K_valid_HR/{number:04}.png", str(number))
 
-    monkeypatch.setattr(photos, "download", download)
+    monkeypatch.setattr(fetch, "download", download)
     photos.fetch_photos(tmp_path / "photos")
     found = sorted((tmp_path / "photos").iterdir())
     assert [path.name for path in found] == [f"{number:04}.png" for number in range(801, 901)]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from dinolizer.data.datasets import folders, parquet, tables
 from dinolizer.data.datasets.rows import Report, Row, Tree, assemble, open_tree
-from dinolizer.data.fetch import download, extract
+from dinolizer.data.fetch import fetch_zip
 from dinolizer.data.files import HIDDEN, UNREADABLE
 from dinolizer.data.images import read_header, turn, write_image
 from dinolizer.data.manifest import write_manifest
@@ -71,10 +71,8 @@ def make_manifest(
         unreadable or all black on a forged image; otherwise the first of them is refused.
     invert : black marks the edit in the dataset's masks; inverted copies are listed.
 
-    Raises
-    ------
-    InputError : if the files are not as expected, the masks look inverted, or nothing can be
-        written.
+    Raises `InputError` if the files are not as expected, the masks look inverted, or nothing can be
+    written.
     """
     root, out, given = Path(root).absolute(), Path(out).absolute(), dict(choices or {})
     if out.suffix.lower() != ".csv":
@@ -123,11 +121,7 @@ def fetch_cocoglide(folder: Path, *, overwrite: bool = False) -> Report:
     """Download CocoGlide (512 pairs) to ``CocoGlide`` in a folder, and write its manifest beside;
     with no hash published, size and files are checked. Raises `InputError` if it cannot be
     downloaded, another file comes, or a manifest is there."""
-    manifest, archive = folder / "cocoglide.csv", folder / "CocoGlide.zip"
+    manifest = folder / "cocoglide.csv"
     check_outputs([manifest], overwrite=overwrite)
-    folder.mkdir(parents=True, exist_ok=True)
-    download(COCOGLIDE, archive, size=COCOGLIDE_SIZE)
-    extract(archive, folder, 2 * COCOGLIDE_SIZE)
-    report = make_manifest("cocoglide", folder / "CocoGlide", manifest)
-    archive.unlink()
-    return report
+    fetch_zip(COCOGLIDE, folder, 2 * COCOGLIDE_SIZE, size=COCOGLIDE_SIZE)
+    return make_manifest("cocoglide", folder / "CocoGlide", manifest)
