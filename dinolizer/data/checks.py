@@ -83,12 +83,9 @@ def reading_notes(facts: pd.DataFrame) -> list[str]:
 
 
 def check_files(frame: pd.DataFrame) -> list[str]:
-    """Check a manifest against its files, and say what is worth knowing, in sentences.
-
-    Every image and mask must be there, of the size and area listed; no edited image may have an
-    all-black mask, and no mask compared may be inverted: the first row that is wrong is refused.
-    Only masks and the pairs compared are decoded.
-    """
+    """Check a manifest against its files, and say what is worth knowing, in sentences. Every image
+    and mask must be there, of the size and area listed; no edited image may have an all-black mask,
+    and no mask compared may be inverted: the first row that is wrong is refused."""
     facts = inspect_rows(frame)
     pairs: Any = zip(facts.itertuples(index=False), frame.itertuples(index=False), strict=True)
     for number, (fact, row) in enumerate(pairs):
@@ -110,13 +107,11 @@ def check_files(frame: pd.DataFrame) -> list[str]:
 
 def check_polarity(frame: pd.DataFrame) -> str:
     """Compare a few images with the authentic ones that they were made of, and say what was found.
-
     Where the background is real and no file is lossy, the pixels that differ must lie inside the
     mask. Elsewhere all pixels differ, and the mean change inside must exceed that outside in at
     least half of the pairs of a generator: a single one may be an accident. Otherwise the masks
     look inverted and are refused. The authentic image is named by a column ``source``; where that
-    is absent or empty, it is the real image of the group that is the most like the edited one.
-    """
+    is absent or empty, it is the real image of the group that is the most like the edited one."""
     real = frame[frame["kind"] == "real"].groupby("group")["image"].agg(list)
     sources = frame["group"].map(lambda group: real.get(group, [])[:CANDIDATES])
     if "source" in frame:

@@ -12,8 +12,7 @@ from PIL import Image
 from dinolizer.errors import InputError, check_choice
 
 Pixels = NDArray[np.uint8]
-Step = tuple[str, float]
-"""One degradation, a key of `DEGRADATIONS`, and its level."""
+Step = tuple[str, float]  # a key of `DEGRADATIONS`, and its level
 BENCO = "grid of IMDL-BenCo (Ma et al., NeurIPS 2024)"
 TGIF = "60 and 80 as TGIF (Mareen et al., WIFS 2024); 90 is ours"
 ODD = (3, 7, 11, 15, 19, 23)

@@ -24,14 +24,12 @@ def download(
     size: int | None = None,
     advice: str = "try again later",
 ) -> None:
-    """Download a file, unless it is there already; an interrupted download goes on.
-
-    What has arrived is kept beside ``path`` with the suffix ``.part``; ``path`` appears only when
-    it is whole and has the known hash, ``"md5:..."`` or ``"sha256:..."``, and ``size`` in bytes.
-    Where the server does not know the ``Range`` header it starts anew. Raises `InputError` if the
-    server fails or sends another file (``advice`` ends the sentence; one that is too large is not
-    waited for), and `OSError` if it cannot be written.
-    """
+    """Download a file, unless it is there already; an interrupted download goes on. What has
+    arrived is kept beside ``path`` with the suffix ``.part``; ``path`` appears only when it is
+    whole and has the known hash, ``"md5:..."`` or ``"sha256:..."``, and ``size`` in bytes. Where
+    the server does not know the ``Range`` header it starts anew. Raises `InputError` if the server
+    fails or sends another file (``advice`` ends the sentence; one that is too large is not waited
+    for), and `OSError` if it cannot be written."""
     import requests  # slow, and pooch's own; its errors are OSErrors, like those of a full disk
 
     if path.exists() and _has_hash(path, known_hash):
@@ -80,11 +78,9 @@ def _has_hash(path: Path, known_hash: str) -> bool:
 
 def extract(archive: Path, folder: Path, limit: int, names: Sequence[str] = ()) -> None:
     """Extract a zip archive to a folder; or only the files ``names`` of it, which it may hold at
-    its top or in one folder, to ``folder / name``.
-
-    An archive that is damaged, takes over ``limit`` bytes, lacks a name, or has it twice or under a
-    path that leads elsewhere, is an `InputError`. Raises `OSError` if a file cannot be written.
-    """
+    its top or in one folder, to ``folder / name``. An archive that is damaged, takes over ``limit``
+    bytes, lacks a name, or has it twice or under a path that leads elsewhere, is an
+    `InputError`."""
     try:
         with zipfile.ZipFile(archive) as file:
             infos = file.infolist()

@@ -17,20 +17,19 @@ import pandas as pd
 from dinolizer.data.images import SUFFIXES
 from dinolizer.errors import InputError, refuse
 
-SYSTEM_FOLDERS = ("__MACOSX", "@eaDir")
-"""Folders that macOS and network drives put beside images, with small copies of them."""
+SYSTEM_FOLDERS = ("__MACOSX", "@eaDir")  # macOS and network drives put small copies of images there
 MAX_CELL = 10_000_000  # characters a cell of a table may have
 MAX_VISITS = 100  # of one folder, through links: links to links may be ways without number
 HIDDEN = "hidden files and folders"
 UNREADABLE = "folders, links or other things that cannot be read"
-LeftOut = dict[str, list[str]]
-"""Paths of what is left out, by what it is."""
+Skip = Callable[[str], str | None]
+LeftOut = dict[str, list[str]]  # paths of what is left out, by what it is
 
 
 def walk(
     root: str | Path,
     left_out: LeftOut,
-    skip: Callable[[str], str | None] = lambda folder: None,
+    skip: Skip = lambda folder: None,
 ) -> Iterator[str]:
     """The regular files in and below a folder, sorted by folders and names. Links are followed, but
     not in a circle. ``left_out`` takes what is left out: hidden or unreadable, or a folder below
@@ -71,9 +70,7 @@ def _leave(left_out: LeftOut, what: str, path: str) -> None:
     left_out.setdefault(what, []).append(os.fsencode(path).decode(errors="backslashreplace"))
 
 
-def list_images(
-    folder: str | Path, skip: Callable[[str], str | None] = lambda folder: None
-) -> tuple[list[str], LeftOut]:
+def list_images(folder: str | Path, skip: Skip = lambda folder: None) -> tuple[list[str], LeftOut]:
     """The images in and below a folder, in the order of `walk`, and what is left out; a folder
     without an image is refused."""
     images: list[str] = []

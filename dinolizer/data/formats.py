@@ -30,8 +30,7 @@ PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND")
 JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 """None that lies within the coded pixels: no stuffed 0xFF, no restart."""
 JPEG_END = 0xD9
-ARITHMETIC = range(0xC9, 0xCC)
-"""Frames of JPEG files whose coded pixels may end in zeros that are left out."""
+ARITHMETIC = range(0xC9, 0xCC)  # frames whose coded pixels may end in zeros that are left out
 
 
 def other_file(path: Path, unknown: str) -> str:
@@ -70,12 +69,10 @@ def bare_png(file: BinaryIO, pixels: bool) -> BinaryIO:
 
 
 def check_jpeg(data: bytes, name: str) -> None:
-    """Refuse a JPEG file whose pixels end before its end marker does. libjpeg only warns of that,
-    which Pillow does not pass on, and makes up the rest.
-
-    Bytes in front of the end marker are skipped where all pixels are there, and else decoded as
-    some of those that are missing: then the picture changes.
-    """
+    """Refuse a JPEG file whose pixels end before its end marker does: libjpeg makes up the rest
+    with a warning, which Pillow does not pass on. Bytes in front of the end marker are skipped
+    where all pixels are there, and else decoded as some of those that are missing: the picture
+    changes."""
     at, kind = 2, 0
     while kind != JPEG_END:
         marker = JPEG_MARKER.search(data, at)

@@ -19,15 +19,13 @@ from dinolizer.paths import atomic, file_hash
 
 Pixel = TypeVar("Pixel", bound=np.generic)
 
-FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM")
-"""The Pillow formats that are read; a file's content decides, not its name."""
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM")  # of Pillow; content decides
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".avifs"),
     *(".tif", ".tiff", ".bmp", ".dib", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
 """Names by which the images of a folder are known."""
-MAX_PIXELS = 120_000_000
-"""Enough for a camera of 100 megapixels; Pillow's own limit (179 million) stays in force."""
+MAX_PIXELS = 120_000_000  # for a camera of 100 megapixels; Pillow's own limit is 179 million
 DEFLATED = 8 * 1032
 """Pixels of 1 bit that a byte of a PNG file holds at most: deflate packs 1032 bytes into one."""
 BROKEN = "not an image that can be read, or damaged; get a whole copy in a common format"
@@ -46,12 +44,10 @@ def read_image(source: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[
 
     ``source`` may be a path, a PIL image, or a uint8 array: ``(H, W)`` grey, ``(H, W, 3)`` RGB,
     whose memory is shared, or ``(H, W, 4)`` RGBA. Alpha is dropped and the colour under it kept, as
-    blending would invent pixels. 16-bit values become ``round(value / 257)``, so that 0 and 65535
-    become 0 and 255. CMYK, palette, grey and 1-bit images are converted by Pillow, without colour
-    profiles. Of an animation the first frame is read. A PIL image of a 16-bit RGB file has lost its
-    low bytes already: pass the path.
-
-    Raises `InputError` for what is missing, empty, damaged, larger than `MAX_PIXELS` or of none of
+    blending would invent pixels. 16-bit values become ``round(value / 257)``; a PIL image of a
+    16-bit RGB file has lost its low bytes already. CMYK, palette, grey and 1-bit images are
+    converted by Pillow, without colour profiles. Of an animation the first frame is read. Raises
+    `InputError` for what is missing, empty, damaged, larger than `MAX_PIXELS` or of none of
     `FORMATS`, for TIFF files of several pages, and for another type or shape.
     """
     if isinstance(source, np.ndarray):

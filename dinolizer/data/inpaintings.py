@@ -34,10 +34,8 @@ def fetch_inpaintings(
 ) -> tuple[Report, list[str]]:
     """Download the pictures and masks of `LIST` to ``inpaintings`` in a folder, write the manifest
     beside, and say which could not be got; ``given`` is a folder that has some of them already.
-
     Each is held to its hash; what is there and right is kept. Raises `InputError` if the network
-    fails, nothing can be used, or a manifest is there.
-    """
+    fails, nothing can be used, or a manifest is there."""
     manifest, own = folder / "inpaintings.csv", folder / "inpaintings"
     check_outputs([manifest], overwrite=overwrite)
     with atomic(own / "table.csv") as draft:
@@ -74,11 +72,9 @@ def _candidates(
 
 
 def _take(file: Path, path: Path, row: Row) -> bool:
-    """Write a picture or mask to its path if it is right.
-
-    Of a picture the hash is of the bytes of a JPEG, else, as some were stored anew since, of the
-    pixels. A mask may be the other way round; its hash is of the packed bits in the picture's size.
-    """
+    """Write a picture or mask to its path if it is right. The hash of a picture is of the bytes of
+    a JPEG, else, as some were stored anew since, of the pixels; that of a mask, which may be the
+    other way round, of the packed bits in the picture's size."""
     with suppress(FileNotFoundError, InputError):
         if not path.stem.endswith("_mask"):
             content = file.read_bytes() if path.suffix == ".jpg" else read_image(file).tobytes()

@@ -10,20 +10,17 @@ from numpy.typing import NDArray
 from dinolizer.data.images import read_samples, turn
 from dinolizer.errors import InputError
 
-TINT = 1 / 32
-"""The channels of a grey mask may differ by this share of the range: JPEG leaves a tint."""
+TINT = 1 / 32  # share of the range by which a grey mask's channels may differ: JPEG leaves a tint
 UNKNOWN = "what marks the edit is not known; save it in black and white, white where edited"
 
 
 def read_mask(path: str | Path, orientation: int = 1) -> NDArray[np.bool_]:
-    """Read which pixels a mask file marks: bool ``(H, W)``, True (edited).
-
-    If it has two values, one of them 0 (black), the other marks, be it 1, 255 or a colour.
-    Otherwise, if most of it is nearly black or white, the upper half of the range marks: over 127
-    of 255. A mask without an EXIF orientation of its own is turned by its image's ``orientation``:
-    it lies on the pixels as stored. Raises `InputError` as `read_image`, and for marks that cannot
-    be told: in the alpha channel, in other colours, or in values that are neither.
-    """
+    """Read which pixels a mask file marks: bool ``(H, W)``, True (edited). If it has two values,
+    one of them 0 (black), the other marks, be it 1, 255 or a colour. Otherwise, if most of it is
+    nearly black or white, the upper half of the range marks: over 127 of 255. A mask without an
+    EXIF orientation of its own is turned by its image's ``orientation``: it lies on the pixels as
+    stored. Raises `InputError` as `read_image`, and for marks that cannot be told: in the alpha
+    channel, in other colours, or in values that are neither."""
     samples, turned = read_samples(path)
     grey = _grey(samples, path)
     mask = grey > _threshold(grey, path)

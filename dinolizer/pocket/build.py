@@ -25,15 +25,10 @@ from dinolizer.model import pocket_vit
 from dinolizer.model.backbones import BACKBONES, load_backbone, pick_device
 from dinolizer.model.head import card_for, save_head
 from dinolizer.paths import atomic
+from dinolizer.pocket import generators as nets
 from dinolizer.pocket.fills import Forge
 from dinolizer.pocket.forging import CLASSICAL, Image, crop, log_uniform_area, random_mask
-from dinolizer.pocket.generators import (
-    GENERATORS,
-    AutoEncoder,
-    Inpainter,
-    load_flux,
-    load_generator,
-)
+from dinolizer.pocket.generators import AutoEncoder, Inpainter
 from dinolizer.pocket.photos import photo_paths
 from dinolizer.pocket.rival import fit_rival
 from dinolizer.training.heads import fit_head
@@ -57,9 +52,7 @@ STEPS_PER_LOSS = 50  # steps over which the losses in a card are averaged
 PAIRS = 8  # real and forged twins in a batch
 GENERATOR_CROP = 96  # side of the crops that a generator trains on, in pixels
 GENERATOR_BATCH = 8
-LATENT_NOISE = 0.05
-"""Noise on the latents while training, as a share of their spread; a decoder that has met it still
-decodes well what no encoder has made."""
+LATENT_NOISE = 0.05  # share of their spread: so a decoder does well with what no encoder has made
 TEXTURE_WEIGHT = 0.01
 HEAD_PAIRS = 300  # twins that the head is fitted on
 TEMPERATURES = tuple(np.geomspace(0.5, 50, 100).tolist())
@@ -69,13 +62,11 @@ def pretrain(
     photos: Path, out: Path, device: str | None = None, *, flux: Path | None = None
 ) -> None:
     """Make the generators, the backbones, the head and its rival of the pocket profile in ``out``:
-    files ``pocket-<name>.safetensors``, and JSON cards.
-
-    ``flux`` is a folder with the tiny auto-encoder of FLUX.2 (`load_flux`); without it only this
-    project's own one decodes what is filled in. Raises InputError unless the folder has two
-    photographs or more, no side under 224 pixels. Checkpoints are kept in ``out/checkpoints``: run
-    again, an interrupted run goes on and makes nothing twice.
-    """
+    files ``pocket-<name>.safetensors``, and JSON cards. ``flux`` is a folder with the tiny
+    auto-encoder of FLUX.2 (`load_flux`); without it only this project's own one decodes what is
+    filled in. Raises InputError unless the folder has two photographs or more, no side under 224
+    pixels. Checkpoints are kept in ``out/checkpoints``: run again, an interrupted run goes on and
+    makes nothing twice."""
     target, pictures, least = pick_device(device), [], BACKBONES["pocket"].window
     for path in photo_paths(photos).values():
         pictures.append(read_image(path))
@@ -97,12 +88,12 @@ def pretrain(
             about = card | {"seed": seed, "steps": STEPS[name]} | facts
             _save(out / f"pocket-{name}.safetensors", made.result, progress, about)
 
-    for number, name in enumerate(GENERATORS, start=SEED + 1):
+    for number, name in enumerate(nets.GENERATORS, start=SEED + 1):
         make(name, number, lambda: generator_task(name, pictures, number))  # noqa: B023 (at once)
-    own = load_generator("autoencoder", out)
+    own = nets.load_generator("autoencoder", out)
     assert isinstance(own, AutoEncoder)
     generators = {"autoencoder": own}
-    generators |= {"flux": load_flux(flux)} if flux else {}
+    generators |= {"flux": nets.load_flux(flux)} if flux else {}
     card["generators"] = [*CLASSICAL[:2], *generators]
     for name, builder in BUILDERS.items():
         forge = Forge(pictures, generators, SEED)
@@ -129,8 +120,8 @@ class Task(NamedTuple):
 
 def generator_task(name: str, photos: Sequence[Image], seed: int) -> Task:
     """To reproduce crops of photographs, uint8 ``(H, W, 3)``, or to fill holes in them, by one of
-    `GENERATORS`; the seed decides crops and holes."""
-    model, side = GENERATORS[name](), GENERATOR_CROP
+    `nets.GENERATORS`; the seed decides crops and holes."""
+    model, side = nets.GENERATORS[name](), GENERATOR_CROP
 
     def draw(step: int) -> Batch:
         rng = np.random.default_rng([seed, step])

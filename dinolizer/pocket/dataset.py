@@ -22,8 +22,7 @@ from dinolizer.pocket.forging import CASES, CONDITIONS, HELD_OUT, Forgery, forge
 from dinolizer.pocket.generators import DOWNSAMPLING
 from dinolizer.pocket.photos import photo_paths
 
-MARGIN = 64
-"""By how many pixels a side of the images exceeds a window: four windows overlap in each."""
+MARGIN = 64  # pixels by which a side of an image exceeds a window: four windows overlap in each
 PROCESSES = 2
 PROBE = 64  # side of the images whose pixels stand for the code that forges, in pixels
 
@@ -56,11 +55,9 @@ def list_cases(photos: Mapping[str, Path], side: int, seed: int, rounds: int) ->
 
 
 def make(case: Case) -> Forgery:
-    """Forge one image from a random crop of its photograph, which is given a past first.
-
-    What an auto-encoder puts into the mask is the same photograph again, mirrored and shrunk, so
-    that no photograph's content appears in an image of another.
-    """
+    """Forge one image from a random crop of its photograph, which is given a past first. What an
+    auto-encoder puts into the mask is the same photograph again, mirrored and shrunk, so that no
+    photograph's content appears in an image of another."""
     rng = np.random.default_rng((*case.seed, 1))
     photo = read_image(case.path)
     if min(photo.shape[:2]) < case.side:
@@ -74,13 +71,11 @@ def make(case: Case) -> Forgery:
 
 
 def build(photos: Mapping[str, Path], window: int, seed: int = 0, rounds: int = 1) -> pd.DataFrame:
-    """Make the images of a study, or read them from the cache, and return their manifest.
-
-    Its further columns are ``condition`` and ``seen`` (bool: whether any training meets the
-    generator). Images and masks are square PNG files, `MARGIN` pixels larger than the window, cut
-    to a multiple of what the generators need. A round makes 39 images per photograph. Raises
-    InputError for a photograph that cannot be read or is smaller than the images.
-    """
+    """Make the images of a study, or read them from the cache, and return their manifest. Its
+    further columns are ``condition`` and ``seen`` (bool: whether any training meets the generator).
+    Images and masks are square PNG files, `MARGIN` pixels larger than the window, cut to a multiple
+    of what the generators need. A round makes 39 images per photograph. Raises InputError for a
+    photograph that cannot be read or is smaller than the images."""
     side = (window + MARGIN) // DOWNSAMPLING * DOWNSAMPLING
     digest = hashlib.sha256(f"{list(photos)} {side} {seed} {rounds} {fingerprint()}".encode())
     for path in photos.values():

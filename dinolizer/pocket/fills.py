@@ -52,12 +52,10 @@ class Twins(NamedTuple):
 
 @dataclass
 class Forge:
-    """Draws twins from photographs, uint8 ``(H, W, 3)``, with generators by name.
-
-    What a decoder makes of a whole photograph is kept and used again, in other places and shapes:
-    a decoder costs more than all the rest. It depends on nothing but the photograph's number, the
-    generator and the seed, so that equal steps give equal twins whatever was drawn before.
-    """
+    """Draws twins from photographs, uint8 ``(H, W, 3)``, with generators by name. What a decoder
+    makes of a whole photograph is kept and used again, in other places and shapes: a decoder costs
+    more than all the rest. It depends on nothing but the photograph's number, the generator and the
+    seed, so that equal steps give equal twins whatever was drawn before."""
 
     photos: Sequence[Image]
     generators: Mapping[str, AutoEncoder]

@@ -34,17 +34,13 @@ CASES = [(generator, kind) for kind, makers in MAKERS.items() for generator in m
 CONDITIONS = ("clean", "jpeg", "noise")
 
 INPAINT_RADIUS = 3  # neighbourhood of OpenCV's inpainting methods, in pixels
-GENERATION_NOISE = 0.2
-"""Noise on generated latents, as a share of each channel's spread: no encoder has made them."""
-SHRINKING = (0.4, 0.65)
-"""By how much a photograph is shrunk before it is content of an edit: its own past is gone then, as
-in what a generator has learned from."""
+GENERATION_NOISE = 0.2  # on generated latents, a share of their spread: no encoder has made them
+SHRINKING = (0.4, 0.65)  # by how much content of an edit is shrunk: its own past is gone then
 SHAPES = ("blob", "ellipse", "box")
 AREA_RANGE = (0.01, 0.60)  # share of the image that is edited: log-uniform between these bounds
 
 KERNELS = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
-GRID = 16
-"""Side of the blocks of a JPEG file with chroma subsampled, in pixels: crops start anywhere."""
+GRID = 16  # side in pixels of a JPEG file's blocks with chroma subsampled: crops start anywhere
 SHARINGS = {"none": 0.45, "jpeg": 0.25, "webp": 0.07, "resize": 0.13, "noise": 0.05, "blur": 0.05}
 """What is done to a finished picture, and how often."""
 RESIZING = (0.75, 1.3)
@@ -67,14 +63,11 @@ def forge(
     source: Image | None = None,
     condition: str = "clean",
 ) -> Forgery:
-    """Forge a photograph; the same arguments give the same forgery.
-
-    The photograph is uint8 ``(H, W, 3)`` RGB, both sides multiples of 8, with a past of its own
-    (see `past`). An auto-encoder fills the mask with content of
-    ``source``, of any size (by default the mirrored photograph). The condition is ``clean``,
-    ``jpeg`` (quality 75 to 95) or ``noise`` (standard deviation 1 to 3 grey levels). Raises
-    InputError for none of `CASES`, another condition or size.
-    """
+    """Forge a photograph; the same arguments give the same forgery. The photograph is uint8 ``(H,
+    W, 3)`` RGB, both sides multiples of 8, with a past of its own (see `past`). An auto-encoder
+    fills the mask with content of ``source``, of any size (by default the mirrored photograph). The
+    condition is ``clean``, ``jpeg`` (quality 75 to 95) or ``noise`` (standard deviation 1 to 3 grey
+    levels). Raises InputError for none of `CASES`, another condition or size."""
     check_choice("condition", condition, CONDITIONS)
     check_choice("kind", kind, MAKERS)
     check_choice(f"generator of the kind {kind!r}", generator, MAKERS[kind])
@@ -158,10 +151,8 @@ def random_mask(
     height: int, width: int, area: float, rng: np.random.Generator, shape: str | None = None
 ) -> Mask:
     """Draw a mask, bool ``(height, width)``, True inside, that covers a given share of the image.
-
     This area, in (0, 1), is met exactly, up to ties, by keeping the highest pixels of a smooth
-    field. The shape is one of `SHAPES`, drawn if absent.
-    """
+    field. The shape is one of `SHAPES`, drawn if absent."""
     shape = shape or str(rng.choice(SHAPES))
     aspect = np.exp(rng.uniform(-0.6, 0.6))
     half = np.sqrt(area / np.pi if shape == "ellipse" else area / 4)
@@ -209,10 +200,8 @@ def crop(image: Image, side: int, rng: np.random.Generator) -> Image:
 
 def past(photo: Image, side: int, rng: np.random.Generator) -> Image:
     """A square crop of a photograph with a history: resized (up as well as down), the noise of a
-    sensor, stored as JPEG at some quality with the blocks anywhere; one in four of them twice.
-
-    Nine in ten are JPEG files, of which 85 % with chroma at half the resolution in both directions.
-    """
+    sensor, stored as JPEG at some quality with the blocks anywhere; one in four of them twice. Nine
+    in ten are JPEG files, of which 85 % with chroma at half the resolution in both directions."""
     image = resized(photo, rng.uniform(0.65, 1.3), rng, side + 2 * GRID)
     image = crop(image, side + 2 * GRID, rng)
     if rng.random() < 0.4:

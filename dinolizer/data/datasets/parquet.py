@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from PIL import Image
 
 from dinolizer.data.datasets.rows import SPLITS, Report, Row, Tree, real_row
@@ -24,12 +23,9 @@ SESSION = r"(?:.*/)?([^/]+)-output(\d+)\.png"
 
 
 def opensdi(tree: Tree, report: Report, images: Path) -> Iterator[Row]:
-    """Give the rows of OpenSDI, of the parquet files in or below the folder.
-
-    The generator is the start of a file's name, each image its own group. A fake without a mask is
-    generated as a whole: its mask is all white. The kind ``fr`` of all fakes is our reading.
-    ``images`` takes the images, as the files hold them, and the masks, as 1-channel PNG.
-    """
+    """Give the rows of OpenSDI. The generator is the start of a file's name, each image its own
+    group. A fake without a mask is generated as a whole: its mask is all white. The kind ``fr`` of
+    all fakes is our reading. ``images`` takes the images, as the files hold them, and the masks."""
     for file, number, record in _records(tree, ["key", "image", "mask", "label"]):
         relative = file.relative_to(tree.root)
         folders = [part.casefold() for part in (tree.root.name, *relative.parts)][::-1]
@@ -58,12 +54,10 @@ def opensdi(tree: Tree, report: Report, images: Path) -> Iterator[Row]:
 
 def magicbrush(tree: Tree, report: Report, images: Path) -> Iterator[Row]:
     """Give the rows of MagicBrush, of the first turn of each session, from parquet files or from
-    folders with ``<id>-input.png``, ``<id>-mask1.png`` and ``<id>-output1.png``.
-
-    A mask's alpha is 0 where the image was to be edited; without alpha, white is. Whether the
-    editor kept the rest is not known: ``fr`` is our reading. ``images`` takes the masks, as
-    1-channel PNG, and the images of parquet files.
-    """
+    folders with ``<id>-input.png``, ``<id>-mask1.png`` and ``<id>-output1.png``. A mask's alpha is
+    0 where the image was to be edited; without alpha, white is. Whether the editor kept the rest is
+    not known: ``fr`` is our reading. ``images`` takes the masks, and the images of parquet
+    files."""
     is_parquet = any(key.endswith(".parquet") for key in tree.files)
     turn = None
     for at, split, group, turn, *cells in (_in_parquet if is_parquet else _in_folders)(tree):
@@ -73,7 +67,10 @@ def magicbrush(tree: Tree, report: Report, images: Path) -> Iterator[Row]:
         folder = images / split
         mask = folder / f"{group}-mask1.png"
         try:
-            marked = _transparent(_open(cells[0], at))
+            shown = _open(cells[0], at)
+            marked = np.asarray(shown.convert("L")) > 127
+            if "A" in shown.getbands():
+                marked = np.asarray(shown.getchannel("A")) <= 127
             source, target = (
                 _save(cell, folder / f"{group}-{name}", at) if isinstance(cell, bytes) else cell
                 for name, cell in zip(("input", "output1"), cells[1:], strict=True)
@@ -154,13 +151,6 @@ def _open(data: bytes, at: str) -> Image.Image:
     except Exception as error:  # decoders meet damage with almost any exception
         raise InputError(f"{at} holds no image that can be read; get a whole copy.") from error
     return image
-
-
-def _transparent(image: Image.Image) -> NDArray[np.bool_]:
-    """Where a mask is transparent; of a mask without transparency, where it is white."""
-    if "A" in image.getbands():
-        return np.asarray(image.getchannel("A")) <= 127
-    return np.asarray(image.convert("L")) > 127
 
 
 def _split(path: str) -> str:

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from fnmatch import filter as fits
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -141,27 +141,28 @@ class Tree:
 
 
 def open_tree(root: Path, dataset: str, needed: Sequence[str]) -> Tree:
-    """List the files of a dataset, which is called ``dataset`` in sentences.
-
-    ``root`` must hold what is ``needed``: patterns of names, in any case; ``"orig|original"`` are
-    two names of one thing. If nothing is, the files may be at any depth. Raises `InputError` if the
-    folder is absent or lacks something, naming its parent or a folder in it that would do, and if
-    two names differ only in case.
-    """
+    """List the files of a dataset, which is called ``dataset`` in sentences. ``root`` must hold
+    what is ``needed``: patterns of names, in any case; ``"orig|original"`` are two names of one
+    thing. Raises `InputError` if it does not, naming its parent or a folder in it that would do,
+    and if two names differ only in case."""
     wanted = ", ".join(name.replace("|", " or ") for name in needed) or "its files"
     if not root.is_dir():
         raise InputError(f"There is no folder {root}; give that of {dataset}, with {wanted}.")
-    if missing := _missing(root, needed):
+
+    def missing(folder: Path) -> list[str]:
+        names = [path.name.casefold() for path in folder.iterdir()]
+        return [n for n in needed if not any(fits(names, p.casefold()) for p in n.split("|"))]
+
+    if lacks := missing(root):
         inside = sorted(path for path in root.iterdir() if path.is_dir())
         for other, level in ((root.parent, "low"), *((path, "high") for path in inside)):
-            if not _missing(other, needed):
-                raise InputError(
-                    f"{root} is one level too {level} to be the folder of {dataset}; give {other}."
-                )
+            if not missing(other):
+                wrong = f"{root} is one level too {level} to be the folder of {dataset}"
+                raise InputError(f"{wrong}; give {other}.")
         names = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
         raise InputError(
             f"{root} holds {names}, but the folder of {dataset} must hold {wanted} "
-            f"({missing[0].replace('|', ' or ')} is missing); give that folder."
+            f"({lacks[0].replace('|', ' or ')} is missing); give that folder."
         )
     tree = Tree(root, {}, {})
     for path in walk(root, tree.left_out):
@@ -171,16 +172,3 @@ def open_tree(root: Path, dataset: str, needed: Sequence[str]) -> Tree:
         if tree.files.setdefault(key, path) != path:
             raise InputError(f"{tree.files[key]} and {path} differ only in case; rename one.")
     return tree
-
-
-def _missing(folder: Path, needed: Sequence[str]) -> list[str]:
-    """Which of the patterns no name in the folder fits."""
-    try:
-        names = [path.name.casefold() for path in folder.iterdir()]
-    except OSError:
-        return list(needed)
-    return [
-        patterns
-        for patterns in needed
-        if not any(fnmatchcase(n, p.casefold()) for p in patterns.split("|") for n in names)
-    ]

@@ -108,12 +108,10 @@ def imdl(path: Path, report: Report, split: str = "test") -> Iterator[Row]:
 
 def own_csv(path: Path, report: Report, dataset: str = "", split: str = "test") -> Iterator[Row]:
     """Give the rows of a CSV file with the columns ``image`` and ``mask``, paths relative to it or
-    absolute; an authentic image's mask is empty, ``Negative`` or ``none``.
-
-    Columns ``generator, kind, background, split, group`` are used if the file has them; else edits
-    count as spliced into real backgrounds, and each image is its own group. Further ones are kept;
-    where one called ``source`` names a file, that is the authentic image that it was made of.
-    """
+    absolute; an authentic image's mask is empty, ``Negative`` or ``none``. Columns ``generator,
+    kind, background, split, group`` are used if the file has them; else edits count as spliced into
+    real backgrounds, and each image is its own group. Further ones are kept; where one called
+    ``source`` names a file, that is the authentic image that it was made of."""
     report.dataset = dataset or path.stem
     for cells in read_table(path, ["image", "mask"]).to_dict("records"):
         further = {str(name): value for name, value in cells.items() if name not in COLUMNS}
