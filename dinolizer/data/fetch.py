@@ -56,9 +56,9 @@ def download(
         if not part.stat().st_size:
             part.unlink()
         status = error.response is not None and f"HTTP status {error.response.status_code}"
+        why = f"({status or type(error).__name__}); run the command again and it goes on"
         raise InputError(
-            f"The download of {url} did not end well ({status or type(error).__name__}); run the "
-            "command again and it goes on where it stopped."
+            f"The download of {url} did not end well {why} where it stopped."
         ) from None
     if size not in (None, arrived) or not _has_hash(part, known_hash):
         came = other_file(part, "another file").partition(";")[0]
@@ -88,10 +88,8 @@ def extract(archive: Path, folder: Path, limit: int, names: Sequence[str] = ()) 
                 infos = [_named(infos, name, archive) for name in names]
             size = sum(info.file_size for info in infos)
             if size > limit:
-                raise InputError(
-                    f"{archive} unpacks to {size:,} bytes, but at most {limit:,} are expected: "
-                    "this is another file; download it again."
-                )
+                most = f"at most {limit:,} are expected: this is another file"
+                raise InputError(f"{archive} unpacks to {size:,} bytes, but {most}.")
             # zipfile leaves out what of a path leads elsewhere, reads no more than was announced,
             # and checks the CRC.
             file.extractall(folder, infos)
@@ -100,10 +98,8 @@ def extract(archive: Path, folder: Path, limit: int, names: Sequence[str] = ()) 
     except Exception as error:  # zipfile meets damage with almost any exception
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise  # it is the disk's
-        raise InputError(
-            f"The archive {archive} cannot be read ({error}), but a whole zip file is expected; "
-            "download it again."
-        ) from None
+        why = f"({error}), but a whole zip file is expected; download it again"
+        raise InputError(f"The archive {archive} cannot be read {why}.") from None
 
 
 def fetch_zip(url: str, folder: Path, limit: int, names: Sequence[str] = (), **known: Any) -> None:

@@ -26,11 +26,7 @@ Skip = Callable[[str], str | None]
 LeftOut = dict[str, list[str]]  # paths of what is left out, by what it is
 
 
-def walk(
-    root: str | Path,
-    left_out: LeftOut,
-    skip: Skip = lambda folder: None,
-) -> Iterator[str]:
+def walk(root: str | Path, left_out: LeftOut, skip: Skip = lambda folder: None) -> Iterator[str]:
     """The regular files in and below a folder, sorted by folders and names. Links are followed, but
     not in a circle. ``left_out`` takes what is left out: hidden or unreadable, or a folder below
     the root that ``skip`` has a word for."""
@@ -105,10 +101,8 @@ def read_csv(path: str | Path, needed: Sequence[str], **options: Any) -> pd.Data
         options |= {"names": _check_lines(path, needed), "header": 0, "encoding": "utf-8-sig"}
         table = pd.read_csv(path, keep_default_na=False, **options)
     except UnicodeDecodeError:
-        raise InputError(
-            f"{path} is not in UTF-8, perhaps in the code page of a spreadsheet; save it as "
-            "'CSV UTF-8'."
-        ) from None
+        advice = "perhaps in the code page of a spreadsheet; save it as 'CSV UTF-8'"
+        raise InputError(f"{path} is not in UTF-8, {advice}.") from None
     except (csv.Error, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         reason = str(error).strip()
         raise InputError(
@@ -137,10 +131,9 @@ def _check_lines(path: Path, needed: Sequence[str]) -> list[str]:
         refuse({f"{path} lacks the column {name!r}; {has}.": name not in header for name in needed})
         for line in lines:
             if line and len(line) != len(header):
-                raise InputError(
-                    f"Line {lines.line_num} of {path} has {len(line)} cells, but the header has "
-                    f"{len(header)}; put names with a comma into quotes, and end no line with one."
-                )
+                has = f"has {len(line)} cells, but the header has {len(header)}; put names with"
+                line_is = f"Line {lines.line_num} of {path} {has} a comma into quotes"
+                raise InputError(f"{line_is}, and end no line with one.")
     return header
 
 

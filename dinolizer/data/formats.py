@@ -109,17 +109,6 @@ def check_tiff(image: Any, name: str) -> None:
         if not image.tag_v2.get(Tag.NewSubfileType, 0) & 5:
             pictures.append(page)
     if pictures != [0]:
-        raise InputError(
-            f"{name} holds {image.n_frames} pages, of which the first is not the only picture; "
-            "save the one that is meant as a file of its own."
-        )
+        pages = f"{image.n_frames} pages, of which the first is not the only picture"
+        raise InputError(f"{name} holds {pages}; save the one that is meant as a file of its own.")
     image.seek(0)
-
-
-def has_16_bit_colour(image: Image.Image) -> bool:
-    """Whether Pillow is about to reduce 16-bit RGB, RGBA or grey with alpha to 8 bits."""
-    if image.format not in ("PNG", "TIFF") or not image.tile:  # type: ignore[attr-defined]
-        return False
-    arguments = image.tile[0].args  # type: ignore[attr-defined]
-    raw_mode = arguments if isinstance(arguments, str) else arguments[0]
-    return str(raw_mode).startswith(("RGB;16", "RGBA;16", "LA;16"))

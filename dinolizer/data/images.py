@@ -1,6 +1,7 @@
 """Safe reading and writing of images: whatever comes in, uint8 RGB comes out, or one sentence."""
 
 import io
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,6 +20,7 @@ from dinolizer.paths import atomic, file_hash
 
 Pixel = TypeVar("Pixel", bound=np.generic)
 
+DEEP_COLOUR = re.compile(r"\W*(RGB|RGBA|LA);16")  # at the start of a raw mode, in a tuple or not
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM")  # of Pillow; content decides
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".avifs"),
@@ -213,7 +215,9 @@ def _decode(image: Image.Image, name: str, path: Path | None) -> tuple[NDArray[A
         formats.check_tiff(image, name)
     if path and image.format in ("JPEG", "MPO"):
         formats.check_jpeg(path.read_bytes(), name)
-    is_deep = formats.has_16_bit_colour(image)
+    raw_modes = [str(tile.args) for tile in getattr(image, "tile", ())[:1]]
+    # Which Pillow is about to reduce to 8 bits.
+    is_deep = image.format in ("PNG", "TIFF") and any(map(DEEP_COLOUR.match, raw_modes))
     # Before load(): Pillow turns TIFFs itself while loading, and then forgets their orientation.
     orientation = _orientation(image)
     image.load()  # raises where the file is cut short, which OpenCV only warns of

@@ -46,11 +46,7 @@ POLICIES = {"pristine": (1, 0), "fake": (1, 1), "three-class": (2, 1)}
 """Labels of what was edited, and of what an auto-encoder rewrote without an edit: as if real (the
 paper's labels), as if edited, or a class of its own."""
 FAMILIES = {
-    "sdxl": r"sdxl|fooocus",  # Fooocus inpaints with SDXL
-    "sd1": r"sd1",
-    "sd2": r"sd2",
-    "sd3": r"sd3",
-    "flux": r"flux",
+    **{"sdxl": "sdxl|fooocus", "sd1": "sd1", "sd2": "sd2", "sd3": "sd3", "flux": "flux"},
     "photoshop": r"ps(sp|fr)?$|photoshop|adobe|firefly",
 }
 """What the names of one family of generators begin with, in the spelling of `generator_family`."""
@@ -91,10 +87,8 @@ def validate(frame: pd.DataFrame) -> pd.DataFrame:
             raise InputError(f"Row {row} of the manifest ({frame['image'].iloc[row]}): {rule}.")
     splits = frame.groupby("group")["split"].unique()
     for group, found in splits[splits.str.len() > 1].items():
-        raise InputError(
-            f"The photo {group!r} is in the splits {' and '.join(sorted(found))} of the manifest; "
-            "put every image made from one photo in the same split."
-        )
+        both = " and ".join(sorted(found))
+        raise InputError(f"The photo {group!r} is in the splits {both}; put its images into one.")
     return frame
 
 
@@ -158,9 +152,7 @@ def target(mask: NDArray[np.bool_], kind: str, background: str, policy: str) -> 
     check_choice("background", background, BACKGROUNDS)
     check_choice("policy", policy, POLICIES)
     if kind in AUTHENTIC_KINDS and kind == background and mask.any():
-        raise InputError(
-            f"An image of kind {kind!r} came with a mask that is not empty; give an all-false mask."
-        )
+        raise InputError(f"An image of kind {kind!r} came with a mask that is not empty; empty it.")
     edited, reencoded = POLICIES[policy]
     inside = reencoded if kind == "reencoded" else edited
     outside = reencoded if background == "reencoded" else 0

@@ -125,12 +125,8 @@ def generator_task(name: str, photos: Sequence[Image], seed: int) -> Task:
 
     def draw(step: int) -> Batch:
         rng = np.random.default_rng([seed, step])
-        crops = np.stack(
-            [
-                crop(photos[int(rng.integers(len(photos)))], side, rng)
-                for _ in range(GENERATOR_BATCH)
-            ]
-        )
+        photo = (photos[int(rng.integers(len(photos)))] for _ in range(GENERATOR_BATCH))
+        crops = np.stack([crop(one, side, rng) for one in photo])
         holes = np.stack([random_mask(side, side, log_uniform_area(rng), rng) for _ in crops])
         pixels = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255
         return pixels, torch.from_numpy(holes)[:, None].float()

@@ -61,10 +61,9 @@ def make(case: Case) -> Forgery:
     rng = np.random.default_rng((*case.seed, 1))
     photo = read_image(case.path)
     if min(photo.shape[:2]) < case.side:
-        raise InputError(
-            f"The photograph {case.path} is {photo.shape[1]}x{photo.shape[0]}, but both sides must "
-            f"have {case.side} pixels: take it out of the folder."
-        )
+        size = f"{photo.shape[1]}x{photo.shape[0]}"
+        wanted = f"both sides must have {case.side} pixels: take it out of the folder"
+        raise InputError(f"The photograph {case.path} is {size}, but {wanted}.")
     how, image = (case.generator, case.kind), past(photo, case.side, rng)
     source = photo[:, ::-1]
     return forge(image, *how, seed=list(case.seed), source=source, condition=case.condition)
@@ -107,22 +106,12 @@ def _write(folder: Path, case: Case) -> dict[str, object]:
     write_image(folder / image, forgery.image)
     if mask:
         write_image(folder / mask, forgery.mask)
-    return {
-        "image": image,
-        "mask": mask,
-        "authentic": authentic,
-        "dataset": "forgeries",
-        "generator": case.generator,
-        "kind": case.kind,
-        "background": "reencoded" if case.kind in ("fr", "reencoded") else "real",
-        "split": "cross-fit",
-        "group": case.photo,
-        "width": case.side,
-        "height": case.side,
-        "area": float(forgery.mask.mean()),
-        "condition": case.condition,
-        "seen": case.generator != HELD_OUT,
-    }
+    background = "reencoded" if case.kind in ("fr", "reencoded") else "real"
+    row = {"image": image, "mask": mask, "authentic": authentic, "dataset": "forgeries"}
+    row |= {"generator": case.generator, "kind": case.kind, "background": background}
+    row |= {"split": "cross-fit", "group": case.photo, "width": case.side, "height": case.side}
+    seen, area = case.generator != HELD_OUT, float(forgery.mask.mean())
+    return row | {"area": area, "condition": case.condition, "seen": seen}
 
 
 @cache

@@ -13,16 +13,7 @@ from torch import nn
 
 from dinolizer.data.degradations import to_uint8
 from dinolizer.pocket import forging
-from dinolizer.pocket.forging import (
-    RESIZING,
-    SHARINGS,
-    SHRINKING,
-    Image,
-    Mask,
-    past,
-    resized,
-    shared,
-)
+from dinolizer.pocket.forging import SHARINGS, SHRINKING, Image, Mask, past, resized, shared
 from dinolizer.pocket.generators import DOWNSAMPLING, AutoEncoder
 
 AREA_RANGE = (0.02, 0.6)
@@ -70,7 +61,7 @@ class Forge:
             number = int(rng.integers(min(WHOLES, len(self.photos))))
             real, fake, mask = self._whole(name, number)
         else:
-            room = side if way != "resize" else int(np.ceil(side / RESIZING[0]))
+            room = side if way != "resize" else int(np.ceil(side / forging.RESIZING[0]))
             photo = self.photos[int(rng.integers(len(self.photos)))]
             clean = rng.random() < CLEAN
             real = forging.tiled(photo, (room, room), rng) if clean else past(photo, room, rng)
@@ -133,9 +124,8 @@ class Forge:
         if key not in self.kept:
             rng = self._rng(name, number, 1)
             real = past(self.photos[number], WHOLE_SIDE, rng)
-            mask = forging.random_mask(
-                WHOLE_SIDE, WHOLE_SIDE, forging.log_uniform_area(rng, AREA_RANGE), rng
-            )
+            area, side = forging.log_uniform_area(rng, AREA_RANGE), WHOLE_SIDE
+            mask = forging.random_mask(side, side, area, rng)
             other = self.photos[int(rng.integers(len(self.photos)))]
             source = resized(other, rng.uniform(*SHRINKING), rng)
             pasted = blended(real, forging.mirrored(source, mask.shape, rng), mask, rng)

@@ -73,10 +73,8 @@ def forge(
     check_choice(f"generator of the kind {kind!r}", generator, MAKERS[kind])
     height, width = photo.shape[:2]
     if height % DOWNSAMPLING or width % DOWNSAMPLING:
-        raise InputError(
-            f"The photograph is {height} x {width} pixels, but both sides must be multiples of "
-            f"{DOWNSAMPLING}; crop it first."
-        )
+        wanted = f"both sides must be multiples of {DOWNSAMPLING}; crop it first"
+        raise InputError(f"The photograph is {height} x {width} pixels, but {wanted}.")
     rng = np.random.default_rng(seed)
     image, mask = photo, np.zeros((height, width), bool)
     if kind in ("sp", "fr"):

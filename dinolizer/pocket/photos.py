@@ -115,6 +115,5 @@ def _bsds_photos(path: Path) -> Iterator[tuple[str, bytes]]:
                     content = archive.extractfile(member) if member.size <= BSDS_LIMIT else None
                     yield at.name, content.read() if content else b""
     except (tarfile.TarError, zlib.error, EOFError) as error:
-        raise InputError(
-            f"{path} cannot be read ({error}), but BSR_bsds500.tgz is expected; get it again."
-        ) from None
+        wanted = "but BSR_bsds500.tgz is expected; get it again"
+        raise InputError(f"{path} cannot be read ({error}), {wanted}.") from None

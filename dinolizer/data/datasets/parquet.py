@@ -83,10 +83,8 @@ def magicbrush(tree: Tree, report: Report, images: Path) -> Iterator[Row]:
             yield real_row(source, split, group)
         yield Row(target, str(mask), "dall-e-2", "fr", "reencoded", split, group, source)
     if turn is None:
-        raise InputError(
-            f"{tree.root} holds no session of MagicBrush; it must hold parquet files, or folders "
-            "with <id>-input.png, <id>-mask1.png and <id>-output1.png."
-        )
+        files = "parquet files, or <id>-input.png, <id>-mask1.png and <id>-output1.png in folders"
+        raise InputError(f"{tree.root} holds no session of MagicBrush; it must hold {files}.")
 
 
 def _in_parquet(tree: Tree) -> Iterator[tuple[Any, ...]]:
@@ -123,10 +121,8 @@ def _records(tree: Tree, columns: list[str]) -> Iterator[tuple[Path, int, dict[s
             for number, record in enumerate(itertools.chain.from_iterable(batches)):
                 yield path, number, record
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(
-                f"{path} cannot be read as parquet ({reason}); get a whole copy."
-            ) from error
+            reason = f"({str(error).splitlines()[0]}); get a whole copy"
+            raise InputError(f"{path} cannot be read as parquet {reason}.") from error
 
 
 def _bytes(cell: Any) -> bytes:

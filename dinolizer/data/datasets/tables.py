@@ -56,12 +56,8 @@ def btb(tree: Tree, report: Report) -> Iterator[Row]:
                 report.left_out[NOT_THERE] += 1
                 continue
             images, stem = images + 1, Path(image).stem
-            mask = (
-                mask
-                or by_stem.get(stem.casefold(), "")
-                or tree.path(source, "masks", f"{stem}.png")
-            )
-            yield Row(image, mask, "fooocus", "sp", "real", split, stem)
+            beside = by_stem.get(stem.casefold()) or tree.path(source, "masks", f"{stem}.png")
+            yield Row(image, mask or beside, "fooocus", "sp", "real", split, stem)
         if not images:
             names = ", ".join(map(repr, table.columns))
             raise InputError(f"No column of {listed} has paths of {source}/images; it has {names}.")
@@ -98,10 +94,8 @@ def imdl(path: Path, report: Report, split: str = "test") -> Iterator[Row]:
             if pair[0] in ("ManiDataset", "JsonDataset"):
                 raise ValueError("it is a protocol that names datasets; give a list that it names")
     except (ValueError, RecursionError) as error:
-        raise InputError(
-            f"{path} cannot be used ({str(error).rstrip('.')}); it must be a JSON list of pairs "
-            '[image, mask], or [image, "Negative"] for an authentic one.'
-        ) from error
+        pairs = 'a JSON list of pairs [image, mask], or [image, "Negative"] for an authentic one'
+        raise InputError(f"{path} cannot be used ({error}); it must be {pairs}.") from error
     for image, mask in pairs:
         yield _listed_row({"image": image, "mask": mask}, path.parent, split)
 
