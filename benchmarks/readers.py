@@ -40,7 +40,7 @@ from dinolizer.paths import PROFILES, cache_dir
 from dinolizer.study.cache import cached
 from dinolizer.study.parameters import check_values, read_defaults, read_profile
 from dinolizer.study.peers import DECLARATION, read_peers
-from dinolizer.study.verify import LIST, check
+from dinolizer.study.results import LIST, check
 from dinolizer.training.loop import optimise
 from dinolizer.training.tokens import extract as tokens
 

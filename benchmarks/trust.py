@@ -46,10 +46,10 @@ from dinolizer.data.manifest import read_manifest
 from dinolizer.errors import InputError
 from dinolizer.model.specs import BACKBONES
 from dinolizer.paths import ROOT
-from dinolizer.study import verify
+from dinolizer.study import results
 from dinolizer.study.cache import _read as read_cached
 from dinolizer.study.cache import cached
-from dinolizer.study.verify import check
+from dinolizer.study.results import check
 from dinolizer.training.recipes import train
 from dinolizer.training.tokens import extract
 
@@ -323,7 +323,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             total, wrong = bytes_that_differ(work, folder)
             lines.append((f"{work.name}: done twice", "bytes compared", total, wrong))
         folder = ROOT / "results" / "pocket"
-        number = len(verify.tables(folder))
+        number = len(results.tables(folder))
         lines.append(("verify --quick of results/pocket", "tables", number, len(check(folder))))
         edits = edits_unnoticed(folder, Path(scratch), 2 * given.count, rng)
         what = "verify --quick after an edit of a digit or a pixel"

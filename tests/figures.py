@@ -6,8 +6,8 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 
-def with_interval(iou: float) -> dict[str, float]:
-    return {"iou": iou, "iou_low": iou - 0.1, "iou_high": iou + 0.05}
+def with_interval(value: float, name: str = "iou") -> dict[str, float]:
+    return {name: value, f"{name}_low": value - 0.1, f"{name}_high": value + 0.05}
 
 
 def overlapping(figure: Figure) -> list[tuple[str, str]]:

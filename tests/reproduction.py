@@ -12,7 +12,7 @@ import nbformat
 import pytest
 
 from dinolizer.paths import PROFILES, ROOT
-from dinolizer.study.verify import compare, tables
+from dinolizer.study.results import compare, tables
 
 # Read now: the fixture of conftest.py points the variable elsewhere while a test runs.
 FRESH = Path(os.environ["DINOLIZER_RESULTS"]) / "pocket"

@@ -166,7 +166,7 @@ def verify(
     number that it follows from, and the summary with the tables. Without --quick all is made again,
     in a scratch folder, and every table is compared with the committed one, to two decimals.
     """
-    from dinolizer.study.verify import check, reproduce, tables
+    from dinolizer.study.results import check, reproduce, tables
 
     wrong = check(folder)
     number = len(tables(folder))
@@ -229,8 +229,8 @@ def evaluate(
 def summarise(profile: Profile) -> None:
     """Write the summary page of a profile's results, and the list of all files' hashes."""
     from dinolizer.study.parameters import read_profile
+    from dinolizer.study.results import sign
     from dinolizer.study.verdicts import summarise_results as run
-    from dinolizer.study.verify import sign
 
     file = _profile_file(profile)
     pages = run(str(read_profile(file).get("profile", file.stem)))

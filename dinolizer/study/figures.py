@@ -1,7 +1,7 @@
 """Figures of the study, from tables: 7 inches wide, legible in grey, one message each.
 
-Figures are not held by pyplot; ``note`` is the footer. Intervals are given, in columns beside a
-score with the endings ``_low`` and ``_high``. Images are uint8 (H, W, 3), masks bool (H, W).
+``note`` is the footer. Intervals are given, in columns beside a score with the endings ``_low`` and
+``_high``. Images are uint8 (H, W, 3), masks bool (H, W).
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ LEAST = 5  # cases that a bin of a reliability curve must hold: of fewer a share
 
 
 def style() -> None:
-    """Set fonts, sizes and colours of all figures that are drawn from now on."""
+    """Set the look of all figures that are drawn from now on."""
     rc: dict[str, Any] = {"legend.frameon": False, "grid.color": "0.9", "axes.grid": True}
     rc |= {"axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True}
     sns.set_theme(context="paper", style="ticks", palette="colorblind", rc=rc)
@@ -80,26 +80,25 @@ def gallery(
     return figure
 
 
-def benchmark(table: pd.DataFrame, rows: pd.DataFrame, note: str, score: str = "iou") -> Figure:
-    """Draw IoU or AP of every method on every family: intervals, photographs as points, floor. The
+def benchmark(table: pd.DataFrame, rows: pd.DataFrame, note: str) -> Figure:
+    """Draw the AP of every method on every family: intervals, photographs as points, chance. The
     table is `benchmark_table` of the rows; families unseen in training get an asterisk."""
     figure, ((axes,),) = panels(1, 1, 3.8, note)
     rows = rows[~rows["kind"].isin(AUTHENTIC_KINDS)]
     rows = pd.concat([rows, rows.assign(family=ALL_FAMILIES)])
     rows, table = (of.assign(label=_families(of)) for of in (rows, table))
     order, methods = list(table["label"].unique()), list(table["method"].unique())
-    at = {"x": "label", "y": score, "hue": "method", "order": order, "hue_order": methods}
+    at = {"x": "label", "y": "ap", "hue": "method", "order": order, "hue_order": methods}
     thin = {"color": "0.15", "linewidth": 1}
-    sns.barplot(_with_ends(table, score), **at, **INTERVAL, err_kws=thin, ax=axes)
-    photos = rows.groupby(["label", "method", "group"], sort=False)[score].mean().reset_index()
+    sns.barplot(_with_ends(table, "ap"), **at, **INTERVAL, err_kws=thin, ax=axes)
+    photos = rows.groupby(["label", "method", "group"], sort=False)["ap"].mean().reset_index()
     points = {"dodge": True, "size": 2, "palette": ["0.3"] * len(methods), "legend": False}
     sns.stripplot(photos, **at, **points, ax=axes)
     share = (rows["tp"] + rows["fn"]) / rows[["tp", "fp", "fn", "tn"]].sum(axis=1)
     ends = np.arange(len(order)) + np.array([[-0.45], [0.45]])
-    what, name = ("IoU", FLOOR) if score == "iou" else ("average precision", "chance")
-    axes.hlines(share.groupby(rows["label"]).mean()[order], *ends, **REFERENCE, label=name)
+    axes.hlines(share.groupby(rows["label"]).mean()[order], *ends, **REFERENCE, label="chance")
     axes.set_xticks(range(len(order)), order, rotation=35, ha="right", rotation_mode="anchor")
-    axes.set(xlabel="", ylabel=f"{what}, mean over images", ylim=(0, 1))
+    axes.set(xlabel="", ylabel="average precision, mean over images", ylim=(0, 1))
     _legend(figure, axes)
     return figure
 
@@ -210,12 +209,9 @@ def heatmaps(
 
 
 def reliability(points: Mapping[str, pd.DataFrame], note: str, *, what: str) -> Figure:
-    """Draw observed against predicted shares, with intervals, and how often each is predicted.
-
-    ``points`` are from a name to what `dinolizer.study.detection.reliability` gives; ``what`` is
-    whose share it is, such as ``"pixels"``. Bins of fewer than `LEAST` cases are in the right panel
-    only.
-    """
+    """Draw observed against predicted shares of ``what``, such as ``"pixels"``, with intervals, and
+    how often each is predicted: ``points`` are from a name to what `metrics.reliability` gives.
+    Bins of fewer than `LEAST` cases are in the right panel only."""
     if not points:
         return panels(1, 1, 1.2, f"not run: no {what} without an edit; {note}")[0]
     names = {"low": "value_low", "high": "value_high", "observed": "value"}

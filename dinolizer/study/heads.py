@@ -59,11 +59,10 @@ def fit(
     seed: int = 0,
     policy: str = POLICY,
 ) -> Fits:
-    """Fit the heads of a study, or read them from the cache.
+    """Fit the heads of a study, or read them from the cache; none meets a held-out generator.
 
-    With a training set it is one head (see `dinolizer.training.recipes.train`). Without, every
+    With a training set it is one (see `dinolizer.training.recipes.train`). Without, every
     photograph gets one that is fitted on the images of all others, and a last one is fitted on all.
-    No training uses a held-out generator. For ``policy`` see `dinolizer.data.manifest.target`.
     """
     manifest = dataset.test if dataset.train is None else dataset.train
     crop, shares = Crops(manifest.iloc[:1], policy, backbone.spec.window, backbone.spec.patch)[0]
@@ -130,11 +129,9 @@ def localizers(backbone: Backbone, heads: Mapping[str, nn.Conv2d]) -> dict[str, 
 
 
 def left_out_logits(heads: Heads, tokens: Tensor, sample: Sample) -> Tensor:
-    """Logits of every tested window by the heads that never met its photograph.
-
-    K ``heads``, with an axis ``fold`` of the sample's F folds, and its tokens, ``(N, D, h, w)``,
-    give float32 ``(N, K / F, h, w)`` on the CPU, along the other axes; nan where none tests.
-    """
+    """Logits of every tested window by the heads that never met its photograph: from K ``heads``,
+    with an axis ``fold`` of the sample's F folds, and tokens ``(N, D, h, w)``, float32
+    ``(N, K / F, h, w)`` on the CPU, along the other axes; nan where none tests."""
     folds = heads.axes["fold"]
     logits = torch.full((len(tokens), len(heads) // folds, *tokens.shape[2:]), torch.nan)
     for fold in range(folds):
@@ -149,12 +146,12 @@ def left_out_logits(heads: Heads, tokens: Tensor, sample: Sample) -> Tensor:
 def image_logits(
     backbone: Backbone, shapes: Sequence[Heads], sample: Sample, scales: Sequence[float] = (1.0,)
 ) -> Logits:
-    """Logits of whole images by all heads that never met them.
+    """Logits of whole images by all heads that never met them, K in all ``shapes`` together as in
+    `left_out_logits`.
 
-    ``shapes`` hold K heads as in `left_out_logits`; the sample says which photograph is in which
-    fold. Images are enlarged by each of Z ``scales``; windows of an enlarged one lie side by side,
-    else at the backbone's stride. The ``Z * K / F`` channels, averaged where windows overlap, are
-    the means over the first scale, over the first two, and so on.
+    Images are enlarged by each of Z ``scales``; windows of an enlarged one lie side by side, else
+    at the backbone's stride. The ``Z * K / F`` channels, averaged where windows overlap, are the
+    means over the first scale, over the first two, and so on.
     """
     folds, tested = len(sample.train), sample.fold >= 0
     fold_of = dict(zip(sample.rows["group"][tested], sample.fold[tested].tolist(), strict=True))

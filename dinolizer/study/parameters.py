@@ -77,11 +77,9 @@ def read_defaults(notebook: Path) -> dict[str, object]:
 
 
 def parameters_for(notebook: Path, profile: Path) -> dict[str, object]:
-    """What a profile sets for a notebook, checked before anything is run.
-
-    A profile holds the parameters of all notebooks; each takes those it has. papermill only warns
-    of a name that no notebook knows: that, and what `check_values` refuses, raises InputError here.
-    """
+    """What a profile sets for a notebook, checked before anything is run: of the parameters of all
+    notebooks it takes its own. papermill only warns of a name that no notebook knows: that raises
+    InputError here, as does what `check_values` refuses."""
     defaults, given = read_defaults(notebook), read_profile(profile)
     known = set(defaults)
     if not given.keys() <= known:  # the other notebooks are large: read only where it matters
@@ -103,12 +101,9 @@ def check_values(
     source: str,
     choices: Mapping[str, Iterable[str]] = MappingProxyType({}),
 ) -> None:
-    """Check that values can stand where the defaults of a notebook stand.
-
-    Raises InputError, naming the ``source``, if a value or an item of a list has another type than
-    its default, a number is nan, infinite, below 0, or 0 where it must be at least 1, or a text is
-    none of the ``choices`` for its name.
-    """
+    """Refuse, naming the ``source``, a value or an item of a list of another type than its default,
+    a number that is nan, infinite, below 0, or 0 where it must be at least 1, and a text that is
+    none of the ``choices`` for its name."""
 
     def kind(name: str, example: object) -> Any:
         match example:

@@ -96,17 +96,12 @@ def _read_peer(folder: Path, images: Sequence[str]) -> Method:
     def predict(image: NDArray[np.uint8], row: Row) -> NDArray[np.floating]:
         path = maps[row["image"]]
         values = _read_map(path, declared.array, image.shape[:2], row["image"])
-        if values.shape != image.shape[:2]:
+        least, most, size = values.min(), values.max(), image.shape[:2]
+        if values.shape != size or not (low <= least and most <= high):  # nor nan
             raise InputError(
-                f"The map {path} has the shape {values.shape}, but its image {row['image']} is "
-                f"{image.shape[:2]} (H, W): give maps of the images' own size, on their pixels as "
-                "stored."
-            )
-        least, most = values.min(), values.max()
-        if not (low <= least and most <= high):  # nor nan
-            raise InputError(
-                f"The map {path} has values from {least:g} to {most:g}, but the range that "
-                f"{DECLARATION} declares is {low:g} to {high:g}: correct either."
+                f"The map {path} has the shape {values.shape} and values from {least:g} to "
+                f"{most:g}, but its image {row['image']} is {size} (H, W), and {DECLARATION} "
+                f"declares the range {low:g} to {high:g}: correct either."
             )
         share = ((values - low) / (high - low)).astype(np.float32)
         return 1 - share if inverted else share

@@ -1,10 +1,14 @@
-"""Tables and figures as files, each with a JSON that says where it comes from."""
+"""Tables and figures as files, each with a JSON that says where it comes from; and whether they are
+what they claim to be: unchanged, consistent with each other, and made again by the code."""
 
 import io
 import json
 import os
 import platform
+import re
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,14 +21,28 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dinolizer.data.images import palette_png
+from dinolizer.errors import InputError
 from dinolizer.model.backbones import pick_device
-from dinolizer.paths import ROOT, atomic
+from dinolizer.paths import ROOT, atomic, file_hash
 from dinolizer.study.cache import LIBRARIES
-from dinolizer.study.verdicts import COLUMNS, DECIMALS, VERDICT_CAPTION
+from dinolizer.study.verdicts import (
+    COLUMNS,
+    DECIMALS,
+    VERDICT_CAPTION,
+    decide,
+    profile_of,
+    read_verdicts,
+    summary_pages,
+)
 
 PACKAGES = ("dinolizer", *LIBRARIES, "pandas", "scikit-image", "matplotlib")
 # A notebook imports this module in its first cell: its seconds are counted from there.
 _STARTED = time.monotonic()
+LIST = "SHA256SUMS"
+"""The signed-off list of a profile's results; `sha256sum --check` reads it too."""
+TOLERANCE = 0.01
+"""By how much a number may differ when another machine makes it again."""
+UNTRACKED = re.compile(r"(log|notebooks)/|.*-seconds|\.")
 _LATEX = str.maketrans({character: rf"\{character}" for character in "%_&#$"})
 
 
@@ -33,8 +51,8 @@ class Results:
     """Where a notebook's tables and figures go, and what they come from.
 
     ``profile`` ends every caption. ``folder`` gets ``tables``, ``figures`` and, for what changes
-    with every run, ``log``, which is not tracked. ``parameters`` are all of the notebook's;
-    ``command`` makes the results again; ``sources``, filled on loading, map inputs to SHA-256.
+    with every run, ``log``. ``parameters`` are all of the notebook's; ``command`` makes the results
+    again; ``sources``, filled on loading, map inputs to SHA-256.
     """
 
     profile: str
@@ -51,10 +69,8 @@ class Results:
     def save_table(
         self, frame: pd.DataFrame, name: str, caption: str, *, decimals: int = 3
     ) -> Path:
-        """Write a table as CSV, LaTeX (booktabs) and JSON to ``tables``; return the CSV's path.
-
-        The index is left out. The caption is plain text: what is shown, and by which rules.
-        """
+        """Write a table as CSV, without its index, LaTeX (booktabs) and JSON to ``tables``; return
+        the CSV's path. The caption is plain text: what is shown, and by which rules."""
         path = self.folder / "tables" / f"{name}.csv"
         look: dict[str, Any] = {"index": False, "float_format": f"%.{decimals}f"}
         title = self._caption(caption).translate(_LATEX)
@@ -71,10 +87,8 @@ class Results:
         return table
 
     def save_figure(self, figure: Figure, name: str, caption: str) -> Path:
-        """Write a figure as PNG (150 dpi) and JSON to ``figures``; return the PNG's path.
-
-        The same figure gives the same bytes. A palette of 256 colours makes it a third of the size.
-        """
+        """Write a figure as PNG (150 dpi) and JSON to ``figures``; return the PNG's path. A palette
+        of 256 colours makes it a third of the size."""
         path = self.folder / "figures" / f"{name}.png"
         drawn = io.BytesIO()
         figure.savefig(drawn, dpi=150, bbox_inches="tight")
@@ -106,11 +120,8 @@ def _write(path: Path, content: str | bytes) -> None:
 
 
 def run_facts() -> dict[str, object]:
-    """What changes with every run.
-
-    ``commit`` is null outside a git checkout; ``dirty`` says whether a committed file other than
-    the results has changed; ``seconds`` counts from the import of this module.
-    """
+    """What changes with every run; ``dirty`` is whether a committed file other than the results has
+    changed, ``seconds`` are from the import of this module."""
     commit = _git("rev-parse", "HEAD")
     changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results")
     return {
@@ -130,3 +141,93 @@ def _git(*arguments: str) -> str | None:
         return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def sign(folder: Path) -> Path:
+    """Write the `LIST` of all results in a profile's folder, but for what changes with every run;
+    return its path."""
+    with atomic(folder / LIST) as draft:
+        lines = (f"{file_hash(folder / name)}  {name}\n" for name in _names(folder))
+        draft.write_text("".join(lines), encoding="utf-8")
+    return folder / LIST
+
+
+def check(folder: Path) -> list[str]:
+    """Compare a profile's results with their list, with the verdicts that follow from their numbers
+    and with the summary that follows from both; return a line for everything that differs."""
+    path = folder / LIST
+    if not path.is_file():
+        raise InputError(
+            f"There is no list {path} of what was made; give a folder of results, such as "
+            "results/pocket, or make them with 'make results'."
+        )
+    text = path.read_text(encoding="utf-8", errors="backslashreplace")
+    listed = {name: digest for digest, _, name in (x.partition("  ") for x in text.splitlines())}
+    present = {name: file_hash(folder / name) for name in _names(folder)}
+    wrong = [f"{name}: is listed, but is not there" for name in sorted(listed.keys() - present)]
+    wrong += [f"{name}: is there, but not listed" for name in sorted(present.keys() - listed)]
+    changed = (name for name in sorted(listed.keys() & present) if listed[name] != present[name])
+    wrong += [f"{name}: is not the file that was made" for name in changed]
+    try:
+        verdicts, pages = read_verdicts(folder), summary_pages(folder)
+    except (OSError, ValueError, LookupError) as error:
+        return [
+            *wrong,
+            f"The summary cannot be made from the tables and what is beside them: {error}",
+        ]
+    for line in verdicts.to_dict("records"):
+        given = (line[name] for name in ("number", "low", "high", "over", "under", "testable"))
+        if line["verdict"] != decide(*given):
+            wrong.append(
+                f"tables/{line['notebook']}-verdict.csv: {line['claim']} is called "
+                f"{line['verdict']!r}, which does not follow from its number"
+            )
+    for name, text in pages.items():
+        path = folder / name
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            wrong.append(f"{name}: does not follow from the tables")
+    return wrong
+
+
+def compare(fresh: Path, committed: Path) -> list[str]:
+    """Compare the tables of two folders of results; return a line for every one that differs: in
+    its columns or rows, in a text, or in a number by more than `TOLERANCE`."""
+    close: dict[str, Any] = {"check_exact": False, "rtol": 0, "atol": TOLERANCE}
+    lines = [f"{name}: is not made any more" for name in sorted(tables(committed) - tables(fresh))]
+    lines += [f"{name}: is not committed" for name in sorted(tables(fresh) - tables(committed))]
+    for name in sorted(tables(fresh) & tables(committed)):
+        new, old = (pd.read_csv(folder / name) for folder in (fresh, committed))
+        try:
+            pd.testing.assert_frame_equal(new, old, check_dtype=False, obj="table", **close)
+        except AssertionError as error:
+            lines.append(f"{name}: {' '.join(str(error).split())}")
+    return lines
+
+
+def reproduce(folder: Path, cores: int) -> list[str]:
+    """Make a profile's results again in a scratch folder, and `compare` them."""
+    profile = profile_of(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--nolock"]
+        programs = Path(sys.executable).parent  # the workflow calls them by name
+        path = os.pathsep.join([str(programs), os.environ.get("PATH", "")])
+        run = subprocess.run(
+            [*command, "--quiet", "rules", "host", "--config", f"profile={profile}"],
+            cwd=ROOT,
+            env=os.environ | {"DINOLIZER_RESULTS": scratch, "PATH": path},
+        )
+        if run.returncode:
+            raise InputError(
+                f"{folder} was not made again, as the workflow failed; its own lines above say why."
+            )
+        return compare(Path(scratch) / profile, folder)
+
+
+def tables(folder: Path) -> set[str]:
+    """Names of a profile's tables, but for those of times."""
+    return {name for name in _names(folder) if re.fullmatch(r"tables/.*\.csv", name)}
+
+
+def _names(folder: Path) -> list[str]:
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in names if name != LIST and not UNTRACKED.match(name))

@@ -36,11 +36,8 @@ class Study:
 
     @classmethod
     def open(cls, notebook: str, namespace: Mapping[str, Any]) -> "Study":
-        """Open the study of a notebook, in its first line after the parameters cell.
-
-        ``namespace`` is its ``globals()``; the parameters in it are recorded with all results.
-        Raises InputError for an unknown notebook, and for a parameter that is missing or refused.
-        """
+        """Open the study of a notebook, in its first line after the parameters cell: the namespace
+        is its ``globals()``. Raises InputError for a parameter that is missing or refused."""
         defaults = read_defaults(_path(notebook))
         for name in defaults.keys() - namespace.keys():
             raise InputError(f"{notebook} has no value of {name!r}: run its parameters cell first.")
@@ -104,9 +101,9 @@ class Study:
         """By name: the localizer, the baselines and the peers."""
         name, seed = f"DinoLizer ({self.parameters['profile']})", self.parameters["seed"]
         test = self.dataset.test
-        peers = read_peers(self.parameters.get("peers", ()), test, taken=(name, *BASELINES))
-        baselines = [baseline_method(each, self.dataset, seed) for each in BASELINES]
         localizer = localizer_method(name, self.model, self.heads, test)
+        baselines = [baseline_method(each, self.dataset, seed) for each in BASELINES]
+        peers = read_peers(self.parameters.get("peers", ()), test, taken=(name, *BASELINES))
         return {method.name: method for method in (localizer, *baselines, *peers)}
 
     def record(self, localizer: Localizer) -> None:
@@ -125,10 +122,7 @@ def _of_profile(notebook: str, profile: Path) -> dict[str, Any]:
 
 
 def prepare(profile: Path) -> None:
-    """Fill the cache with the images, heads and thresholds of a profile, given by its file.
-
-    Raises InputError if the profile, its backbone or images cannot be read, or a value is refused.
-    """
+    """Fill the cache with the images, heads and thresholds of a profile, given by its file."""
     for path in sorted(PROFILES.parent.glob("*.ipynb")):
         Study.of_profile(path.stem, profile)  # whatever is wrong is told before images are forged
     _ = Study.of_profile("03-benchmark", profile).methods
@@ -136,7 +130,7 @@ def prepare(profile: Path) -> None:
 
 def compute_rows(profile: Path, number: int = 1, count: int = 1) -> None:
     """Cache the rows that 03-benchmark and 04-robustness ask for: every ``count``-th part, from the
-    ``number``-th on (counted from 1). Raises InputError as `prepare`, or where it cannot write."""
+    ``number``-th on (counted from 1)."""
     study = Study.of_profile("03-benchmark", profile)
     given = Study.of_profile("04-robustness", profile).parameters
     seed = given["seed"]

@@ -102,11 +102,9 @@ def measured(statistic: Statistic, photos: int, **settings: Any) -> Measured:
 def macro_statistic(
     values: ArrayLike, groups: ArrayLike, families: ArrayLike | None = None
 ) -> tuple[Statistic, int]:
-    """Mean over the families of the mean over each one's images, and its number of photographs.
-
-    Values are float ``(N,)``, one per image (nan is left out), each with its photograph and family;
-    without families images count alike. A family that is not drawn is left out.
-    """
+    """Mean over the families of the mean over each one's images, and its number of photographs:
+    values are float ``(N,)``, one per image (nan is left out), each with its photograph and family;
+    without families images count alike. A family that is not drawn is left out."""
     values = np.asarray(values, dtype=float)
     known = ~np.isnan(values)
     photos, photo = np.unique(np.asarray(groups)[known], return_inverse=True)
@@ -240,11 +238,10 @@ def compare(
 ) -> pd.DataFrame:
     """Compare the IoU of a method with each of the others on the same images, by sort and over all.
 
-    ``by`` tells the sorts apart: ``family`` or ``kind`` or both. Images without an edit are left
-    out. A line for each other method and sort has ``method, other, family, kind, n_images``, the
-    ``difference`` with ``low, high, low_corrected, high_corrected``, ``significant``,
-    ``significant_corrected`` and ``p``. A column that is not in ``by`` is ``"all"``; over all sorts
-    the family is `ALL_FAMILIES`. Raises InputError if methods have no rows or different images.
+    ``by`` tells the sorts apart; images without an edit are left out. A line for each other method
+    and sort has ``method, other, family, kind, n_images, difference, low, high, low_corrected,
+    high_corrected, significant, significant_corrected, p``. A column that is not in ``by`` is
+    ``"all"``; over all sorts the family is `ALL_FAMILIES`. Raises InputError for different images.
     """
     for name in {method, *others} - set(rows["method"]):
         raise InputError(f"There is no row of the method {name!r}; evaluate it first.")

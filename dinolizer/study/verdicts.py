@@ -1,9 +1,5 @@
 """How the paper's claims fare: one verdict per line, decided by a rule from a table's numbers, and
-the summary page of a profile, which collects them.
-
-A notebook ends with ``results.save_verdict("04", judge("jpeg", (number, low, high), rule), ...)``,
-the table ``04-verdict``.
-"""
+the summary page of a profile, which collects them."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -86,11 +82,10 @@ def judge(
     under: float = np.inf,
     testable: bool = True,
 ) -> dict[str, object]:
-    """Decide one claim, a key of `CLAIMS`, see `decide`: a row with `COLUMNS`.
+    """Decide one claim, a key of `CLAIMS`, see `decide`: a row with `COLUMNS`, for `save_verdict`.
 
-    ``measured`` is the deciding number and the two ends of its interval; ``rule`` says in words
-    what it is, and what it is held against; it is not ``testable`` if the profile lacks what it is
-    about.
+    ``measured`` is the deciding number and the ends of its interval; ``rule`` says in words what it
+    is held against; it is not ``testable`` if the profile lacks what it is about.
     """
     check_choice("claim", claim, CLAIMS)
     # To the decimals that its table is written in: what is read back gives the same verdict.
@@ -130,10 +125,7 @@ def number_text(number: float, low: float, high: float) -> str:
 
 
 def summarise_results(profile: str) -> list[Path]:
-    """Write ``SUMMARY.md`` and ``SUMMARY.html`` of a profile's results; return both paths.
-
-    Raises InputError for an unknown profile or unusable verdicts.
-    """
+    """Write ``SUMMARY.md`` and ``SUMMARY.html`` of a profile's results; return both paths."""
     find_profile(profile)
     folder = results_dir(profile)
     pages = summary_pages(folder)
@@ -147,9 +139,8 @@ def summary_pages(folder: Path) -> dict[str, str]:
     """The summary of a profile's results by its file's name, as Markdown and as HTML.
 
     Every claim has a line for each verdict in the tables ``NN-verdict.csv``, or one that says that
-    there is none; below are the figures and tables of those notebooks. Nothing else is read; the
-    same tables give the same text, also where the folder is copied to: links to notebooks are as
-    from ``results/PROFILE`` of the checkout.
+    there is none; below are the figures and tables of those notebooks. Links to notebooks are as
+    from ``results/PROFILE`` of the checkout, also where the folder is copied to.
     """
     profile, verdicts = profile_of(folder), read_verdicts(folder)
     rows = [("claim", "verdict", "number (95 % interval)", "rule", "notebook"), ("---",) * 5]
@@ -182,8 +173,7 @@ def summary_pages(folder: Path) -> dict[str, str]:
 
 
 def profile_of(folder: Path) -> str:
-    """Name of the profile that results are of, by the record of a verdict; the folder's, if none is
-    recorded."""
+    """Profile of results, by the record of a verdict; the folder's name, if none is recorded."""
     for path in sorted((folder / "tables").glob("*-verdict.json")):
         if name := json.loads(path.read_text(encoding="utf-8"))["parameters"].get("profile"):
             return str(name)

@@ -29,11 +29,11 @@ def _style() -> None:
 @pytest.fixture
 def table() -> pd.DataFrame:
     families = [*FAMILIES, (figures.ALL_FAMILIES, "all", "all")]
-    ious = iter(np.linspace(0.2, 0.9, len(METHODS) * len(families)))
+    aps = iter(np.linspace(0.2, 0.9, len(METHODS) * len(families)))
     return pd.DataFrame(
         [
             {"method": method, "family": family, "kind": kind, "seen": seen}
-            | with_interval(next(ious))
+            | with_interval(next(aps), "ap")
             for method in METHODS
             for family, kind, seen in families
         ]
@@ -46,7 +46,7 @@ def rows() -> pd.DataFrame:
     return pd.DataFrame(
         [
             {"method": method, "family": family, "kind": kind, "seen": seen, "group": group}
-            | {"iou": iou, "tp": 10, "fn": 10, "fp": 40, "tn": 40}
+            | {"ap": iou, "tp": 10, "fn": 10, "fp": 40, "tn": 40}
             for method in METHODS
             for family, kind, seen in FAMILIES
             for group in "abc"
@@ -61,9 +61,9 @@ def test_bars_intervals_photographs_and_floor_are_those_of_the_tables(
     figure = figures.benchmark(table, rows, NOTE)
     axes = figure.axes[0]
     heights = [bar.get_height() for bar in axes.patches if bar.get_height()]
-    assert sorted(heights) == pytest.approx(table["iou"].tolist())
+    assert sorted(heights) == pytest.approx(table["ap"].tolist())
     ends = sorted(np.asarray(line.get_ydata()).tolist() for line in axes.lines)
-    np.testing.assert_allclose(ends, table[["iou_low", "iou_high"]])
+    np.testing.assert_allclose(ends, table[["ap_low", "ap_high"]])
     labels = [label.get_text() for label in axes.get_xticklabels()]
     assert labels[0] == "telea, sp"
     assert labels[-2:] == ["heldout, fr*", figures.ALL_FAMILIES]

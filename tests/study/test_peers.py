@@ -173,9 +173,9 @@ def test_maps_that_belong_to_no_one_image_are_refused(
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (2 * VALUES, "values from 0 to 2, but the range that peer.yaml declares is 0 to 1"),
+        (2 * VALUES, "values from 0 to 2, but its image .* peer.yaml declares the range 0 to 1"),
         (np.full((HEIGHT, WIDTH), np.nan), "values from nan to nan"),
-        (VALUES[:3], r"has the shape \(3, 8\), but its image .* is \(6, 8\)"),
+        (VALUES[:3], r"has the shape \(3, 8\) .* but its image .* is \(6, 8\)"),
         (VALUES[None], "one grey picture or one array"),
         (VALUES.astype(str), "one grey picture or one array"),
     ],

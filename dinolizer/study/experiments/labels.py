@@ -19,9 +19,9 @@ from dinolizer.data.manifest import POLICIES, read_pair, target
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.head import CLASSES, make_head, probabilities
 from dinolizer.model.windows import REDUCTIONS
-from dinolizer.study.detection import calibration_error
 from dinolizer.study.experiments.comparisons import RATE
 from dinolizer.study.heads import EPOCHS, fit, localizers, overlap
+from dinolizer.study.metrics import calibration_error
 from dinolizer.study.samples import Dataset, window_sample
 from dinolizer.study.statistics import columns, macro_table
 from dinolizer.training.heads import fit_heads

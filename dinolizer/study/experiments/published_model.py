@@ -16,10 +16,9 @@ from dinolizer.model.localizer import Localizer
 from dinolizer.model.published import SCORE_THRESHOLD
 from dinolizer.paths import ROOT
 from dinolizer.study.cache import cache_key, cached, images_hash, probe_hash
-from dinolizer.study.detection import auc
 from dinolizer.study.evaluation import Row, edited_truth, probe_image
 from dinolizer.study.experiments.edit_size import DETECTED, detection_size
-from dinolizer.study.metrics import score_image
+from dinolizer.study.metrics import auc, score_image
 from dinolizer.study.statistics import columns, macro_mean, ratio
 
 ROWS = ROOT / "data" / "published" / "cocoglide.csv"
