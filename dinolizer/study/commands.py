@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from dinolizer.data.files import Shard
 from dinolizer.errors import InputError, say
 from dinolizer.options import DatasetName, Device, FetchName, File, Model, Overwrite, Profile
 from dinolizer.paths import check_outputs
@@ -18,19 +17,9 @@ study = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 def fetch(
     name: Annotated[FetchName, Argument(help="What to get.")],
-    from_file: Annotated[
-        Path | None,
-        Option(
-            metavar="FILE", help="Of dinolizer, bfree and bsds: the published file, not downloaded."
-        ),
-    ] = None,
-    from_folder: Annotated[
-        Path | None,
-        Option(metavar="DIR", help="Of bsds and inpaintings: files that are there already."),
-    ] = None,
-    out: Annotated[
-        Path | None, Option(metavar="DIR", help="Of pictures: by default in data.")
-    ] = None,
+    from_file: Annotated[Path | None, Option(metavar="FILE", help="The published file.")] = None,
+    from_folder: Annotated[Path | None, Option(metavar="DIR", help="Files you have.")] = None,
+    out: Annotated[Path | None, Option(metavar="DIR", help="Of pictures; default: data.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Get what cannot be shipped; an interrupted download goes on.
@@ -41,42 +30,41 @@ def fetch(
     MB, for nonprofit use), 'photos' are 100 photographs for the laptop profile (DIV2K, 450 MB, for
     academic research), 'bsds' the 200 test photographs of BSDS500 (71 MB, for research and
     education), 'inpaintings' 69 real outputs of published models, each under its own licence
-    (31 MB). DINOv2 and DINOv3 need no fetching: they come from their hub at first use.
+    (31 MB). DINOv2 and DINOv3 need no fetching: they come from their hub at first use. Nothing is
+    downloaded that --from-file (dinolizer, bfree, bsds) or --from-folder (bsds, inpaintings) has.
     """
     if name in ("dinolizer", "bfree"):
         from dinolizer.model import published
         from dinolizer.model.specs import BACKBONES
 
         typer.echo(f"{published.fetch(name, from_file)}  Licence: {BACKBONES[name].licence}")
-    elif name == "cocoglide":
+        return
+    folder = out or Path("data") / {"bsds": "bsds", "photos": "photos"}.get(name, "")
+    if name == "cocoglide":
         from dinolizer.data.datasets import fetch_cocoglide
 
-        out = out or Path("data")
-        typer.echo(f"{fetch_cocoglide(out, overwrite=overwrite)}")
-        typer.echo(f"{out / 'cocoglide.csv'}  CocoGlide (GRIP-UNINA), for nonprofit use only")
+        typer.echo(f"{fetch_cocoglide(folder, overwrite=overwrite)}")
+        typer.echo(f"{folder / 'cocoglide.csv'}  CocoGlide (GRIP-UNINA), for nonprofit use only")
     elif name == "inpaintings":
         from dinolizer.data.inpaintings import fetch_inpaintings
 
-        out = out or Path("data")
-        report, missing = fetch_inpaintings(out, from_folder, overwrite=overwrite)
+        report, missing = fetch_inpaintings(folder, from_folder, overwrite=overwrite)
         typer.echo(f"{report}")
         if missing:
             line = f"not there as listed: {', '.join(missing)}; put them into a folder by hand"
             say(f"{line}, and name it by --from-folder.")
-        typer.echo(f"{out / 'inpaintings.csv'}  licences: its column of that name")
+        typer.echo(f"{folder / 'inpaintings.csv'}  licences: its column of that name")
     elif name == "bsds":
         from dinolizer.pocket.photos import fetch_bsds
 
-        out = out or Path("data/bsds")
-        fetch_bsds(out, from_file or from_folder, overwrite=overwrite)
-        typer.echo(f"{out}  BSDS500 (UC Berkeley), for research and education")
+        fetch_bsds(folder, from_file or from_folder, overwrite=overwrite)
+        typer.echo(f"{folder}  BSDS500 (UC Berkeley), for research and education")
     else:
         from dinolizer.pocket.photos import DIV2K_NAMES, fetch_photos
 
-        out = out or Path("data/photos")
-        check_outputs([out / photo for photo in DIV2K_NAMES], overwrite=overwrite)
-        fetch_photos(out)
-        typer.echo(f"{out}  DIV2K, for academic research")
+        check_outputs([folder / photo for photo in DIV2K_NAMES], overwrite=overwrite)
+        fetch_photos(folder)
+        typer.echo(f"{folder}  DIV2K, for academic research")
 
 
 def manifest(
@@ -84,13 +72,11 @@ def manifest(
     root: Annotated[Path, Argument(help="Its folder, or its list's file.")],
     out: Annotated[Path, Option("--out", "-o", metavar="FILE", help="CSV file to write.")],
     incomplete: Annotated[
-        bool, Option("--incomplete", help="Leave out what lacks its mask, and count it.")
+        bool, Option("--incomplete", help="Leave out what lacks a mask.")
     ] = False,
-    invert: Annotated[
-        bool, Option("--invert", help="Black marks the edit in the dataset's masks.")
-    ] = False,
+    invert: Annotated[bool, Option("--invert", help="Black marks the edit in the masks.")] = False,
     choice: Annotated[
-        list[str] | None, Option(metavar="NAME=VALUE", help="The dataset's own, such as split.")
+        list[str] | None, Option(metavar="NAME=VALUE", help="The dataset's own.")
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -128,10 +114,7 @@ def calibrate(
     out: Annotated[Path, Option(metavar="FILE", help="The head with the new card.")],
     model: Model = "pocket",
     weights: File = None,
-    most: Annotated[
-        float | None,
-        Option(min=0, max=1, help="Raise the threshold until at most this share is marked."),
-    ] = None,
+    most: Annotated[float | None, Option(min=0, max=1, help="Share that may be marked.")] = None,
     about: Annotated[str, Option(help="What the photographs are; by default the folder.")] = "",
     device: Device = None,
     overwrite: Overwrite = False,
@@ -139,7 +122,7 @@ def calibrate(
     """Measure what untouched photographs score, so that a score says something.
 
     Their scores are kept in the card of the head: 'localize' then says how many of a hundred score
-    lower than a picture.
+    lower than a picture. With --most the threshold is raised until no larger share is marked.
     """
     from tqdm.auto import tqdm
 
@@ -162,9 +145,9 @@ def verify(
 ) -> None:
     """Say whether committed results are those that were made.
 
-    Every file is compared with the list of hashes that was made with it, every verdict with the
-    number that it follows from, and the summary with the tables. Without --quick all is made again,
-    in a scratch folder, and every table is compared with the committed one, to two decimals.
+    Every file is compared with the list of hashes that was made with it, every verdict with its
+    number, and the summary with the tables. Without --quick all is made again, in a scratch folder,
+    and every table is compared with the committed one, to two decimals.
     """
     from dinolizer.study.results import check, reproduce, tables
 
@@ -191,9 +174,7 @@ def _profile_file(profile: str) -> Path:
 def pretrain(
     photos: Annotated[Path, Argument(help="Folder of photographs.")],
     out: Annotated[Path, Option(metavar="DIR", help="Folder for weights and checkpoints.")],
-    flux: Annotated[
-        Path | None, Option(metavar="DIR", help="Of the tiny auto-encoder of FLUX.2, if used.")
-    ] = None,
+    flux: Annotated[Path | None, Option(metavar="DIR", help="FLUX.2's tiny coder.")] = None,
     device: Device = None,
 ) -> None:
     """Make the pocket weights from a folder of photographs; an interrupted run goes on."""
@@ -216,9 +197,9 @@ def evaluate(
 ) -> None:
     """Compute the rows of a profile's benchmark and robustness study ahead of the notebooks.
 
-    They go into the cache. What is there is not computed again; run again, an interrupted run goes
-    on, and any number of shards may run at the same time.
+    What is in the cache is not computed again, and any number of shards may run at the same time.
     """
+    from dinolizer.data.files import Shard
     from dinolizer.study.setup import compute_rows
 
     part = Shard.parse(shard)

@@ -6,6 +6,7 @@ Snakefile), and a job that is killed loses only one part.
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -79,53 +80,40 @@ def evaluate(
     return pd.DataFrame(rows)
 
 
-@dataclass(frozen=True)
-class Part:
-    """Rows that are computed and cached together: all methods on the same images after one case;
-    without one, with ``ranking``."""
-
-    methods: tuple[Method, ...]
-    images: pd.DataFrame
-    case: Case | None = None
-    seed: int = 0
-
-    def rows(self) -> pd.DataFrame:
-        """Rows of `evaluate`, from the cache if they are there."""
-        steps = self.case or ()
-        key = cache_key(
-            methods=[(method.name, method.key, method.threshold) for method in self.methods],
-            images=(images_hash(self.images), list(self.images["image"])),  # the rows name them
-            case=(self.case, self.seed if self.case else 0),
-            code=evaluation_hash(steps),
-        )
-        settings: dict[str, Any] = {"steps": steps, "seed": self.seed}
-        settings["ranking"] = self.case is None
-        return cached("rows", key, lambda: evaluate(self.methods, self.images, **settings))
-
-
-def parts(
+def rows_of(
     methods: Collection[Method],
     images: pd.DataFrame,
     cases: Sequence[Case | None] = (None,),
     seed: int = 0,
-) -> list[Part]:
-    """The rows of methods on images of a manifest, in parts of one dataset each: of all methods
-    after each of the cases, or without any of one method after the other."""
+    number: int = 1,
+    count: int = 1,
+) -> pd.DataFrame:
+    """Rows of methods on images of a manifest, of all methods after each of the cases or, without
+    any, of one method after the other and with ``ranking``.
+
+    They are computed and cached in parts, of one dataset each; of these only every ``count``-th is
+    taken, from the ``number``-th on (counted from 1).
+    """
     together = [(method,) for method in methods] if None in cases else [tuple(methods)]
     of_datasets = [part for _, part in images.groupby("dataset", sort=False)]
-    return [
-        Part(some, part.iloc[first : first + IMAGES], case, seed)
+    parts = [
+        (some, part.iloc[first : first + IMAGES], case)
         for some in together
         for case in cases
         for part in of_datasets
         for first in range(0, len(part), IMAGES)
     ]
-
-
-def rows_of(chosen: Sequence[Part]) -> pd.DataFrame:
-    """Rows of parts; those that are not in the cache are computed."""
-    progress = tqdm(chosen, desc="rows", unit="part", leave=False, disable=None)
-    return pd.concat([pd.DataFrame(), *(part.rows() for part in progress)], ignore_index=True)
+    rows = [pd.DataFrame()]
+    for some, part, case in tqdm(parts[number - 1 :: count], "rows", leave=False, disable=None):
+        key = cache_key(
+            methods=[(method.name, method.key, method.threshold) for method in some],
+            images=(images_hash(part), list(part["image"])),  # the rows name them
+            case=(case, seed if case else 0),
+            code=evaluation_hash(case or ()),
+        )
+        run = partial(evaluate, some, part, steps=case or (), seed=seed, ranking=case is None)
+        rows.append(cached("rows", key, run))
+    return pd.concat(rows, ignore_index=True)
 
 
 def pictures(manifest: pd.DataFrame) -> Iterator[Picture]:

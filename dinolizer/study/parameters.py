@@ -38,9 +38,7 @@ def read_profile(path: Path) -> dict[str, object]:
         where = " ".join(str(error).split())
         raise InputError(f"The profile {path} is not YAML ({where}): correct it there.") from error
     if not isinstance(parameters, dict) or any(isinstance(v, dict) for v in parameters.values()):
-        raise InputError(
-            f"The profile {path} is not flat: write one 'name: value' a line, nothing nested."
-        )
+        raise InputError(f"The profile {path} is not flat: write one 'name: value' a line.")
     return {str(name): value for name, value in parameters.items()}
 
 
@@ -65,14 +63,10 @@ def read_defaults(notebook: Path) -> dict[str, object]:
         assigned = [(line.targets[0], line.value) for line in lines if isinstance(line, ast.Assign)]
         defaults = {ast.unparse(name): ast.literal_eval(value) for name, value in assigned}
     except Exception as error:  # a file of another kind meets almost any
-        raise InputError(
-            f"{notebook} is not a Python notebook whose parameters are plain values: save it with "
-            "Jupyter."
-        ) from error
+        said = f"{notebook} is not a Python notebook with plain parameters: save it with Jupyter."
+        raise InputError(said) from error
     if not defaults:
-        raise InputError(
-            f"The notebook {notebook} has no parameters: tag the cell that sets them 'parameters'."
-        )
+        raise InputError(f"{notebook} has no parameters: tag the cell of them 'parameters'.")
     return defaults
 
 
@@ -128,6 +122,5 @@ def checked(model: type[Model], values: object, source: str) -> Model:
         wrong = error.errors()[0]
         name, rule = ".".join(map(str, wrong["loc"])) or "its lines", wrong["msg"].lower()
         hint = "; a number has a point before an exponent (1.0e-4)" if "number" in rule else ""
-        raise InputError(
-            f"{source} sets {name} to {reprlib.repr(wrong['input'])}: {rule}{hint}."
-        ) from None
+        given = reprlib.repr(wrong["input"])
+        raise InputError(f"{source} sets {name} to {given}: {rule}{hint}.") from None

@@ -126,10 +126,8 @@ def _paired(folder: Path, images: Sequence[str]) -> dict[str, Path]:
                 f"expected, ending in {', '.join(MAPS)}."
             )
         if (owner := owners.setdefault(fitting[0], image)) != image:
-            raise InputError(
-                f"The map {fitting[0]} fits the images {owner} and {image}: put it into a folder "
-                "called as its image's."
-            )
+            both = f"{owner} and {image}: put it into a folder called as its image's"
+            raise InputError(f"The map {fitting[0]} fits the images {both}.")
     return {image: path for path, image in owners.items()}
 
 

@@ -157,10 +157,7 @@ def check(folder: Path) -> list[str]:
     and with the summary that follows from both; return a line for everything that differs."""
     path = folder / LIST
     if not path.is_file():
-        raise InputError(
-            f"There is no list {path} of what was made; give a folder of results, such as "
-            "results/pocket, or make them with 'make results'."
-        )
+        raise InputError(f"There is no list {path} of what was made; give a folder of results.")
     text = path.read_text(encoding="utf-8", errors="backslashreplace")
     listed = {name: digest for digest, _, name in (x.partition("  ") for x in text.splitlines())}
     present = {name: file_hash(folder / name) for name in _names(folder)}

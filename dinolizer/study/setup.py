@@ -16,7 +16,7 @@ from dinolizer.model.localizer import Localizer
 from dinolizer.model.weights import weights_hash
 from dinolizer.paths import PROFILES, ROOT, named_file, results_dir
 from dinolizer.pocket.forging import FAMILIES
-from dinolizer.study.evaluation import Method, parts, rows_of
+from dinolizer.study.evaluation import Method, rows_of
 from dinolizer.study.experiments.robustness import CASES, QUALITY_GRID, largest_of_each_photo
 from dinolizer.study.heads import Fits, fit
 from dinolizer.study.methods import BASELINES, baseline_method, localizer_method
@@ -137,7 +137,9 @@ def compute_rows(profile: Path, number: int = 1, count: int = 1) -> None:
     images = images_to_degrade(study.dataset.test, given["families"], given["images"], seed)
     methods = list(study.methods.values())
     without_peers = methods[: len(methods) - len(study.parameters["peers"])]
-    asked = parts(methods, study.dataset.test)
-    asked += parts(without_peers, images, CASES, seed)
-    asked += parts(methods[:1], largest_of_each_photo(images), QUALITY_GRID, seed)
-    rows_of(asked[number - 1 :: count])
+    for some, of, cases in (
+        (methods, study.dataset.test, (None,)),
+        (without_peers, images, CASES),
+        (methods[:1], largest_of_each_photo(images), QUALITY_GRID),
+    ):
+        rows_of(some, of, cases, seed, number, count)

@@ -186,16 +186,10 @@ def read_verdicts(folder: Path) -> pd.DataFrame:
     for path in sorted((folder / "tables").glob("*-verdict.csv")):
         table = pd.read_csv(path)
         if tuple(table.columns) != COLUMNS or not set(table["claim"]) <= CLAIMS.keys():
-            raise InputError(
-                f"{path} is not a table of verdicts on known claims: save it with "
-                "Results.save_verdict."
-            )
+            raise InputError(f"{path} is not a table of verdicts on known claims: make it again.")
         tables.append(table.assign(notebook=path.name.removesuffix("-verdict.csv")))
     if not tables:
-        raise InputError(
-            f"There is no table of verdicts in {folder / 'tables'}: run the notebooks first, as "
-            "'make results' does."
-        )
+        raise InputError(f"There is no table of verdicts in {folder}: run 'make results' first.")
     return pd.concat(tables, ignore_index=True)
 
 

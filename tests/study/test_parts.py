@@ -15,9 +15,7 @@ from dinolizer.study import evaluation
 from dinolizer.study.evaluation import (
     Case,
     Method,
-    Part,
     evaluate,
-    parts,
     rows_of,
 )
 from dinolizer.study.heads import fit
@@ -46,13 +44,12 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
     return Dataset(images.assign(family=images["generator"]))
 
 
-def all_parts(dataset: Dataset) -> list[Part]:
+def computed(dataset: Dataset, number: int = 1, count: int = 1) -> pd.DataFrame:
+    """Every count-th part of both."""
     edited = dataset.test.query("not authentic").reset_index(drop=True)
     methods = methods_of(dataset)
-    return [
-        *parts(methods, dataset.test),
-        *parts(methods, edited, CASES, seed=3),
-    ]
+    plain = rows_of(methods, dataset.test, number=number, count=count)
+    return pd.concat([plain, rows_of(methods, edited, CASES, 3, number, count)], ignore_index=True)
 
 
 def files(tmp_path: Path) -> dict[str, int]:
@@ -72,30 +69,27 @@ def one_call(dataset: Dataset) -> pd.DataFrame:
 def test_parts_give_the_rows_of_one_call_whoever_computes_them(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = all_parts(dataset)
+    for number in (3, 1, 2):
+        computed(dataset, number, 3)
+    assert computed(dataset, 99, 99).empty  # of more jobs than there are parts
+    made = files(tmp_path)
     # Datasets of 2 and 4 images give one part and two; of the edited ones, 1 and 3, also.
-    assert len(wanted) == 2 * (1 + 2) + 2 * (1 + 2)
-    for number in (2, 0, 1):
-        rows_of(wanted[number::3])
-    assert rows_of(wanted[len(wanted) :: 3]).empty  # of more jobs than there are parts
-    computed = files(tmp_path)
-    assert len(computed) == len(wanted)
+    assert len(made) == 2 * (1 + 2) + 2 * (1 + 2)
     expected = one_call(dataset)
     monkeypatch.setattr(evaluation, "evaluate", lambda *_, **__: pytest.fail("computed again"))
-    pd.testing.assert_frame_equal(rows_of(all_parts(dataset)), expected)
-    assert files(tmp_path) == computed
+    pd.testing.assert_frame_equal(computed(dataset), expected)
+    assert files(tmp_path) == made
 
 
 def test_what_is_lost_or_damaged_is_computed_again_and_nothing_else(
     dataset: Dataset, tmp_path: Path
 ) -> None:
-    wanted = all_parts(dataset)
-    expected = rows_of(wanted)
+    expected = computed(dataset)
     before = files(tmp_path)
     lost, cut, *_ = sorted((tmp_path / "cache/rows").iterdir())
     lost.unlink()
     cut.write_bytes(cut.read_bytes()[:500])
-    pd.testing.assert_frame_equal(rows_of(wanted), expected)
+    pd.testing.assert_frame_equal(computed(dataset), expected)
     after = files(tmp_path)
     assert {name for name in before if before[name] != after[name]} == {lost.name, cut.name}
 
@@ -103,44 +97,43 @@ def test_what_is_lost_or_damaged_is_computed_again_and_nothing_else(
 def test_two_processes_at_once_and_killed_at_random_moments(
     dataset: Dataset, tmp_path: Path
 ) -> None:
-    wanted = all_parts(dataset)
-    expected = rows_of(wanted)
+    expected = computed(dataset)
     shutil.rmtree(tmp_path / "cache/rows")
     rng = np.random.default_rng(0)
     for _ in range(2):
-        in_a_process_that_dies(lambda: rows_of(wanted), after=float(rng.uniform(0, 0.2)))
-    both = [started(lambda: rows_of(wanted)) for _ in range(2)]
+        in_a_process_that_dies(lambda: computed(dataset), after=float(rng.uniform(0, 0.2)))
+    both = [started(lambda: computed(dataset)) for _ in range(2)]
     for process in both:
         process.join()
         assert process.exitcode == 0
-    pd.testing.assert_frame_equal(rows_of(wanted), expected)
-    assert len([name for name in files(tmp_path) if name[0] != "."]) == len(wanted)
+    pd.testing.assert_frame_equal(computed(dataset), expected)
+    assert len([name for name in files(tmp_path) if name[0] != "."]) == 12
 
 
 def test_what_rows_depend_on_is_in_their_name(dataset: Dataset, tmp_path: Path) -> None:
-    rows_of(parts(methods_of(dataset), dataset.test))
+    rows_of(methods_of(dataset), dataset.test)
     count = len(files(tmp_path))
 
-    def computed(methods: list[Method], images: pd.DataFrame = dataset.test) -> int:
+    def more(methods: list[Method], images: pd.DataFrame = dataset.test) -> int:
         before = len(files(tmp_path))
-        rows_of(parts(methods, images))
+        rows_of(methods, images)
         return len(files(tmp_path)) - before
 
-    assert computed(methods_of(dataset)) == 0
+    assert more(methods_of(dataset)) == 0
     # Another backbone or other epochs change the localizer, and no baseline.
-    assert computed(methods_of(dataset, seed=1)) == count // 2
-    assert computed(methods_of(dataset, epochs=1)) == count // 2
+    assert more(methods_of(dataset, seed=1)) == count // 2
+    assert more(methods_of(dataset, epochs=1)) == count // 2
     # Other pixels under the same name: one of the parts, of both methods.
     path = Path(dataset.test["image"].iloc[0])
     write_image(path, 255 - read_image(path))
-    assert computed(methods_of(dataset)[1:]) == 1
+    assert more(methods_of(dataset)[1:]) == 1
 
 
 def test_a_dataset_more_leaves_the_rows_of_the_others(dataset: Dataset, tmp_path: Path) -> None:
     error = methods_of(dataset)[1:]
-    first = rows_of(parts(error, dataset.test[2:]))
+    first = rows_of(error, dataset.test[2:])
     before = files(tmp_path)
-    rows = rows_of(parts(error, dataset.test))
+    rows = rows_of(error, dataset.test)
     assert len(files(tmp_path)) - len(before) == 1  # of the other dataset only
     again = rows[rows["image"].isin(first["image"])].reset_index(drop=True)
     pd.testing.assert_frame_equal(again, first)
