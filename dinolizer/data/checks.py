@@ -89,18 +89,14 @@ def check_files(frame: pd.DataFrame) -> list[str]:
     facts = inspect_rows(frame)
     pairs: Any = zip(facts.itertuples(index=False), frame.itertuples(index=False), strict=True)
     for number, (fact, row) in enumerate(pairs):
-        at, is_far = f"Row {number} of the manifest", abs(fact.area - row.area) > AREA_TOLERANCE
-        refuse(
-            {
-                f"{at}: {fact.sentence}": fact.fault,
-                f"{at} says {row.width}x{row.height} pixels, but {row.image} has "
-                f"{fact.width}x{fact.height}; make the manifest again.": (
-                    (fact.width, fact.height) != (row.width, row.height)
-                ),
-                f"{at} says that {row.area:.4f} of {row.image} is edited, but its mask says "
-                f"{fact.area:.4f}; make the manifest again.": not row.authentic and is_far,
-            }
-        )
+        at = f"Row {number} of the manifest"
+        size, listed = f"{fact.width}x{fact.height}", f"{row.width}x{row.height}"
+        sizes = f"says {listed} pixels, but {row.image} has {size}"
+        areas = f"says that {row.area:.4f} of {row.image} is edited, but its mask says"
+        is_far = not row.authentic and abs(fact.area - row.area) > AREA_TOLERANCE
+        refuse({f"{at}: {fact.sentence}": fact.fault})
+        refuse({f"{at} {sizes}; make the manifest again.": size != listed})
+        refuse({f"{at} {areas} {fact.area:.4f}; make the manifest again.": is_far})
     # Whose column ``source`` names what, is not known: of the groups it is.
     return [*reading_notes(facts), check_polarity(frame.drop(columns="source", errors="ignore"))]
 

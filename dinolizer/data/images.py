@@ -153,17 +153,16 @@ def _rgb(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _check_array(array: NDArray[Any], channels: tuple[int, ...]) -> None:
     """Refuse what is not uint8 and grey or colour; a value range is never guessed from the data."""
-    wanted = " or ".join(["(H, W) grey", *(f"(H, W, {count})" for count in channels)])
-    is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in channels)
-    refuse(
-        {
-            f"The image array is {array.dtype}, but it must be uint8; scale it to [0, 255], round "
-            "and convert it.": array.dtype != np.uint8,
-            f"The image array has the shape {array.shape}, but it must be {wanted}, channels last, "
-            "with at least one pixel.": not is_image or not array.size,
-            _too_large("The image array"): np.prod(array.shape[:2]) > MAX_PIXELS,
-        }
+    wanted = " or ".join(
+        ["(H, W) grey", *(f"(H, W, {count}), channels last" for count in channels)]
     )
+    is_image = array.size and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in channels))
+    kind = f"The image array is {array.dtype}, but it must be uint8; scale it to [0, 255]."
+    shape = (
+        f"The image array has the shape {array.shape}, but at least one pixel of {wanted} is due."
+    )
+    large, number = _too_large("The image array"), np.prod(array.shape[:2])
+    refuse({kind: array.dtype != np.uint8, shape: not is_image, large: number > MAX_PIXELS})
 
 
 def _too_large(name: str) -> str:
@@ -199,18 +198,13 @@ def _opened(
 def _decode(image: Image.Image, name: str, path: Path | None) -> tuple[NDArray[Any], int]:
     """Values and orientation of an opened image; ``path`` is None for one made in memory."""
     number, size = image.width * image.height, f"{image.width}x{image.height}"
-    is_wide = image.mode == "I" and image.format not in ("PNG", "PPM")
+    is_wide = image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM"))
     length = path.stat().st_size if path and image.format == "PNG" else number
-    refuse(
-        {
-            f"{name} has {size} pixels; it must hold at least 1.": not number,
-            _too_large(name): number > MAX_PIXELS,
-            f"{name} is cut short: its {length:,} bytes cannot hold {size} pixels; get a whole "
-            "copy.": number > DEFLATED * length,
-            f"{name} holds floating-point or 32-bit values of unknown range; convert it to 8 or 16 "
-            "bits.": image.mode == "F" or is_wide,
-        }
-    )
+    empty = f"{name} has {size} pixels; it must hold at least 1."
+    cut = f"{name} is cut short: {length:,} bytes cannot hold {size} pixels; get a whole copy."
+    wide = f"{name} has floating-point or 32-bit values of unknown range; convert it to 16 bits."
+    refuse({empty: not number, _too_large(name): number > MAX_PIXELS})
+    refuse({cut: number > DEFLATED * length, wide: is_wide})
     if path and image.format == "TIFF":
         formats.check_tiff(image, name)
     if path and image.format in ("JPEG", "MPO"):

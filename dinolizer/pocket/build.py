@@ -154,27 +154,12 @@ def generator_loss(model: AutoEncoder | Inpainter, crops: Tensor, holes: Tensor)
     return error + TEXTURE_WEIGHT * fine + inside.to(crops.device)
 
 
-class Pretraining(nn.Module):
-    """A backbone that tells generated from real images, as B-Free does, and beside it one linear
-    map of its patch tokens that tells which patches: an auxiliary task, left behind afterwards."""
-
-    def __init__(self, backbone: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.patches = nn.Linear(pocket_vit.DIM, 1)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits ``(N,)`` of images and ``(N, h * w)`` of their patches, > 0 meaning generated."""
-        model: Any = self.backbone
-        tokens = model.forward_features(images)
-        logits = self.patches(tokens[:, model.num_prefix_tokens :])
-        return model.forward_head(tokens).squeeze(1), logits.squeeze(2)
-
-
 def backbone_task(build: Callable[[], nn.Module], side: int, forge: Forge, seed: int) -> Task:
-    """To tell real from forged crops of a side S in pixels, drawn anew at every step, by a backbone
-    of `dinolizer.model.pocket_vit`."""
-    backbone = build()
+    """To tell real from forged crops of a side S in pixels, drawn anew at every step, as B-Free
+    does, by a backbone of `dinolizer.model.pocket_vit`; and, by a linear map of its patch tokens,
+    which patches are: an auxiliary task."""
+    backbone: Any = build()
+    patches = nn.Linear(pocket_vit.DIM, 1)  # left behind afterwards
 
     def draw(step: int) -> Batch:
         """Images uint8 ``(2 * PAIRS, 3, S, S)``, the real half first; labels float32
@@ -190,14 +175,17 @@ def backbone_task(build: Callable[[], nn.Module], side: int, forge: Forge, seed:
             torch.from_numpy(np.concatenate([np.zeros_like(masks), masks])),
         )
 
-    def loss_of(model: nn.Module, images: Tensor, labels: Tensor, masks: Tensor) -> Tensor:
-        image_logits, patch_logits = model(images.float())
+    def loss_of(_model: nn.Module, images: Tensor, labels: Tensor, masks: Tensor) -> Tensor:
+        tokens = backbone.forward_features(images.float())
+        image_logits = backbone.forward_head(tokens).squeeze(1)
+        patch_logits = patches(tokens[:, backbone.num_prefix_tokens :]).squeeze(2)
         patch = side // round(patch_logits.shape[1] ** 0.5)
         shares = F.avg_pool2d(masks[:, None].float(), patch).flatten(1)
         loss = F.binary_cross_entropy_with_logits
         return loss(image_logits, labels) + loss(patch_logits, shares)
 
-    return Task(Pretraining(backbone), draw, loss_of, backbone)
+    model = nn.ModuleDict({"backbone": backbone, "patches": patches})
+    return Task(model, draw, loss_of, backbone)
 
 
 def draw_crops(forge: Forge, pairs: int, seed: int) -> tuple[list[Image], Tensor]:

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from dinolizer.data.datasets import folders, parquet, tables
 from dinolizer.data.datasets.rows import Report, Row, Tree, assemble, open_tree
@@ -18,33 +17,23 @@ from dinolizer.data.masks import read_mask
 from dinolizer.errors import InputError, check_choice
 from dinolizer.paths import check_outputs, file_name
 
-
-class Dataset(NamedTuple):
-    """A dataset that can be turned into a manifest: what gives its rows, of its `Tree` or, of a
-    list, its path, of a report and of choices by name; its name in sentences; and what its folder
-    must hold, as in `open_tree` (None for a list, which is one file)."""
-
-    rows: Callable[..., Iterator[Row]]
-    title: str
-    needs: tuple[str, ...] | None
-
-
+Dataset = tuple[Callable[..., Iterator[Row]], str, tuple[str, ...] | None]
+"""What gives its rows, of its `Tree` or, of a list, its path, of a report and of choices by name;
+its name in sentences; what its folder must hold, as in `open_tree` (None for a list's file)."""
 OF_BFREE = (folders.BFREE_REAL, "SD2.1_*", "mask", "bbox", *folders.BFREE_LISTS)
-OF_AUTOSPLICE = ("Authentic", "Forged_JPEG*", "Mask")
-OF_BTB = ("flickr30k|floreview|vision", "btb-*.csv")
-DATASETS = {
-    "bfree": Dataset(folders.bfree, "the B-Free training set", OF_BFREE),
-    "tgif": Dataset(folders.tgif, "TGIF", ("orig|original", "masks*", "*-sp*|*-fr*")),
-    "cocoglide": Dataset(folders.cocoglide, "CocoGlide", ("real", "fake", "mask")),
-    "sagid": Dataset(tables.sagid, "SAGI-D", ("sagid.csv",)),
-    "btb": Dataset(tables.btb, "Beyond the Brush", OF_BTB),
-    "brgen": Dataset(folders.brgen, "BR-Gen", ("Au", "Tp", "Gt")),
-    "opensdi": Dataset(parquet.opensdi, "OpenSDI", ()),
-    "autosplice": Dataset(folders.autosplice, "AutoSplice", OF_AUTOSPLICE),
-    "magicbrush": Dataset(parquet.magicbrush, "MagicBrush", ()),
-    "inpaintings": Dataset(tables.inpaintings, "the real inpaintings", ("table.csv",)),
-    "imdl": Dataset(tables.imdl, "a list in IMDL-BenCo's JSON", None),
-    "csv": Dataset(tables.own_csv, "a CSV file of one's own", None),
+DATASETS: dict[str, Dataset] = {
+    "bfree": (folders.bfree, "the B-Free training set", OF_BFREE),
+    "tgif": (folders.tgif, "TGIF", ("orig|original", "masks*", "*-sp*|*-fr*")),
+    "cocoglide": (folders.cocoglide, "CocoGlide", ("real", "fake", "mask")),
+    "sagid": (tables.sagid, "SAGI-D", ("sagid.csv",)),
+    "btb": (tables.btb, "Beyond the Brush", ("flickr30k|floreview|vision", "btb-*.csv")),
+    "brgen": (folders.brgen, "BR-Gen", ("Au", "Tp", "Gt")),
+    "opensdi": (parquet.opensdi, "OpenSDI", ()),
+    "autosplice": (folders.autosplice, "AutoSplice", ("Authentic", "Forged_JPEG*", "Mask")),
+    "magicbrush": (parquet.magicbrush, "MagicBrush", ()),
+    "inpaintings": (tables.inpaintings, "the real inpaintings", ("table.csv",)),
+    "imdl": (tables.imdl, "a list in IMDL-BenCo's JSON", None),
+    "csv": (tables.own_csv, "a CSV file of one's own", None),
 }
 """What each is, and its terms, stand in data/README.md."""
 COCOGLIDE = "https://www.grip.unina.it/download/prog/TruFor/CocoGlide.zip"
@@ -60,20 +49,13 @@ def make_manifest(
     incomplete: bool = False,
     invert: bool = False,
 ) -> Report:
-    """Check a dataset's files and write its manifest to a CSV file. Images that come inside parquet
-    files, and inverted masks, go beside it, to the folder of its name and ``-images``.
-
-    Parameters
-    ----------
-    root : its folder, or the file of ``imdl`` and ``csv``.
-    choices : further arguments of the dataset's ``rows``, by name.
-    incomplete : leave out, and count, images that are unreadable or whose mask is missing,
-        unreadable or all black on a forged image; otherwise the first of them is refused.
-    invert : black marks the edit in the dataset's masks; inverted copies are listed.
-
-    Raises `InputError` if the files are not as expected, the masks look inverted, or nothing can be
-    written.
-    """
+    """Check the files of a dataset, in its folder or, of ``imdl`` and ``csv``, listed by a file,
+    and write its manifest to a CSV file. Images that come inside parquet files, and inverted masks,
+    go beside it, to the folder of its name and ``-images``. ``choices`` are arguments of the
+    adapter. ``incomplete`` leaves out, and counts, images that are unreadable or whose mask is
+    missing, unreadable or all black on a forged image; else the first is refused. With ``invert``
+    black marks the edit; inverted copies are listed. Raises `InputError` if the files are not as
+    expected, the masks look inverted, or nothing can be written."""
     root, out, given = Path(root).absolute(), Path(out).absolute(), dict(choices or {})
     if out.suffix.lower() != ".csv":
         raise InputError(f"The manifest was to be written as {out}, but its name must end in .csv.")
@@ -96,10 +78,8 @@ def make_manifest(
         rows = rows_of(source, report, **given)
         write_manifest(assemble(_inverted(rows, images) if invert else rows, report), out)
     except OSError as error:
-        raise InputError(
-            f"The manifest {out} cannot be made ({error}); see that the dataset can be read, and "
-            "that there is space and leave to write."
-        ) from error
+        advice = "see that the dataset can be read, and that there is space and leave to write"
+        raise InputError(f"The manifest {out} cannot be made ({error}); {advice}.") from error
     return report
 
 
