@@ -6,6 +6,7 @@
 # make browser   open the pages and the quickstart in Chromium; screenshots in data/screenshots
 # make verify    make the study again beside the committed one, and compare them
 # make notebooks execute the notebooks in place, so that they carry their outputs
+# make site      the notebooks, the summary and the API as pages, in data/site/index.html
 # make bench     measure speed in one run into results/bench/<machine and versions>.csv
 # make fuzz      damaged files for every reader (SECONDS=60); adds to results/bench/fuzz.csv
 # make trust     measure what keeps results safe, of which make fuzz is a part, into results/bench
@@ -32,7 +33,7 @@ export OMP_NUM_THREADS ?= 1
 # What the caller has set for another environment must not leak into this one.
 unexport PYTHONPATH PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
-.PHONY: help install demo lab results test browser verify notebooks bench fuzz trust lock clean
+.PHONY: help install demo lab results test browser verify notebooks site bench fuzz trust lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -66,6 +67,10 @@ verify: .venv/verified
 notebooks: .venv/installed
 	DINOLIZER_RESULTS=$(CACHE)/scratch jupyter nbconvert --to notebook --execute --inplace \
 	    --ExecutePreprocessor.record_timing=False --log-level=WARN $(NOTEBOOKS)
+
+site: .venv/installed
+	sphinx-build --quiet --fail-on-warning --keep-going -c docs/site . data/site
+	@echo "Open data/site/index.html in a browser."
 
 bench: .venv/installed
 	env -u OMP_NUM_THREADS python benchmarks/speed.py
