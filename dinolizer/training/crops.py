@@ -126,7 +126,6 @@ def crop_batches(
     crops: Dataset[tuple[Tensor, ...]],
     items: Sequence[Sequence[int]],
     workers: int = 0,
-    pin_memory: bool = False,
 ) -> Iterator[tuple[Tensor, ...]]:
     """Crops and labels of each list of items (none of them empty), stacked, in the lists' order;
     the ``workers`` that prepare them change nothing. Raises InputError for a file that cannot be
@@ -135,7 +134,7 @@ def crop_batches(
         crops,
         batch_sampler=[list(batch) for batch in items],
         num_workers=workers,
-        pin_memory=pin_memory,
+        pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # or it would take from the caller's random numbers
     )
     try:
@@ -148,8 +147,8 @@ def crop_batches(
 
 def patch_shares(labels: Tensor, policy: str, patch: int) -> Tensor:
     """From uint8 labels ``(H, W)`` of `dinolizer.data.manifest.target` to the share of each patch
-    that is labelled 1, float32 ``(h, w)`` in [0, 1], or for three classes those of each, ``(3, h,
-    w)``."""
+    that is labelled 1, float32 ``(h, w)`` in [0, 1], or for three classes those of each,
+    ``(3, h, w)``."""
     if policy != "three-class":
         return F.avg_pool2d(labels[None].float(), patch)[0]
     return F.avg_pool2d(F.one_hot(labels.long(), 3).permute(2, 0, 1).float(), patch)

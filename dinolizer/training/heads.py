@@ -25,11 +25,11 @@ class Heads(nn.Module):
     """K heads of one shape on the same tokens; each reads them as ``(tokens - mean) * scale``, of
     buffers ``(K, D)``.
 
-    K is the product of ``axes``, the lengths of what the heads differ in, say ``{"seed": 5, "fold":
-    7}``; the last varies fastest. The shape is a convolution from D token channels (``dim``) to C
-    ``classes``, of an odd side ``kernel``, in patches (at the edge of the window the outermost are
-    repeated). With ``hidden`` values, which the seed starts at random, a ReLU and a linear map
-    follow; all other weights start at 0.
+    K is the product of ``axes``, the lengths of what the heads differ in, say
+    ``{"seed": 5, "fold": 7}``; the last varies fastest. The shape is a convolution from D token
+    channels (``dim``) to C ``classes``, of an odd side ``kernel``, in patches (at the edge of the
+    window the outermost are repeated). With ``hidden`` values, which the seed starts at random, a
+    ReLU and a linear map follow; all other weights start at 0.
     """
 
     mean: Tensor
@@ -142,7 +142,6 @@ def fit(
     losses: Sequence[Loss] | None = None,
     epochs: int = 20,
     lr: float = 0.05,
-    weight_decay: float = 0.01,
     seed: int = 0,
     batch_size: int = 64,
 ) -> list[pd.DataFrame]:
@@ -170,7 +169,7 @@ def fit(
     losses = losses or ["dice"] * len(train)
     of_loss = {each: [n for n, of in enumerate(losses) if of == each] for each in losses}
     heads.mean, heads.scale = standardisation(tokens, weights, batch_size)
-    optimiser = torch.optim.AdamW(heads.parameters(), lr=lr, weight_decay=weight_decay)
+    optimiser = torch.optim.AdamW(heads.parameters(), lr=lr)  # its decay is 0.01
     windows, held = (rows.any(0).nonzero().squeeze(1).cpu() for rows in (weights, measured))
     steps = epochs * -(-len(windows) // batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps)

@@ -249,7 +249,7 @@ def fit_recipe(
     def load(which: int, items: Sequence[int], rank: int, step: int = world) -> Iterable[Batch]:
         """A process's share of each batch of items of a set."""
         batches = [items[at : at + size][rank::step] for at in range(0, len(items), size)]
-        return crop_batches(data[which], [*filter(len, batches)], workers, device.type == "cuda")
+        return crop_batches(data[which], [*filter(len, batches)], workers)
 
     def batches(first: int, last: int) -> Iterable[Batch]:
         return load(0, items[first * size : last * size].tolist(), accelerator.process_index)

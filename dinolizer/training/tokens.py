@@ -26,8 +26,8 @@ PART = 64  # crops whose tokens share a file of the cache
 
 
 def extract(backbone: Backbone, images: Images, dtype: torch.dtype = torch.float16) -> Tensor:
-    """Tokens of images, from the cache or, the first time, from the backbone: from uint8 ``(H, W,
-    3)`` RGB, all of one size, to finite float16 or float32 ``(N, D, h, w)`` on the CPU.
+    """Tokens of images, from the cache or, the first time, from the backbone: from uint8
+    ``(H, W, 3)`` RGB, all of one size, to finite float16 or float32 ``(N, D, h, w)`` on the CPU.
 
     A cache file, in safetensors, is named by the weights, the fingerprint of the code, the versions
     of torch and timm, and the pixels; one whose checksum does not match is computed again. Raises

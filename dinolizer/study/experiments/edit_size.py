@@ -21,12 +21,6 @@ SMALL, LARGE = 0.1, 0.2  # edits up to the one share are called small here, from
 REPEATS = 5
 RESAMPLES = 300
 WEAK = 1e4  # inverse of the penalty on the slope: what a share that tells all apart needs
-SCORES = {
-    "iou": "IoU",
-    "recall": "recall of edited pixels",
-    "missed": "share of edits missed",
-    "share": "IoU of everything predicted",
-}
 SIZE_RULE = (
     f"An edit is detected where at least {DETECTED:.0%} of its pixels are predicted; the size at "
     "50 % detection is the share at which a logistic curve over the logarithm of the share is at "

@@ -132,9 +132,9 @@ def score(probability: Tensor, truth: Tensor, summed: Tensor) -> list[dict[str, 
     logits, bool ``(S, H, W)``.
 
     They are ``iou``; ``changed``, the share of all pixels that is predicted otherwise than by the
-    sum; ``predicted <class>``, the predicted share of a class; and of three classes ``<truth> as
-    <class>``, the share of a class that is called another (of the largest probability); nan without
-    pixels.
+    sum; ``predicted <class>``, the predicted share of a class; and of three classes
+    ``<truth> as <class>``, the share of a class that is called another (of the largest
+    probability); nan without pixels.
     """
     predicted = probability[:, -1] > 0.5
     iou = overlap(predicted, truth == 2)["iou"].tolist()
@@ -180,9 +180,9 @@ def background_rates(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def calibration(measured: Measured) -> pd.DataFrame:
-    """How good the probabilities are, with the logits of windows added or averaged: ``method,
-    reduce, changed, iou`` (mean over families), ``ece`` (expected calibration error) with its
-    interval and ``brier`` (mean squared error), over all pixels drawn and all seeds."""
+    """How good the probabilities are, with the logits of windows added or averaged:
+    ``method, reduce, changed, iou`` (mean over families), ``ece`` (expected calibration error) with
+    its interval and ``brier`` (mean squared error), over all pixels drawn and all seeds."""
     lines, cases = [], measured.rows.groupby(["method", "reduce"])
     for (method, reduce), drawn in measured.probability.items():
         truth, groups = (np.tile(each, len(drawn)) for each in (measured.edited, measured.group))
@@ -192,10 +192,3 @@ def calibration(measured: Measured) -> pd.DataFrame:
         line |= columns("ece", calibration_error(truth, drawn.ravel(), groups))
         lines.append(line | {"brier": brier_score_loss(truth, drawn.ravel())})
     return pd.DataFrame(lines)
-
-
-def starred(table: pd.DataFrame) -> list[str]:
-    """What the lines of a table are of; an asterisk marks generators that no training has met."""
-    names = {"real": "photograph", "reencoded": "re-encoded"}
-    marks = table["seen"].astype(bool).map({True: "", False: "*"})
-    return list(table["kind"].replace(names) + marks)

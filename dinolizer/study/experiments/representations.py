@@ -24,7 +24,6 @@ BLOCKS = 20  # of photographs, where there are more, that the interval of CKA is
 PURE = 0.9  # share of a patch that is of one class, at least, for it to count as of that class
 DEGRADED: list[Step] = [*product(["jpeg"], (90, 70, 50)), *product(["noise"], (3, 7, 11))]
 """Levels of the grids of `dinolizer.data.degradations`, from mild to strong."""
-SENSED = 100  # crops that are degraded for it, at most
 PATCHES = 20_000  # that a probe is fitted on, at most
 
 

@@ -23,9 +23,7 @@ CHAINS: list[Case] = [(first, ("jpeg", quality)) for first in FIRST for quality 
 CASES: list[Case] = [CLEAN, *SINGLE, *CHAINS]
 QUALITIES = (50, 60, 70, 80, 90)
 """Of the double compressions; on the JPEG grid of IMDL-BenCo (Ma et al., NeurIPS 2024)."""
-QUALITY_GRID: list[Case] = [
-    (("jpeg", first), ("jpeg", second)) for first in QUALITIES for second in QUALITIES
-]
+QUALITY_GRID: list[Case] = [(("jpeg", a), ("jpeg", b)) for a in QUALITIES for b in QUALITIES]
 CLAIMED: dict[str, Case] = {
     "resize": (("resize", 0.75),),
     "noise": (("noise", 7),),
