@@ -5,7 +5,6 @@ head, so that an image is met once. Tables average seeds on each image first.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,25 +27,12 @@ from dinolizer.training.heads import fit_heads
 
 Policies = dict[str, list[dict[str, nn.Conv2d]]]
 """From each policy to its heads of each seed: from a photograph to the one that never met it."""
+Probabilities = dict[tuple[str, str], NDArray[np.float32]]
+"""Of pixels, that they are edited, by policy and reduction of logits: ``(seeds, N)``."""
 CLASS_NAMES = ("real", "re-encoded", "inpainted")  # as the three-class head's channels
 PRISTINE, FAKE, THREE = POLICIES
 KEPT = 0.8  # share of the training images that each seed draws, with leave-one-photo-out
 PIXELS = 200  # of each image, drawn at random, that calibration is measured on
-
-
-class Measured(NamedTuple):
-    """What the heads predict for the test images.
-
-    A row is of each image, policy (``method``), ``seed`` and ``reduce`` (how the logits of windows
-    are put together), with the scores of `score`. Of each pixel drawn, ``(N,)``, there are the
-    photograph, whether it is edited and, by policy and reduction, the probability of that, float32
-    ``(seeds, N)``.
-    """
-
-    rows: pd.DataFrame
-    group: NDArray[np.str_]
-    edited: NDArray[np.bool_]
-    probability: dict[tuple[str, str], NDArray[np.float32]]
 
 
 def fit_policies(
@@ -94,8 +80,12 @@ def stack(heads: Sequence[nn.Conv2d]) -> nn.Conv2d:
     return stacked.requires_grad_(False)
 
 
-def measure(dataset: Dataset, backbone: Backbone, policies: Policies, seed: int = 0) -> Measured:
-    """Apply all heads to every test image; ``seed`` draws the pixels for calibration."""
+def measure(
+    dataset: Dataset, backbone: Backbone, policies: Policies, seed: int = 0
+) -> tuple[pd.DataFrame, pd.DataFrame, Probabilities]:
+    """Apply all heads to every test image: rows of `score` for each image, policy (``method``),
+    ``seed`` and ``reduce`` (how the logits of windows are put together); the ``group`` of each
+    pixel drawn and whether it is ``edited``; and the probabilities of that."""
     every = [heads for seeds in policies.values() for heads in seeds]
     stacked = {group: stack([heads[group] for heads in every]) for group in every[0]}
     of_group = localizers(backbone, stacked)
@@ -107,8 +97,8 @@ def measure(dataset: Dataset, backbone: Backbone, policies: Policies, seed: int 
     for row in dataset.test.to_dict("records"):
         image, mask = read_pair(row)
         truth = torch.from_numpy(target(mask, row["kind"], row["background"], THREE))
-        pixels = torch.from_numpy(rng.integers(truth.numel(), size=PIXELS))
-        edited.append((truth.flatten()[pixels] == 2).numpy())
+        places = torch.from_numpy(rng.integers(truth.numel(), size=PIXELS))
+        edited.append((truth.flatten()[places] == 2).numpy())
         about = {name: row[name] for name in ("image", "group", "family", "kind", "seen")}
         *of_policies, count = of_group[row["group"]].logits(image).cpu().split([*sizes, 1])
         for policy, summed in zip(policies, of_policies, strict=True):
@@ -119,11 +109,12 @@ def measure(dataset: Dataset, backbone: Backbone, policies: Policies, seed: int 
                 for number, scores in enumerate(score(probability, truth, by_sum)):
                     case = {"method": policy, "reduce": reduce, **about, "seed": number}
                     rows.append(case | scores)
-                of_pixels = probability[:, -1].flatten(1)[:, pixels].numpy()
+                of_pixels = probability[:, -1].flatten(1)[:, places].numpy()
                 drawn.setdefault((policy, reduce), []).append(of_pixels)
-    probability_of = {case: np.concatenate(parts, axis=1) for case, parts in drawn.items()}
+    said = {case: np.concatenate(parts, axis=1) for case, parts in drawn.items()}
     groups = np.repeat(dataset.test["group"].to_numpy(str), PIXELS)
-    return Measured(pd.DataFrame(rows), groups, np.concatenate(edited), probability_of)
+    pixels = pd.DataFrame({"group": groups, "edited": np.concatenate(edited)})
+    return pd.DataFrame(rows), pixels, said
 
 
 def score(probability: Tensor, truth: Tensor, summed: Tensor) -> list[dict[str, float]]:
@@ -179,13 +170,13 @@ def background_rates(rows: pd.DataFrame) -> pd.DataFrame:
     return macro_table(long[both], ["method", "background"], RATE, {"background": "untouched"})
 
 
-def calibration(measured: Measured) -> pd.DataFrame:
-    """How good the probabilities are, with the logits of windows added or averaged:
-    ``method, reduce, changed, iou`` (mean over families), ``ece`` (expected calibration error) with
-    its interval and ``brier`` (mean squared error), over all pixels drawn and all seeds."""
-    lines, cases = [], measured.rows.groupby(["method", "reduce"])
-    for (method, reduce), drawn in measured.probability.items():
-        truth, groups = (np.tile(each, len(drawn)) for each in (measured.edited, measured.group))
+def calibration(rows: pd.DataFrame, pixels: pd.DataFrame, said: Probabilities) -> pd.DataFrame:
+    """How good the probabilities of `measure` are: ``method, reduce, changed, iou`` (mean over
+    families), ``ece`` (expected calibration error) with its interval and ``brier`` (mean squared
+    error), over all pixels drawn and all seeds."""
+    lines, cases = [], rows.groupby(["method", "reduce"])
+    for (method, reduce), drawn in said.items():
+        truth, groups = (np.tile(pixels[name], len(drawn)) for name in ("edited", "group"))
         part = cases.get_group((method, reduce))
         line = {"method": method, "reduce": reduce, "changed": part["changed"].mean()}
         line |= {"iou": part.groupby("family")["iou"].mean().mean()}

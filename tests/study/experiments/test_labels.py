@@ -18,7 +18,6 @@ from dinolizer.study.experiments import labels
 from dinolizer.study.experiments.labels import (
     CLASS_NAMES,
     KEPT,
-    Measured,
     fit_policies,
     measure,
     score,
@@ -103,7 +102,7 @@ def test_with_a_training_set_every_policy_and_seed_is_trained_on_it(
     for policy, some in policies.items():
         assert [head.out_channels for of in some for head in of.values()] == [CLASSES[policy]] * 24
         assert not torch.equal(some[0]["0"].weight, some[1]["0"].weight)
-    rows = measure(dataset, backbone, policies).rows
+    rows, *_ = measure(dataset, backbone, policies)
     assert len(rows) == len(test) * 3 * 2 * 2
     assert rows.loc[rows["kind"] == "fr", "predicted re-encoded"].between(0, 1).all()
 
@@ -119,10 +118,10 @@ def test_a_stacked_head_gives_all_logits_and_a_one() -> None:
 def test_maps_and_scores_are_those_of_the_localizer(dataset: Dataset) -> None:
     backbone = small_backbone()
     policies = fit_policies(dataset, backbone, [0], epochs=3)
-    measured = measure(dataset, backbone, policies)
+    table, pixels, said = measure(dataset, backbone, policies)
     row = dataset.test.iloc[4].to_dict()  # of photograph b, re-generated
     image, mask = read_pair(row)
-    rows = measured.rows[measured.rows["image"] == row["image"]].set_index(["method", "reduce"])
+    rows = table[table["image"] == row["image"]].set_index(["method", "reduce"])
     for policy in POLICIES:
         card = card_for(backbone, "")
         head = policies[policy][0]["b"]
@@ -135,8 +134,7 @@ def test_maps_and_scores_are_those_of_the_localizer(dataset: Dataset) -> None:
             iou = (marked & mask).sum() / (marked | mask).sum()
             assert line["iou"] == pytest.approx(iou, abs=0.01)
     assert (rows.loc[[("pristine", "mean"), ("fake", "mean")], "changed"] == 0).all()
-    assert measured.edited.shape == measured.group.shape
-    assert measured.probability["fake", "mean"].shape == (1, len(measured.edited))
+    assert said["fake", "mean"].shape == (1, len(pixels))
 
 
 def test_sum_and_mean_of_one_output_mark_the_same_of_three_they_may_not() -> None:
@@ -198,15 +196,12 @@ def test_tables_by_hand(rows: pd.DataFrame) -> None:
 
 
 def test_calibration_is_of_all_seeds_and_pixels() -> None:
-    measured = Measured(
-        rows=pd.DataFrame(
-            {"method": "fake", "reduce": "sum", "family": ["x", "y"], "iou": [0.2, 0.4]}
-        ).assign(changed=0.0),
-        group=np.array(["a", "b"]),
-        edited=np.array([True, False]),
-        probability={("fake", "sum"): np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)},
+    rows = pd.DataFrame(
+        {"method": "fake", "reduce": "sum", "family": ["x", "y"], "iou": [0.2, 0.4]}
     )
-    line = labels.calibration(measured).iloc[0]
+    pixels = pd.DataFrame({"group": ["a", "b"], "edited": [True, False]})
+    said = {("fake", "sum"): np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)}
+    line = labels.calibration(rows.assign(changed=0.0), pixels, said).iloc[0]
     assert line["iou"] == pytest.approx(0.3)
     assert line["brier"] == 0.5  # the first seed is always right, the second never
     # Said 1 of one that happened and one that did not: observed 0.5, and so of those said 0.
