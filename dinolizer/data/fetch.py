@@ -64,10 +64,8 @@ def download(
         came = other_file(part, "another file").partition(";")[0]
         part.unlink()
         wanted = f"{size:,} bytes" if size else known_hash
-        raise InputError(
-            f"{url} sent {came}, at least {arrived:,} bytes of it, and not the published file "
-            f"({wanted}); nothing of it was kept, {advice}."
-        )
+        sent = f"{came}, at least {arrived:,} bytes of it, and not the published file ({wanted})"
+        raise InputError(f"{url} sent {sent}; nothing of it was kept, {advice}.")
     part.replace(path)
 
 

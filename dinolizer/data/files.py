@@ -83,10 +83,8 @@ def list_images(folder: str | Path, skip: Skip = lambda folder: None) -> tuple[l
             images.append(path)
     if not images:
         told = "".join(f"; {len(paths)} {what}" for what, paths in left_out.items())
-        suffixes = ", ".join(SUFFIXES)
-        raise InputError(
-            f"The folder {folder} holds no image{told}; it must hold files ending in {suffixes}."
-        )
+        wanted = f"it must hold files ending in {', '.join(SUFFIXES)}"
+        raise InputError(f"The folder {folder} holds no image{told}; {wanted}.")
     return images, left_out
 
 
@@ -104,10 +102,8 @@ def read_csv(path: str | Path, needed: Sequence[str], **options: Any) -> pd.Data
         advice = "perhaps in the code page of a spreadsheet; save it as 'CSV UTF-8'"
         raise InputError(f"{path} is not in UTF-8, {advice}.") from None
     except (csv.Error, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        reason = str(error).strip()
-        raise InputError(
-            f"{path} cannot be read as CSV ({reason}); give a CSV file in UTF-8 with a header line."
-        ) from None
+        wanted = "give a CSV file in UTF-8 with a header line"
+        raise InputError(f"{path} cannot be read as CSV ({error}); {wanted}.") from None
     if table.empty:
         raise InputError(f"{path} has no rows; it must list at least one image.")
     return table
@@ -131,9 +127,9 @@ def _check_lines(path: Path, needed: Sequence[str]) -> list[str]:
         refuse({f"{path} lacks the column {name!r}; {has}.": name not in header for name in needed})
         for line in lines:
             if line and len(line) != len(header):
-                has = f"has {len(line)} cells, but the header has {len(header)}; put names with"
-                line_is = f"Line {lines.line_num} of {path} {has} a comma into quotes"
-                raise InputError(f"{line_is}, and end no line with one.")
+                cells = f"{len(line)} cells, but the header has {len(header)}"
+                advice = "put names with a comma into quotes, and end no line with one"
+                raise InputError(f"Line {lines.line_num} of {path} has {cells}; {advice}.")
     return header
 
 

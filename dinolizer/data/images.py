@@ -80,9 +80,8 @@ def read_samples(source: str | Path | Image.Image) -> tuple[NDArray[Any], int]:
         raise InputError(f"{name} may not be read by this user; change its permissions.") from None
     except Exception as error:  # decoders meet damage with almost any exception
         reason = str(error).rstrip(".") or type(error).__name__
-        raise InputError(
-            f"{name} cannot be read ({reason}); it may be damaged or cut short: get a whole copy."
-        ) from error
+        why = f"({reason}); it may be damaged or cut short: get a whole copy"
+        raise InputError(f"{name} cannot be read {why}.") from error
 
 
 def read_header(path: str | Path) -> Header:
@@ -153,14 +152,11 @@ def _rgb(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _check_array(array: NDArray[Any], channels: tuple[int, ...]) -> None:
     """Refuse what is not uint8 and grey or colour; a value range is never guessed from the data."""
-    wanted = " or ".join(
-        ["(H, W) grey", *(f"(H, W, {count}), channels last" for count in channels)]
-    )
+    wanted = " or ".join(["(H, W)", *(f"(H, W, {count})" for count in channels)])
     is_image = array.size and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in channels))
     kind = f"The image array is {array.dtype}, but it must be uint8; scale it to [0, 255]."
-    shape = (
-        f"The image array has the shape {array.shape}, but at least one pixel of {wanted} is due."
-    )
+    due = f"but {wanted}, channels last, of at least one pixel is due"
+    shape = f"The image array has the shape {array.shape}, {due}."
     large, number = _too_large("The image array"), np.prod(array.shape[:2])
     refuse({kind: array.dtype != np.uint8, shape: not is_image, large: number > MAX_PIXELS})
 

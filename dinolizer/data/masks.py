@@ -33,10 +33,9 @@ def check_shape(
     """Refuse a mask, of (width, height), that is not its image in another resolution."""
     (width, height), (wide, high) = mask, image
     if abs(width * high - height * wide) > wide + high:  # sides are rounded to whole pixels
-        raise InputError(
-            f"The mask {path} has {width}x{height} pixels, but its image {image_path} has "
-            f"{wide}x{high}, which is another shape: give that of all pixels as they are stored."
-        )
+        has = f"{width}x{height} pixels, but its image {image_path} has {wide}x{high}"
+        advice = "which is another shape: give that of all pixels as they are stored"
+        raise InputError(f"The mask {path} has {has}, {advice}.")
 
 
 def _grey(samples: NDArray[Any], path: str | Path) -> NDArray[Any]:

@@ -109,8 +109,7 @@ def pretrain(
 
 
 class Task(NamedTuple):
-    """What is trained, from a step's number to its batch, the loss on that, and which part of what
-    is trained is kept."""
+    """What is trained, from a step's number to its batch, the loss on that, and what is kept."""
 
     model: nn.Module
     draw: Callable[[int], Batch]
@@ -216,10 +215,6 @@ def calibrated_head(tokens: Tensor, targets: Tensor) -> nn.Conv2d:
 
 def _save(path: Path, model: nn.Module, progress: Progress, card: dict[str, object]) -> None:
     """Write weights in half precision, and their card."""
-    weights = {
-        key: (value.half() if value.is_floating_point() else value).cpu().contiguous()
-        for key, value in model.state_dict().items()
-    }
     losses, every = progress.losses, STEPS_PER_LOSS
     means = [np.mean(losses[first : first + every]) for first in range(0, len(losses), every)]
     device = next(model.parameters()).device.type
@@ -235,4 +230,4 @@ def _save(path: Path, model: nn.Module, progress: Progress, card: dict[str, obje
     with atomic(path.with_suffix(".json")) as draft:
         draft.write_text(json.dumps(card, indent=2) + "\n")
     with atomic(path) as draft:  # last: where the weights are, the card is
-        save_file(weights, draft)
+        save_file(model.half().cpu().state_dict(), draft)

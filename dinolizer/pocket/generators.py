@@ -179,8 +179,7 @@ def load_flux(folder: Path) -> AutoEncoder:
             weights = torch.load(folder / name, map_location="cpu", weights_only=True)
             model.get_submodule(half).load_state_dict(weights)
         except Exception as error:  # torch raises many kinds for a file that is not one of weights
-            raise InputError(
-                f"{folder / name} is not the {half} of FLUX.2's tiny auto-encoder "
-                f"({str(error).splitlines()[0]}); give the folder of the published files."
-            ) from None
+            what, why = f"the {half} of FLUX.2's tiny auto-encoder", str(error).splitlines()[0]
+            advice = "give the folder of the published files"
+            raise InputError(f"{folder / name} is not {what} ({why}); {advice}.") from None
     return model.eval().requires_grad_(False)

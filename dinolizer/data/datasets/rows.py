@@ -160,10 +160,8 @@ def open_tree(root: Path, dataset: str, needed: Sequence[str]) -> Tree:
                 wrong = f"{root} is one level too {level} to be the folder of {dataset}"
                 raise InputError(f"{wrong}; give {other}.")
         names = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
-        raise InputError(
-            f"{root} holds {names}, but the folder of {dataset} must hold {wanted} "
-            f"({lacks[0].replace('|', ' or ')} is missing); give that folder."
-        )
+        lack = f"must hold {wanted} ({lacks[0].replace('|', ' or ')} is missing)"
+        raise InputError(f"{root} holds {names}, but the folder of {dataset} {lack}; give that.")
     tree = Tree(root, {}, {})
     for path in walk(root, tree.left_out):
         key = path[len(str(root)) + 1 :].replace(os.sep, "/").casefold()
