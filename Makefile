@@ -58,7 +58,7 @@ results: .venv/installed
 test: .venv/tested
 	@echo "Every test passes on the present sources; nothing more to run."
 
-browser: .venv/installed
+browser: .venv/installed site
 	DINOLIZER_CACHE=$(CACHE) pytest tests/browser.py
 
 verify: .venv/verified

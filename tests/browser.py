@@ -56,7 +56,7 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def opened(browser: Browser, url: str, scheme: str = "light") -> Iterator[Page]:
     """A page in a colour scheme; nothing may be said in its console, and nothing go elsewhere."""
-    page = browser.new_page(viewport={"width": 1000, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
+    page = browser.new_page(viewport={"width": 1300, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
@@ -113,6 +113,18 @@ def test_a_report_is_printed_without_its_controls(browser: Browser, report: Path
         page.emulate_media(media="print")
         expect(page.locator(".controls")).to_be_hidden()
         expect(page.get_by_text("What this says, and what it does not")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_site_shows_summary_notebooks_and_api(browser: Browser, scheme: str) -> None:
+    index = ROOT / "data" / "site" / "index.html"
+    with opened(browser, index.as_uri(), scheme) as page:
+        expect(page.locator("h1")).to_contain_text("What becomes of the paper")
+        keep(page, f"site-{scheme}")
+        page.locator(".sidebar-tree a", has_text="DinoLizer by hand").click()
+        expect(page.locator(".cell_output img").first).to_be_visible()
+        page.locator(".sidebar-tree a", has_text="In Python").click()
+        expect(page.get_by_text("from_pretrained").first).to_be_visible()
 
 
 def free_port() -> int:
