@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dinolizer.errors import InputError
 from dinolizer.model.backbones import BACKBONES, Backbone, unfrozen
 from dinolizer.model.batches import batch_size
 from dinolizer.model.lora import Lora, adapted
@@ -39,15 +38,8 @@ def common_window(names: Sequence[str]) -> int:
 def common_crops(
     dataset: Dataset, backbones: Mapping[str, Backbone], count: int = 0, seed: int = 0
 ) -> tuple[list[NDArray[np.uint8]], dict[str, Sample]]:
-    """One random crop of each image, the same pixels for all backbones, as of `crop_sample`, and
-    for each backbone three-class labels on its grid. Raises InputError unless loaded for one
-    `common_window`."""
-    windows = {name: backbone.spec.window for name, backbone in backbones.items()}
-    if len(set(windows.values())) > 1:
-        raise InputError(
-            f"The windows are {windows}, but backbones are compared on the same pixels: load them "
-            f"for a window of {common_window(list(windows))}."
-        )
+    """One random crop of each image, the same pixels for all backbones, loaded for one
+    `common_window`, as of `crop_sample`, and for each backbone three-class labels on its grid."""
     made = {
         name: crop_sample(dataset, backbone.spec, count, seed, policy=THREE)
         for name, backbone in backbones.items()

@@ -9,7 +9,6 @@ import torch
 from small import SPEC, small_backbone
 
 from dinolizer.data.images import write_image
-from dinolizer.errors import InputError
 from dinolizer.model.backbones import load_backbone, unfrozen
 from dinolizer.study.experiments import generations
 from dinolizer.study.experiments.comparisons import by_generators, compare
@@ -49,10 +48,6 @@ def test_backbones_of_other_patches_and_windows_are_compared_on_the_same_pixels(
         assert torch.equal(samples[name].targets, alone.targets)
         tokens = backbone(torch.rand(1, 3, window, window))
         assert tokens.shape[2:] == alone.targets.shape[2:]
-    names = ("pocket-learned", "pocket-rotary")
-    unlike = {name: load_backbone(name, window=112 * n) for n, name in enumerate(names, 1)}
-    with pytest.raises(InputError, match="load them for a window of 112"):
-        generations.common_crops(dataset, unlike)
 
 
 PHOTOS = 5
