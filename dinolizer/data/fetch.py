@@ -14,6 +14,8 @@ from dinolizer.data.formats import other_file
 from dinolizer.errors import InputError, refuse
 
 CHUNK = 2**20
+LARGEST = 2**32
+"""Bytes of a download whose size is not known."""
 
 
 def download(
@@ -34,7 +36,7 @@ def download(
 
     if path.exists() and _has_hash(path, known_hash):
         return
-    part = path.with_name(f"{path.name}.part")
+    part, largest = path.with_name(f"{path.name}.part"), size or LARGEST
     try:
         with part.open("ab") as file:
             arrived = file.tell()
@@ -48,7 +50,7 @@ def download(
                         arrived = file.truncate(0)
                     for chunk in tqdm(response.iter_content(CHUNK), unit="MiB", disable=None):
                         arrived += file.write(chunk)
-                        if size is not None and arrived > size:
+                        if arrived > largest:
                             break
             file.flush()
             os.fsync(file.fileno())
@@ -60,7 +62,7 @@ def download(
         raise InputError(
             f"The download of {url} did not end well {why} where it stopped."
         ) from None
-    if size not in (None, arrived) or not _has_hash(part, known_hash):
+    if arrived > largest or size not in (None, arrived) or not _has_hash(part, known_hash):
         came = other_file(part, "another file").partition(";")[0]
         part.unlink()
         wanted = f"{size:,} bytes" if size else known_hash

@@ -33,7 +33,7 @@ def read_profile(path: Path) -> dict[str, object]:
     if not path.is_file():
         raise InputError(f"No profile file at {path}: give a YAML file of parameters.")
     try:
-        parameters = yaml.load(path.read_text(encoding="utf-8"), _Unique)
+        parameters = yaml.load(path.read_text(encoding="utf-8"), UniqueNames)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         where = " ".join(str(error).split())
         raise InputError(f"The profile {path} is not YAML ({where}): correct it there.") from error
@@ -42,7 +42,7 @@ def read_profile(path: Path) -> dict[str, object]:
     return {str(name): value for name, value in parameters.items()}
 
 
-class _Unique(yaml.SafeLoader):
+class UniqueNames(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         """As in every YAML loader, if each name is there once."""
         names = [key.value for key, _ in node.value]

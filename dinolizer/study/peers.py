@@ -31,7 +31,7 @@ from dinolizer.data.images import SUFFIXES, read_header, read_samples, turn
 from dinolizer.errors import InputError
 from dinolizer.paths import ASSETS, ROOT, file_hash
 from dinolizer.study.evaluation import Method, Row
-from dinolizer.study.parameters import checked
+from dinolizer.study.parameters import UniqueNames, checked
 
 DECLARATION = "peer.yaml"
 MAPS = (".png", ".npy", ".npz")
@@ -79,7 +79,7 @@ def _read_peer(folder: Path, images: Sequence[str]) -> Method:
     try:
         if path.stat().st_size > MAX_DECLARATION:
             raise ValueError(f"over {MAX_DECLARATION} bytes")
-        lines = yaml.safe_load(path.read_text(encoding="utf-8"))
+        lines = yaml.load(path.read_text(encoding="utf-8"), UniqueNames)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path} must be a short YAML file that describes the maps.") from error
     declared = checked(Declaration, lines, str(path))

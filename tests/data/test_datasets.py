@@ -494,6 +494,20 @@ def test_rows_of_parquet_files_that_cannot_be_used_are_left_out_and_counted(tmp_
         (tmp_path / "out.csv").unlink()
 
 
+def test_an_image_in_a_cell_has_the_bounds_of_one_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 64 x 64 pixels, where 1,000 are the most."""
+    scene = trees.Scene(0, 64)
+    row = {"key": "partial/a", "label": 1}
+    row |= {"image": trees.encode(scene.photo), "mask": trees.encode(scene.mask)}
+    (tmp_path / "set").mkdir()
+    path = tmp_path / "set" / "sd3-0.parquet"
+    trees.pq.write_table(trees.pa.Table.from_pylist([row]), path)
+    monkeypatch.setattr("dinolizer.data.images.MAX_PIXELS", 1000)
+    assert f"{path}, row 0" in refused("opensdi", path.parent, tmp_path / "out.csv")
+
+
 @pytest.mark.parametrize(
     ("pairs", "says"),
     [

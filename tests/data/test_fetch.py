@@ -119,6 +119,15 @@ def test_a_file_of_another_size_is_refused_and_not_kept(
     assert names(tmp_path) == []
 
 
+def test_a_file_of_no_known_size_has_a_limit(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dinolizer.data.fetch.LARGEST", 2**20)
+    with pytest.raises(InputError, match="nothing of it was kept"):
+        download(server.url, tmp_path / "weights.zip")
+    assert names(tmp_path) == []
+
+
 def test_a_longer_part_with_nothing_left_to_send_is_refused(server: Server, tmp_path: Path) -> None:
     (tmp_path / "weights.zip.part").write_bytes(CONTENT + b"x")
     with pytest.raises(InputError, match="at least 5,120,001 bytes of it, and not the published"):

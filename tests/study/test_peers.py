@@ -114,7 +114,12 @@ def test_a_wrong_declaration_is_refused(
         read_peers([declare(tmp_path / "peer", **lines)], manifest)
 
 
-@pytest.mark.parametrize("text", ["[" * 9999, "name: !!python/name:os.system", "#" * 10_001, "\0"])
+TWICE = "name: other\npolarity: high = edited\nrange: [0, 1]\npolarity: low = edited\n"
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 9999, "name: !!python/name:os.system", "#" * 10_001, "\0", TWICE]
+)
 def test_a_hostile_declaration_is_refused(
     tmp_path: Path, manifest: pd.DataFrame, text: str
 ) -> None:

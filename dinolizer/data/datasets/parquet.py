@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from dinolizer.data.datasets.rows import SPLITS, Report, Row, Tree, real_row
-from dinolizer.data.images import FORMATS, read_header, write_image
+from dinolizer.data.images import FORMATS, read_header, read_samples, write_image
 from dinolizer.errors import InputError
 from dinolizer.paths import atomic
 
@@ -143,7 +143,7 @@ def _save(data: bytes, path: Path, at: str) -> str:
 def _open(data: bytes, at: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-        image.load()
+        read_samples(image)  # which knows its bounds
     except Exception as error:  # decoders meet damage with almost any exception
         raise InputError(f"{at} holds no image that can be read; get a whole copy.") from error
     return image
