@@ -28,8 +28,7 @@ def opensdi(tree: Tree, report: Report, images: Path) -> Iterator[Row]:
     all fakes is our reading. ``images`` takes the images, as the files hold them, and the masks."""
     for file, number, record in _records(tree, ["key", "image", "mask", "label"]):
         relative = file.relative_to(tree.root)
-        folders = [part.casefold() for part in (tree.root.name, *relative.parts)][::-1]
-        split = next((s for part in folders for s in ("train", "test") if s in part), "test")
+        split = _split(f"{tree.root.name}/{relative}")
         name, group = f"{relative.with_suffix('')}/{number}", f"{split}/{record['key']}"
         at, mask = f"{file}, row {number}", images / f"{name}-mask.png"
         try:
@@ -151,5 +150,5 @@ def _open(data: bytes, at: str) -> Image.Image:
 
 def _split(path: str) -> str:
     """The split whose name is nearest to the file's, as a folder or in front of its name."""
-    words = re.split(r"[/\\]|-(?=\d)", path.casefold())
+    words = re.split(r"[/\\_]|-(?=\d)", path.casefold())
     return next((SPLITS[word] for word in words[::-1] if word in SPLITS), "test")
