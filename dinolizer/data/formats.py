@@ -27,8 +27,7 @@ OTHER_FILES = {
 }
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND")
-JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-"""None that lies within the coded pixels: no stuffed 0xFF, no restart."""
+JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # none that coded pixels hold
 JPEG_END = 0xD9
 ARITHMETIC = range(0xC9, 0xCC)  # frames whose coded pixels may end in zeros that are left out
 

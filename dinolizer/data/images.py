@@ -28,8 +28,7 @@ SUFFIXES = (
 )
 """Names by which the images of a folder are known."""
 MAX_PIXELS = 120_000_000  # for a camera of 100 megapixels; Pillow's own limit is 179 million
-DEFLATED = 8 * 1032
-"""Pixels of 1 bit that a byte of a PNG file holds at most: deflate packs 1032 bytes into one."""
+DEFLATED = 8 * 1032  # pixels of 1 bit in a byte of a PNG at most: deflate packs 1032 to 1
 BROKEN = "not an image that can be read, or damaged; get a whole copy in a common format"
 
 

@@ -20,14 +20,9 @@ AREA_RANGE = (0.02, 0.6)
 FILLS = {"clean": 0.3, "decoded": 0.45, "enlarged": 0.15, "classical": 0.1}
 """Where the content of an edit comes from, and how often: a photograph shrunk until no trace of its
 own compression is left; such a one out of a generator's decoder, or enlarged again; diffusion."""
-WHOLE = 0.2
-"""Share of the forgeries that pass through a generator's auto-encoder as a whole after the edit, of
-crops of at most `WHOLE_SIDE`."""
-CLEAN = 0.15
-"""Share of the photographs without a past of their own, as scans and high-quality exports are: only
-what was decoded, enlarged or diffused can be told there."""
-PERTURBATION = (0.01, 0.08)
-"""Standard deviation of what is done to a decoder's weights, as a share of each: log-uniform."""
+WHOLE = 0.2  # share of forgeries of small crops that go through an auto-encoder as a whole
+CLEAN = 0.15  # share of photographs without a past, as scans are: a shrunk one fills unseen
+PERTURBATION = (0.01, 0.08)  # spread of noise on a decoder's weights, as a share: log-uniform
 WHOLE_SIDE = 256  # side of the crops that pass through an auto-encoder as a whole, in pixels
 WHOLES = 50  # how many such crops there are of each generator
 

@@ -94,12 +94,10 @@ class Inpainter(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         first, second, third = WIDTHS
-        self.down1 = _down(4, first)
-        self.down2 = _down(first, second)
+        self.down1, self.down2 = _down(4, first), _down(first, second)
         self.down3 = _down(second, third)
         self.middle = nn.Sequential(*(Residual(third, dilation) for dilation in (2, 4)))
-        self.up3 = _up_nearest(third, second)
-        self.up2 = _up_nearest(second, first)
+        self.up3, self.up2 = _up_nearest(third, second), _up_nearest(second, first)
         self.up1 = _up_nearest(first, first)
         self.last = nn.Conv2d(first, 3, 3, padding=1)
 
