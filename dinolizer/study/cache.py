@@ -47,9 +47,8 @@ def images_hash(manifest: pd.DataFrame) -> str:
 
 
 def cached(kind: str, key: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """Read the table ``key`` from the folder ``kind`` of the cache, or compute and write it first;
-    a damaged one is computed again. Of two processes that want it at once, each writes it whole.
-    Raises InputError where it cannot be written."""
+    """Read the table ``key`` from the folder ``kind`` of the cache; where it is missing or damaged,
+    it is computed and written whole. Raises InputError where it cannot be written."""
     path = cache_dir() / kind / f"{key}.parquet"
     try:
         return _read(path)

@@ -1,5 +1,4 @@
-"""The commands that get, list and check pictures and results, and ``dinolizer study``: what the
-workflow of the notebooks calls."""
+"""Commands for pictures, lists and results, and ``dinolizer study``, which the workflow calls."""
 
 from pathlib import Path
 from typing import Annotated
@@ -143,11 +142,11 @@ def verify(
     quick: Annotated[bool, Option("--quick", help="Make nothing again.")] = False,
     cores: Annotated[int, Option(min=1, help="To make the results again on.")] = 2,
 ) -> None:
-    """Say whether committed results are those that were made.
+    """Say whether committed results are those that were made: files by their hashes, verdicts by
+    their numbers, the summary by the tables.
 
-    Every file is compared with the list of hashes that was made with it, every verdict with its
-    number, and the summary with the tables. Without --quick all is made again, in a scratch folder,
-    and every table is compared with the committed one, to two decimals.
+    Without --quick all is made again, in a scratch folder, and every table is compared with the
+    committed one, to two decimals.
     """
     from dinolizer.study.results import check, reproduce, tables
 

@@ -1,8 +1,4 @@
-"""From a manifest and methods to rows, one per image, and from rows to tables with intervals.
-
-Rows are cached in parts, which any process may compute: many machines can share the work (see the
-Snakefile), and a job that is killed loses only one part.
-"""
+"""From a manifest and methods to rows, one per image, and from rows to tables with intervals."""
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +33,7 @@ class Method:
 
     ``predict`` takes an image, uint8 ``(H, W, 3)``, and its row of the manifest to a map, float
     ``(H, W)``, higher = more suspicious. An edit is predicted over the threshold: one for all
-    images, or one for each photograph. ``key`` is all that the maps depend on, for a `cache_key`.
+    images, or for each photograph. ``key`` is all that the maps depend on, for a `cache_key`.
     """
 
     name: str
@@ -63,10 +59,9 @@ def evaluate(
 ) -> pd.DataFrame:
     """Run methods on every image of a manifest; each is read, and degraded by ``steps``, only once.
 
-    A row per image and method holds `ABOUT`, `step_columns`, and the results of `score_image`,
-    which takes ``ranking``. Of the manifest's columns ``family`` (by default the generator),
-    ``seen`` and ``condition`` are optional. An image's index and the seed decide its noise, so that
-    a part of a manifest gives the same rows.
+    A row per image and method holds `ABOUT` (family, seen and condition are optional in the
+    manifest), `step_columns`, and the results of `score_image`. An image's index and the seed
+    decide its noise, so that a part of a manifest gives the same rows.
     """
     rows = []
     for number, (image, truth, row) in zip(manifest.index, pictures(manifest), strict=True):
@@ -88,11 +83,11 @@ def rows_of(
     number: int = 1,
     count: int = 1,
 ) -> pd.DataFrame:
-    """Rows of methods on images of a manifest, of all methods after each of the cases or, without
+    """Rows of methods on images of a manifest: of all methods after each of the cases or, without
     any, of one method after the other and with ``ranking``.
 
-    They are computed and cached in parts, of one dataset each; of these only every ``count``-th is
-    taken, from the ``number``-th on (counted from 1).
+    They are computed and cached in parts, of one dataset each, so that many machines can share the
+    work; every ``count``-th is taken, from the ``number``-th on (counted from 1).
     """
     together = [(method,) for method in methods] if None in cases else [tuple(methods)]
     of_datasets = [part for _, part in images.groupby("dataset", sort=False)]
@@ -148,16 +143,15 @@ def _degraded(image: Image, truth: Mask, steps: Sequence[Step], seed: int) -> tu
 
 
 def step_columns(steps: Sequence[Step]) -> dict[str, Any]:
-    """How rows name what was done to an image: ``degradation`` and ``level`` of the last step, and
-    ``before``, the earlier steps; ``"none"`` and nan without any."""
+    """What rows say was done to an image: ``degradation`` and ``level`` of the last step (else none
+    and nan), and ``before``, the earlier ones."""
     *earlier, (degradation, level) = steps or [("none", float("nan"))]
     before = " + ".join(f"{name} {at:g}" for name, at in earlier) or "none"
     return {"before": before, "degradation": degradation, "level": level}
 
 
 def benchmark_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """The `score_table` of the benchmark: a line per method, family and kind, and one over all
-    families, where family, kind and seen are `ALL_FAMILIES` and ``"all"``."""
+    """The `score_table` by method, family, kind and seen, and over all families, `ALL_FAMILIES`."""
     overall = score_table(rows, ["method"], seed).assign(family=ALL_FAMILIES)
     return with_overall(score_table(rows, ["method", "family", "kind", "seen"], seed), overall)
 
@@ -171,8 +165,7 @@ def with_overall(table: pd.DataFrame, overall: pd.DataFrame) -> pd.DataFrame:
 
 
 def score_table(rows: pd.DataFrame, by: Sequence[str], seed: int = 0) -> pd.DataFrame:
-    """IoU, F1, AP and best IoU of edited images, a line for each value of the columns ``by``, as
-    `dinolizer.study.statistics.macro_table` gives them. ``micro_iou`` is of the pooled pixels."""
+    """A `macro_table` of IoU, F1, AP, best IoU and (pooled) ``micro_iou`` of edited images."""
     forged = rows[~rows["kind"].isin(AUTHENTIC_KINDS)]
     table = macro_table(forged, by, ["iou", "f1", "best_iou", "ap"], seed=seed)
     pixels = forged.groupby(list(by), sort=False, dropna=False)[["tp", "fp", "fn"]].sum()
@@ -180,8 +173,7 @@ def score_table(rows: pd.DataFrame, by: Sequence[str], seed: int = 0) -> pd.Data
 
 
 def authentic_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """False-positive rate of the pixels of images without an edit, by method and kind:
-    ``n_images, n_photos, false_positive_rate`` with ``_low`` and ``_high``."""
+    """False-positive rate of the pixels of images without an edit, by method and kind."""
     rate = "false_positive_rate"
     authentic = rows[rows["kind"].isin(AUTHENTIC_KINDS)].rename(columns={"predicted_area": rate})
     if authentic.empty:

@@ -1,7 +1,7 @@
 """Figures of the study, from tables: 7 inches wide, legible in grey, one message each.
 
-``note`` is the footer. Intervals are given, in columns beside a score with the endings ``_low`` and
-``_high``. Images are uint8 (H, W, 3), masks bool (H, W).
+``note`` is the footer. Intervals are in columns beside a score that end in ``_low`` and ``_high``.
+Images are uint8 (H, W, 3), masks bool (H, W).
 """
 
 from collections.abc import Mapping, Sequence
@@ -178,8 +178,7 @@ def dots(
 
 
 def differences(table: pd.DataFrame, note: str) -> Figure:
-    """Draw the differences to every other method, a panel each, with both intervals of
-    `dinolizer.study.statistics.compare`; the corrected ones are thin."""
+    """Draw a table of `compare`: a panel for each other method, with both intervals."""
     table = table.assign(label=(table["family"] + ", " + table["kind"]).str.removesuffix(", all"))
     wide = table[["label"]].drop_duplicates()
     for other, lines in table.groupby("other", sort=False):
@@ -193,8 +192,7 @@ def differences(table: pd.DataFrame, note: str) -> Figure:
 def heatmaps(
     tables: Mapping[str, pd.DataFrame], row: str, column: str, score: str, note: str
 ) -> Figure:
-    """Draw a score from 0 to 1 as cells that name it, a panel for each table by its title; rows and
-    columns of cells, named by columns, come in the order of the table."""
+    """Draw a score from 0 to 1 as cells that name it, in a table's order, a panel for each."""
     most = max(table[row].nunique() for table in tables.values())
     figure, (line,) = panels(1, len(tables), 1.3 + 0.4 * most, note)
     for panel, (title, table) in zip(line, tables.items(), strict=True):
@@ -209,9 +207,8 @@ def heatmaps(
 
 
 def reliability(points: Mapping[str, pd.DataFrame], note: str, *, what: str) -> Figure:
-    """Draw observed against predicted shares of ``what``, such as ``"pixels"``, with intervals, and
-    how often each is predicted: ``points`` are from a name to what `metrics.reliability` gives.
-    Bins of fewer than `LEAST` cases are in the right panel only."""
+    """Draw observed against predicted shares of ``what``, such as pixels, and how often each is
+    predicted, of points of `metrics.reliability`; bins under `LEAST` cases only on the right."""
     if not points:
         return panels(1, 1, 1.2, f"not run: no {what} without an edit; {note}")[0]
     names = {"low": "value_low", "high": "value_high", "observed": "value"}
@@ -227,8 +224,7 @@ def reliability(points: Mapping[str, pd.DataFrame], note: str, *, what: str) -> 
 def panels(
     rows: int, columns: int, height: float, note: str, used: int | None = None, **settings: Any
 ) -> tuple[Figure, NDArray[Any]]:
-    """Make a figure of that height in inches, with its footer, and its axes, (rows, columns), of
-    which only the first ``used`` are to be seen."""
+    """A figure of a height in inches with a footer, and its axes, (rows, columns): ``used`` ones."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     figure.supxlabel(note, fontsize=7, color="0.35", x=0.01, ha="left")
     grid = figure.subplots(rows, columns, squeeze=False, **settings)
@@ -238,8 +234,7 @@ def panels(
 
 
 def by_score(table: pd.DataFrame, scores: Mapping[str, str]) -> pd.DataFrame:
-    """Several scores of a table in one column ``value``, with intervals, told apart by ``score``:
-    the label that ``scores`` gives to each column."""
+    """Scores of a table in one column ``value``, with intervals, by their label ``score``."""
     ends = ("", "_low", "_high")
     return pd.concat(
         table.assign(score=label, **{f"value{end}": table.get(f"{name}{end}") for end in ends})

@@ -20,7 +20,7 @@ from dinolizer.model.windows import Plan
 from dinolizer.paths import cache_dir
 from dinolizer.study.cache import cache_key, cached, images_hash, probe_hash
 from dinolizer.study.evaluation import Image, Row, pictures
-from dinolizer.study.samples import POLICY, Dataset, Sample, enlarged, image_windows, window_sample
+from dinolizer.study.samples import POLICY, Dataset, Sample, enlarged, window_sample
 from dinolizer.training import heads as training
 from dinolizer.training.crops import Crops
 from dinolizer.training.heads import Fit, Heads
@@ -110,12 +110,12 @@ def _fit_hash() -> str:
 
 
 class StudyLocalizer(Localizer):
-    """A localizer that reads the tokens of a study's own windows from where `window_sample` left
-    them; another image, say a degraded one, goes through the backbone as ever."""
+    """A localizer that reads tokens of a study's windows from where `window_sample` left them."""
 
     def patch_logits(self, image: Image, plan: Plan, progress: bool = False) -> Iterator[Tensor]:
         """As in `Localizer`."""
-        tokens = extracted(self.backbone, image_windows(image, plan), torch.float32)
+        windows = [np.asarray(of) for of in plan.windows(image, torch.device("cpu"))]
+        tokens = extracted(self.backbone, windows, torch.float32)
         if tokens is None:
             yield from super().patch_logits(image, plan)
         else:
@@ -146,8 +146,7 @@ def left_out_logits(heads: Heads, tokens: Tensor, sample: Sample) -> Tensor:
 def image_logits(
     backbone: Backbone, shapes: Sequence[Heads], sample: Sample, scales: Sequence[float] = (1.0,)
 ) -> Logits:
-    """Logits of whole images by all heads that never met them, K in all ``shapes`` together as in
-    `left_out_logits`.
+    """Logits of whole images by all heads that never met them, K as in `left_out_logits`.
 
     Images are enlarged by each of Z ``scales``; windows of an enlarged one lie side by side, else
     at the backbone's stride. The ``Z * K / F`` channels, averaged where windows overlap, are the
@@ -187,9 +186,8 @@ class _Together(nn.Module):
 def image_rows(
     logits: Logits, manifest: pd.DataFrame, names: Sequence[Mapping[str, Any]]
 ) -> pd.DataFrame:
-    """Scores of every image by each of K heads, a row each; logits over 0 predict an edit. Columns
-    are those of ``names``, what each head is, ``image, group, family, kind, area``, and of
-    `overlap`."""
+    """Scores of every image by each of K heads (logits over 0 predict an edit), a row each:
+    ``names``, what a head is, ``image, group, family, kind, area``, and `overlap`."""
     about = ["image", "group", "family", "kind", "area"]
     rows = []
     for image, truth, row in pictures(manifest):
@@ -199,9 +197,8 @@ def image_rows(
 
 
 def window_rows(logits: Tensor, sample: Sample, names: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Scores of every tested window by each of K heads, counted in whole patches, a row each: of
-    `left_out_logits`, ``(N, K, h, w)``, over 0 an edit. Columns are those of the sample's rows, of
-    ``names`` and of `overlap`."""
+    """Scores of every tested window by each of K heads, in whole patches, a row each: the sample's
+    rows, ``names`` and `overlap`. Logits are ``(N, K, h, w)``, over 0 an edit."""
     tested = sample.fold >= 0
     scores = overlap(logits[tested] > 0, sample.targets[tested][:, None])
     rows = [

@@ -1,9 +1,8 @@
 """The methods, each from an image to a map: the localizer, and as baselines three blind methods of
 classical forensics and a trained linear classifier.
 
-A baseline turns a uint8 (H, W, 3) RGB image of any size into a float32 (H, W) suspicion map, higher
-= more suspicious, in a unit of its own: its threshold is chosen on training photographs. Settings
-were chosen on photographs that are in no test.
+A baseline turns a uint8 (H, W, 3) RGB image into a float32 (H, W) map, higher = more suspicious, in
+a unit of its own. Settings were chosen on photographs that are in no test.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -68,9 +67,8 @@ def baseline_method(name: str, dataset: Dataset, seed: int = 0) -> Method:
 
 
 def baseline_thresholds(dataset: Dataset, predict: Predict, seed: int) -> dict[str, float]:
-    """From each photograph of the test images to a threshold: chosen on `THRESHOLD_IMAGES` edited
-    images of the training set, or without one on those of all other photographs; as with the heads,
-    never on the held-out generator."""
+    """From each test photograph to a threshold, chosen on `THRESHOLD_IMAGES` edited images of the
+    training set, or else on those of all other photographs; never on the held-out generator."""
     if dataset.train is None:
         edited = dataset.test[~dataset.test["authentic"] & dataset.test["seen"]]
     else:
@@ -91,11 +89,10 @@ def examples(manifest: pd.DataFrame, images: Iterable[str]) -> list[Picture]:
 def noise_inconsistency(image: Image, window: int = 15) -> Map:
     """Absolute log-ratio of the noise level in windows of so many pixels to the image's median.
 
-    The standard deviation of the noise is read off a high-pass residual as
-    ``sqrt(pi / 2) * mean |residual| / 6`` (Immerkaer, "Fast noise variance estimation", CVIU 64,
-    1996), locally, as Mahdian and Saic do with wavelets ("Using noise inconsistencies for blind
-    image forensics", Image and Vision Computing 27, 2009). Residuals are cut at the image's median,
-    so that texture does not pass for noise.
+    The standard deviation of the noise is ``sqrt(pi / 2) * mean |high-pass residual| / 6``
+    (Immerkaer, "Fast noise variance estimation", CVIU 64, 1996), locally (Mahdian and Saic, "Using
+    noise inconsistencies for blind image forensics", Image and Vision Computing 27, 2009).
+    Residuals are cut at the image's median, so that texture does not pass for noise.
     """
     residual = cv2.filter2D(image, cv2.CV_32F, NOISE_KERNEL, borderType=REFLECT)
     level = np.sqrt(np.pi / 2) / 6 * np.abs(residual).mean(axis=2)
@@ -105,11 +102,8 @@ def noise_inconsistency(image: Image, window: int = 15) -> Map:
 
 def error_level(image: Image, quality: int = 85, window: int = 17) -> Map:
     """Error-level analysis: local loss under one more JPEG compression, in windows of two JPEG
-    blocks and a pixel, as absolute log-ratio to the image's median.
-
-    Krawetz, "A Picture's Worth: Digital Image Analysis and Forensics", Black Hat 2007. Areas that
-    were compressed before, or are smooth, lose less than the rest; foreign grain loses more.
-    """
+    blocks and a pixel, as absolute log-ratio to the image's median (Krawetz, "A Picture's Worth:
+    Digital Image Analysis and Forensics", Black Hat 2007)."""
     encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     compressed = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))[..., ::-1]
     loss = np.abs(image - compressed.astype(np.float32)).mean(axis=2)

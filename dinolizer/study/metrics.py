@@ -80,8 +80,7 @@ def counts(mask: Mask, truth: Mask) -> Counts:
 
 
 def ranking_scores(values: Map, truth: Mask) -> tuple[float, float]:
-    """Average precision and the IoU at the best threshold, 0 to 1; nan where nothing is edited. The
-    latter knows the truth, so it is an upper bound and never the first number."""
+    """Average precision, and IoU at the best threshold: an upper bound, not the first number."""
     if not truth.any():
         return float("nan"), float("nan")
     precision, recall, _ = precision_recall_curve(truth.ravel(), values.ravel())
@@ -95,9 +94,8 @@ def ranking_scores(values: Map, truth: Mask) -> tuple[float, float]:
 def score_image(
     values: Map, threshold: float, truth: Mask, *, ranking: bool = True
 ) -> dict[str, float]:
-    """Score one map: ``tp, fp, fn, tn, iou, f1, best_iou, ap, predicted_area`` and, of the image,
-    ``score``, the `SCORE_PERCENTILE` of the map. An edit is predicted strictly over the threshold.
-    Without ``ranking``, ``best_iou`` and ``ap``, which sort all pixels, are nan."""
+    """Score one map: ``tp, fp, fn, tn, iou, f1, best_iou, ap, predicted_area`` and ``score``, its
+    `SCORE_PERCENTILE`. Without ``ranking``, ``best_iou`` and ``ap``, which sort pixels, are nan."""
     counted = counts(values > threshold, truth)
     ap, best_iou = ranking_scores(values, truth) if ranking else (float("nan"), float("nan"))
     scores = {"iou": counted.iou, "f1": counted.f1, "best_iou": best_iou, "ap": ap}
@@ -132,12 +130,9 @@ def left_out_thresholds(
 def detection_table(
     rows: pd.DataFrame, probabilities: Sequence[str], seed: int = 0
 ) -> pd.DataFrame:
-    """Image-level detection: a line for each method and each of `UNEDITED` with images.
-
-    The columns are ``method, unedited, n_edited, n_unedited, auc, balanced_accuracy, ece,
-    ece_platt, ece_isotonic``; ``auc`` and ``ece`` have intervals, and ``ece`` is nan except for the
-    methods in ``probabilities``, whose maps are such.
-    """
+    """Image-level detection, a line for each method and each of `UNEDITED` with images: ``n_edited,
+    n_unedited, auc, balanced_accuracy, ece`` (of ``probabilities``, the methods whose maps are
+    such), ``ece_platt, ece_isotonic``; ``auc`` and ``ece`` have intervals."""
     lines = []
     for method, unedited in product(rows["method"].unique(), UNEDITED):
         images = edited_or_not(rows, method, unedited)
@@ -197,9 +192,8 @@ def auc(scores: ArrayLike, edited: ArrayLike, groups: ArrayLike, *, seed: int = 
 
 
 def reliability(truth: ArrayLike, probability: ArrayLike, groups: ArrayLike) -> pd.DataFrame:
-    """Points of a reliability curve, one for each bin of probabilities (in [0, 1]; nan is left out)
-    that is not empty: ``predicted`` (the bin's mean), ``observed`` (true share), ``low, high`` (its
-    interval), ``n``."""
+    """Points of a reliability curve, for each bin of probabilities that is not empty: ``predicted``
+    (mean), ``observed`` (true share) with its ends ``low, high``, ``n``. nan is left out."""
     cases = pd.DataFrame({"said": probability, "true": truth, "group": groups}).dropna()
     cases = cases.astype({"said": float, "true": float})
     lines = []

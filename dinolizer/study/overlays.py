@@ -22,8 +22,7 @@ def heat(image: Picture, probability: NDArray[np.floating]) -> Picture:
 
 
 def outcome(image: Picture, mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Picture:
-    """A mask over its picture, uint8 ``(H, W, 3)``, in grey, with the colours of `OUTCOMES`; mask
-    and truth are bool ``(H, W)``."""
+    """A mask, bool ``(H, W)`` as the truth, over its picture in grey, in colours of `OUTCOMES`."""
     colours = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
     sorts = (mask & truth, mask & ~truth, truth & ~mask)
     for pixels, colour in zip(sorts, OUTCOMES.values(), strict=True):

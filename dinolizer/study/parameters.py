@@ -52,8 +52,7 @@ class UniqueNames(yaml.SafeLoader):
 
 
 def read_defaults(notebook: Path) -> dict[str, object]:
-    """Names and default values, plain literals, in the cell of a notebook that is tagged
-    ``parameters``. papermill has this too, but takes seconds to import."""
+    """Names and values, plain literals, in the cell of a notebook that is tagged ``parameters``."""
     if not notebook.is_file():
         raise InputError(f"No notebook at {notebook}: give the path of an .ipynb file.")
     try:

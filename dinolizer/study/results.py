@@ -1,5 +1,5 @@
-"""Tables and figures as files, each with a JSON that says where it comes from; and whether they are
-what they claim to be: unchanged, consistent with each other, and made again by the code."""
+"""Tables and figures as files with their provenance; and whether they are unchanged, consistent
+with each other, and made again by the code."""
 
 import io
 import json
@@ -69,8 +69,8 @@ class Results:
     def save_table(
         self, frame: pd.DataFrame, name: str, caption: str, *, decimals: int = 3
     ) -> Path:
-        """Write a table as CSV, without its index, LaTeX (booktabs) and JSON to ``tables``; return
-        the CSV's path. The caption is plain text: what is shown, and by which rules."""
+        """Write a table as CSV, LaTeX (booktabs) and JSON to ``tables``; return the CSV's path. The
+        caption is plain text: what is shown, and by which rules."""
         path = self.folder / "tables" / f"{name}.csv"
         look: dict[str, Any] = {"index": False, "float_format": f"%.{decimals}f"}
         title = self._caption(caption).translate(_LATEX)
@@ -87,8 +87,7 @@ class Results:
         return table
 
     def save_figure(self, figure: Figure, name: str, caption: str) -> Path:
-        """Write a figure as PNG (150 dpi) and JSON to ``figures``; return the PNG's path. A palette
-        of 256 colours makes it a third of the size."""
+        """Write a figure as PNG (150 dpi, 256 colours) and JSON to ``figures``; return its path."""
         path = self.folder / "figures" / f"{name}.png"
         drawn = io.BytesIO()
         figure.savefig(drawn, dpi=150, bbox_inches="tight")
@@ -120,8 +119,7 @@ def _write(path: Path, content: str | bytes) -> None:
 
 
 def run_facts() -> dict[str, object]:
-    """What changes with every run; ``dirty`` is whether a committed file other than the results has
-    changed, ``seconds`` are from the import of this module."""
+    """What changes with every run; ``dirty``: whether a committed file, no result, has changed."""
     commit = _git("rev-parse", "HEAD")
     changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results")
     return {
@@ -144,8 +142,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def sign(folder: Path) -> Path:
-    """Write the `LIST` of all results in a profile's folder, but for what changes with every run;
-    return its path."""
+    """Write the `LIST` of all results in a profile's folder; return its path."""
     with atomic(folder / LIST) as draft:
         lines = (f"{file_hash(folder / name)}  {name}\n" for name in _names(folder))
         draft.write_text("".join(lines), encoding="utf-8")
@@ -153,8 +150,8 @@ def sign(folder: Path) -> Path:
 
 
 def check(folder: Path) -> list[str]:
-    """Compare a profile's results with their list, with the verdicts that follow from their numbers
-    and with the summary that follows from both; return a line for everything that differs."""
+    """Compare results with their list, verdicts with their numbers, the summary with both; return a
+    line for everything that differs."""
     path = folder / LIST
     if not path.is_file():
         raise InputError(f"There is no list {path} of what was made; give a folder of results.")
@@ -187,8 +184,8 @@ def check(folder: Path) -> list[str]:
 
 
 def compare(fresh: Path, committed: Path) -> list[str]:
-    """Compare the tables of two folders of results; return a line for every one that differs: in
-    its columns or rows, in a text, or in a number by more than `TOLERANCE`."""
+    """A line for every table of two folders that differs: in its columns, rows or texts, or in a
+    number by more than `TOLERANCE`."""
     close: dict[str, Any] = {"check_exact": False, "rtol": 0, "atol": TOLERANCE}
     lines = [f"{name}: is not made any more" for name in sorted(tables(committed) - tables(fresh))]
     lines += [f"{name}: is not committed" for name in sorted(tables(fresh) - tables(committed))]

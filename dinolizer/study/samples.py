@@ -1,9 +1,7 @@
-"""The images of a study, their windows with labels, and who may be fitted on which: what every
-study of heads works on."""
+"""The images of a study, their windows with labels, and who may be fitted on which."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,7 +13,7 @@ from torch import Tensor
 from dinolizer.data.manifest import generator_family, read_manifest, read_pair, target
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import Backbone, BackboneSpec
-from dinolizer.model.windows import Plan, make_plan
+from dinolizer.model.windows import make_plan
 from dinolizer.paths import ROOT, file_hash
 from dinolizer.pocket.dataset import build
 from dinolizer.pocket.photos import photo_paths
@@ -31,10 +29,10 @@ POLICY = "pristine"
 class Dataset:
     """The images of a study, and SHA-256 of what they come from, manifest files or forged images.
 
-    ``test`` is a manifest (see `dinolizer.data.manifest`) with the further columns ``family`` (the
-    generator, after its dataset if there are several), ``seen`` (bool: whether training meets the
-    generator's family) and ``condition``. ``train`` is one with the splits ``train`` and ``valid``;
-    or None: every photograph of ``test`` is tested by a head fitted on all the others.
+    ``test`` is a manifest with the further columns ``family`` (the generator, after its dataset if
+    there are several), ``seen`` (whether training meets the generator's family) and ``condition``;
+    ``train`` one with the splits ``train`` and ``valid``, or None: every photograph of ``test`` is
+    tested by a head fitted on all the others.
     """
 
     test: pd.DataFrame
@@ -75,7 +73,11 @@ def load(
         tested = forged.assign(family=forged["generator"])
     else:
         training = pd.concat([read_manifest(ROOT / path) for path in train], ignore_index=True)
-        tested = pd.concat([_test_rows(ROOT / path) for path in test], ignore_index=True)
+        tested = pd.concat([read_manifest(ROOT / path).assign(path=path) for path in test])
+        tested = tested[tested["split"] == "test"]
+        for path in set(test) - set(tested.pop("path")):
+            raise InputError(f"The manifest {path} has no row of the split 'test'; leave it out.")
+        tested = tested.reset_index(drop=True)
         families, generator = tested["generator"].map(generator_family), tested["generator"]
         several = tested["dataset"].nunique() > 1
         tested = tested.assign(
@@ -84,26 +86,14 @@ def load(
             condition="clean",
         )
         sources = {}
-        for path in ((ROOT / file).resolve() for file in (*train, *test)):
-            name = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
-            sources[name] = file_hash(path)
+        for file in ((ROOT / path).resolve() for path in (*train, *test)):
+            name = file.relative_to(ROOT).as_posix() if file.is_relative_to(ROOT) else file.name
+            sources[name] = file_hash(file)
     if limit:
         order = np.random.default_rng(seed).permutation(len(tested))
         rank = tested.iloc[order].groupby(["family", "kind"]).cumcount().sort_index()
         tested = tested[rank < limit]
     return Dataset(tested.reset_index(drop=True), training, sources)
-
-
-def _test_rows(path: Path) -> pd.DataFrame:
-    frame = read_manifest(path)
-    rows = frame[frame["split"] == "test"]
-    if rows.empty:
-        splits = ", ".join(sorted(set(frame["split"])))
-        raise InputError(
-            f"The manifest {path} has no row of the split 'test', only of {splits}; leave it out, "
-            "or write it with another split."
-        )
-    return rows
 
 
 def images_to_degrade(
@@ -163,8 +153,7 @@ class Sample:
 def read_sample(
     dataset: Dataset, backbone: Backbone, count: int = 0, seed: int = 0
 ) -> tuple[Tensor, Sample]:
-    """Tokens ``(N, D, h, w)`` and labels of a study: the `window_sample` where one photograph is
-    left out in turn, else of a `crop_sample`."""
+    """The `window_sample` where one photograph is left out in turn, else of a `crop_sample`."""
     if dataset.train is None:
         return window_sample(dataset, backbone)
     images, sample = crop_sample(dataset, backbone.spec, count, seed)
@@ -187,16 +176,12 @@ def window_sample(
                 f"{row['image']} is {mask.shape[1]}x{mask.shape[0]} pixels, but heads need "
                 f"images of at least a window of {spec.window} pixels: leave it out."
             )
-        tokens.append(extract(backbone, image_windows(image, plan), torch.float32).half())
-        windows = (torch.from_numpy(np.asarray(plan.cut(labels, at))) for at in plan.positions)
-        shares += [patch_shares(window, policy, spec.patch) for window in windows]
+        windows = [np.asarray(of) for of in plan.windows(image, torch.device("cpu"))]
+        tokens.append(extract(backbone, windows, torch.float32).half())
+        cuts = (torch.from_numpy(np.asarray(plan.cut(labels, at))) for at in plan.positions)
+        shares += [patch_shares(cut, policy, spec.patch) for cut in cuts]
         numbers += [number] * len(plan.positions)
     return torch.cat(tokens), _sample(dataset, dataset.test.iloc[numbers], torch.stack(shares))
-
-
-def image_windows(image: NDArray[np.uint8], plan: Plan) -> list[NDArray[np.uint8]]:
-    """All windows of an image, uint8 ``(H, W, 3)``, row by row."""
-    return [np.asarray(window) for window in plan.windows(image, torch.device("cpu"))]
 
 
 def crop_sample(
@@ -209,11 +194,8 @@ def crop_sample(
     policy: str = POLICY,
 ) -> tuple[list[NDArray[np.uint8]], Sample]:
     """One random crop, uint8 ``(window, window, 3)``, of at most ``count`` training images, if any,
-    and as many test images, and labels; all is drawn by the seed, 0 is all images.
-
-    Each is first enlarged by one of the ``scales``. Without ``tested``, a training set is cropped
-    alone. The policy is as in `target`.
-    """
+    and as many test images (0: all), first enlarged by one of the ``scales``, and labels by the
+    ``policy`` of `target`; the seed draws. Without ``tested``, a training set is cropped alone."""
     rows, fitted = draw_rows(dataset.test, count, seed), 0
     if dataset.train is not None:
         training = dataset.train[dataset.train["split"].isin(TRAIN)]
@@ -252,8 +234,7 @@ def enlarged(values: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
 
 
 def _sample(dataset: Dataset, rows: pd.DataFrame, targets: Tensor, fitted: int = 0) -> Sample:
-    """A fold for each photograph of the study, also for those without a row; with a training set,
-    of which are the first rows, one."""
+    """A fold for each photograph of the study or, with a training set (the first rows), one."""
     edited = targets if targets.ndim == 3 else targets[:, -1]
     rows = rows.assign(share=edited.mean((1, 2)).numpy(), seen=rows["seen"].astype(bool))
     if dataset.train is None:

@@ -1,5 +1,4 @@
-"""A notebook's study: its parameters, backbone, images, heads and results, in one object; and what
-the notebooks of a profile share, computed before them."""
+"""A notebook's study in one object, and what notebooks of a profile share, computed before them."""
 
 import shlex
 from collections.abc import Iterable, Mapping
@@ -28,16 +27,14 @@ from dinolizer.study.samples import Dataset, images_to_degrade, load
 
 @dataclass(frozen=True)
 class Study:
-    """What a notebook, such as ``"03-benchmark"``, works with, loaded when it is first asked for;
-    ``parameters`` are all names and values of its parameters cell."""
+    """What a notebook, such as ``03-benchmark``, works with, loaded when it is first asked for."""
 
     notebook: str
     parameters: Mapping[str, Any]
 
     @classmethod
     def open(cls, notebook: str, namespace: Mapping[str, Any]) -> "Study":
-        """Open the study of a notebook, in its first line after the parameters cell: the namespace
-        is its ``globals()``. Raises InputError for a parameter that is missing or refused."""
+        """Open the study of a notebook, of whose ``globals()`` it checks and takes parameters."""
         defaults = read_defaults(_path(notebook))
         for name in defaults.keys() - namespace.keys():
             raise InputError(f"{notebook} has no value of {name!r}: run its parameters cell first.")
@@ -56,8 +53,8 @@ class Study:
 
     @cached_property
     def results(self) -> Results:
-        """Where tables and figures go: to ``data/out``, so that no run by hand overwrites a
-        committed result, or, as from the workflow, to ``$DINOLIZER_RESULTS``."""
+        """Where results go: to ``data/out``, so that no run by hand overwrites a committed one, or,
+        as from the workflow, to ``$DINOLIZER_RESULTS``."""
         profile = self.parameters["profile"]
         folder = results_dir(profile, ROOT / "data" / "out")
         file = PROFILES / f"{profile}.yaml"
@@ -129,8 +126,7 @@ def prepare(profile: Path) -> None:
 
 
 def compute_rows(profile: Path, number: int = 1, count: int = 1) -> None:
-    """Cache the rows that 03-benchmark and 04-robustness ask for: every ``count``-th part, from the
-    ``number``-th on (counted from 1)."""
+    """Cache every ``count``-th part, from the ``number``-th on, of the rows of 03 and 04."""
     study = Study.of_profile("03-benchmark", profile)
     given = Study.of_profile("04-robustness", profile).parameters
     seed = given["seed"]

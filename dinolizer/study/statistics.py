@@ -50,8 +50,7 @@ def interval(
     resamples: int = RESAMPLES,
 ) -> tuple[float, float]:
     """Interval of a number over so many photographs, cut at the bounds that it cannot leave; nan
-    for fewer than `LEAST`, or where the number hangs on one photograph. The seed draws resamples.
-    """
+    for fewer than `LEAST`, or where it hangs on one photograph. The seed draws resamples."""
     if photos < LEAST:
         return np.nan, np.nan
     value, left_out = statistic(np.ones((1, photos)))[0], statistic(1 - np.eye(photos))
@@ -73,8 +72,8 @@ def interval(
 def student_interval(
     value: ArrayLike, left_out: NDArray[np.float64], level: float = 0.95
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Student's t interval of numbers ``(...)`` from what each is without one photograph,
-    ``(photos, ...)``, by the standard error of the jackknife."""
+    """Student's t interval of numbers ``(...)`` by the jackknife, from what each is without one
+    photograph, ``(photos, ...)``."""
     photos = len(left_out)
     error = left_out.std(axis=0) * np.sqrt(photos - 1)
     half = student.ppf((1 + level) / 2, photos - 1) * error
@@ -103,8 +102,8 @@ def macro_statistic(
     values: ArrayLike, groups: ArrayLike, families: ArrayLike | None = None
 ) -> tuple[Statistic, int]:
     """Mean over the families of the mean over each one's images, and its number of photographs:
-    values are float ``(N,)``, one per image (nan is left out), each with its photograph and family;
-    without families images count alike. A family that is not drawn is left out."""
+    values are float ``(N,)``, one per image (nan is left out). Without families images count alike;
+    one that is not drawn is left out."""
     values = np.asarray(values, dtype=float)
     known = ~np.isnan(values)
     photos, photo = np.unique(np.asarray(groups)[known], return_inverse=True)
@@ -128,15 +127,10 @@ def quotient(above: NDArray[Any], below: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def macro_mean(
-    values: ArrayLike,
-    groups: ArrayLike,
-    families: ArrayLike | None = None,
-    *,
-    bounds: tuple[float, float] = (-1, 1),
-    seed: int = 0,
+    values: ArrayLike, groups: ArrayLike, families: ArrayLike | None = None, **settings: Any
 ) -> Measured:
-    """The mean of `macro_statistic` with its interval."""
-    return measured(*macro_statistic(values, groups, families), bounds=bounds, seed=seed)
+    """The mean of `macro_statistic` with its `interval`, by default within -1 and 1."""
+    return measured(*macro_statistic(values, groups, families), **{"bounds": (-1, 1), **settings})
 
 
 def ratio(
@@ -238,10 +232,9 @@ def compare(
 ) -> pd.DataFrame:
     """Compare the IoU of a method with each of the others on the same images, by sort and over all.
 
-    ``by`` tells the sorts apart; images without an edit are left out. A line for each other method
-    and sort has ``method, other, family, kind, n_images, difference, low, high, low_corrected,
-    high_corrected, significant, significant_corrected, p``. A column that is not in ``by`` is
-    ``"all"``; over all sorts the family is `ALL_FAMILIES`. Raises InputError for different images.
+    A line for each other method and sort (columns ``by``, the others ``"all"`` and, over all sorts,
+    `ALL_FAMILIES`) has ``method, other, family, kind, n_images, difference, low, high,
+    low_corrected, high_corrected, significant, significant_corrected, p``.
     """
     for name in {method, *others} - set(rows["method"]):
         raise InputError(f"There is no row of the method {name!r}; evaluate it first.")

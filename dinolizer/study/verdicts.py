@@ -1,5 +1,4 @@
-"""How the paper's claims fare: one verdict per line, decided by a rule from a table's numbers, and
-the summary page of a profile, which collects them."""
+"""How the paper's claims fare: verdicts, by a rule from a table's numbers, and their summary."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -44,8 +43,7 @@ img { max-width: 100% }
 
 
 class Claim(NamedTuple):
-    """A statement that is tested, and the number of the notebook that tests it; ``open`` if it is
-    not a claim of the paper, but a question that it leaves open, put as a statement."""
+    """A statement, and the notebook that tests it; ``open`` if the paper leaves it open."""
 
     statement: str
     notebook: str
@@ -82,11 +80,8 @@ def judge(
     under: float = np.inf,
     testable: bool = True,
 ) -> dict[str, object]:
-    """Decide one claim, a key of `CLAIMS`, see `decide`: a row with `COLUMNS`, for `save_verdict`.
-
-    ``measured`` is the deciding number and the ends of its interval; ``rule`` says in words what it
-    is held against; it is not ``testable`` if the profile lacks what it is about.
-    """
+    """Decide one claim, a key of `CLAIMS`, by a number and the ends of its interval: a row for
+    `save_verdict`. It is not ``testable`` if the profile lacks what the rule is about."""
     check_choice("claim", claim, CLAIMS)
     # To the decimals that its table is written in: what is read back gives the same verdict.
     number, low, high = (round(float(value), DECIMALS) for value in measured)
@@ -98,8 +93,7 @@ def judge(
 def decide(
     number: float, low: float, high: float, over: float, under: float, testable: bool
 ) -> str:
-    """The verdict on a number and the ends of its interval, from the limits that the claim puts on
-    it: an interval that holds both sides of a limit decides nothing."""
+    """The verdict on a number with its ends: what holds both sides of a limit decides nothing."""
     if not testable or np.isnan([number, low, high]).any():
         return "not testable here"
     if over < low and high < under:
@@ -136,12 +130,9 @@ def summarise_results(profile: str) -> list[Path]:
 
 
 def summary_pages(folder: Path) -> dict[str, str]:
-    """The summary of a profile's results by its file's name, as Markdown and as HTML.
-
-    Every claim has a line for each verdict in the tables ``NN-verdict.csv``, or one that says that
-    there is none; below are the figures and tables of those notebooks. Links to notebooks are as
-    from ``results/PROFILE`` of the checkout, also where the folder is copied to.
-    """
+    """The summary of a profile's results as Markdown and HTML: every claim and its verdicts, and
+    figures and tables of those notebooks. Links are as from ``results/PROFILE``, also where the
+    folder is copied to."""
     profile, verdicts = profile_of(folder), read_verdicts(folder)
     rows = [("claim", "verdict", "number (95 % interval)", "rule", "notebook"), ("---",) * 5]
     for name, claim in sorted(CLAIMS.items(), key=lambda item: (item[1].open, item[1].notebook)):
