@@ -15,10 +15,16 @@ from numpy.typing import ArrayLike
 from dinolizer.errors import unwritable
 from dinolizer.paths import atomic, cache_dir, file_hash
 
-LIBRARIES = (
-    *("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn"),
-    *("opencv-python-headless", "pillow"),
-)
+LIBRARIES = [
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "opencv-python-headless",
+    "pillow",
+]
 
 
 def cache_key(**depends: object) -> str:

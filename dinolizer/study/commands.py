@@ -209,12 +209,10 @@ def evaluate(
 def summarise(profile: Profile) -> None:
     """Write the summary page of a profile's results, and the list of all files' hashes."""
     from dinolizer.study.parameters import read_profile
-    from dinolizer.study.results import sign
-    from dinolizer.study.verdicts import summarise_results as run
+    from dinolizer.study.results import summarise_results
 
     file = _profile_file(profile)
-    pages = run(str(read_profile(file).get("profile", file.stem)))
-    for path in (*pages, sign(pages[0].parent)):
+    for path in summarise_results(str(read_profile(file).get("profile", file.stem))):
         typer.echo(str(path))
 
 

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from dinolizer.data.manifest import AUTHENTIC_KINDS
 from dinolizer.study.statistics import ALL_FAMILIES
 
+Images = Sequence[NDArray[Any]]
+Lines = Mapping[str, float] | None
 WIDTH = 7.0  # inches: a text width
 FLOOR = "everything predicted"
 """What a mask of the whole image scores: no method should be below it."""
@@ -65,11 +67,7 @@ def pictures(columns: Mapping[str, Any], titles: Sequence[str], note: str) -> Fi
 
 
 def gallery(
-    images: Sequence[NDArray[np.uint8]],
-    masks: Sequence[NDArray[np.bool_]],
-    titles: Sequence[str],
-    note: str,
-    columns: int = 5,
+    images: Images, masks: Images, titles: Sequence[str], note: str, columns: int = 5
 ) -> Figure:
     """Show images in a grid, each with its mask as an outline."""
     rows = -(-len(images) // columns)
@@ -111,7 +109,7 @@ def curves(
     note: str,
     *,
     label: str,
-    lines: Mapping[str, float] | None = None,
+    lines: Lines = None,
     spans: Mapping[str, tuple[float, float]] | None = None,
 ) -> Figure:
     """Draw one column against another, a curve with its band for each value of a third.
@@ -142,12 +140,7 @@ def curves(
 
 
 def dots(
-    table: pd.DataFrame,
-    scores: Mapping[str, str],
-    note: str,
-    *,
-    hue: str | None = None,
-    lines: Mapping[str, float] | None = None,
+    table: pd.DataFrame, scores: Mapping[str, str], note: str, *, hue: str = "", lines: Lines = None
 ) -> Figure:
     """Draw scores with intervals as dots, a row for each ``label`` and a panel for each score.
 
@@ -162,7 +155,7 @@ def dots(
         look |= {"dodge": 0.2 * (count - 1), "markers": ["o", "s", "^", "D"][:count]}
     for panel, (score, label) in zip(row, scores.items(), strict=True):
         ends = _with_ends(table, score)
-        sns.pointplot(ends, x=score, y="label", hue=hue, **look, **INTERVAL, ax=panel)
+        sns.pointplot(ends, x=score, y="label", hue=hue or None, **look, **INTERVAL, ax=panel)
         if f"{score}_low_corrected" in table:
             wide = [table[f"{score}_{end}_corrected"] for end in ("low", "high")]
             panel.hlines(table["label"], *wide, color="0.6", linewidth=0.8)
@@ -224,7 +217,7 @@ def reliability(points: Mapping[str, pd.DataFrame], note: str, *, what: str) -> 
 def panels(
     rows: int, columns: int, height: float, note: str, used: int | None = None, **settings: Any
 ) -> tuple[Figure, NDArray[Any]]:
-    """A figure of a height in inches with a footer, and its axes, (rows, columns): ``used`` ones."""
+    """A figure of a height in inches with a footer, and its axes, (rows, columns): those used."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     figure.supxlabel(note, fontsize=7, color="0.35", x=0.01, ha="left")
     grid = figure.subplots(rows, columns, squeeze=False, **settings)

@@ -87,10 +87,8 @@ def _read_peer(folder: Path, images: Sequence[str]) -> Method:
     middle = (low + high) / 2 if declared.threshold is None else declared.threshold
     threshold = (middle - low) / (high - low) if low < high else math.nan
     if not 0 <= threshold <= 1:
-        raise InputError(
-            f"The range of {path} is {low:g} to {high:g} with the threshold "
-            f"{middle:g}, but it must be a lower and a higher number, and the threshold in between."
-        )
+        given = f"{low:g} to {high:g} with the threshold {middle:g}"
+        raise InputError(f"{path} says {given}: give a lower, a higher and one in between.")
     maps = _paired(folder, images)
 
     def predict(image: NDArray[np.uint8], row: Row) -> NDArray[np.floating]:

@@ -23,17 +23,11 @@ from matplotlib.figure import Figure
 from dinolizer.data.images import palette_png
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import pick_device
-from dinolizer.paths import ROOT, atomic, file_hash
+from dinolizer.paths import ROOT, atomic, file_hash, results_dir
+from dinolizer.study import verdicts
 from dinolizer.study.cache import LIBRARIES
-from dinolizer.study.verdicts import (
-    COLUMNS,
-    DECIMALS,
-    VERDICT_CAPTION,
-    decide,
-    profile_of,
-    read_verdicts,
-    summary_pages,
-)
+from dinolizer.study.parameters import find_profile
+from dinolizer.study.verdicts import decide, profile_of, read_verdicts, summary_pages
 
 PACKAGES = ("dinolizer", *LIBRARIES, "pandas", "scikit-image", "matplotlib")
 # A notebook imports this module in its first cell: its seconds are counted from there.
@@ -82,8 +76,10 @@ class Results:
 
     def save_verdict(self, notebook: str, *lines: dict[str, object]) -> pd.DataFrame:
         """Write the table ``NN-verdict`` of a notebook's number and lines of `judge`; return it."""
-        table = pd.DataFrame(list(lines), columns=COLUMNS)
-        self.save_table(table, f"{notebook}-verdict", VERDICT_CAPTION, decimals=DECIMALS)
+        table = pd.DataFrame(list(lines), columns=verdicts.COLUMNS)
+        self.save_table(
+            table, f"{notebook}-verdict", verdicts.VERDICT_CAPTION, decimals=verdicts.DECIMALS
+        )
         return table
 
     def save_figure(self, figure: Figure, name: str, caption: str) -> Path:
@@ -141,11 +137,20 @@ def _git(*arguments: str) -> str | None:
         return None
 
 
+def summarise_results(profile: str) -> list[Path]:
+    """Write ``SUMMARY.md``, ``SUMMARY.html`` and the `LIST` of a profile's results; return all."""
+    find_profile(profile)
+    folder = results_dir(profile)
+    pages = summary_pages(folder)
+    for name, text in pages.items():
+        _write(folder / name, text)
+    return [*(folder / name for name in pages), sign(folder)]
+
+
 def sign(folder: Path) -> Path:
     """Write the `LIST` of all results in a profile's folder; return its path."""
-    with atomic(folder / LIST) as draft:
-        lines = (f"{file_hash(folder / name)}  {name}\n" for name in _names(folder))
-        draft.write_text("".join(lines), encoding="utf-8")
+    lines = (f"{file_hash(folder / name)}  {name}\n" for name in _names(folder))
+    _write(folder / LIST, "".join(lines))
     return folder / LIST
 
 
@@ -211,9 +216,7 @@ def reproduce(folder: Path, cores: int) -> list[str]:
             env=os.environ | {"DINOLIZER_RESULTS": scratch, "PATH": path},
         )
         if run.returncode:
-            raise InputError(
-                f"{folder} was not made again, as the workflow failed; its own lines above say why."
-            )
+            raise InputError(f"{folder} was not made again: the workflow's own lines say why.")
         return compare(Path(scratch) / profile, folder)
 
 

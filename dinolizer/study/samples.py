@@ -59,16 +59,12 @@ def load(
     kind are kept, drawn by the seed; 0 keeps all.
     """
     if bool(train) != bool(test):
-        named, other = ("train", "test") if train else ("test", "train")
-        raise InputError(
-            f"Manifests are named for {named!r} and none for {other!r}: name both, or neither to "
-            "forge photographs."
-        )
+        given = f"{list(train)} to train and {list(test)} to test"
+        raise InputError(f"Manifests are {given}: name both, or neither to forge photographs.")
     training = None
     if not test:
-        forged = build(
-            photo_paths(ROOT / photos if photos else "", photo_count), window, seed, rounds
-        )
+        paths = photo_paths(ROOT / photos if photos else "", photo_count)
+        forged = build(paths, window, seed, rounds)
         sources = {f"{len(forged)} forged images": images_hash(forged)}
         tested = forged.assign(family=forged["generator"])
     else:
@@ -105,10 +101,8 @@ def images_to_degrade(
     chosen = manifest[clean & (manifest["family"].isin(list(families)) | (not families))]
     chosen = chosen[chosen["kind"] == "sp"] if (chosen["kind"] == "sp").any() else chosen
     if chosen.empty:
-        raise InputError(
-            f"There is no edited image of the families {list(families)} among the test images; "
-            f"choose some of {sorted(set(manifest['family']))}."
-        )
+        known = sorted(set(manifest["family"]))
+        raise InputError(f"There is no edited image of {list(families)}; choose some of {known}.")
     return draw_rows(chosen, images, seed)
 
 
@@ -172,10 +166,8 @@ def window_sample(
         labels = target(mask, row["kind"], row["background"], policy)
         plan = make_plan(mask.shape, window=spec.window, stride=spec.stride, patch=spec.patch)
         if plan.fitted != mask.shape:
-            raise InputError(
-                f"{row['image']} is {mask.shape[1]}x{mask.shape[0]} pixels, but heads need "
-                f"images of at least a window of {spec.window} pixels: leave it out."
-            )
+            size = f"{mask.shape[1]}x{mask.shape[0]} pixels, under a window of {spec.window}"
+            raise InputError(f"{row['image']} is {size}: leave it out.")
         windows = [np.asarray(of) for of in plan.windows(image, torch.device("cpu"))]
         tokens.append(extract(backbone, windows, torch.float32).half())
         cuts = (torch.from_numpy(np.asarray(plan.cut(labels, at))) for at in plan.positions)

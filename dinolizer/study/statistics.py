@@ -213,10 +213,8 @@ def macro_table(
             if against is not None:
                 other = images.get(tuple({**kind, **against}.values()))
                 if other is None or set(other.index) != set(of.index):
-                    raise InputError(
-                        f"{kind} and {dict(against)} were not evaluated on the same images: "
-                        "evaluate both on one manifest."
-                    )
+                    said = f"{kind} and {dict(against)} were not evaluated on the same images"
+                    raise InputError(f"{said}: evaluate both on one manifest.")
                 line |= with_interval(f"{name}_change", of[name] - other[name][of.index], -1)
         table.append(line)
     return pd.DataFrame(table)

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dinolizer.errors import InputError, check_choice
-from dinolizer.paths import PROFILES, atomic, results_dir
-from dinolizer.study.parameters import find_profile
+from dinolizer.paths import PROFILES
 
 DECIMALS = 3
 COLUMNS = ("claim", "verdict", "number", "low", "high", "over", "under", "testable", "rule")
@@ -116,17 +115,6 @@ def number_text(number: float, low: float, high: float) -> str:
         return "-"
     interval = "no interval" if np.isnan([low, high]).any() else f"{low:.2f} to {high:.2f}"
     return f"{number:.2f} ({interval})"
-
-
-def summarise_results(profile: str) -> list[Path]:
-    """Write ``SUMMARY.md`` and ``SUMMARY.html`` of a profile's results; return both paths."""
-    find_profile(profile)
-    folder = results_dir(profile)
-    pages = summary_pages(folder)
-    for name, content in pages.items():
-        with atomic(folder / name) as draft:
-            draft.write_text(content, encoding="utf-8")
-    return [folder / name for name in pages]
 
 
 def summary_pages(folder: Path) -> dict[str, str]:

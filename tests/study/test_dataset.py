@@ -62,7 +62,7 @@ def test_a_limit_holds_for_each_family_and_kind_and_is_drawn_by_the_seed(tmp_pat
 
 def test_only_one_side_named_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "one", "test")
-    with pytest.raises(InputError, match="named for 'test' and none for 'train'"):
+    with pytest.raises(InputError, match=r"\[\] to train and \['.*one.csv'\] to test: name both"):
         load(56, test=[path])
     with pytest.raises(InputError, match="no row of the split 'test'"):
         load(56, train=[path], test=[write(tmp_path, "other", "train")])
@@ -109,5 +109,5 @@ def test_degraded_are_clean_spliced_edits_of_the_families() -> None:
     assert len(images_to_degrade(frame, images=1)) == 1
     only_regenerated = frame[frame["kind"] != "sp"]
     assert images_to_degrade(only_regenerated)["image"].tolist() == ["not spliced"]
-    with pytest.raises(InputError, match=r"families \['z'\]"):
+    with pytest.raises(InputError, match=r"edited image of \['z'\]"):
         images_to_degrade(frame, ["z"])

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from dinolizer.cli import app
 from dinolizer.errors import InputError
 from dinolizer.paths import ROOT, results_dir
-from dinolizer.study.results import Results
-from dinolizer.study.verdicts import CLAIMS, judge, read_verdicts, summarise_results
+from dinolizer.study.results import Results, summarise_results
+from dinolizer.study.verdicts import CLAIMS, judge, read_verdicts
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from dinolizer.cli import app
 from dinolizer.errors import InputError
 from dinolizer.paths import ROOT, results_dir
-from dinolizer.study.results import LIST, Results, check, compare, sign, tables
-from dinolizer.study.verdicts import judge, summarise_results
+from dinolizer.study.results import LIST, Results, check, compare, sign, summarise_results, tables
+from dinolizer.study.verdicts import judge
 
 
 @pytest.fixture
