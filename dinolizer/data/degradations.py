@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dinolizer.errors import InputError, check_choice
+from dinolizer.errors import InputError, check_choice, refuse
 
 Pixels = NDArray[np.uint8]
 Step = tuple[str, float]  # a key of `DEGRADATIONS`, and its level
@@ -57,8 +57,7 @@ def _encode(image: Pixels, codec: str, quality: float, **options: object) -> Pix
 def gaussian_noise(image: Pixels, std: float, rng: np.random.Generator) -> Pixels:
     """Add white Gaussian noise of ``std`` grey levels (of 0 to 255), independent in every pixel and
     channel; then round and clip."""
-    if std < 0:
-        raise InputError(f"The noise level is {std}, but a standard deviation is at least 0.")
+    refuse({f"The noise level is {std}, but a standard deviation is at least 0.": std < 0})
     return to_uint8(image + std * rng.standard_normal(image.shape, dtype=np.float32))
 
 

@@ -93,8 +93,7 @@ def read_csv(path: str | Path, needed: Sequence[str], **options: Any) -> pd.Data
     unless it has the columns ``needed`` and one or more rows, all with as many cells as its
     header."""
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"There is no file {path}; give a CSV file.")
+    refuse({f"There is no file {path}; give a CSV file.": not path.is_file()})
     try:
         options |= {"names": _check_lines(path, needed), "header": 0, "encoding": "utf-8-sig"}
         table = pd.read_csv(path, keep_default_na=False, **options)
@@ -104,8 +103,7 @@ def read_csv(path: str | Path, needed: Sequence[str], **options: Any) -> pd.Data
     except (csv.Error, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         wanted = "give a CSV file in UTF-8 with a header line"
         raise InputError(f"{path} cannot be read as CSV ({error}); {wanted}.") from None
-    if table.empty:
-        raise InputError(f"{path} has no rows; it must list at least one image.")
+    refuse({f"{path} has no rows; it must list at least one image.": table.empty})
     return table
 
 

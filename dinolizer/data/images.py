@@ -175,12 +175,9 @@ def _opened(
             yield source, None
             return
         path = Path(source)
-        if path.is_dir():
-            raise InputError(f"{path} is a folder, but one image file is expected here.")
-        if not path.is_file():
-            raise InputError(f"There is no file {path}; check its name and folder.")
-        if path.stat().st_size == 0:
-            raise InputError(f"{path} is empty (0 bytes); get a whole copy of the file.")
+        refuse({f"{path} is a folder, but one image file is expected here.": path.is_dir()})
+        refuse({f"There is no file {path}; check its name and folder.": not path.is_file()})
+        refuse({f"{path} is empty (0 bytes); get a whole copy.": path.stat().st_size == 0})
         # Pillow gets a handle, not the name: mapped from its name, an uncompressed grey TIFF
         # with an orientation comes out wrongly turned (Pillow 13.0).
         with (

@@ -14,7 +14,7 @@ from PIL import Image
 
 from dinolizer.data.datasets.rows import SPLITS, Report, Row, Tree, real_row
 from dinolizer.data.images import FORMATS, read_header, read_samples, write_image
-from dinolizer.errors import InputError
+from dinolizer.errors import InputError, refuse
 from dinolizer.paths import atomic
 
 BATCH = 16  # rows of a parquet file that are in memory at a time
@@ -107,8 +107,7 @@ def _in_folders(tree: Tree) -> Iterator[tuple[Any, ...]]:
 def _records(tree: Tree, columns: list[str]) -> Iterator[tuple[Path, int, dict[str, Any]]]:
     """The rows of all parquet files: the file, the row's number in it, and its columns."""
     files = [Path(path) for key, path in tree.files.items() if key.endswith(".parquet")]
-    if not files:
-        raise InputError(f"There is no parquet file in or below {tree.root}; give their folder.")
+    refuse({f"There is no parquet file in or below {tree.root}; give their folder.": not files})
     for path in files:
         try:
             file = pq.ParquetFile(path)
