@@ -156,7 +156,7 @@ def test_rows_are_shared_among_as_many_jobs_as_asked_for(checkout: Path) -> None
     ("profile", "rules", "table"),
     [
         ("published", {"all", "10-published-model", "summary"}, "10-comparison"),
-        ("real", {"all", "11-real-inpaintings"}, "11-generators"),
+        ("real", {"all", "11-real-inpaintings", "summary"}, "11-generators"),
     ],
 )
 def test_some_profiles_run_one_notebook(

@@ -149,6 +149,8 @@ def summarise_results(profile: str) -> list[Path]:
 
 def sign(folder: Path) -> Path:
     """Write the `LIST` of all results in a profile's folder; return its path."""
+    if not tables(folder):
+        raise InputError(f"There is no table in {folder}: run 'make results' first.")
     lines = (f"{file_hash(folder / name)}  {name}\n" for name in _names(folder))
     _write(folder / LIST, "".join(lines))
     return folder / LIST

@@ -120,8 +120,10 @@ def number_text(number: float, low: float, high: float) -> str:
 def summary_pages(folder: Path) -> dict[str, str]:
     """The summary of a profile's results as Markdown and HTML: every claim and its verdicts, and
     figures and tables of those notebooks. Links are as from ``results/PROFILE``, also where the
-    folder is copied to."""
+    folder is copied to. Results without verdicts, as of real inpaintings, have no summary."""
     profile, verdicts = profile_of(folder), read_verdicts(folder)
+    if verdicts.empty:
+        return {}
     rows = [("claim", "verdict", "number (95 % interval)", "rule", "notebook"), ("---",) * 5]
     for name, claim in sorted(CLAIMS.items(), key=lambda item: (item[1].open, item[1].notebook)):
         said = claim.statement + (" (an open question)" if claim.open else "")
@@ -167,9 +169,8 @@ def read_verdicts(folder: Path) -> pd.DataFrame:
         if tuple(table.columns) != COLUMNS or not set(table["claim"]) <= CLAIMS.keys():
             raise InputError(f"{path} is not a table of verdicts on known claims: make it again.")
         tables.append(table.assign(notebook=path.name.removesuffix("-verdict.csv")))
-    if not tables:
-        raise InputError(f"There is no table of verdicts in {folder}: run 'make results' first.")
-    return pd.concat(tables, ignore_index=True)
+    none = pd.DataFrame(columns=[*COLUMNS, "notebook"])
+    return pd.concat(tables, ignore_index=True) if tables else none
 
 
 def _section(folder: Path, number: str) -> Iterator[str]:

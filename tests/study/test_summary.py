@@ -129,8 +129,11 @@ def test_what_is_missing_or_damaged_is_one_sentence(folder: Path) -> None:
         summarise_results("pocket")
     for path in folder.glob("tables/*-verdict.csv"):
         path.unlink()
-    with pytest.raises(InputError, match="no table of verdicts in"):
+    with pytest.raises(InputError, match="There is no table in"):
         summarise_results("pocket")
+    # Results of no claim have no summary, but a list.
+    (folder / "tables" / "11-areas.csv").write_text("area,iou\n0.1,0.5\n")
+    assert [path.name for path in summarise_results("pocket")] == ["SHA256SUMS"]
     with pytest.raises(InputError, match="Unknown profile 'poket'"):
         summarise_results("poket")
     assert not (folder.parent / "poket").exists()
