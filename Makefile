@@ -112,7 +112,7 @@ clean:
 	ruff format --check
 	mypy dinolizer
 	nbqa mypy notebooks --disable-error-code=var-annotated  # parameters are plain literals
-	pytest --numprocesses $(CORES) --dist loadfile
+	pytest --numprocesses $(CORES) --dist loadfile --durations=10 --durations-min=5
 	pytest --numprocesses $(CORES) --dist loadscope --nbval-lax --nbval-current-env $(QUICK)
 	@touch $@
 
