@@ -122,13 +122,14 @@ def prepare(profile: Path) -> None:
     """Fill the cache with the images, heads and thresholds of a profile, given by its file."""
     for path in sorted(PROFILES.parent.glob("*.ipynb")):
         Study.of_profile(path.stem, profile)  # whatever is wrong is told before images are forged
-    _ = Study.of_profile("03-benchmark", profile).methods
+    study = Study.of_profile("03-benchmark", profile)
+    _ = study.model, study.methods
 
 
 def compute_rows(profile: Path, number: int = 1, count: int = 1) -> None:
     """Cache every ``count``-th part, from the ``number``-th on, of the rows of 03 and 04."""
     study = Study.of_profile("03-benchmark", profile)
-    given = Study.of_profile("04-robustness", profile).parameters
+    given, _ = Study.of_profile("04-robustness", profile).parameters, study.model
     seed = given["seed"]
     images = images_to_degrade(study.dataset.test, given["families"], given["images"], seed)
     methods = list(study.methods.values())
