@@ -34,7 +34,7 @@ def download(
     for), and `OSError` if it cannot be written."""
     import requests  # slow, and pooch's own; its errors are OSErrors, like those of a full disk
 
-    if path.exists() and _has_hash(path, known_hash):
+    if path.exists() and has_hash(path, known_hash):
         return
     part, largest = path.with_name(f"{path.name}.part"), size or LARGEST
     try:
@@ -62,7 +62,7 @@ def download(
         raise InputError(
             f"The download of {url} did not end well {why} where it stopped."
         ) from None
-    if arrived > largest or size not in (None, arrived) or not _has_hash(part, known_hash):
+    if arrived > largest or size not in (None, arrived) or not has_hash(part, known_hash):
         came = other_file(part, "another file").partition(";")[0]
         part.unlink()
         wanted = f"{size:,} bytes" if size else known_hash
@@ -71,7 +71,8 @@ def download(
     part.replace(path)
 
 
-def _has_hash(path: Path, known_hash: str) -> bool:
+def has_hash(path: Path, known_hash: str) -> bool:
+    """Whether a file has a hash, as of `download`; any has the empty one."""
     kind, _, value = known_hash.partition(":")
     return not value or pooch.file_hash(str(path), kind) == value
 

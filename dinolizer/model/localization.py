@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,7 @@ class Localization:
         """Share of the pixels that are in the mask, 0 to 1."""
         return float(self.mask.mean())
 
-    @property
+    @cached_property  # saved, said and drawn: the picture is looked through once
     def flat(self) -> NDArray[np.bool_]:
         """Where nothing can be told, bool ``(H, W)``: in squares of the size of a patch in which no
         pixel differs from its neighbours, as where colours are clipped, drawn or very smooth."""

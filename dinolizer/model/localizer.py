@@ -113,7 +113,7 @@ class Localizer:
                 f"There is no head {path} for the model {name!r}; name the file of one that was "
                 "trained on it, as 'dinolizer train' and notebooks/02-train-head.ipynb do."
             )
-        if head is None and (backbone.spec.weights or "").startswith("fetch:"):
+        if head is None and backbone.spec.fetched:
             checked(name, path)
         return cls(*load_head(path, backbone)).with_settings(**settings)
 

@@ -20,12 +20,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import pooch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from dinolizer.data.fetch import download, extract
+from dinolizer.data.fetch import download, extract, has_hash
 from dinolizer.errors import InputError, say
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.head import HeadCard, make_head, save_head
@@ -40,7 +39,7 @@ from dinolizer.model.weights import (
     read_checkpoint,
     save_converted,
 )
-from dinolizer.paths import weights_dir
+from dinolizer.paths import file_hash, weights_dir
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,8 @@ def fetch(name: str, file: Path | None = None) -> Path:
         source = file or folder / known.file
         if file is None:
             download(known.url, source, known.hash, size=known.size, advice=known.advice)
-        _convert(name, source)
+        # What was downloaded has been compared already.
+        _convert(name, source, published=file is None or has_hash(source, known.hash))
         if file is None:
             source.unlink()
     except (OSError, SafetensorError) as error:
@@ -132,18 +132,16 @@ def fetch(name: str, file: Path | None = None) -> Path:
     return path
 
 
-def _convert(name: str, source: Path) -> None:
+def _convert(name: str, source: Path, *, published: bool) -> None:
     known, spec = PUBLISHED[name], BACKBONES[name]
-    algorithm, _, value = known.hash.partition(":")
-    record: dict[str, object] = {"source": source.name}
-    record["published"] = pooch.file_hash(str(source), algorithm) == value
+    record: dict[str, object] = {"source": source.name, "published": published}
     with tempfile.TemporaryDirectory(dir=weights_dir()) as scratch:
         checkpoint = source
         if source.suffix.lower() == ".zip":
             extract(source, Path(scratch), LARGEST, [known.member])
             checkpoint = Path(scratch) / known.member
         state = read_checkpoint(checkpoint, known.key, f"the published {known.file!r}")
-        record["checkpoint_sha256"] = pooch.file_hash(str(checkpoint), "sha256")
+        record["checkpoint_sha256"] = file_hash(checkpoint)
     with torch.device("meta"):  # names and shapes only
         model = build(spec)
     if name == "dinolizer":
@@ -157,7 +155,7 @@ def _convert(name: str, source: Path) -> None:
     else:
         check_fit(model, state, source, name)
     save_converted(spec, state, record)
-    if not record["published"]:
+    if not published:
         say(f"{source} is not the published file (of the {known.hash}); it was taken as it is.")
 
 

@@ -65,6 +65,11 @@ class BackboneSpec:
     std: tuple[float, float, float] = IMAGENET_STD
     classes: int = 0
 
+    @property
+    def fetched(self) -> bool:
+        """Whether the weights, and a head, come by ``dinolizer fetch``."""
+        return (self.weights or "").startswith("fetch:")
+
 
 _POCKET: dict[str, Any] = {
     "caution": "A small demonstration that knows the traces of a few small generators: untouched "

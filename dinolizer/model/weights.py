@@ -59,8 +59,7 @@ def fetched_path(name: str) -> Path:
 
 def head_file(name: str) -> Path:
     """Where the head is that was fetched or is shipped with a backbone, if one is."""
-    fetched = (BACKBONES[name].weights or "").startswith("fetch:")
-    return (weights_dir() if fetched else ASSETS) / f"{name}-head.safetensors"
+    return (weights_dir() if BACKBONES[name].fetched else ASSETS) / f"{name}-head.safetensors"
 
 
 def checked(name: str, path: Path) -> Path:
