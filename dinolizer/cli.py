@@ -43,6 +43,13 @@ class _Commands(TyperGroup):
             sentence = str(error)
         except BrokenPipeError:
             raise
+        except ModuleNotFoundError as error:
+            command = ctx.invoked_subcommand
+            extra = command if command in ("serve", "train") else "study"
+            sentence = (
+                f"'dinolizer {command}' needs {error.name}, which is not installed; run: pip "
+                f"install 'dinolizer[{extra}]'"
+            )
         except OSError as error:
             name, reason = str(error.filename or "A file")[:200], error.strerror or error
             sentence = f"{name} cannot be used ({reason}); give another, or mend what is said."
@@ -208,14 +215,39 @@ def serve(
     port: Annotated[int, Option(min=0, max=65535, help="0: any that is free.")] = 8899,
 ) -> None:
     """Serve a page to drop pictures on, which answers with their reports."""
-    try:
-        from dinolizer.model.serve import serve as run
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"'dinolizer serve' needs {error.name}, which is not installed; run: pip install "
-            "'dinolizer[serve]'"
-        ) from None
+    from dinolizer.model.serve import serve as run
+
     asyncio.run(run(_localizer(chosen), host, port))
+
+
+@app.command()
+@answering
+def score(
+    chosen: Answering,
+    manifest: Annotated[Path, Argument(help="CSV manifest; see 'dinolizer manifest'.")],
+    out: Annotated[Path, Option(metavar="DIR", help="Folder for tables and figure.")],
+    maps: Annotated[
+        list[Path] | None,
+        Option(metavar="DIR", help="Another method's maps, with a peer.yaml; may be repeated."),
+    ] = None,
+    split: Annotated[str, Option(help="Of the manifest; none that was trained on.")] = "test",
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Score a model, a head or a folder of maps on the images of a manifest.
+
+    DIR gets the benchmark's table and figure, and a row for each image. With --maps alone no model
+    answers; with --model or --head besides, all are scored, on the same images.
+    """
+    from dinolizer.study.scoring import FILES
+    from dinolizer.study.scoring import score as run
+
+    files = [out / name for name in FILES]
+    check_outputs(files, inputs=[manifest, chosen.head, chosen.weights], overwrite=overwrite)
+    localizer = None if maps and chosen == Answering() else _localizer(chosen)
+    name = chosen.head.stem if chosen.head else localizer.backbone.spec.name if localizer else ""
+    table = run(manifest, out, localizer, maps or (), name=name, split=split)
+    typer.echo(table.round(2).to_string(index=False))
+    typer.echo(f"{files[0]} has the lines of each kind of edit, {files[4]} the figure.")
 
 
 @app.command()

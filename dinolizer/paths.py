@@ -86,6 +86,8 @@ def file_hash(path: str | Path) -> str:
 SIGNS = {
     ".mask.png": b"caution",
     ".map.npz": b"probability.npy",
+    "scores.csv": b"method,",
+    "scores.json": b'"methods"',
     ".json": b'"backbone_hash"',
     ".html": b"DinoLizer report",
     ".safetensors": b"backbone_hash",

@@ -495,7 +495,20 @@ def test_help_names_the_commands_without_importing_torch() -> None:
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "False False\n"
     for words, commands in (
-        ([], ("localize", "report", "merge", "fetch", "manifest", "check", "train", "study")),
+        (
+            [],
+            (
+                "localize",
+                "report",
+                "score",
+                "merge",
+                "fetch",
+                "manifest",
+                "check",
+                "train",
+                "study",
+            ),
+        ),
         (["study"], ("pretrain", "prepare", "evaluate", "summarise", "check-parameters")),
     ):
         output = CliRunner().invoke(app, [*words, "--help"]).output

@@ -151,7 +151,7 @@ def detection_table(
         line |= columns("ece", calibration_error(edited, own, groups, seed=seed))
         errors = {how: calibration_error(edited, of, groups)[0] for how, of in said.items()}
         lines.append(line | {f"ece_{how}": error for how, error in errors.items()})
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines or {name: [] for name in ("method", "unedited", "auc")})
 
 
 def edited_or_not(rows: pd.DataFrame, method: str, unedited: str = "both") -> pd.DataFrame:

@@ -1,0 +1,106 @@
+"""Any model, head or folder of maps on a manifest: the benchmark's tables and figure, as files."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import dinolizer
+from dinolizer.data.manifest import AUTHENTIC_KINDS, read_manifest
+from dinolizer.errors import InputError, say
+from dinolizer.model.files import say_which
+from dinolizer.model.localizer import Localizer
+from dinolizer.paths import atomic, file_hash
+from dinolizer.study import figures
+from dinolizer.study.cache import probe_hash
+from dinolizer.study.evaluation import (
+    Method,
+    authentic_table,
+    benchmark_table,
+    probe_image,
+    rows_of,
+)
+from dinolizer.study.metrics import METRIC_RULE, detection_table
+from dinolizer.study.peers import read_peers
+from dinolizer.study.statistics import ALL_FAMILIES, LEAST
+
+FILES = [f"{name}scores.csv" for name in ("", "authentic-", "detection-", "image-")]
+FILES += ["scores.png", "scores.json"]
+SHOWN = ["method", "n_images", "n_photos", "iou", "iou_low", "iou_high", "f1", "ap", "best_iou"]
+
+
+def localizer_as_method(localizer: Localizer, name: str) -> Method:
+    """A localizer with one head for all images, at its own threshold."""
+    side = localizer.window
+    made = localizer(probe_image(side, side + localizer.backbone.spec.patch)).probability
+    key = f"{localizer.settings} {probe_hash(np.quantile(made, np.linspace(0, 1, 9)))}"
+    return Method(
+        name, lambda image, row: localizer(image).probability, localizer.card.threshold, key
+    )
+
+
+def score(
+    path: Path,
+    out: Path,
+    localizer: Localizer | None = None,
+    maps: Sequence[Path] = (),
+    *,
+    name: str = "",
+    split: str = "test",
+) -> pd.DataFrame:
+    """Score a localizer, called ``name``, and folders of ``maps`` (see `read_peers`) on a split of
+    a manifest. Write `FILES` to a folder: tables over all edits and by family and kind, of images
+    without an edit, of the image level and of every image; the figure; and what was scored, how.
+    Return the lines over all families. What is interrupted goes on.
+
+    Raises `InputError` for a manifest without an edited image of the split, and as `read_peers`.
+    """
+    manifest = read_manifest(path)
+    images = manifest[manifest["split"] == split].reset_index(drop=True)
+    if images["authentic"].all():
+        known = ", ".join(sorted(set(manifest.loc[~manifest["authentic"], "split"]))) or "none"
+        raise InputError(
+            f"{path} has no edited image of the split {split!r}, which is scored; its splits with "
+            f"edited images: {known}. Name one of them (split), but none that was trained on."
+        )
+    methods = read_peers([str(folder.absolute()) for folder in maps], images, taken=[name])
+    if localizer is not None:
+        say_which(localizer)
+        methods.insert(0, localizer_as_method(localizer, name))
+    # Which generators a head was trained on, is not known here: no column of that is written.
+    rows = rows_of(methods, images).assign(seen=True)
+    table = benchmark_table(rows)
+    overall = table[table["family"] == ALL_FAMILIES]
+    probabilities = [] if localizer is None else [name]
+    tables = [table, authentic_table(rows), detection_table(rows, probabilities), rows]
+    for file, frame in zip(FILES, tables, strict=False):
+        with atomic(out / file) as draft:
+            frame.drop(columns="seen", errors="ignore").to_csv(
+                draft, index=False, float_format="%.6g"
+            )
+    edited, photos = rows[~rows["kind"].isin(AUTHENTIC_KINDS)], overall["n_photos"].iloc[0]
+    note = f"{path.name}, split {split}: n = {edited['image'].nunique()} edited images, {photos} "
+    figures.style()
+    figure = figures.benchmark(table, rows, f"{note}photographs; 95 % intervals over photographs")
+    with atomic(out / "scores.png") as draft:
+        figure.savefig(draft, dpi=150, bbox_inches="tight")
+    record = {
+        "version": dinolizer.__version__,
+        "manifest": str(path),
+        "manifest_sha256": file_hash(path),
+        "split": split,
+        "rule": METRIC_RULE,
+        "methods": {method.name: {"threshold": method.threshold} for method in methods},
+        "model": None if localizer is None else localizer.settings,
+        "maps": [*map(str, maps)],
+    }
+    with atomic(out / "scores.json") as draft:
+        draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    if photos < LEAST:
+        say(
+            f"Intervals need {LEAST} photographs (groups of the manifest), and the edited images "
+            f"are of {photos}: take the means as examples."
+        )
+    return overall[SHOWN]
