@@ -53,7 +53,7 @@ def test_the_score_of_strips_is_numpys_percentile(size: tuple[int, int]) -> None
 
 
 def peak() -> int:
-    """Most bytes that this process had in memory since the peak was last put back to what it has."""
+    """Most bytes that this process has had in memory since the peak was last set back."""
     return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024  # type: ignore[index]
 
 
