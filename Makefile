@@ -8,8 +8,9 @@
 # make notebooks execute the notebooks in place, so that they carry their outputs
 # make site      the notebooks, the summary and the API as pages, in data/site/index.html
 # make bench     measure speed in one run into results/bench/<machine and versions>.csv
-# make fuzz      damaged files for every reader (SECONDS=60); adds to results/bench/fuzz.csv
-# make trust     measure what keeps results safe, of which make fuzz is a part, into results/bench
+# make fuzz      damaged files for every reader (SECONDS=60), counted in FUZZED=data/cache/fuzz.csv
+# make trust     measure what keeps results safe, into results/bench; before it
+#                make fuzz SECONDS=1800 FUZZED=results/bench/fuzz.csv
 # make lock      pin the dependencies of pyproject.toml anew
 # make clean     remove what the others made, results/ apart
 #
@@ -19,6 +20,7 @@ PYTHON ?= python3
 CORES ?= 2
 PROFILE ?= pocket
 SECONDS ?= 60
+FUZZED ?= data/cache/fuzz.csv
 
 BIN := $(CURDIR)/.venv/bin
 CACHE := $(CURDIR)/data/cache
@@ -76,7 +78,7 @@ bench: .venv/installed
 	env -u OMP_NUM_THREADS python benchmarks/speed.py
 
 fuzz: .venv/installed
-	python benchmarks/fuzz.py --seconds $(SECONDS)
+	python benchmarks/fuzz.py --seconds $(SECONDS) --out $(FUZZED)
 
 trust: .venv/installed
 	PYTHONPATH=tests python benchmarks/trust.py

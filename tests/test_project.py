@@ -119,7 +119,8 @@ def test_the_version_is_one() -> None:
 def test_ci_runs_the_test_command_of_the_readme() -> None:
     script = (ROOT / ".ci" / "run").read_text().splitlines()
     commands = [line for line in script if line and not line.startswith(("#", "set ", "cd "))]
-    assert commands == ["make test verify site", "if command -v chromium; then make browser; fi"]
+    browser = "if command -v chromium; then make browser; fi"
+    assert commands == ["make test fuzz verify site", browser]
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o100
     readme = (ROOT / "README.md").read_text()
     assert "make test" in readme and "make verify" in readme

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
+from dinolizer.data.images import noise_level
 from dinolizer.errors import InputError
 from dinolizer.model.head import HeadCard, write_head
 from dinolizer.model.localizer import Localizer
@@ -18,16 +19,19 @@ BINS = 10_000
 def calibrated(
     localizer: Localizer, photographs: Iterable[Path], about: str, most: float | None = None
 ) -> HeadCard:
-    """The card of a localizer's head with the scores of photographs that nobody edited.
+    """The card of a localizer's head with the scores of photographs that nobody edited, their sizes
+    and their noise.
 
     With ``most`` also with the lowest threshold at which at most that share of all their pixels is
     marked, and no lower one than before. ``about`` says what the photographs are. Raises
     `InputError` for none, and for one that cannot be read.
     """
-    scores, pixels = [], np.zeros(BINS, np.int64)
+    scores, sizes, noises, pixels = [], [], [], np.zeros(BINS, np.int64)
     for path in photographs:
         result = localizer(path)
         scores.append(result.score)
+        sizes.append(result.mask.size / 1e6)
+        noises.append(noise_level(result.image))
         # A pixel is marked over the threshold: one on the edge of two bins is in the lower one.
         bins = np.ceil(result.probability.ravel() * BINS).astype(int) - 1
         pixels += np.bincount(np.maximum(bins, 0), minlength=BINS)
@@ -39,7 +43,13 @@ def calibrated(
         lowest = (int(np.argmax(over <= most * pixels.sum())) + 1) / BINS
         card = replace(card, threshold=max(card.threshold, lowest))
     about = f"{card.about}; scores calibrated on {len(scores)} photographs: {about}".lstrip("; ")
-    return replace(card, untouched=tuple(sorted(scores)), about=about)
+    return replace(
+        card,
+        untouched=tuple(sorted(scores)),
+        megapixels=(min(sizes), max(sizes)),
+        noise=(min(noises), max(noises)),
+        about=about,
+    )
 
 
 def save_calibrated(head: Path, card: HeadCard, out: Path) -> None:

@@ -8,11 +8,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from dinolizer.data.images import noise_level
 from dinolizer.errors import InputError, check_choice
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.lora import Lora, merged
@@ -31,6 +34,10 @@ KINDS: dict[str, tuple[type, ...]] = {
     **{"threshold": (int, float), "score_threshold": (int, float, type(None))},
 }
 """Types of the values of a card in a file; the others are checked as they are used."""
+SPANS = ("megapixels", "noise")
+"""Of a card, what older heads do not know."""
+LIKE = 4
+"""By this factor a picture may have more or fewer pixels than the untouched photographs."""
 ADAPTER = "adapter."
 """What the names of an adapter's tensors begin with in the file of a head."""
 
@@ -50,6 +57,7 @@ class HeadCard:
     score_threshold : an image is called edited where its score is over it; None if none is known.
     untouched : scores of photographs that nobody edited, ascending; ``about`` says of
         which. () where the score is not calibrated.
+    megapixels, noise : least and most that these have, see `noise_level`; None where not known.
     about : free text: data, seed, time, machine, licence.
     lora : settings of the adapter that was trained along, or None.
     """
@@ -65,6 +73,8 @@ class HeadCard:
     restore: Restore = "bilinear"
     score_threshold: float | None = None
     untouched: tuple[float, ...] = ()
+    megapixels: tuple[float, float] | None = None
+    noise: tuple[float, float] | None = None
     about: str = ""
     lora: Lora | None = None
 
@@ -86,12 +96,34 @@ class HeadCard:
             0 <= score <= 1 for score in self.untouched
         ):
             raise InputError("The head's untouched scores are not ascending numbers from 0 to 1.")
+        for name in SPANS:
+            span = getattr(self, name)
+            if span and not (len(span) == 2 and 0 <= span[0] <= span[1] < float("inf")):
+                raise InputError(
+                    f"The head's {name} are {span}, but two ascending numbers are due."
+                )
 
     def rank(self, score: float) -> float | None:
         """Share of the untouched photographs with a lower score, None where it is not known."""
         if not self.untouched:
             return None
         return bisect_left(self.untouched, score) / len(self.untouched)
+
+    def unlike(self, image: NDArray[np.uint8]) -> str:
+        """In what an image ``(H, W, 3)`` differs from the untouched photographs too much for its
+        score to be compared with theirs; empty if in nothing that is known."""
+        size = image.shape[0] * image.shape[1] / 1e6
+        if self.megapixels and not self.megapixels[0] / LIKE <= size <= LIKE * self.megapixels[1]:
+            known = _span(self.megapixels)
+            return f"it has {size:.2g} megapixels, and the score is calibrated on {known}"
+        if self.noise and not self.noise[0] <= (noise := noise_level(image)) <= self.noise[1]:
+            known = _span(self.noise)
+            return f"its noise is {noise:.2g} grey levels, and the score is calibrated on {known}"
+        return ""
+
+
+def _span(ends: tuple[float, float]) -> str:
+    return " to ".join(dict.fromkeys(f"{end:.2g}" for end in ends))
 
 
 def card_for(
@@ -193,17 +225,18 @@ def load_head(path: Path, backbone: Backbone) -> tuple[Backbone, nn.Conv2d, Head
 
 def _card(metadata: dict[str, str], path: Path) -> HeadCard:
     names = [field.name for field in fields(HeadCard)]
-    missing = [name for name in names if name not in metadata]
+    missing = [name for name in names if name not in metadata and name not in SPANS]
     if missing:
         raise InputError(
             f"The file {path} is no head: its metadata lacks {missing[0]!r}; give one written by "
             "dinolizer.model.head.save_head."
         )
     try:
-        values = {name: json.loads(metadata[name]) for name in names}
+        values = {name: json.loads(metadata.get(name, "null")) for name in names}
         if any(type(values[name]) not in kinds for name, kinds in KINDS.items()):
             raise TypeError
         values["untouched"] = tuple(values["untouched"])
+        values |= {name: values[name] and tuple(values[name]) for name in SPANS}
         return HeadCard(**values | {"lora": values["lora"] and Lora(**values["lora"])})
     except InputError:
         raise

@@ -43,7 +43,7 @@ class Localization:
     mask : bool ``(H, W)``, where ``probability`` is over the threshold.
     score : 99th percentile of the map, in [0, 1], before any bicubic restoration.
     rank : share of the untouched photographs in the head's card that score lower, None where it is
-        not known.
+        not known, or where the photograph is ``unlike`` them: in what, see `HeadCard.unlike`.
     image, source : the photograph, uint8 ``(H, W, 3)`` RGB, and its path or "".
     plan : where the windows were laid, and how many.
     settings : see `Localizer.settings`.
@@ -61,6 +61,7 @@ class Localization:
     settings: Mapping[str, Any]
     seconds: float
     rank: float | None = None
+    unlike: str = ""
     file: Mapping[str, Any] = field(default_factory=dict)
     date: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
@@ -90,9 +91,12 @@ class Localization:
             return f"cannot tell: a side is under {SMALLEST} pixels"
         if (flat := self.flat.mean()) > MOSTLY:
             return f"cannot tell: {flat:.0%} of the picture is flat"
+        if self.unlike:
+            return f"cannot tell: {self.unlike}"
         if self.rank is None:
             return "not calibrated"
-        return f"higher than {self.rank:.0%} of untouched photographs"
+        count = self.settings["untouched"]
+        return f"higher than {self.rank * count:.0f} of {count} untouched photographs"
 
     def summary(self) -> dict[str, Any]:
         """File, settings and score as they are saved; sizes are ``[height, width]``, in pixels."""

@@ -126,7 +126,7 @@ class Localizer:
             if new not in (None, getattr(self.card, name))
         }
         if changes.keys() - {"threshold"}:
-            changes["untouched"] = ()  # scores of other settings
+            changes |= {"untouched": (), "megapixels": None, "noise": None}  # of other settings
         card = replace(self.card, **changes)
         return Localizer(self.backbone, self.head, card, precision=precision)
 
@@ -169,6 +169,7 @@ class Localizer:
             "small": self.card.small,
             "restore": self.card.restore,
             "score_threshold": self.card.score_threshold,
+            "untouched": len(self.card.untouched),
         }
 
     def __call__(self, source: Source, *, progress: bool = False) -> Localization:
@@ -263,5 +264,7 @@ class Localizer:
         if plan.assembled != plan.size:
             probability = restored(plan, probability)
             mask = probability > self.card.threshold
-        made = (image, source, plan, self.settings, seconds, self.card.rank(score))
+        unlike = self.card.unlike(image)
+        rank = None if unlike else self.card.rank(score)
+        made = (image, source, plan, self.settings, seconds, rank, unlike)
         return Localization(probability, mask, score, *made)

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from dinolizer import InputError, Localizer
 from dinolizer.cli import app
+from dinolizer.data.images import noise_level
 from dinolizer.model.calibration import BINS, calibrated, save_calibrated
 from dinolizer.model.head import load_head
 from dinolizer.paths import ASSETS
@@ -46,6 +49,47 @@ def test_a_rank_is_the_share_of_untouched_photographs_with_a_lower_score(
             replace(card, untouched=wrong)
 
 
+@pytest.mark.parametrize(
+    ("shape", "noise", "said"),
+    [
+        ((300, 400), 5, ""),  # 0.12 megapixels
+        ((600, 800), 5, ""),  # 0.48, four times as many
+        ((602, 800), 5, "it has 0.48 megapixels, and the score is calibrated on 0.1 to 0.12"),
+        ((160, 156), 5, "it has 0.025 megapixels, and the score is calibrated on 0.1 to 0.12"),
+        ((300, 400), 12, "its noise is 12 grey levels, and the score is calibrated on 2 to 10"),
+        ((300, 400), 1, "its noise is 1 grey levels, and the score is calibrated on 2 to 10"),
+    ],
+)
+def test_a_picture_unlike_the_untouched_photographs_has_no_rank(
+    shape: tuple[int, int], noise: float, said: str, localizer: Localizer
+) -> None:
+    """White noise of a known standard deviation on grey, where nothing is clipped."""
+    card = replace(localizer.card, untouched=(0.5,), megapixels=(0.1, 0.12), noise=(2.0, 10.0))
+    drawn = np.random.default_rng(0).normal(128, noise, (*shape, 3))
+    image = drawn.round().astype(np.uint8)
+    assert card.unlike(image) == said
+    if shape == (300, 400):
+        result = Localizer(localizer.backbone, localizer.head, card)(image)
+        assert (result.rank is None) == bool(said)
+        assert result.meaning.startswith("cannot tell: its noise" if said else "higher than")
+    assert replace(card, megapixels=None, noise=None).unlike(image) == ""
+
+
+def test_an_older_head_knows_no_sizes_and_a_wrong_span_is_refused(
+    localizer: Localizer, tmp_path: Path
+) -> None:
+    with safe_open(HEAD, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in ("weight", "bias")}
+        older = {k: v for k, v in file.metadata().items() if k not in ("megapixels", "noise")}
+    save_file(tensors, tmp_path / "older.safetensors", metadata=older)
+    card = load_head(tmp_path / "older.safetensors", localizer.backbone)[2]
+    assert (card.megapixels, card.noise) == (None, None)
+    for wrong in ("[2, 1]", "[1]", "[0, NaN]", '"ab"', "[-1, 2]", "3"):
+        save_file(tensors, tmp_path / "wrong.safetensors", metadata=older | {"noise": wrong})
+        with pytest.raises(InputError, match=r"noise|damaged"):
+            load_head(tmp_path / "wrong.safetensors", localizer.backbone)
+
+
 def test_scores_and_threshold_are_those_of_the_photographs(
     localizer: Localizer, photographs: Path
 ) -> None:
@@ -53,6 +97,8 @@ def test_scores_and_threshold_are_those_of_the_photographs(
     card = calibrated(localizer.with_settings(threshold=0.0), paths, "noise", most)
     maps = [localizer(path) for path in paths]
     assert card.untouched == tuple(sorted(result.score for result in maps))
+    assert card.megapixels == (230 * 240 / 1e6,) * 2
+    assert card.noise == (noise_level(maps[2].image), noise_level(maps[0].image))  # least, most
     assert card.about.endswith("calibrated on 3 photographs: noise")
     # The lowest of 10,000 thresholds that marks a hundredth of the pixels at most.
     pixels = np.concatenate([result.probability.ravel() for result in maps])
@@ -64,7 +110,7 @@ def test_scores_and_threshold_are_those_of_the_photographs(
 def test_only_the_settings_that_were_calibrated_have_a_rank(
     localizer: Localizer, photographs: Path
 ) -> None:
-    card = replace(localizer.card, untouched=(0.0,))
+    card = replace(localizer.card, untouched=(0.0,), megapixels=None, noise=None)
     named = Localizer(localizer.backbone, localizer.head, card)
     photo = photographs / "1.png"
     assert named(photo).rank in (0, 1)

@@ -188,6 +188,7 @@ def test_a_result_is_saved_with_its_settings_and_replaces_an_older_one(tmp_path:
         "caution": loc.backbone.spec.caution,
         "restore": "bilinear",
         "score_threshold": None,
+        "untouched": 0,
         "backbone_hash": loc.backbone.hash,
         "head_hash": weights_hash(loc.head),
         "precision": "float32",
@@ -435,5 +436,5 @@ def test_a_picture_that_is_mostly_flat_or_very_small_cannot_be_told() -> None:
     image[:40] = photo(40, 120)
     assert localizer()(image).meaning == "cannot tell: 59% of the picture is flat"
     loc = localizer(untouched=(0.0,))
-    assert loc(photo(32, 70)).meaning.endswith("of untouched photographs")
+    assert loc(photo(32, 70)).meaning == "higher than 1 of 1 untouched photographs"
     assert loc(photo(31, 70)).meaning == "cannot tell: a side is under 32 pixels"
