@@ -289,7 +289,9 @@ def train(
     device: options.Device = None,
     precision: options.Precise = "float32",
     seed: Annotated[int, Option(min=0, max=2**32 - 1, help="Of everything random.")] = 0,
-    workers: Annotated[int, Option(min=0, help="Processes that prepare crops ahead.")] = 4,
+    workers: Annotated[int, Option(min=0, help="Processes that prepare crops ahead.")] = min(
+        4, os.cpu_count() or 1
+    ),
     overwrite: options.Overwrite = False,
 ) -> None:
     """Train a head on images listed in manifests; an interrupted run goes on.

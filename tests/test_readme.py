@@ -13,12 +13,15 @@ import tomllib
 from pathlib import Path
 from typing import get_args
 
+import pandas as pd
 import pytest
 from PIL import Image
 from skimage import data
+from trees import make_folder
 from typer.testing import CliRunner
 
 from dinolizer.cli import app
+from dinolizer.data.manifest import read_manifest
 from dinolizer.model.specs import BACKBONES
 from dinolizer.options import FetchName
 from dinolizer.paths import ROOT
@@ -72,6 +75,23 @@ def test_the_readme_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             continue
         for line in text.splitlines():
             (check if line.startswith(NOT_RUN) else run)(line)
+
+
+def test_the_worked_example_of_own_pictures_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "data" / "README.md").read_text()
+    section = text.partition("## Your own pictures, end to end\n")[2].partition("\n## ")[0]
+    (block,) = re.findall(r"^```bash\n(.*?)^```$", section, re.M | re.S)
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(data.astronaut()[:256, :256]).save("photo.jpg", quality=95)
+    make_folder(Path("mine"), number=5, side=256)
+    for line in block.splitlines():
+        run(line)
+    assert Path("scores/scores.png").is_file() and Path("found/photo.mask.png").is_file()
+    splits = read_manifest(Path("mine.csv")).groupby("split")["image"].size()
+    assert splits.to_dict() == {"train": 9, "valid": 3, "test": 3}  # three of each photograph
+    assert len(pd.read_csv("scores/image-scores.csv")) == 3
 
 
 def test_every_file_the_readme_links_to_exists() -> None:

@@ -279,6 +279,16 @@ def make_inpaintings(root: Path, number: int = 3, side: int = 64) -> Path:
     return root
 
 
+def make_folder(root: Path, number: int = 3, side: int = 64) -> Path:
+    """Pictures of one's own: photographs, and what an editor and a model made of them."""
+    for seed, scene in scenes(number, side):
+        save(root / "images" / "camera" / f"{seed}.png", scene.photo)
+        for maker in ("editor", "model"):
+            save(root / "images" / maker / f"{seed}.png", scene.edited(scene.photo))
+            save(root / "masks" / maker / f"{seed}.png", scene.mask)
+    return root
+
+
 def make_imdl(root: Path, number: int = 3, side: int = 64) -> Path:
     """A folder of images and the JSON file that lists them; returns the file."""
     pairs = []
@@ -314,6 +324,7 @@ MAKERS: dict[str, Callable[..., Path]] = {
     "autosplice": make_autosplice,
     "magicbrush": make_magicbrush,
     "inpaintings": make_inpaintings,
+    "folder": make_folder,
     "imdl": make_imdl,
     "csv": make_csv,
 }

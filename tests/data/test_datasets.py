@@ -39,6 +39,7 @@ FOUND = {
     "autosplice": (9, 3, 6, {"real": 3, "sp": 6}),
     "magicbrush": (6, 3, 3, {"real": 3, "fr": 3}),
     "inpaintings": (6, 6, 6, {"sp": 3, "fr": 3}),
+    "folder": (9, 6, 6, {"real": 3, "sp": 6}),
     "imdl": (6, 3, 3, {"real": 3, "sp": 3}),
     "csv": (6, 3, 3, {"real": 3, "sp": 3}),
 }
@@ -87,7 +88,7 @@ def test_a_manifest_is_written_reported_and_fits_its_files(
     name, root = miniature
     report = str(make_manifest(name, root, tmp_path / "out.csv"))
     images, masks, pairs, kinds = FOUND[name]
-    title = "mine" if name == "csv" else name
+    title = {"csv": "mine", "folder": root.name}.get(name, name)
     assert report.splitlines()[0] == (
         f"{title}: {images} images, {masks} masks, {pairs} pairs of image and mask"
     )
@@ -166,7 +167,10 @@ def masks_of(name: str, root: Path, tmp_path: Path) -> list[Path]:
     return sorted({Path(path) for path in frame.loc[~frame["authentic"], "mask"]})
 
 
-@pytest.mark.parametrize("name", [name for name in trees.MAKERS if name not in PARQUET])
+MASKED = [name for name in trees.MAKERS if name not in (*PARQUET, "folder")]
+
+
+@pytest.mark.parametrize("name", MASKED)
 def test_a_missing_a_black_and_an_unreadable_mask_are_named(
     name: str, copy: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -425,6 +429,30 @@ def test_parquet_files_that_are_cut_short_or_of_another_kind_are_named(
     (root / "data").mkdir(parents=True)
     message = refused(name, root, tmp_path / "out.csv")
     assert str(root) in message
+
+
+def test_pictures_of_ones_own_are_paired_by_name_and_split_by_photograph(tmp_path: Path) -> None:
+    root = trees.make_folder(tmp_path / "mine", number=10)
+    (root / "images/9.jpg").write_bytes((root / "images/model/9.png").read_bytes())
+    (root / "masks/9.png").write_bytes((root / "masks/model/9.png").read_bytes())
+    report = str(make_manifest("folder", root, tmp_path / "out.csv", {"kind": "fr"}))
+    assert "10 without a mask: authentic" in report
+    assert "photographs, by their names: 6 train, 2 valid, 2 test" in report  # 3, 1 and 1 of 5
+    frame = read_manifest(tmp_path / "out.csv")
+    assert Counter(frame["generator"]) == {"none": 10, "editor": 10, "model": 10, "unknown": 1}
+    assert set(frame["dataset"]) == {"mine"} and set(frame["kind"]) == {"real", "fr"}
+    assert (frame.groupby("group")["split"].nunique() == 1).all()
+    assert set(frame["group"]) == {str(number) for number in range(10)}
+    # In another folder, with other makers: a photograph's split depends on the names alone.
+    again = manifest("folder", trees.make_folder(tmp_path / "b", number=10), tmp_path / "b.csv")
+    first, second = (dict(zip(of["group"], of["split"], strict=True)) for of in (frame, again))
+    assert first == second
+    shutil.copy(root / "masks/9.png", root / "masks/other.png")
+    message = refused("folder", root, tmp_path / "c.csv")
+    assert f"{root / 'masks/other.png'} is the mask of no image" in message
+    shutil.copy(root / "images/9.jpg", root / "images/9.webp")
+    assert "have one name" in refused("folder", root, tmp_path / "c.csv")
+    assert "must be one of" in refused("folder", root, tmp_path / "c.csv", kind="splice")
 
 
 def test_a_csv_of_ones_own_keeps_what_it_says(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ DATASETS: dict[str, Dataset] = {
     "autosplice": (folders.autosplice, "AutoSplice", ("Authentic", "Forged_JPEG*", "Mask")),
     "magicbrush": (parquet.magicbrush, "MagicBrush", ()),
     "inpaintings": (tables.inpaintings, "the real inpaintings", ("table.csv",)),
+    "folder": (folders.own_folder, "pictures of one's own", ("images", "masks")),
     "imdl": (tables.imdl, "a list in IMDL-BenCo's JSON", None),
     "csv": (tables.own_csv, "a CSV file of one's own", None),
 }

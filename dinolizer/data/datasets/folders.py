@@ -1,6 +1,8 @@
 """Datasets whose folders and file names say what belongs together; see data/README.md."""
 
+import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +32,8 @@ TGIF_FAKE = re.compile(
 TGIF_AUTHENTIC = re.compile(r"(?P<id>\d+)_orig(?:_(?:512|1024))?\.png")
 
 AUTOSPLICE_QUALITIES = ("75", "90", "100")
+TURNS = ("test", "valid", "train", "train", "train")
+"""Splits that photographs of one's own get in turn."""
 
 
 def bfree(tree: Tree, report: Report) -> Iterator[Row]:
@@ -142,3 +146,38 @@ def autosplice(
         photo = Path(path).stem.partition("_")[0]
         mask, source = tree.path("Mask", f"{photo}_mask.png"), authentic.get(photo.casefold(), "")
         yield Row(path, mask, "dall-e-2", "sp", "real", split, photo, source)
+
+
+def own_folder(
+    tree: Tree, report: Report, generator: str = "unknown", kind: str = "sp"
+) -> Iterator[Row]:
+    """Give the rows of pictures of one's own in ``images``: each has its mask in ``masks``, in the
+    same folder and of the same name but for the suffix, or is authentic. The first folder below
+    ``images`` names the generator, and pictures of one name, in several folders, are of one
+    photograph. Photographs get the splits `TURNS`, in the order of their names' hashes."""
+    check_choice("kind", kind, ("sp", "fr"))
+    report.dataset = tree.root.name
+    files: dict[str, dict[str, str]] = {"images": {}, "masks": {}}
+    for path, named in tree.match(r"(images|masks)/(.+)\.(?!csv$|parquet$)\w+"):
+        other = files[named[1].casefold()].setdefault(named[2].casefold(), path)
+        if other != path:
+            raise InputError(f"{other} and {path} have one name; rename one, and its mask.")
+    masks = files["masks"]
+    for name in masks.keys() - files["images"].keys():
+        alike = "name both alike, as images/cat.jpg and masks/cat.png"
+        report.fault("masks of no image", f"{masks[name]} is the mask of no image; {alike}.")
+    photos = {name.rpartition("/")[2] for name in files["images"]}
+    ordered = sorted(photos, key=lambda photo: hashlib.sha256(photo.encode()).digest())
+    split_of = {photo: TURNS[turn % len(TURNS)] for turn, photo in enumerate(ordered)}
+    for name, path in files["images"].items():
+        folder, _, photo = name.rpartition("/")
+        split = split_of[photo]
+        if name not in masks:
+            yield real_row(path, split, photo)
+            continue
+        made = folder.partition("/")[0] or generator
+        yield Row(path, masks[name], made, kind, BACKGROUNDS[kind], split, photo)
+    counts = Counter(split_of.values())
+    shares = ", ".join(f"{counts[split]} {split}" for split in dict.fromkeys(TURNS[::-1]))
+    report.notes.append(f"{len(files['images'].keys() - masks.keys())} without a mask: authentic")
+    report.notes.append(f"photographs, by their names: {shares}")
