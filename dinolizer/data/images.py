@@ -29,8 +29,6 @@ SUFFIXES = (
 """Names by which the images of a folder are known."""
 MAX_PIXELS = 120_000_000  # for a camera of 100 megapixels; Pillow's own limit is 179 million
 DEFLATED = 8 * 1032  # pixels of 1 bit in a byte of a PNG at most: deflate packs 1032 to 1
-# Second difference in both directions: blind to constant and linear shading (Immerkaer 1996).
-NOISE_KERNEL = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], dtype=np.float32)
 BROKEN = "not an image that can be read, or damaged; get a whole copy in a common format"
 
 
@@ -107,15 +105,6 @@ def file_facts(path: str | Path) -> dict[str, Any]:
         pages = getattr(image, "n_frames", 1) - bool(image.info.get("default_image"))
         facts = {"format": image.format, "pages": pages}
         return {"sha256": file_hash(path)} | facts | {"orientation": _orientation(image)}
-
-
-def noise_level(image: NDArray[np.uint8]) -> float:
-    """Standard deviation of the noise of an image, uint8 ``(H, W, 3)``, in grey levels; texture
-    counts as noise: ``sqrt(pi / 2) * mean |residual| / 6`` (Immerkaer, "Fast noise variance
-    estimation", CVIU 64, 1996)."""
-    strips = np.array_split(image, -(-len(image) // 512))  # residuals take twice the memory
-    residuals = (cv2.filter2D(strip, cv2.CV_16S, NOISE_KERNEL) for strip in strips)
-    return (np.pi / 2) ** 0.5 / 6 * sum(cv2.norm(of, cv2.NORM_L1) for of in residuals) / image.size
 
 
 def turn(pixels: NDArray[Pixel], orientation: int) -> NDArray[Pixel]:

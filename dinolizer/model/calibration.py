@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from dinolizer.data.images import noise_level
 from dinolizer.errors import InputError
 from dinolizer.model.head import HeadCard, write_head
+from dinolizer.model.localization import noise_level
 from dinolizer.model.localizer import Localizer
 
 BINS = 10_000

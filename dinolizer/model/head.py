@@ -15,9 +15,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from dinolizer.data.images import noise_level
 from dinolizer.errors import InputError, check_choice
 from dinolizer.model.backbones import Backbone
+from dinolizer.model.localization import noise_level
 from dinolizer.model.lora import Lora, merged
 from dinolizer.model.specs import Reduce, Small
 from dinolizer.model.weights import check_finite, misfit

@@ -17,6 +17,7 @@ from sklearn.decomposition import PCA
 from dinolizer.data.manifest import read_pair
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.head import card_for
+from dinolizer.model.localization import NOISE_KERNEL
 from dinolizer.model.localizer import Localizer
 from dinolizer.pocket.rival import residual_classifier
 from dinolizer.study.cache import cache_key, cached, images_hash, probe_hash
@@ -26,8 +27,6 @@ from dinolizer.study.metrics import left_out_thresholds
 from dinolizer.study.samples import Dataset
 
 Map = NDArray[np.float32]
-# Second difference in both directions: blind to constant and linear shading (Immerkaer 1996).
-NOISE_KERNEL = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], dtype=np.float32)
 # Third difference, the residual of Splicebuster (one of the linear filters of Fridrich 2012).
 THIRD_DIFFERENCE = np.array([[1, -3, 3, -1]], dtype=np.float32)
 REFLECT = cv2.BORDER_REFLECT_101

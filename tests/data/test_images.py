@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 from skimage.data import astronaut
 
 from dinolizer.data import images
-from dinolizer.data.images import noise_level, read_header, read_image, turn, write_image
+from dinolizer.data.images import read_header, read_image, turn, write_image
 from dinolizer.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -491,11 +491,3 @@ def test_the_first_page_of_a_tiff_must_be_the_picture(tmp_path: Path) -> None:
     tag = [(50706, 1, 4, b"\1\4\0\0", True)]
     tifffile.imwrite(path, small, photometric="rgb", extratags=tag)
     assert "camera's raw file" in refused(lambda: read_image(path))
-
-
-def test_the_noise_level_is_the_standard_deviation_of_white_noise_and_of_shading_nothing() -> None:
-    """Also in strips: 1,100 rows are three of them."""
-    noise = np.random.default_rng(0).normal(128, 7, (1100, 300, 3)).round().astype(np.uint8)
-    assert noise_level(noise) == pytest.approx(7, rel=0.01)
-    ramp = np.broadcast_to(np.arange(200, dtype=np.uint8)[:, None, None], (200, 50, 3))
-    assert noise_level(ramp.copy()) == pytest.approx(0, abs=0.05)  # the mirrored edge apart

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from dinolizer import InputError, Localizer
 from dinolizer.cli import app
-from dinolizer.data.images import noise_level
 from dinolizer.model.calibration import BINS, calibrated, save_calibrated
 from dinolizer.model.head import load_head
+from dinolizer.model.localization import noise_level
 from dinolizer.paths import ASSETS
 
 HEAD = ASSETS / "pocket-head.safetensors"
@@ -147,3 +147,11 @@ def test_a_card_goes_into_a_copy_and_not_into_the_head(
     assert load_head(out, localizer.backbone)[2].untouched == (0.5,)
     save_calibrated(HEAD, replace(localizer.card, untouched=(0.5,)), tmp_path / "equal.safetensors")
     assert (tmp_path / "equal.safetensors").read_bytes() == out.read_bytes()
+
+
+def test_the_noise_level_is_the_standard_deviation_of_white_noise_and_of_shading_nothing() -> None:
+    """Also in strips: 1,100 rows are three of them."""
+    noise = np.random.default_rng(0).normal(128, 7, (1100, 300, 3)).round().astype(np.uint8)
+    assert noise_level(noise) == pytest.approx(7, rel=0.01)
+    ramp = np.broadcast_to(np.arange(200, dtype=np.uint8)[:, None, None], (200, 50, 3))
+    assert noise_level(ramp.copy()) == pytest.approx(0, abs=0.05)  # the mirrored edge apart
