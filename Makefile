@@ -27,6 +27,8 @@ CACHE := $(CURDIR)/data/cache
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 # Those that nbval executes once more, as a reader does; the workflow executes them all.
 QUICK := $(foreach name,00 10,$(wildcard notebooks/$(name)-*.ipynb))
+# A line for each step; what else Snakemake would say is in its log, below .snakemake.
+SNAKEMAKE := PYTHONPATH=profiles snakemake --cores $(CORES) --logger lines
 # Everything in the checkout that a test could depend on; wildcard drops what git knows but is gone.
 SOURCES := $(wildcard $(shell git ls-files --cached --others --exclude-standard -- . ':!results'))
 
@@ -53,9 +55,11 @@ demo: .venv/core
 lab: .venv/installed
 	env -u OMP_NUM_THREADS jupyter lab --notebook-dir=notebooks
 
+results: MADE = $${DINOLIZER_RESULTS:-results}/$(basename $(notdir $(PROFILE)))
 results: .venv/installed
-	snakemake --cores $(CORES) --quiet rules host --config profile=$(PROFILE)
-	dinolizer verify --quick $${DINOLIZER_RESULTS:-results}/$(basename $(notdir $(PROFILE)))
+	@$(SNAKEMAKE) --config profile=$(PROFILE)
+	@dinolizer verify --quick $(MADE)
+	@echo "Look at $(MADE): tables, figures and, where claims are tested, SUMMARY.html."
 
 test: .venv/tested
 	@echo "Every test passes on the present sources; nothing more to run."
@@ -94,32 +98,40 @@ clean:
 .venv/bin/uv:
 	@$(PYTHON) -c "import sys; v = sys.version_info; sys.exit(v < (3, 11) and \
 	    f'$(PYTHON) is Python {v.major}.{v.minor}; 3.11 or newer is needed: make PYTHON=...')"
-	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
 
 # The versions of the lock, but not its hashes: those of torch's wheels for the CPU are others.
 .venv/core: .venv/bin/uv requirements.lock pyproject.toml
-	uv pip install --no-config --quiet --python .venv --no-verify-hashes -c requirements.lock -e .
+	@echo "Installing what localizing needs into .venv, once: some minutes."
+	@uv pip install --no-config --quiet --python .venv --no-verify-hashes -c requirements.lock -e .
 	@touch $@
 
 .venv/installed: .venv/bin/uv requirements.lock pyproject.toml
-	uv pip install --no-config --quiet --python .venv --require-hashes -r requirements.lock
-	uv pip install --no-config --quiet --python .venv --no-deps --no-build-isolation -e .
+	@echo "Installing everything into .venv, once: some minutes and gigabytes."
+	@uv pip install --no-config --quiet --python .venv --require-hashes -r requirements.lock
+	@uv pip install --no-config --quiet --python .venv --no-deps --no-build-isolation -e .
 	@touch $@
 
 .venv/tested .venv/verified: export DINOLIZER_CACHE := $(CACHE)
 .venv/tested .venv/verified: export DINOLIZER_RESULTS := $(CACHE)/scratch
 .venv/tested: .venv/installed $(SOURCES)
-	ruff check
-	ruff format --check
-	mypy dinolizer
-	nbqa mypy notebooks --disable-error-code=var-annotated  # parameters are plain literals
-	pytest --numprocesses $(CORES) --dist loadfile --durations=10 --durations-min=5
-	pytest --numprocesses $(CORES) --dist loadscope --nbval-lax --nbval-current-env $(QUICK)
+	@echo "[1/5] style"
+	@ruff check --quiet
+	@ruff format --check --quiet
+	@echo "[2/5] types of the package"
+	@mypy --no-error-summary dinolizer
+	@echo "[3/5] types of the notebooks"
+	@# Parameters are plain literals.
+	@nbqa mypy notebooks --no-error-summary --disable-error-code=var-annotated
+	@echo "[4/5] tests: some minutes"
+	@pytest --quiet --numprocesses $(CORES) --dist loadfile --durations=10 --durations-min=5
+	@echo "[5/5] two notebooks as a reader runs them"
+	@pytest --quiet --numprocesses $(CORES) --dist loadscope --nbval-lax --nbval-current-env $(QUICK)
 	@touch $@
 
 .venv/verified: .venv/installed $(SOURCES)
-	rm -rf $(CACHE)/scratch
-	snakemake --cores $(CORES) --quiet rules host
-	pytest tests/reproduction.py
+	@rm -rf $(CACHE)/scratch
+	@$(SNAKEMAKE)
+	@pytest --quiet tests/reproduction.py
 	@touch $@

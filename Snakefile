@@ -230,6 +230,7 @@ for name, made in CHOSEN.items():
             # Snakemake removes the outputs of a failed rule; the draft is none, and so is kept.
             draft=f"{CACHE}/{name}.ipynb",
             parameters=f"{CACHE}/{name}.yaml",
+            said=f"{CACHE}/{name}.log",  # kernels warn of much that is none of a reader's business
         threads: (workflow.cores or 1) if made.get("alone") else 1
         # Two kernels that start at the same time may ask for the same port.
         retries: 1
@@ -239,8 +240,8 @@ for name, made in CHOSEN.items():
             dinolizer study check-parameters {input.notebook} {input.profile:q} \
                 --out {params.parameters:q} --overwrite
             papermill {input.notebook} {params.draft} --parameters_file {params.parameters} \
-                --kernel python3 --no-progress-bar ||
-                {{ echo "{input.notebook} failed; kept as far as it ran: {params.draft}" >&2; exit 1; }}
+                --kernel python3 --no-progress-bar 2> {params.said:q} ||
+                {{ cat {params.said:q} >&2; echo "{input.notebook} failed; kept as far as it ran: {params.draft}" >&2; exit 1; }}
             mv {params.draft} {output.notebook}
             """
 
@@ -252,7 +253,7 @@ rule summary:
     output:
         SUMMARY,
     shell:
-        "dinolizer study summarise {PROFILE:q}"
+        "dinolizer study summarise {PROFILE:q} > /dev/null"
 
 
 include: "bulk.smk"

@@ -509,7 +509,10 @@ def test_help_names_the_commands_without_importing_torch() -> None:
                 "study",
             ),
         ),
-        (["study"], ("pretrain", "prepare", "evaluate", "summarise", "check-parameters")),
+        (
+            ["study"],
+            ("pretrain", "prepare", "evaluate", "export-images", "summarise", "check-parameters"),
+        ),
     ):
         output = CliRunner().invoke(app, [*words, "--help"]).output
         assert all(f"  {command} " in output for command in commands)

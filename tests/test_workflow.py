@@ -128,6 +128,21 @@ def test_a_failed_run_keeps_its_notebook_and_names_the_cell(checkout: Path) -> N
     assert not (checkout / "results" / "pocket" / "notebooks" / f"{CHOSEN}.ipynb").exists()
 
 
+def test_make_results_shows_a_line_for_each_step_and_what_fails(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "profiles"), prepend=os.pathsep)
+    write_notebook(checkout, CHOSEN, "1 / 0")
+    both = ("--keep-going", "--retries", "0", "--", CHOSEN, "10-published-model")
+    done = snakemake(checkout, "--logger", "lines", *both)
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    line = next(line for line in lines if line.startswith("["))
+    assert re.fullmatch(r"\[1/2\] 10-published-model \d+:\d\d, about \d+:\d\d left", line)
+    assert "ZeroDivisionError" in done.stderr
+    assert f"{CHOSEN} failed; what it said is above." in lines
+
+
 def test_a_job_that_dies_is_started_again(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a command in place of the real one: it dies at shard 1 the first time."""
     command = checkout / "bin" / "dinolizer"

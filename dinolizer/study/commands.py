@@ -206,6 +206,33 @@ def evaluate(
 
 
 @study.command()
+def export_images(
+    profile: Profile,
+    folder: Annotated[Path, Argument(metavar="DIR", help="A new folder.")],
+    degrade: Annotated[
+        list[str] | None, Option(metavar="NAME=LEVEL", help="Such as jpeg=70; in this order.")
+    ] = None,
+) -> None:
+    """Copy a profile's test images and masks, with a manifest, for other methods to draw maps of.
+
+    The maps are then scored by 'dinolizer score DIR/manifest.csv --maps MAPS'.
+    """
+    from dinolizer.study import peers
+    from dinolizer.study.setup import Study
+
+    steps = []
+    for text in degrade or []:
+        name, _, level = text.partition("=")
+        try:
+            steps.append((name, float(level)))
+        except ValueError:
+            raise InputError(f"The degradation is {text!r}, but it must be NAME=LEVEL.") from None
+    study = Study.of_profile("03-benchmark", _profile_file(profile))
+    images, seed = study.dataset.test, study.parameters["seed"]
+    typer.echo(f"{peers.export_images(images, folder, steps, seed)}: {len(images)} images")
+
+
+@study.command()
 def summarise(profile: Profile) -> None:
     """Write the summary page of a profile's results, and the list of all files' hashes."""
     from dinolizer.study.parameters import read_profile

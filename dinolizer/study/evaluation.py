@@ -67,7 +67,7 @@ def evaluate(
     for number, (image, truth, row) in zip(manifest.index, pictures(manifest), strict=True):
         known = {"family": row["generator"], "seen": False, "condition": "clean", **row}
         about = {name: known[name] for name in ABOUT} | step_columns(steps)
-        image, truth = _degraded(image, truth, steps, seed * 2**32 + number)
+        image, truth = degraded(image, truth, steps, seed * 2**32 + number)
         for method in methods:
             threshold = method.threshold_of(row)
             scores = score_image(method(image, row), threshold, truth, ranking=ranking)
@@ -126,7 +126,7 @@ def edited_truth(mask: Mask, row: Row) -> Mask:
 def evaluation_hash(steps: Sequence[Step] = ()) -> str:
     """What degrading and scoring make of a probe, for a `cache_key`."""
     image = probe_image(48, 64)
-    image, truth = _degraded(image, image[..., 0] > image[..., 1], steps, seed=0)
+    image, truth = degraded(image, image[..., 0] > image[..., 1], steps, seed=0)
     return probe_hash(image, list(score_image(image[..., 2] / 255, 0.5, truth).values()))
 
 
@@ -136,7 +136,8 @@ def probe_image(height: int, width: int) -> Image:
     return (255 * noise * np.linspace(0, 1, height)[:, None, None]).astype(np.uint8)
 
 
-def _degraded(image: Image, truth: Mask, steps: Sequence[Step], seed: int) -> tuple[Image, Mask]:
+def degraded(image: Image, truth: Mask, steps: Sequence[Step], seed: int) -> tuple[Image, Mask]:
+    """An image, uint8 ``(H, W, 3)``, and its mask after each of the steps."""
     for name, level in steps:
         image, truth = degrade(name, level, image, seed), degrade_mask(name, level, truth)
     return image, truth

@@ -16,6 +16,8 @@ orientation, unless it is a PNG that has one itself.
 """
 
 import math
+import os
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
@@ -27,10 +29,12 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, FiniteFloat
 
-from dinolizer.data.images import SUFFIXES, read_header, read_samples, turn
+from dinolizer.data.degradations import Step
+from dinolizer.data.images import SUFFIXES, read_header, read_samples, turn, write_image
+from dinolizer.data.manifest import read_pair, write_manifest
 from dinolizer.errors import InputError
 from dinolizer.paths import ASSETS, ROOT, file_hash
-from dinolizer.study.evaluation import Method, Row
+from dinolizer.study.evaluation import Method, Row, degraded
 from dinolizer.study.parameters import UniqueNames, checked
 
 DECLARATION = "peer.yaml"
@@ -46,6 +50,43 @@ PUBLISHED_RULE = (
 def published_numbers() -> pd.DataFrame:
     """What others have published of their methods, each with its source."""
     return pd.read_csv(ASSETS / "published.csv")
+
+
+def export_images(
+    manifest: pd.DataFrame, folder: Path, steps: Sequence[Step] = (), seed: int = 0
+) -> Path:
+    """Copy the images of a manifest to ``images`` in a new folder, and their masks to ``masks``, so
+    that another method can draw maps of them; return their manifest, whose split is ``test``. A map
+    called as its image fits the original's name too. With ``steps`` images are degraded as by
+    `dinolizer.study.evaluation.evaluate`, and written as PNG, with their masks."""
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"The folder {folder} holds something; give a new one.")
+    above = os.path.commonpath([os.path.dirname(path) for path in manifest["image"]])  # noqa: PTH120
+    rows = []
+    for number, row in zip(manifest.index, manifest.to_dict("records"), strict=True):
+        name = Path(os.path.relpath(row["image"], above))
+        image, mask = folder / "images" / name, folder / "masks" / name.with_suffix(".png")
+        if steps:
+            image = image.with_suffix(".png")
+            pixels, truth = degraded(*read_pair(row), steps, seed * 2**32 + number)
+            write_image(image, pixels)
+            row |= {"height": len(truth), "width": truth.shape[1]}
+            if row["mask"]:
+                write_image(mask, truth)
+                row["area"] = 0.0 if row["authentic"] else float(truth.mean())
+        else:
+            mask = mask.with_suffix(Path(row["mask"]).suffix)
+            for source, copy in ((row["image"], image), (row["mask"], mask)):
+                if source:
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(source, copy)
+        paths = {
+            "image": str(image.absolute()),
+            "mask": str(mask.absolute()) if row["mask"] else "",
+        }
+        rows.append(row | paths | {"split": "test"})
+    write_manifest(pd.DataFrame(rows), folder / "manifest.csv")
+    return folder / "manifest.csv"
 
 
 def read_peers(

@@ -11,11 +11,15 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from typer.testing import CliRunner
 
-from dinolizer.data.images import write_image
+from dinolizer.cli import app
+from dinolizer.data.checks import check_files
+from dinolizer.data.images import read_image, write_image
+from dinolizer.data.manifest import read_manifest, write_manifest
 from dinolizer.errors import InputError
-from dinolizer.study.evaluation import evaluate
-from dinolizer.study.peers import published_numbers, read_peers
+from dinolizer.study.evaluation import Method, evaluate
+from dinolizer.study.peers import export_images, published_numbers, read_peers
 
 HEIGHT, WIDTH = 6, 8
 VALUES = np.zeros((HEIGHT, WIDTH))
@@ -151,6 +155,67 @@ def test_a_map_is_turned_as_its_image_is(tmp_path: Path, orientation: int) -> No
         (peer,) = read_peers([declaration], manifest)
         made = peer(np.zeros((*expected.shape, 3), np.uint8), {"image": str(image)})
         np.testing.assert_allclose(made, expected, atol=1e-6, err_msg=name)
+
+
+def full(manifest: pd.DataFrame) -> pd.DataFrame:
+    """With all that a manifest has; a third of each image is edited."""
+    about = {"authentic": False, "dataset": "d", "split": "cross-fit"}
+    return manifest.assign(**about, width=WIDTH, height=HEIGHT, area=VALUES.mean())
+
+
+def test_exported_images_are_the_same_files_and_maps_of_them_fit_the_originals(
+    tmp_path: Path, manifest: pd.DataFrame
+) -> None:
+    listed = export_images(full(manifest), tmp_path / "export")
+    exported = read_manifest(listed)
+    assert set(exported["split"]) == {"test"}
+    for old, new in zip(manifest["image"], exported["image"], strict=True):
+        assert Path(new).read_bytes() == Path(old).read_bytes()
+        assert Path(new).relative_to(tmp_path / "export/images") == Path(
+            *Path(old).parts[-2:]  # the folders are kept: two images have one name
+        )
+    check_files(exported)
+    for image in exported["image"]:  # a map for each, called as it
+        name = Path(image).relative_to(tmp_path / "export/images")
+        write(tmp_path / "maps", str(name.with_suffix(".npy")), VALUES)
+    folder = declare(tmp_path / "maps")
+    for frame in (manifest, exported):
+        assert evaluate(read_peers([folder], frame), frame)["iou"].tolist() == [1, 1, 1]
+    with pytest.raises(InputError, match="holds something"):
+        export_images(full(manifest), tmp_path / "export")
+
+
+def test_degraded_images_are_those_that_the_study_degrades(
+    tmp_path: Path, manifest: pd.DataFrame
+) -> None:
+    noise = np.random.default_rng(0)
+    for path in manifest["image"]:
+        write_image(path, noise.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8))
+    steps = [("resize", 1.5), ("noise", 7.0)]
+    exported = read_manifest(export_images(full(manifest), tmp_path / "export", steps, seed=3))
+    assert set(exported["width"]) == {12} and set(exported["height"]) == {9}
+    check_files(exported)
+    seen: list[NDArray[np.uint8]] = []
+    look = Method("look", lambda image, row: seen.append(image) or image[..., 0] / 255)
+    evaluate([look], manifest, steps=steps, seed=3)
+    for image, path in zip(seen, exported["image"], strict=True):
+        np.testing.assert_array_equal(image, read_image(path))
+
+
+def test_a_profiles_images_are_exported_by_the_command(
+    tmp_path: Path, manifest: pd.DataFrame
+) -> None:
+    write_manifest(full(manifest).assign(split="test"), tmp_path / "test.csv")
+    write_manifest(full(manifest).assign(split="train"), tmp_path / "train.csv")
+    lines = {"backbone": "pocket", "train": [f"{tmp_path}/train.csv"]}
+    lines["test"] = [f"{tmp_path}/test.csv"]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(lines))
+    words = ["study", "export-images", f"{tmp_path}/mine.yaml", f"{tmp_path}/export"]
+    refused = CliRunner().invoke(app, [*words, "--degrade", "jpeg"])
+    assert refused.exit_code == 1 and "must be NAME=LEVEL" in refused.stderr
+    done = CliRunner().invoke(app, [*words, "--degrade", "jpeg=70"])
+    assert done.exit_code == 0, done.output
+    assert done.stdout == f"{tmp_path}/export/manifest.csv: 3 images\n"
 
 
 def test_a_missing_declaration_is_refused(tmp_path: Path, manifest: pd.DataFrame) -> None:
