@@ -170,24 +170,35 @@ def test_a_picture_given_to_the_served_page_comes_back_as_its_report(
         expect(page.locator("h1")).to_have_text("Drop a picture here")
 
 
-def test_the_quickstart_runs_in_jupyterlab(browser: Browser, tmp_path: Path) -> None:
-    notebook = tmp_path / "notebooks" / "00-quickstart.ipynb"
-    notebook.parent.mkdir()
-    shutil.copy(ROOT / "notebooks" / notebook.name, notebook)
-    url = f"http://127.0.0.1:{(port := free_port())}"
-    words = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
-    words += [f"--port={port}", "--IdentityProvider.token=", f"--notebook-dir={notebook.parent}"]
-    with running(words, f"{url}/api", tmp_path):
-        page = browser.new_page(viewport={"width": 1400, "height": 1000})
-        page.goto(f"{url}/lab/tree/{notebook.name}?reset")
-        expect(page.get_by_text("Python 3 (ipykernel) | Idle")).to_be_visible(timeout=120_000)
-        page.locator(".lm-MenuBar-item", has_text="Run").first.click()
-        page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Run All Cells$")).click()
-        prompts = page.locator(".jp-InputPrompt")
-        last = len(re.findall(r'"cell_type": "code"', notebook.read_text()))
-        page.locator(".jp-Notebook").click(position={"x": 5, "y": 5})
-        page.keyboard.press("Control+End")
-        expect(prompts.filter(has_text=f"[{last}]")).to_be_attached(timeout=240_000)
-        assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
-        keep(page, "lab")
-        page.close()
+def play(page: Page, photo: Path, wrong: Path) -> None:
+    """With the viewer, as a reader does: whatever is moved or chosen changes its pictures."""
+    left, right = page.locator(".widget-image").all()
+    captions = page.locator(".widget-image + .widget-html")
+
+    def look() -> NDArray[np.int16]:
+        return pixels(page, ".widget-image")
+
+    def drag(name: str, share: float) -> None:
+        slider = page.locator(".widget-inline-hbox", has_text=name)
+        slider.locator(".noUi-handle").hover()
+        page.mouse.down()
+        box = slider.locator(".noUi-base").bounding_box()
+        assert box
+        page.mouse.move(box["x"] + share * box["width"], box["y"] + box["height"] / 2, steps=4)
+        page.mouse.up()
+
+    first = look()
+    expect(right).to_be_hidden()
+    drag("Threshold", 0.3)
+    expect(captions.first).to_contain_text("over 0.30")
+    low = look()
+    assert (np.abs(low - first).max(axis=2) > 16).mean() > 0.05
+    drag("Opacity", 0)
+    expect(page.locator(".widget-readout").nth(1)).to_have_text("0.00")
+    expect(left).not_to_have_attribute("src", "")
+    drag("Window", 0.5)
+    expect(captions.last).to_contain_text("window 5 of 9 alone")
+    drag("As JPEG", 0.5)
+    expect(captions.last).to_contain_text(re.compile("JPEG of quality .0, window 5 of 9 alone"))
+    keep(page, "lab-viewer")
+    ...

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
@@ -23,6 +24,7 @@ from dinolizer.model.localization import Localization, gathered
 from dinolizer.model.specs import Reduce, Small
 from dinolizer.model.weights import checked, fetched_path, head_file, weights_hash
 from dinolizer.model.windows import Pixels, Plan, assemble, make_plan, restored, strips
+from dinolizer.paths import file_name
 
 Source = str | Path | Image.Image | NDArray[np.uint8]
 """What `dinolizer.data.images.read_image` reads."""
@@ -183,6 +185,19 @@ class Localizer:
         result = self.localization(image, plan, logits, name)
         seconds = time.perf_counter() - start
         return replace(result, seconds=seconds, file=file_facts(name) if name else {})
+
+    def localize_bytes(self, name: str, content: bytes) -> Localization:
+        """Localize in a photograph that came as a file's name, the ``source``, and content; it is
+        on the disk no longer than that takes."""
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / file_name(
+                Path(name).stem.lstrip(".") or "picture", Path(name).suffix
+            )
+            path.write_bytes(content)
+            try:
+                return replace(self(path), source=path.name)
+            except InputError as error:
+                raise InputError(str(error).replace(f"{folder}/", "")) from None
 
     def map(self, sources: Iterable[Source]) -> Iterator[Localization | InputError]:
         """Localize photographs one after the other, as they are drawn; the error of one that cannot

@@ -5,7 +5,6 @@ and bounds their size itself.
 """
 
 import asyncio
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from tornado.web import Application, RequestHandler
 from dinolizer.errors import InputError, printable, say
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.report import render, report_page
-from dinolizer.paths import file_name
 
 LARGEST = 100 * 2**20
 """Bytes of a picture."""
@@ -62,14 +60,8 @@ class Page(RequestHandler):
 
 
 def answer(localizer: Localizer, name: str, content: bytes) -> str:
-    """The report on a picture that came under a name; its file is gone when this returns."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / file_name(Path(name).stem.lstrip(".") or "picture", Path(name).suffix)
-        path.write_bytes(content)
-        try:
-            return report_page(localizer(path), back=True)
-        except InputError as error:
-            raise InputError(str(error).replace(f"{folder}/", "")) from None
+    """The report on a picture that came under a name."""
+    return report_page(localizer.localize_bytes(name, content), back=True)
 
 
 def listen(localizer: Localizer, host: str, port: int) -> str:

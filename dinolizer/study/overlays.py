@@ -1,5 +1,6 @@
-"""What a map or a mask says of a picture, drawn over the picture: for `figures.pictures`."""
+"""What a map or a mask says of a picture, drawn over it: for `figures.pictures` and the viewer."""
 
+import cv2
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
@@ -19,6 +20,20 @@ OPACITY, SCALE = 0.65, "cividis"
 def heat(image: Picture, probability: NDArray[np.floating]) -> Picture:
     """A map, float ``(H, W)`` in [0, 1], over its picture, uint8 ``(H, W, 3)``, in grey."""
     return _over(image, 255 * colormaps[SCALE](probability)[..., :3])
+
+
+def marked(
+    image: Picture, probability: NDArray[np.floating], threshold: float, opacity: float
+) -> Picture:
+    """The colours of `heat` where a map, float ``(H, W)``, is over a threshold, outlined in black
+    and white, and elsewhere the picture; of an opacity in [0, 1], 0 leaves but the outline."""
+    mask = (probability > threshold).astype(np.uint8)
+    colours = colormaps[SCALE](probability, bytes=True)[..., :3]
+    shown = cv2.copyTo(cv2.addWeighted(image, 1 - opacity, colours, opacity, 0), mask, image.copy())
+    contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    for level, width in ((255, 3), (0, 1)):
+        cv2.drawContours(shown, contours, -1, (level, level, level), width)
+    return np.asarray(shown, np.uint8)
 
 
 def outcome(image: Picture, mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Picture:
