@@ -172,33 +172,81 @@ def test_a_picture_given_to_the_served_page_comes_back_as_its_report(
 
 def play(page: Page, photo: Path, wrong: Path) -> None:
     """With the viewer, as a reader does: whatever is moved or chosen changes its pictures."""
-    left, right = page.locator(".widget-image").all()
     captions = page.locator(".widget-image + .widget-html")
 
-    def look() -> NDArray[np.int16]:
-        return pixels(page, ".widget-image")
-
-    def drag(name: str, share: float) -> None:
-        slider = page.locator(".widget-inline-hbox", has_text=name)
+    def drag(name: str, share: float, says: str, beside: bool = False) -> NDArray[np.int16]:
+        """Move a slider to a share of its way; what is on the left once the caption says so."""
+        slider = page.locator(".widget-hslider", has_text=name)
         slider.locator(".noUi-handle").hover()
         page.mouse.down()
         box = slider.locator(".noUi-base").bounding_box()
         assert box
         page.mouse.move(box["x"] + share * box["width"], box["y"] + box["height"] / 2, steps=4)
         page.mouse.up()
+        caption = captions.last if beside else captions.first
+        expect(caption).to_contain_text(re.compile(says), timeout=30_000)
+        page.wait_for_timeout(500)  # the picture comes with its caption, and is then decoded
+        return pixels(page, ".widget-image")
 
-    first = look()
-    expect(right).to_be_hidden()
-    drag("Threshold", 0.3)
-    expect(captions.first).to_contain_text("over 0.30")
-    low = look()
-    assert (np.abs(low - first).max(axis=2) > 16).mean() > 0.05
-    drag("Opacity", 0)
-    expect(page.locator(".widget-readout").nth(1)).to_have_text("0.00")
-    expect(left).not_to_have_attribute("src", "")
-    drag("Window", 0.5)
-    expect(captions.last).to_contain_text("window 5 of 9 alone")
-    drag("As JPEG", 0.5)
-    expect(captions.last).to_contain_text(re.compile("JPEG of quality .0, window 5 of 9 alone"))
+    def differ(one: NDArray[np.int16], other: NDArray[np.int16]) -> bool:
+        return one.shape != other.shape or bool(
+            (np.abs(one - other) > 16).any(axis=2).mean() > 0.02
+        )
+
+    def choose(file: Path) -> None:
+        with page.expect_file_chooser() as chooser:
+            page.locator(".widget-upload").click()
+        chooser.value.set_files(file)
+
+    first = drag("Threshold", 0.7, r"over 0\.(69|70|71)")
+    low = drag("Threshold", 0.3, r"over 0\.(29|30|31)")
+    assert differ(low, first)
+    assert differ(drag("Opacity", 0, "As it came"), low)
+    drag("Opacity", 0.6, "As it came")
     keep(page, "lab-viewer")
-    ...
+    drag("Window", 0.5, "Window 5 of 9 alone", beside=True)
+    drag("As JPEG", 0.5, r"alone, JPEG of quality \d+", beside=True)
+    drag("Threshold", 0.7, r"over 0\.(69|70|71)")
+    keep(page, "lab-viewer-window")
+    choose(wrong)
+    expect(page.get_by_text("page.jpg is an HTML page; download the image itself")).to_be_visible()
+    before = pixels(page, ".widget-image")
+    choose(photo)
+    expect(captions.last).to_be_hidden(timeout=30_000)
+    page.wait_for_timeout(500)
+    assert differ(pixels(page, ".widget-image"), before)
+    keep(page, "lab-viewer-photo")
+
+
+def test_the_quickstart_and_its_viewer_run_in_jupyterlab(
+    browser: Browser, photo: Path, tmp_path: Path
+) -> None:
+    notebook = tmp_path / "notebooks" / "00-quickstart.ipynb"
+    notebook.parent.mkdir()
+    shutil.copy(ROOT / "notebooks" / notebook.name, notebook)
+    wrong = tmp_path / "page.jpg"
+    wrong.write_text("<!DOCTYPE html><p>")
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    words = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
+    words += [f"--port={port}", "--IdentityProvider.token=", f"--notebook-dir={notebook.parent}"]
+    words.append("--LabApp.news_url=")  # asks at first whether it may look for news elsewhere
+    with running(words, f"{url}/api", tmp_path):
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        errors: list[str] = []
+        page.on("console", lambda told: errors.append(told.text) if told.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(f"{url}/lab/tree/{notebook.name}?reset")
+        expect(page.get_by_text("Python 3 (ipykernel) | Idle")).to_be_visible(timeout=120_000)
+        page.locator(".lm-MenuBar-item", has_text="Run").first.click()
+        page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Run All Cells$")).click()
+        prompts = page.locator(".jp-InputPrompt")
+        last = len(re.findall(r'"cell_type": "code"', notebook.read_text()))
+        page.locator(".jp-Notebook").click(position={"x": 5, "y": 5})
+        page.keyboard.press("Control+End")
+        expect(prompts.filter(has_text=f"[{last}]")).to_be_attached(timeout=240_000)
+        assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+        keep(page, "lab")
+        page.locator(".widget-upload").scroll_into_view_if_needed()
+        play(page, photo, wrong)
+        page.close()
+        assert errors == []
