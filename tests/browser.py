@@ -229,7 +229,7 @@ def test_the_quickstart_and_its_viewer_run_in_jupyterlab(
     url = f"http://127.0.0.1:{(port := free_port())}"
     words = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
     words += [f"--port={port}", "--IdentityProvider.token=", f"--notebook-dir={notebook.parent}"]
-    words.append("--LabApp.news_url=")  # asks at first whether it may look for news elsewhere
+    words.append("--LabApp.news_url=None")  # asks at first whether it may look for news elsewhere
     with running(words, f"{url}/api", tmp_path):
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         errors: list[str] = []
