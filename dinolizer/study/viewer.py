@@ -13,7 +13,6 @@ from typing import Any
 import cv2
 import ipywidgets as widgets
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from dinolizer.data.degradations import jpeg
@@ -144,9 +143,12 @@ class Viewer:
             self.said.value = escape(f"Written to {self.directory}: {figure.name}, {report.name}")
 
 
-def _drawn(result: Localization) -> list[NDArray[Any]]:
-    """Photograph and map, in the size that they are drawn in."""
+def _drawn(result: Localization) -> tuple[Any, Any]:
+    """Photograph and map, as in `Localization`, in the size that they are drawn in."""
     scale = SIDE / max(result.mask.shape)
     size = [max(round(scale * side), 1) for side in result.mask.shape[::-1]]
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return [cv2.resize(of, size, interpolation=how) for of in (result.image, result.probability)]
+    image, probability = (
+        cv2.resize(of, size, interpolation=how) for of in (result.image, result.probability)
+    )
+    return image, probability
