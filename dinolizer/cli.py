@@ -253,7 +253,7 @@ def score(
 @app.command()
 def merge(
     folders: Annotated[list[Path], Argument(help="The --out of 'localize'.")],
-    out: Annotated[Path, Option("--out", "-o", metavar="FILE", help="Parquet file to write.")],
+    out: Annotated[Path, Option("--out", "-o", metavar="FILE", help="A .parquet, or a .csv.")],
     overwrite: options.Overwrite = False,
 ) -> None:
     """Check the table of a run, of all its shards, and write it as one file.

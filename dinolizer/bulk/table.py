@@ -35,6 +35,7 @@ from filelock import FileLock, Timeout
 
 from dinolizer.bulk.listing import TABLE, list_hash
 from dinolizer.data.files import WHOLE, Shard
+from dinolizer.data.manifest import FORMULA
 from dinolizer.errors import InputError, unwritable
 from dinolizer.paths import atomic, check_outputs
 
@@ -169,7 +170,8 @@ class Table:
 
 
 def merge(folders: Sequence[Path], out: Path, *, overwrite: bool = False) -> pa.Table:
-    """Merge the files of all shards into one, as a run without shards would have written it.
+    """Merge the files of all shards into one, as a run without shards would have written it; or, if
+    its name ends in .csv, the rows without their settings, for a spreadsheet.
 
     Raises
     ------
@@ -187,7 +189,8 @@ def merge(folders: Sequence[Path], out: Path, *, overwrite: bool = False) -> pa.
                 "to its end."
             )
         files += done
-    check_outputs([out], ".parquet", inputs=files, overwrite=overwrite)
+    suffix = ".csv" if out.suffix.lower() == ".csv" else ".parquet"
+    check_outputs([out], suffix, inputs=files, overwrite=overwrite)
     tables, settings = zip(*map(read_rows, files), strict=True)
     first = settings[0]
     for file, other in zip(files, settings, strict=True):
@@ -210,7 +213,12 @@ def merge(folders: Sequence[Path], out: Path, *, overwrite: bool = False) -> pa.
             f"The files have {len(rows)} rows, but not those of the {first['images']} images of "
             "the list; run the shards again, in a new folder."
         )
-    save_rows(rows, first | {"shards": 1, "shard": 1}, out)
+    if suffix == ".csv":
+        with atomic(out) as draft:
+            frame = rows.to_pandas(integer_object_nulls=True)  # no 512.0 where another has none
+            frame.replace(f"^{FORMULA}", "'", regex=True).to_csv(draft, index=False)
+    else:
+        save_rows(rows, first | {"shards": 1, "shard": 1}, out)
     return rows
 
 

@@ -1,5 +1,6 @@
 """A bulk run gives every image one row, however often and wherever it is killed."""
 
+import csv
 import hashlib
 import os
 import resource
@@ -422,13 +423,29 @@ def test_what_is_no_regular_file_has_an_error(photos: Path, tmp_path: Path) -> N
     assert list(rows.index[rows["error"].isna()]) == ["0/0.png"]
 
 
+def test_a_csv_has_the_rows_of_the_parquet_file(photos: Path, tmp_path: Path) -> None:
+    (photos / "=1+1.png").write_bytes(b"no image")  # which a spreadsheet would compute
+    run(photos, tmp_path / "out")
+    rows = merge([tmp_path / "out"], tmp_path / "all.parquet").to_pylist()
+    for _ in range(2):  # and is known for one of ours, which may be replaced
+        merge([tmp_path / "out"], tmp_path / "all.csv", overwrite=True)
+    with (tmp_path / "all.csv").open(newline="") as file:
+        read = list(csv.DictReader(file))
+    assert [row["path"] for row in read] == [row["path"].replace("=", "'=") for row in rows]
+    for new, old in zip(read, rows, strict=True):
+        assert new["width"] == ("" if old["width"] is None else str(old["width"]))
+        assert (old["score"] is None) == (new["score"] == "")
+        assert old["score"] is None or float(new["score"]) == old["score"]
+    assert sum(row["error"] != "" for row in read) == sum(row["error"] is not None for row in rows)
+
+
 def test_what_cannot_be_merged_is_one_sentence(photos: Path, tmp_path: Path) -> None:
     one, two, other, out = (tmp_path / name for name in ("one", "two", "other", "x.parquet"))
     with pytest.raises(InputError, match="holds no finished shard"):
         merge([photos], out)
     run(photos, one, shard=Shard(1, 3))
-    with pytest.raises(InputError, match=r"x.csv, but its name must end in .parquet"):
-        merge([one], tmp_path / "x.csv")
+    with pytest.raises(InputError, match=r"x.txt, but its name must end in .parquet"):
+        merge([one], tmp_path / "x.txt")
     with pytest.raises(InputError, match="Of 3 shards, number 2, 3 is not there"):
         merge([one], out)
     shutil.copytree(one, two)
