@@ -29,7 +29,7 @@ from dinolizer.study.parameters import read_defaults
 
 BLOCKS = re.findall(r"^```(python|bash)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-NOT_RUN = ("git clone", "cd ", "make ", "conda ", "pip ", "dinolizer fetch ")
+NOT_RUN = ("git clone", "python3 -m venv ", "cd ", "make ", "conda ", "pip ", "dinolizer fetch ")
 
 
 def check(command: str) -> None:
@@ -95,7 +95,7 @@ def test_the_worked_example_of_own_pictures_works(
 
 
 def test_every_file_the_readme_links_to_exists() -> None:
-    links = re.findall(r"\]\((?!https?://|#)([^)\s]+)\)", (ROOT / "README.md").read_text())
+    links = re.findall(r"\]\((?!https?://|#)([^)\s#]+)[^)\s]*\)", (ROOT / "README.md").read_text())
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
 
