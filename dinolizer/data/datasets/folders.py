@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from dinolizer.data.datasets.rows import BACKGROUNDS, SPLITS, Report, Row, Tree, real_row
+from dinolizer.data.datasets.rows import SPLITS, Report, Row, Tree
 from dinolizer.data.files import read_table
 from dinolizer.errors import InputError, check_choice
 
@@ -62,7 +62,7 @@ def bfree(tree: Tree, report: Report) -> Iterator[Row]:
             present.add(group)
             mask = tree.path(masks, name) if masks else ""
             source, generator = tree.get(BFREE_REAL, name), "none" if kind == "real" else folder
-            yield Row(path, mask, generator, kind, background, split_of[group], group, source)
+            yield Row(path, split_of[group], group, mask, generator, kind, source, background)
     report.left_out["ids that are listed but not there"] += len(split_of.keys() - present)
 
 
@@ -86,7 +86,7 @@ def tgif(tree: Tree, report: Report) -> Iterator[Row]:
         split, group = SPLITS[at["split"]], f"{at['category']}/{name['id']}"
         splits_of_id.setdefault(name["id"], set()).add(split)
         if not kind:
-            yield real_row(path, split, group)
+            yield Row(path, split, group)
             continue
         # Folders made for FLUX or for random masks, if there are, and then the common ones.
         ends = [*(f"-{word}" for word in ("flux", "random") if word in at["top"]), ""]
@@ -97,7 +97,7 @@ def tgif(tree: Tree, report: Report) -> Iterator[Row]:
         tops = [top + end for end in ends for top in ("orig", "original")]
         source = tree.first(tops, *names[:2], f"{name['id']}_orig{size}.png")
         generator = at["top"].partition(f"-{kind}")[0]
-        yield Row(path, mask, generator, kind, BACKGROUNDS[kind], split, group, source)
+        yield Row(path, split, group, mask, generator, kind, source)
     shared = sum(len(splits) > 1 for splits in splits_of_id.values())
     if shared:
         report.notes.append(f"{shared} photographs are in several splits, in other categories")
@@ -112,8 +112,8 @@ def cocoglide(tree: Tree, report: Report) -> Iterator[Row]:
     report.left_out["pairs of which an image is not there"] += len(real.keys() ^ fake.keys())
     for group in real.keys() & fake.keys():
         marked = mask.get(group) or tree.path("mask", f"{Path(real[group]).stem}_mask.png")
-        yield real_row(real[group], "test", group)
-        yield Row(fake[group], marked, "glide", "sp", "real", "test", group, real[group])
+        yield Row(real[group], "test", group)
+        yield Row(fake[group], "test", group, marked, "glide", "sp", real[group])
 
 
 def brgen(tree: Tree, report: Report, split: str = "test") -> Iterator[Row]:
@@ -121,12 +121,12 @@ def brgen(tree: Tree, report: Report, split: str = "test") -> Iterator[Row]:
     image went through the generator is our reading, the weaker claim of the two."""
     authentic = tree.stems("Au")
     for path in authentic.values():
-        yield real_row(path, split, Path(path).stem)
+        yield Row(path, split, Path(path).stem)
     name = r"(?:(?P<method>.+?)_(?:stuff|background)_)?(?P<photo>.+)"
     for path, named in tree.match(rf"Tp/(?P<stem>{name})\.\w+"):
         mask = tree.path("Gt", f"{named['stem']}_mask.png")
         source, method = authentic.get(named["photo"].casefold(), ""), named["method"] or "unknown"
-        yield Row(path, mask, method, "fr", "reencoded", split, named["photo"], source)
+        yield Row(path, split, named["photo"], mask, method, "fr", source)
 
 
 def autosplice(
@@ -137,7 +137,7 @@ def autosplice(
     check_choice("quality", str(quality), AUTOSPLICE_QUALITIES)
     authentic = tree.stems("Authentic")
     for path in authentic.values():
-        yield real_row(path, split, Path(path).stem.partition("_")[0])
+        yield Row(path, split, Path(path).stem.partition("_")[0])
     of_quality = rf"Forged_JPEG({'|'.join(AUTOSPLICE_QUALITIES)})/.+"
     for path, named in tree.match(of_quality):
         if named[1] != str(quality):
@@ -145,7 +145,7 @@ def autosplice(
             continue
         photo = Path(path).stem.partition("_")[0]
         mask, source = tree.path("Mask", f"{photo}_mask.png"), authentic.get(photo.casefold(), "")
-        yield Row(path, mask, "dall-e-2", "sp", "real", split, photo, source)
+        yield Row(path, split, photo, mask, "dall-e-2", "sp", source)
 
 
 def own_folder(
@@ -173,10 +173,10 @@ def own_folder(
         folder, _, photo = name.rpartition("/")
         split = split_of[photo]
         if name not in masks:
-            yield real_row(path, split, photo)
+            yield Row(path, split, photo)
             continue
         made = folder.partition("/")[0] or generator
-        yield Row(path, masks[name], made, kind, BACKGROUNDS[kind], split, photo)
+        yield Row(path, split, photo, masks[name], made, kind)
     counts = Counter(split_of.values())
     shares = ", ".join(f"{counts[split]} {split}" for split in dict.fromkeys(TURNS[::-1]))
     report.notes.append(f"{len(files['images'].keys() - masks.keys())} without a mask: authentic")

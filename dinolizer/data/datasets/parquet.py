@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from dinolizer.data.datasets.rows import SPLITS, Report, Row, Tree, real_row
+from dinolizer.data.datasets.rows import SPLITS, Report, Row, Tree
 from dinolizer.data.images import FORMATS, read_header, read_samples, write_image
 from dinolizer.errors import InputError, refuse
 from dinolizer.paths import atomic
@@ -37,7 +37,7 @@ def opensdi(tree: Tree, report: Report, images: Path) -> Iterator[Row]:
                 raise InputError(f"{at} has the label {label!r}, but 0 or 1 is due; get a copy.")
             path = _save(_bytes(record["image"]), images / name, at)
             if not int(record["label"]):
-                yield real_row(path, split, group)
+                yield Row(path, split, group)
                 continue
             if data := _bytes(record["mask"]):
                 marked = np.asarray(_open(data, at).convert("RGB")).mean(axis=2) > 127.5
@@ -47,8 +47,7 @@ def opensdi(tree: Tree, report: Report, images: Path) -> Iterator[Row]:
             report.fault(UNREADABLE, str(error))
             continue
         write_image(mask, marked)
-        generator = file.name.partition("-")[0]
-        yield Row(path, str(mask), generator, "fr", "reencoded", split, group)
+        yield Row(path, split, group, str(mask), file.name.partition("-")[0], "fr")
 
 
 def magicbrush(tree: Tree, report: Report, images: Path) -> Iterator[Row]:
@@ -79,8 +78,8 @@ def magicbrush(tree: Tree, report: Report, images: Path) -> Iterator[Row]:
             continue
         write_image(mask, marked)
         if source:
-            yield real_row(source, split, group)
-        yield Row(target, str(mask), "dall-e-2", "fr", "reencoded", split, group, source)
+            yield Row(source, split, group)
+        yield Row(target, split, group, str(mask), "dall-e-2", "fr", source)
     if turn is None:
         files = "parquet files, or <id>-input.png, <id>-mask1.png and <id>-output1.png in folders"
         raise InputError(f"{tree.root} holds no session of MagicBrush; it must hold {files}.")

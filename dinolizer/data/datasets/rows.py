@@ -25,27 +25,24 @@ SPLITS = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 """Names that datasets give to their splits, to the names that manifests use."""
-BACKGROUNDS = {"sp": "real", "fr": "reencoded", "reencoded": "reencoded"}  # of kinds, mostly
+BACKGROUNDS = {"real": "real", "sp": "real", "fr": "reencoded", "reencoded": "reencoded"}
+"""Of kinds, where an adapter does not say otherwise."""
 
 
 class Row(NamedTuple):
-    """What an adapter knows of an image before any file is opened. ``source`` is the path of the
+    """What an adapter knows of an image, which is authentic unless it says more, before any file is
+    opened. The background is by default that of `BACKGROUNDS`; ``source`` is the path of the
     authentic image that it was made of, if that is at hand; ``further`` are columns and values."""
 
     image: str
-    mask: str
-    generator: str
-    kind: str
-    background: str
     split: str
     group: str
+    mask: str = ""
+    generator: str = "none"
+    kind: str = "real"
     source: str = ""
+    background: str = ""
     further: Mapping[str, str] = MappingProxyType({})
-
-
-def real_row(image: str, split: str, group: str) -> Row:
-    """Return the row of an authentic image."""
-    return Row(image, "", "none", "real", "real", split, group)
 
 
 @dataclass
@@ -81,6 +78,8 @@ def assemble(rows: Iterable[Row], report: Report) -> pd.DataFrame:
     frame = frame.sort_values("image", kind="stable", ignore_index=True)
     for twice in frame.loc[frame["image"].duplicated(), "image"]:
         raise InputError(f"{report.dataset} lists {twice} twice; list each image once.")
+    usual = frame["kind"].map(BACKGROUNDS).fillna("real")  # of a kind there is none, see `validate`
+    frame["background"] = frame["background"].where(frame["background"] != "", usual)
     facts = inspect_rows(frame)
     for reason, sentence in facts.loc[facts["fault"] != "", ["fault", "sentence"]].values:
         report.fault(reason, sentence)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dinolizer.data.datasets.rows import BACKGROUNDS, SPLITS, Report, Row, Tree, real_row
+from dinolizer.data.datasets.rows import SPLITS, Report, Row, Tree
 from dinolizer.data.files import read_table
 from dinolizer.data.manifest import AUTHENTIC_KINDS, COLUMNS
 from dinolizer.errors import InputError
@@ -32,10 +32,10 @@ def sagid(tree: Tree, report: Report) -> Iterator[Row]:
             continue
         if authentic and authentic not in seen:
             seen.add(authentic)
-            yield real_row(authentic, split, group)
+            yield Row(authentic, split, group)
         marked = tree.find(mask, "sagid") or (mask and tree.path(mask.replace("\\", "/")))
         generator = "+".join(part.strip() for part in model.split(","))
-        yield Row(forged, marked, generator, kind, BACKGROUNDS[kind], split, group, authentic)
+        yield Row(forged, split, group, marked, generator, kind, authentic)
 
 
 def btb(tree: Tree, report: Report) -> Iterator[Row]:
@@ -57,7 +57,7 @@ def btb(tree: Tree, report: Report) -> Iterator[Row]:
                 continue
             images, stem = images + 1, Path(image).stem
             beside = by_stem.get(stem.casefold()) or tree.path(source, "masks", f"{stem}.png")
-            yield Row(image, mask or beside, "fooocus", "sp", "real", split, stem)
+            yield Row(image, split, stem, mask or beside, "fooocus", "sp")
         if not images:
             names = ", ".join(map(repr, table.columns))
             raise InputError(f"No column of {listed} has paths of {source}/images; it has {names}.")
@@ -76,8 +76,7 @@ def inpaintings(tree: Tree, report: Report) -> Iterator[Row]:
     names = ["id", "file", "generator", "kind", "scene", *further]
     for record in read_table(tree.path("table.csv"), names).to_dict("records"):
         image, mask = tree.path(record["file"]), tree.path(f"{record['id']}_mask.png")
-        made = record["generator"], record["kind"], BACKGROUNDS.get(record["kind"], "reencoded")
-        row = Row(image, mask, *made, "test", record["scene"])
+        row = Row(image, "test", record["scene"], mask, record["generator"], record["kind"])
         yield row._replace(further={name: record[name] for name in further})
 
 
@@ -119,10 +118,10 @@ def _listed_row(cells: Mapping[Any, str], folder: Path, split: str) -> Row:
     image, mask = _listed_path(given.get("image", ""), folder), given.get("mask", "")
     mask = "" if mask.casefold() in NO_MASK else _listed_path(mask, folder)
     kind = given.get("kind", "sp" if mask else "real")
-    background = given.get("background", BACKGROUNDS.get(kind, "real"))
     generator = given.get("generator", "none" if kind in AUTHENTIC_KINDS else "unknown")
-    about = generator, kind, background, given.get("split", split), given.get("group", image)
-    return Row(image, mask, *about)
+    split, group = given.get("split", split), given.get("group", image)
+    background = given.get("background", "")
+    return Row(image, split, group, mask, generator, kind, background=background)
 
 
 def _listed_path(listed: str, folder: Path) -> str:
