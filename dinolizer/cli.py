@@ -251,6 +251,21 @@ def score(
 
 
 @app.command()
+@answering
+def export(
+    chosen: Answering,
+    out: Annotated[Path, Option(metavar="FILE", help="The model, ending in .onnx.")],
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Write a model as an ONNX file for other tools; its metadata say what it takes and gives."""
+    inputs = [chosen.head, chosen.weights]
+    check_outputs([out], ".onnx", inputs=inputs, overwrite=overwrite)
+    from dinolizer.model.engines import export as run
+
+    run(_localizer(chosen), out)
+
+
+@app.command()
 def merge(
     folders: Annotated[list[Path], Argument(help="The --out of 'localize'.")],
     out: Annotated[Path, Option("--out", "-o", metavar="FILE", help="A .parquet, or a .csv.")],

@@ -26,6 +26,7 @@ DatasetName = Literal[
 ]
 # fmt: on
 Precision = Literal["float32", "bfloat16", "float16"]
+Engine = Literal["torch", "openvino", "onnx", "auto"]
 FetchName = Literal["dinolizer", "bfree", "cocoglide", "photos", "bsds", "inpaintings"]
 Small = Literal["resize", "pad"]
 Policy = Literal["pristine", "fake", "three-class"]
@@ -53,6 +54,10 @@ Stride = Annotated[
 SmallImages = Annotated[Small | None, Option(help="Under a window; default: the head's.")]
 Device = Annotated[str | None, Option(help="'cpu' or 'cuda'; by default the GPU if there is one.")]
 Precise = Annotated[Precision, Option(help="Of the backbone's products; faster on some hardware.")]
+Runs = Annotated[
+    Engine,
+    Option(help="Of the backbone; 'auto': the fastest that is installed and agrees with torch."),
+]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace results that are there already.")]
 Profile = Annotated[str, Argument(metavar="PROFILE", help="A profile's name, or its YAML file.")]
 
@@ -69,6 +74,7 @@ class Answering:
     small: SmallImages = None
     device: Device = None
     precision: Precise = "float32"
+    engine: Runs = "torch"
 
 
 def answering(command: Callable[..., None]) -> Callable[..., None]:

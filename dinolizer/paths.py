@@ -93,6 +93,7 @@ SIGNS = {
     ".html": b"DinoLizer report",
     ".safetensors": b"backbone_hash",
     ".parquet": b"dinolizer",
+    ".onnx": b"backbone_hash",
     "-history.csv": b"validation_dice",
     ".csv": b",authentic,|,predicted_area,",
 }

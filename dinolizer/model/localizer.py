@@ -1,7 +1,7 @@
 """From one photograph to a map of what was inpainted in it."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from dinolizer.data.images import file_facts, read_image
 from dinolizer.errors import InputError, check_choice
 from dinolizer.model.backbones import Backbone, load_backbone, pick_device
 from dinolizer.model.batches import Batches, as_batch, batch_size
+from dinolizer.model.engines import check_engine, fastest, tokens_by
 from dinolizer.model.head import HeadCard, load_head, probabilities
 from dinolizer.model.localization import Localization, gathered
 from dinolizer.model.specs import Reduce, Small
@@ -42,6 +43,7 @@ class Settings(TypedDict, total=False):
     reduce: Reduce | None
     small: Small | None
     precision: str
+    engine: str
 
 
 def default_model() -> str:
@@ -62,14 +64,23 @@ class Localizer:
         faster with them. With the pocket backbone on one core that has AVX512-BF16, bfloat16 took
         0.6 of the time and moved 0.1 % of the pixels over the threshold; float16 took seven times
         as long.
+    engine : what runs the backbone: ``"torch"``; on a CPU also ``"openvino"`` or ``"onnx"`` (ONNX
+        Runtime), where they are installed; or ``"auto"``, see `dinolizer.model.engines.fastest`.
 
     Raises
     ------
-    InputError : for a window that is not whole patches, and an unknown precision.
+    InputError : for a window that is not whole patches, and a precision or an engine that is
+        unknown, or not to be had here.
     """
 
     def __init__(
-        self, backbone: Backbone, head: nn.Module, card: HeadCard, *, precision: str = "float32"
+        self,
+        backbone: Backbone,
+        head: nn.Module,
+        card: HeadCard,
+        *,
+        precision: str = "float32",
+        engine: str = "torch",
     ) -> None:
         if card.window % backbone.spec.patch:
             raise InputError(
@@ -82,6 +93,10 @@ class Localizer:
         self.card = card
         self.precision = precision
         self._batches = Batches()
+        check_engine(engine, precision, backbone.device)
+        self.engine = "torch"
+        if engine != "torch":
+            self.engine = fastest(self) if engine == "auto" else engine
 
     @classmethod
     def from_pretrained(
@@ -122,6 +137,7 @@ class Localizer:
     def with_settings(self, **settings: Unpack[Settings]) -> "Localizer":
         """A copy with other settings, of the same backbone and head; what is None stays."""
         precision = settings.pop("precision", self.precision)
+        engine = settings.pop("engine", self.engine)
         changes: dict[str, Any] = {
             name: new
             for name, new in settings.items()
@@ -130,11 +146,13 @@ class Localizer:
         if changes.keys() - {"threshold"}:
             changes |= {"untouched": (), "megapixels": None, "noise": None}  # of other settings
         card = replace(self.card, **changes)
-        return Localizer(self.backbone, self.head, card, precision=precision)
+        return Localizer(self.backbone, self.head, card, precision=precision, engine=engine)
 
     def to(self, device: str | torch.device) -> "Localizer":
         """Move backbone and head to a device that `pick_device` accepts, and return itself."""
-        self.backbone.to(pick_device(device))
+        chosen = pick_device(device)
+        check_engine(self.engine, self.precision, chosen)
+        self.backbone.to(chosen)
         self.head.to(self.backbone.device)
         self.__dict__.pop("batch", None)  # that is another on another device
         return self
@@ -164,6 +182,7 @@ class Localizer:
             "backbone_hash": self.backbone.hash,
             "head_hash": weights_hash(self.head),
             "precision": self.precision,
+            "engine": self.engine,
             "window": self.card.window,
             "stride": self.card.stride,
             "threshold": self.card.threshold,
@@ -225,6 +244,12 @@ class Localizer:
         """Windows in a batch, see `batch_size`."""
         return batch_size(self.backbone.device, self.window)
 
+    @cached_property
+    def _tokens(self) -> Callable[[Tensor], Tensor]:
+        if self.engine == "torch":
+            return self.backbone
+        return tokens_by(self.engine, self.backbone, self.window, self.precision)
+
     def patch_logits(
         self, image: NDArray[np.uint8], plan: Plan, progress: bool = False
     ) -> Iterator[Tensor]:
@@ -246,7 +271,7 @@ class Localizer:
 
         def run(batch: Iterable[Pixels]) -> Tensor:
             with torch.autocast(device.type, lower, enabled=lower != torch.float32):
-                tokens = self.backbone(as_batch([*batch], device))
+                tokens = self._tokens(as_batch([*batch], device))
             logits: Tensor = self.head(tokens.float())
             if not logits.isfinite().all():
                 values = "logits of the head" if tokens.isfinite().all() else "tokens"

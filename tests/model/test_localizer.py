@@ -192,6 +192,7 @@ def test_a_result_is_saved_with_its_settings_and_replaces_an_older_one(tmp_path:
         "backbone_hash": loc.backbone.hash,
         "head_hash": weights_hash(loc.head),
         "precision": "float32",
+        "engine": "torch",
         "window": 56,
         "stride": 28,
         "threshold": 0.4,

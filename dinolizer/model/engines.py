@@ -1,0 +1,225 @@
+"""A backbone run by another library than torch, which may be faster on a CPU: OpenVINO, or ONNX
+Runtime; and a model written as an ONNX file for other tools."""
+
+import copy
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dinolizer.errors import InputError, check_choice, say
+from dinolizer.model.backbones import Backbone
+from dinolizer.paths import atomic, cache_dir
+
+if TYPE_CHECKING:
+    from dinolizer.model.localizer import Localizer
+
+EXPORT = ("onnx", "onnxscript")
+NEEDS = {"torch": (), "openvino": ("openvino", *EXPORT), "onnx": ("onnxruntime", *EXPORT)}
+"""Engines, and the packages that each needs."""
+HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+ABLE = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
+"""Precisions by OpenVINO's names: to ask for one, and of those that a processor has."""
+DIFFERENCE = {"float32": 1e-3, "bfloat16": 0.05, "float16": 0.05}
+"""From torch's probabilities in float32, which a self-check allows at most, by precision."""
+CHANGED = 2e-3
+"""Share of the pixels of a picture that may be on the other side of the threshold."""
+ROUNDS = 3
+
+
+def check_engine(engine: str, precision: str, device: torch.device) -> None:
+    """Refuse an engine that cannot run here in a precision, on a device."""
+    check_choice("engine", engine, (*NEEDS, "auto"))
+    if engine in ("torch", "auto"):
+        return
+    if device.type != "cpu":
+        raise InputError(
+            f"The engine {engine!r} runs on a CPU, but the device is {str(device)!r}; choose the "
+            "device 'cpu', or the engine 'torch'."
+        )
+    _check_installed(engine, NEEDS[engine])
+    known = ["float32"]
+    if engine == "openvino":
+        import openvino
+
+        able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        known = [name for name in ABLE if ABLE[name] in able]
+    if precision not in known:
+        raise InputError(
+            f"The precision is {precision!r}, but the engine {engine!r} has {known} on this "
+            "machine; choose one of these, or the engine 'torch'."
+        )
+
+
+def _check_installed(extra: str, packages: tuple[str, ...]) -> None:
+    if missing := [name for name in packages if find_spec(name) is None]:
+        raise InputError(
+            f"This needs {' and '.join(missing)}, not installed here; run: pip install "
+            f"'dinolizer[{extra}]'"
+        )
+
+
+def tokens_by(
+    engine: str, backbone: Backbone, window: int, precision: str
+) -> Callable[[Tensor], Tensor]:
+    """A function that gives a backbone's tokens of windows of that side, by another engine.
+
+    The backbone is exported once, into the cache. Its input is normalised here: the pocket stem
+    counts values under one grey level, and engines fold constants, so that ties would fall another
+    way. Batches are of any size, on the CPU.
+    """
+    path, threads = _exported(backbone, window), torch.get_num_threads()
+    infer: Callable[[dict[str, NDArray[np.float32]]], Any]
+    if engine == "openvino":
+        import openvino
+
+        hints = {"INFERENCE_PRECISION_HINT": HINTS[precision], "INFERENCE_NUM_THREADS": threads}
+        infer = openvino.Core().compile_model(path, "CPU", hints)
+    else:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        infer = partial(session.run, None)
+
+    def tokens(batch: Tensor) -> Tensor:
+        windows = ((batch - backbone.mean) / backbone.std).contiguous().numpy()
+        return torch.from_numpy(infer({"windows": windows})[0])
+
+    return tokens
+
+
+def _exported(backbone: Backbone, window: int) -> Path:
+    """The ONNX file of a backbone without its normalisation, made if it is not in the cache."""
+    key = _key(window=window, weights=backbone.hash, packages=("timm", *EXPORT))
+    path = cache_dir() / "engines" / f"{backbone.spec.name}-{key}.onnx"
+    if not path.is_file():
+        plain = copy.deepcopy(backbone)
+        plain.mean.zero_()
+        plain.std.fill_(1)
+        _write(path, nn.Sequential(plain), window, "tokens", {})
+    return path
+
+
+def _write(path: Path, model: nn.Module, window: int, output: str, card: Mapping[str, str]) -> None:
+    batch = torch.zeros(2, 3, window, window)
+    with torch.inference_mode(False):  # which cannot be traced
+        program = torch.onnx.export(
+            model.cpu().eval(),
+            (batch,),
+            dynamo=True,
+            verbose=False,
+            input_names=["windows"],
+            output_names=[output],
+            dynamic_shapes=({0: torch.export.Dim("n", min=1, max=1024)},),
+        )
+    assert program is not None
+    program.model.metadata_props.update(card)
+    with atomic(path) as draft:
+        program.save(draft, external_data=False)
+
+
+def export(localizer: "Localizer", out: Path) -> None:
+    """Write a backbone and its head as one ONNX file, for other tools.
+
+    Its metadata are the card, as JSON: `Localizer.settings`, and what it takes and gives.
+    """
+    _check_installed("onnx", EXPORT)
+    spec, chosen = localizer.backbone.spec, localizer.settings
+    card = {name: chosen[name] for name in chosen if name not in ("engine", "precision")} | {
+        "patch": spec.patch,
+        "mean": spec.mean,
+        "std": spec.std,
+        "citation": spec.citation,
+        "input": "windows: float32 (N, 3, window, window), RGB in [0, 1]; mean and std are inside",
+        "output": "logits: float32 (N, C, h, w) of patches; the probability is the sigmoid of one "
+        "channel, or the last of the softmax over three",
+    }
+    model = nn.Sequential(copy.deepcopy(localizer.backbone), copy.deepcopy(localizer.head))
+    texts = {name: json.dumps(value) for name, value in card.items()}
+    _write(out, model, localizer.window, "logits", texts)
+
+
+def fastest(localizer: "Localizer") -> str:
+    """The engine that is fastest on this machine, of those installed that pass a self-check.
+
+    That compares the maps of three fixed pictures with torch's in float32, see `DIFFERENCE` and
+    `CHANGED`; what fails is said. Engines are timed in turns. The result is cached.
+    """
+    device, precision = localizer.backbone.device, localizer.precision
+    others = []
+    for name in ("openvino", "onnx"):
+        with suppress(InputError):
+            check_engine(name, precision, device)
+            others.append(name)
+    if not others:
+        return "torch"
+    key = _key(
+        settings=localizer.settings,
+        machine=[platform.node(), platform.processor(), torch.get_num_threads()],
+        packages=sorted({"timm", *(name for other in others for name in NEEDS[other])}),
+    )
+    path = cache_dir() / "engines" / f"{localizer.backbone.spec.name}-{key}.json"
+    if not path.is_file():
+        with atomic(path) as draft:
+            draft.write_text(json.dumps(_compared(localizer, others), indent=1))
+    found = json.loads(path.read_text())
+    for sentence in found["refused"]:
+        say(sentence)
+    return min(found["seconds"], key=found["seconds"].__getitem__)
+
+
+def _compared(localizer: "Localizer", others: list[str]) -> dict[str, Any]:
+    """Seconds of torch and of those engines that pass, and sentences on the others."""
+    pictures, refused = _pictures(localizer.window), []
+    exact = localizer.with_settings(engine="torch", precision="float32")
+    expected = [exact(picture) for picture in pictures]
+    passed = {"torch": localizer.with_settings(engine="torch")}
+    limit = DIFFERENCE[localizer.precision]
+    for name in others:
+        try:
+            other = localizer.with_settings(engine=name)
+            pairs = list(zip(map(other, pictures), expected, strict=True))
+        except Exception as error:  # whatever the other library raises
+            refused.append(f"The engine '{name}' is not used: it fails ({str(error)[:200]}).")
+            continue
+        moved = max(float(np.abs(a.probability - b.probability).max()) for a, b in pairs)
+        changed = max(float((a.mask != b.mask).mean()) for a, b in pairs)
+        if moved <= limit and changed <= CHANGED:
+            passed[name] = other
+        else:
+            refused.append(
+                f"The engine '{name}' is not used: its maps differ from torch's by up to "
+                f"{moved:.2g} (allowed: {limit}), and {changed:.2%} of the pixels change sides "
+                f"(allowed: {CHANGED:.1%})."
+            )
+    rounds = [[one(pictures[0]).seconds for one in passed.values()] for _ in range(ROUNDS)]
+    seconds = dict(zip(passed, map(median, zip(*rounds, strict=True)), strict=True))
+    return {"refused": refused, "seconds": seconds}
+
+
+def _pictures(side: int) -> list[NDArray[np.uint8]]:
+    """Noise, a ramp with little of it, and one over the other."""
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    ramp = np.linspace(0, 200, side)[:, None, None]
+    soft = (ramp + noise % 24).astype(np.uint8)
+    return [noise, soft, np.where(ramp < 100, noise, soft)]
+
+
+def _key(packages: Any, **parts: Any) -> str:
+    parts["versions"] = [torch.__version__, *(version(name) for name in packages)]
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
