@@ -1,6 +1,6 @@
 """From a manifest and methods to rows, one per image, and from rows to tables with intervals."""
 
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,11 +19,13 @@ from dinolizer.study.statistics import ALL_FAMILIES, macro_table
 Image = NDArray[np.uint8]
 Row = Mapping[Hashable, Any]
 Predict = Callable[[Image, Row], Map]
+Maps = Callable[[Image, Row], Iterable[Map]]
+"""Several maps of an image at once, of methods or of heads that share a backbone's pass."""
 Picture = tuple[Image, Mask, Row]
 Case = tuple[Step, ...]
 """Degradations, applied in this order; without any, images are as they are."""
-ABOUT = ("image", "group", "family", "kind", "seen", "condition")
-IMAGES = 100
+ABOUT = ("image", "group", "family", "kind", "seen", "condition", "area")
+IMAGES = 25
 """At most so many in a part: minutes of work, whatever the machine."""
 
 
@@ -33,7 +35,8 @@ class Method:
 
     ``predict`` takes an image, uint8 ``(H, W, 3)``, and its row of the manifest to a map, float
     ``(H, W)``, higher = more suspicious. An edit is predicted over the threshold: one for all
-    images, or for each photograph. ``key`` is all that the maps depend on, for a `cache_key`.
+    images, or for each photograph; nan for no mask. ``key`` is all that the maps depend on, for a
+    `cache_key`.
     """
 
     name: str
@@ -45,51 +48,60 @@ class Method:
         return self.predict(image, row)
 
     def threshold_of(self, row: Row) -> float:
-        given = self.threshold
-        return given[row["group"]] if isinstance(given, Mapping) else given
+        return threshold_at(self.threshold, row)
+
+
+def threshold_at(threshold: float | Mapping[str, float], row: Row) -> float:
+    return threshold[row["group"]] if isinstance(threshold, Mapping) else threshold
+
+
+def score_maps(
+    maps: Maps, names: Sequence[Mapping[str, Any]], pictures: Iterable[Picture]
+) -> pd.DataFrame:
+    """Score several maps of each picture: a row for each, with what the map is, one of ``names``,
+    among it its ``threshold`` (if none, 0: that of logits); what of `ABOUT` is known of the
+    picture; and `score_image`."""
+    rows = []
+    for image, truth, row in pictures:
+        about = {name: row[name] for name in ABOUT if name in row}
+        for name, values in zip(names, maps(image, row), strict=True):
+            threshold = threshold_at(name.get("threshold", 0.0), row)
+            scores = score_image(values, threshold, truth)
+            rows.append({**name, **about, "threshold": threshold, **scores})
+    return pd.DataFrame(rows)
 
 
 def evaluate(
-    methods: Sequence[Method],
-    manifest: pd.DataFrame,
-    *,
-    steps: Sequence[Step] = (),
-    seed: int = 0,
-    ranking: bool = True,
+    methods: Sequence[Method], manifest: pd.DataFrame, *, steps: Case = (), seed: int = 0
 ) -> pd.DataFrame:
     """Run methods on every image of a manifest; each is read, and degraded by ``steps``, only once.
 
-    A row per image and method holds `ABOUT` (family, seen and condition are optional in the
-    manifest), `step_columns`, and the results of `score_image`. An image's index and the seed
-    decide its noise, so that a part of a manifest gives the same rows.
+    A row per image and method is as of `score_maps`, with ``method`` and `step_columns`. An image's
+    index and the seed decide its noise, so that a part of a manifest gives the same rows.
     """
-    rows = []
-    for number, (image, truth, row) in zip(manifest.index, pictures(manifest), strict=True):
-        known = {"family": row["generator"], "seen": False, "condition": "clean", **row}
-        about = {name: known[name] for name in ABOUT} | step_columns(steps)
-        image, truth = degraded(image, truth, steps, seed * 2**32 + number)
-        for method in methods:
-            threshold = method.threshold_of(row)
-            scores = score_image(method(image, row), threshold, truth, ranking=ranking)
-            rows.append({"method": method.name, **about, "threshold": threshold, **scores})
-    return pd.DataFrame(rows)
+    names = [{"method": method.name, "threshold": method.threshold} for method in methods]
+
+    def maps(image: Image, row: Row) -> Iterator[Map]:
+        return (method(image, row) for method in methods)
+
+    return score_maps(maps, names, pictures(manifest, steps, seed)).assign(**step_columns(steps))
 
 
 def rows_of(
     methods: Collection[Method],
     images: pd.DataFrame,
-    cases: Sequence[Case | None] = (None,),
+    cases: Sequence[Case] = ((),),
     seed: int = 0,
     number: int = 1,
     count: int = 1,
 ) -> pd.DataFrame:
-    """Rows of methods on images of a manifest: of all methods after each of the cases or, without
-    any, of one method after the other and with ``ranking``.
+    """Rows of methods on images of a manifest after each of the cases: of all methods together or,
+    where the images are only as they are, of one after the other, so that one more costs no other.
 
     They are computed and cached in parts, of one dataset each, so that many machines can share the
     work; every ``count``-th is taken, from the ``number``-th on (counted from 1).
     """
-    together = [(method,) for method in methods] if None in cases else [tuple(methods)]
+    together = [(method,) for method in methods] if tuple(cases) == ((),) else [tuple(methods)]
     of_datasets = [part for _, part in images.groupby("dataset", sort=False)]
     parts = [
         (some, part.iloc[first : first + IMAGES], case)
@@ -104,18 +116,19 @@ def rows_of(
             methods=[(method.name, method.key, method.threshold) for method in some],
             images=(images_hash(part), list(part["image"])),  # the rows name them
             case=(case, seed if case else 0),
-            code=evaluation_hash(case or ()),
+            code=evaluation_hash(case),
         )
-        run = partial(evaluate, some, part, steps=case or (), seed=seed, ranking=case is None)
-        rows.append(cached("rows", key, run))
+        rows.append(cached("rows", key, partial(evaluate, some, part, steps=case, seed=seed)))
     return pd.concat(rows, ignore_index=True)
 
 
-def pictures(manifest: pd.DataFrame) -> Iterator[Picture]:
-    """Every image of a manifest, uint8 ``(H, W, 3)``, its `edited_truth` and its row."""
-    for row in manifest.to_dict("records"):
+def pictures(manifest: pd.DataFrame, steps: Case = (), seed: int = 0) -> Iterator[Picture]:
+    """Every image of a manifest, uint8 ``(H, W, 3)``, its `edited_truth`, both degraded by the
+    steps, and its row, with the columns of a study's manifest where it lacks them."""
+    for number, row in zip(manifest.index, manifest.to_dict("records"), strict=True):
         image, mask = read_pair(row)
-        yield image, edited_truth(mask, row), row
+        image, truth = degraded(image, edited_truth(mask, row), steps, seed * 2**32 + number)
+        yield image, truth, {"family": row["generator"], "seen": False, "condition": "clean", **row}
 
 
 def edited_truth(mask: Mask, row: Row) -> Mask:
@@ -123,11 +136,11 @@ def edited_truth(mask: Mask, row: Row) -> Mask:
     return target(mask, row["kind"], row["background"], "pristine").astype(bool)
 
 
-def evaluation_hash(steps: Sequence[Step] = ()) -> str:
+def evaluation_hash(steps: Case = ()) -> str:
     """What degrading and scoring make of a probe, for a `cache_key`."""
     image = probe_image(48, 64)
     image, truth = degraded(image, image[..., 0] > image[..., 1], steps, seed=0)
-    return probe_hash(image, list(score_image(image[..., 2] / 255, 0.5, truth).values()))
+    return probe_hash(image, *score_image(image[..., 2] / 255, 0.5, truth).values())
 
 
 def probe_image(height: int, width: int) -> Image:
@@ -143,7 +156,7 @@ def degraded(image: Image, truth: Mask, steps: Sequence[Step], seed: int) -> tup
     return image, truth
 
 
-def step_columns(steps: Sequence[Step]) -> dict[str, Any]:
+def step_columns(steps: Case) -> dict[str, Any]:
     """What rows say was done to an image: ``degradation`` and ``level`` of the last step (else none
     and nan), and ``before``, the earlier ones."""
     *earlier, (degradation, level) = steps or [("none", float("nan"))]
@@ -175,8 +188,7 @@ def score_table(rows: pd.DataFrame, by: Sequence[str], seed: int = 0) -> pd.Data
 
 def authentic_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """False-positive rate of the pixels of images without an edit, by method and kind."""
-    rate = "false_positive_rate"
-    authentic = rows[rows["kind"].isin(AUTHENTIC_KINDS)].rename(columns={"predicted_area": rate})
+    authentic = rows[rows["kind"].isin(AUTHENTIC_KINDS)].dropna(subset="false_positive_rate")
     if authentic.empty:
-        return pd.DataFrame(columns=["method", "kind", rate])
-    return macro_table(authentic, ["method", "kind"], rate, seed=seed)
+        return pd.DataFrame(columns=["method", "kind", "false_positive_rate"])
+    return macro_table(authentic, ["method", "kind"], "false_positive_rate", seed=seed)

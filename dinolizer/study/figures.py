@@ -26,7 +26,6 @@ FLOOR = "everything predicted"
 REFERENCE: dict[str, Any] = {"color": "black", "linestyle": ":"}  # floors, chance, zero
 # How seaborn draws `_with_ends`: the score, and its given interval.
 INTERVAL: dict[str, Any] = {"estimator": "median", "errorbar": ("pi", 100)}
-LEAST = 5  # cases that a bin of a reliability curve must hold: of fewer a share says little
 
 
 def style() -> None:
@@ -178,40 +177,8 @@ def differences(table: pd.DataFrame, note: str) -> Figure:
         ends = ["low", "high", "low_corrected", "high_corrected"]
         names = {"difference": f"change {other}"} | {end: f"change {other}_{end}" for end in ends}
         wide = wide.merge(lines[["label", *names]].rename(columns=names), "left", "label")
-    scores = {f"change {other}": f"difference in IoU\nto {other}" for other in table["other"]}
+    scores = {f"change {other}": f"difference in AP\nto {other}" for other in table["other"]}
     return dots(wide, scores, note)
-
-
-def heatmaps(
-    tables: Mapping[str, pd.DataFrame], row: str, column: str, score: str, note: str
-) -> Figure:
-    """Draw a score from 0 to 1 as cells that name it, in a table's order, a panel for each."""
-    most = max(table[row].nunique() for table in tables.values())
-    figure, (line,) = panels(1, len(tables), 1.3 + 0.4 * most, note)
-    for panel, (title, table) in zip(line, tables.items(), strict=True):
-        cells = table.pivot(index=row, columns=column, values=score)
-        cells = cells.reindex(index=table[row].unique(), columns=table[column].unique())
-        # No cell is so dark that black letters cannot be read on it.
-        look = {"cmap": "Blues", "vmin": 0, "vmax": 1.8, "annot_kws": {"color": "black"}}
-        sns.heatmap(cells, **look, annot=True, fmt=".2f", cbar=False, ax=panel)
-        panel.set(title=title, xlabel=column.replace("_", " "), ylabel=row.replace("_", " "))
-        panel.tick_params(length=0, rotation=0)
-    return figure
-
-
-def reliability(points: Mapping[str, pd.DataFrame], note: str, *, what: str) -> Figure:
-    """Draw observed against predicted shares of ``what``, such as pixels, and how often each is
-    predicted, of points of `metrics.reliability`; bins under `LEAST` cases only on the right."""
-    if not points:
-        return panels(1, 1, 1.2, f"not run: no {what} without an edit; {note}")[0]
-    names = {"low": "value_low", "high": "value_high", "observed": "value"}
-    table = pd.concat(of.assign(name=name, all=of["n"].sum()) for name, of in points.items())
-    often = table[["predicted", "name"]].assign(value=table["n"] / table["all"])
-    ideal = pd.DataFrame({"predicted": [0, 1], "value": [0, 1], "name": "calibrated"})
-    known = pd.concat([table[table["n"] >= LEAST].rename(columns=names), ideal])
-    across = f"predicted share of edited {what}"
-    tables = {f"{across}\n(against observed)": known, f"{across}\n(how often)": often}
-    return curves(tables, "predicted", "value", "name", note, label=f"share of the {what}")
 
 
 def panels(

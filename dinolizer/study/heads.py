@@ -15,11 +15,12 @@ from torch.nn import functional as F
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.head import card_for, load_head, make_head
 from dinolizer.model.localizer import Localizer
+from dinolizer.model.specs import Reduce
 from dinolizer.model.weights import weights_hash
 from dinolizer.model.windows import Plan
 from dinolizer.paths import cache_dir
 from dinolizer.study.cache import cache_key, cached, images_hash, probe_hash
-from dinolizer.study.evaluation import Image, Row, pictures
+from dinolizer.study.evaluation import Image, Row
 from dinolizer.study.samples import POLICY, Dataset, Sample, enlarged, window_sample
 from dinolizer.training import heads as training
 from dinolizer.training.crops import Crops
@@ -29,7 +30,8 @@ from dinolizer.training.tokens import extracted
 
 EPOCHS = 20
 Logits = Callable[[Image, Row], Tensor]
-"""Takes an image, uint8 (H, W, 3), and its row of the manifest; gives logits, float32 (K, H, W)."""
+"""Takes an image, uint8 (H, W, 3), and its row of the manifest; gives logits, float32 (K, H, W), on
+the CPU."""
 
 
 @dataclass(frozen=True)
@@ -144,17 +146,21 @@ def left_out_logits(heads: Heads, tokens: Tensor, sample: Sample) -> Tensor:
 
 
 def image_logits(
-    backbone: Backbone, shapes: Sequence[Heads], sample: Sample, scales: Sequence[float] = (1.0,)
+    backbone: Backbone,
+    shapes: Sequence[Heads],
+    sample: Sample,
+    scales: Sequence[float] = (1.0,),
+    reduce: Reduce = "mean",
 ) -> Logits:
     """Logits of whole images by all heads that never met them, K as in `left_out_logits`.
 
     Images are enlarged by each of Z ``scales``; windows of an enlarged one lie side by side, else
-    at the backbone's stride. The ``Z * K / F`` channels, averaged where windows overlap, are the
-    means over the first scale, over the first two, and so on.
+    at the backbone's stride. The ``Z * K / F`` channels, put together by ``reduce`` where windows
+    overlap, are the means over the first scale, over the first two, and so on.
     """
     folds, tested = len(sample.train), sample.fold >= 0
     fold_of = dict(zip(sample.rows["group"][tested], sample.fold[tested].tolist(), strict=True))
-    card = replace(card_for(backbone), reduce="mean")
+    card = replace(card_for(backbone), reduce=reduce)
     cards = [card if scale == 1 else replace(card, stride=card.window) for scale in scales]
     of_folds = [_Together(heads.select(fold=fold) for heads in shapes) for fold in range(folds)]
 
@@ -167,7 +173,7 @@ def image_logits(
             of_scales.append(F.interpolate(made[None], size, mode="bilinear", antialias=True)[0])
         steps = torch.arange(1, len(scales) + 1, device=of_scales[0].device)
         means = torch.stack(of_scales).cumsum(0) / steps[:, None, None, None]
-        return means.flatten(0, 1)
+        return means.flatten(0, 1).cpu()
 
     return logits
 
@@ -181,19 +187,6 @@ class _Together(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         return torch.cat([heads(tokens).flatten(1, 2) for heads in self.shapes], dim=1)
-
-
-def image_rows(
-    logits: Logits, manifest: pd.DataFrame, names: Sequence[Mapping[str, Any]]
-) -> pd.DataFrame:
-    """Scores of every image by each of K heads (logits over 0 predict an edit), a row each:
-    ``names``, what a head is, ``image, group, family, kind, area``, and `overlap`."""
-    about = ["image", "group", "family", "kind", "area"]
-    rows = []
-    for image, truth, row in pictures(manifest):
-        scores = overlap((logits(image, row) > 0).cpu(), torch.from_numpy(truth))
-        rows.append(pd.DataFrame(names).assign(**{name: row[name] for name in about}, **scores))
-    return pd.concat(rows, ignore_index=True)
 
 
 def window_rows(logits: Tensor, sample: Sample, names: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

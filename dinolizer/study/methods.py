@@ -6,6 +6,7 @@ a unit of its own. Settings were chosen on photographs that are in no test.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import product
 
 import cv2
@@ -20,63 +21,57 @@ from dinolizer.model.head import card_for
 from dinolizer.model.localization import NOISE_KERNEL
 from dinolizer.model.localizer import Localizer
 from dinolizer.pocket.rival import residual_classifier
-from dinolizer.study.cache import cache_key, cached, images_hash, probe_hash
-from dinolizer.study.evaluation import Image, Method, Picture, Predict, pictures, probe_image
+from dinolizer.study.cache import probe_hash
+from dinolizer.study.evaluation import Image, Method, Picture, Row, probe_image, rows_of
 from dinolizer.study.heads import Fits, localizers
-from dinolizer.study.metrics import left_out_thresholds
-from dinolizer.study.samples import Dataset
+from dinolizer.study.metrics import matched_thresholds
+from dinolizer.study.samples import Dataset, draw_rows
 
 Map = NDArray[np.float32]
 # Third difference, the residual of Splicebuster (one of the linear filters of Fridrich 2012).
 THIRD_DIFFERENCE = np.array([[1, -3, 3, -1]], dtype=np.float32)
 REFLECT = cv2.BORDER_REFLECT_101
-THRESHOLD_IMAGES = 300
-"""Edited images of a training set that a threshold is chosen on, drawn by the seed."""
+MARKED, THRESHOLD_IMAGES = 0.05, 300
+"""False-positive rate of a baseline, and images, drawn by the seed, that it is measured on."""
+
+
+def localized(name: str, localizer: Localizer) -> Method:
+    """A localizer at its own threshold."""
+    probe = localizer(probe_image(localizer.window, localizer.window + 16)).probability
+    made = probe_hash(np.quantile(probe, np.linspace(0, 1, 9)), decimals=2)
+    key = f"{localizer.settings} {made}"
+    return Method(
+        name, lambda image, row: localizer(image).probability, localizer.card.threshold, key
+    )
 
 
 def localizer_method(name: str, backbone: Backbone, fits: Fits, manifest: pd.DataFrame) -> Method:
     """The localizer, with the head that never met the photograph of an image."""
-    of_group, side = localizers(backbone, fits.heads(manifest)), backbone.spec.window
-    probe = Localizer(backbone, fits.whole.head, card_for(backbone))
-    made = probe(probe_image(side, side + backbone.spec.patch)).probability
-    key = f"{backbone.hash} {fits.hash} {probe_hash(np.quantile(made, np.linspace(0, 1, 9)))}"
-    return Method(name, lambda image, row: of_group[row["group"]](image).probability, 0.5, key)
+    of_group = localizers(backbone, fits.heads(manifest))
+    whole = localized(name, Localizer(backbone, fits.whole.head, card_for(backbone)))
+
+    def predict(image: Image, row: Row) -> Map:
+        return of_group[row["group"]](image).probability
+
+    return replace(whole, predict=predict, key=f"{fits.hash} {whole.key}")
+
+
+def blind_method(name: str) -> Method:
+    """A baseline, without a threshold."""
+    baseline = BASELINES[name]
+    code = probe_hash(baseline(probe_image(96, 80)))
+    return Method(name, lambda image, row: baseline(image), np.nan, code)
 
 
 def baseline_method(name: str, dataset: Dataset, seed: int = 0) -> Method:
-    """A baseline, with thresholds that are chosen once and kept in the cache."""
-    baseline = BASELINES[name]
-    code = probe_hash(baseline(probe_image(96, 80)))
-    ramp = np.linspace(0, 1, 12)[None]
-    choice = left_out_thresholds([ramp, ramp**2], [ramp > 0.5] * 2, "ab", "abc")
-    key = cache_key(
-        code=code,
-        images=images_hash(dataset.test if dataset.train is None else dataset.train),
-        settings=(dataset.train is None, seed, sorted(set(dataset.test["group"]))),
-        choice=probe_hash(list(choice.values())),
-    )
-
-    def choose() -> pd.DataFrame:
-        thresholds = baseline_thresholds(dataset, lambda image, row: baseline(image), seed)
-        return pd.DataFrame(thresholds.items(), columns=["group", "threshold"])
-
-    table = cached("thresholds", key, choose)
-    thresholds = dict(zip(table["group"], table["threshold"], strict=True))
-    return Method(name, lambda image, row: baseline(image), thresholds, code)
-
-
-def baseline_thresholds(dataset: Dataset, predict: Predict, seed: int) -> dict[str, float]:
-    """From each test photograph to a threshold, chosen on `THRESHOLD_IMAGES` edited images of the
-    training set, or else on those of all other photographs; never on the held-out generator."""
-    if dataset.train is None:
-        edited = dataset.test[~dataset.test["authentic"] & dataset.test["seen"]]
-    else:
-        edited = dataset.train[~dataset.train["authentic"] & (dataset.train["split"] != "test")]
-        edited = edited.sample(min(THRESHOLD_IMAGES, len(edited)), random_state=seed)
-    drawn = [(predict(image, row), truth) for image, truth, row in pictures(edited)]
-    maps, truths = [values for values, _ in drawn], [truth for _, truth in drawn]
-    photos = dataset.test["group"].unique()
-    return left_out_thresholds(maps, truths, list(edited["group"]), photos)
+    """A baseline, cut where it marks the share `MARKED` of the pixels of unedited photographs: for
+    each test photograph, of `THRESHOLD_IMAGES` of the training set or else of all others."""
+    method, images = blind_method(name), dataset.test if dataset.train is None else dataset.train
+    unedited = draw_rows(images[images["kind"] == "real"], THRESHOLD_IMAGES, seed)
+    if unedited.empty:
+        return method
+    thresholds = matched_thresholds(rows_of([method], unedited), dataset.test["group"], MARKED)
+    return replace(method, threshold=thresholds)
 
 
 def examples(manifest: pd.DataFrame, images: Iterable[str]) -> list[Picture]:

@@ -12,14 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score, precision_recall_curve, roc_curve
+from sklearn.metrics import balanced_accuracy_score, roc_curve
 from sklearn.model_selection import GroupKFold
 
 from dinolizer.data.manifest import AUTHENTIC_KINDS
 from dinolizer.errors import InputError
-from dinolizer.study.statistics import Measured, columns, macro_mean, measured, quotient
+from dinolizer.study.statistics import Measured, columns, measured, quotient
 
 Map = NDArray[np.floating]
 Mask = NDArray[np.bool_]
@@ -29,19 +27,19 @@ METRIC_RULE = (
 )
 SCORE_PERCENTILE = 99
 """By its score an image is called forged if an edit is predicted on over 1 % of its pixels."""
-CANDIDATES = 512
-"""Quantiles of the maps that a threshold is chosen from."""
+LEVELS = np.linspace(0, 1, 257)
+"""Quantiles that a row keeps of its map: what is predicted at any threshold follows from them."""
+RATES = {"1": 0.01, "5": 0.05}
+"""Shares of the pixels of unedited photographs at which methods are compared."""
+GRID = np.linspace(0, 1, 41)  # false-positive rates of a ROC curve
 Values = NDArray[np.float64]
 UNEDITED = {"real": ("real",), "reencoded": ("reencoded",), "both": AUTHENTIC_KINDS}
 """The kinds of images without an edit that edited ones are told from."""
-BINS = FOLDS = 10
-"""Bins of equal width between 0 and 1: the usual number. At most so many folds of photographs."""
-CALIBRATIONS = ("platt", "isotonic")
+FOLDS = 10
+"""At most so many folds of photographs."""
 DETECTION_RULE = (
     "Score: 99th percentile of the map. Balanced accuracy at the threshold that is best on other "
-    "photographs; ece: expected calibration error of the score as it is, where the map is a "
-    "probability, and after Platt's and isotonic calibration fitted on other photographs; all "
-    "depend on the share of edited images among these"
+    "photographs (Youden's index)"
 )
 
 
@@ -79,60 +77,105 @@ def counts(mask: Mask, truth: Mask) -> Counts:
     return Counts(tp, predicted - tp, edited - tp, truth.size - predicted - edited + tp)
 
 
-def ranking_scores(values: Map, truth: Mask) -> tuple[float, float]:
-    """Average precision, and IoU at the best threshold: an upper bound, not the first number."""
-    if not truth.any():
-        return float("nan"), float("nan")
-    precision, recall, _ = precision_recall_curve(truth.ravel(), values.ravel())
-    # The steps of sklearn.metrics.average_precision_score, without sorting the pixels again.
-    average_precision = -np.sum(np.diff(recall) * precision[:-1])
-    any_recall = recall > 0  # there 1 / IoU = 1 / precision + 1 / recall - 1
-    best_iou = np.max(1 / (1 / precision[any_recall] + 1 / recall[any_recall] - 1), initial=0)
-    return float(average_precision), float(best_iou)
+def score_image(values: Map, threshold: float, truth: Mask) -> dict[str, Any]:
+    """Score one map.
 
-
-def score_image(
-    values: Map, threshold: float, truth: Mask, *, ranking: bool = True
-) -> dict[str, float]:
-    """Score one map: ``tp, fp, fn, tn, iou, f1, best_iou, ap, predicted_area`` and ``score``, its
-    `SCORE_PERCENTILE`. Without ``ranking``, ``best_iou`` and ``ap``, which sort pixels, are nan."""
+    At the threshold (nan: not at all) ``tp, fp, fn, tn, iou, f1, recall, predicted_area`` and
+    ``false_positive_rate``, of the pixels that are not edited; without one the average precision
+    ``ap``, ``auc``, and ``best_iou``, an upper bound; ``score``, the `SCORE_PERCENTILE`; and the
+    quantiles, at `LEVELS`, of the map where it is edited and where not, ``inside, outside``.
+    """
     counted = counts(values > threshold, truth)
-    ap, best_iou = ranking_scores(values, truth) if ranking else (float("nan"), float("nan"))
-    scores = {"iou": counted.iou, "f1": counted.f1, "best_iou": best_iou, "ap": ap}
-    scores["predicted_area"] = counted.predicted_area
+    shares = {
+        "iou": counted.iou,
+        "f1": counted.f1,
+        "recall": counted.tp / (counted.tp + counted.fn) if truth.any() else np.nan,
+        "false_positive_rate": counted.fp / (counted.fp + counted.tn)
+        if not truth.all()
+        else np.nan,
+        "predicted_area": counted.predicted_area,
+    }
+    if np.isnan(threshold):
+        shares = dict.fromkeys(shares, np.nan)
+    inside, outside = np.sort(values[truth]), np.sort(values[~truth])
+    scores = ranking_scores(inside, outside)
     scores["score"] = float(np.percentile(values, SCORE_PERCENTILE))
-    return counted._asdict() | scores
+    kept = {"inside": _quantiles(inside), "outside": _quantiles(outside)}
+    return {**counted._asdict(), **shares, **scores, **kept}
 
 
-def left_out_thresholds(
-    maps: Sequence[Map], truths: Sequence[Mask], groups: Sequence[str], photos: Iterable[str]
+def ranking_scores(inside: Map, outside: Map) -> dict[str, float]:
+    """Average precision, ROC area and best IoU, over all thresholds, of the sorted values of edited
+    pixels and of the others: those of scikit-learn, without sorting all of them again for each."""
+    names, least = ("ap", "auc", "best_iou"), np.searchsorted(outside, inside, "left")
+    if not len(inside):
+        return dict.fromkeys(names, np.nan)
+    # At the value of each edited pixel as the threshold, itself included.
+    tp = len(inside) - np.searchsorted(inside, inside, "left")
+    fp = len(outside) - least
+    below = (least + np.searchsorted(outside, inside, "right")) / 2  # of equals, half
+    area = below.mean() / len(outside) if len(outside) else np.nan
+    scores = np.mean(tp / (tp + fp)), area, np.max(tp / (len(inside) + fp))
+    return dict(zip(names, map(float, scores), strict=True))
+
+
+def _quantiles(ordered: Map) -> Map:
+    places = np.rint(LEVELS * (len(ordered) - 1)).astype(int)
+    return (ordered[places] if len(ordered) else ordered).astype(np.float32)
+
+
+def over(quantiles: Iterable[Map], thresholds: Iterable[float]) -> Values:
+    """Share of the pixels of each image that is over its threshold; nan without pixels."""
+    pairs = zip(thresholds, quantiles, strict=True)
+    return np.array([1 - np.interp(at, of, LEVELS) if len(of) else np.nan for at, of in pairs])
+
+
+def matched_thresholds(
+    unedited: pd.DataFrame, groups: Iterable[str], rate: float
 ) -> dict[str, float]:
-    """For each of the photos, the one threshold that maximises the macro IoU of all forged images
-    but its own; ``groups`` says of which photo each is. Candidates are quantiles of all maps."""
-    if not maps or not all(truth.any() for truth in truths):
-        raise InputError("A threshold is chosen on forged images, with an edit in each of them.")
-    of, levels, ious = np.array(list(groups)), np.linspace(0, 1, CANDIDATES), []
-    # Sorted first: five times faster than to let `quantile` search so many levels.
-    ranked = (np.sort(values, axis=None) for values in maps)
-    thresholds = np.unique(np.quantile([np.quantile(values, levels) for values in ranked], levels))
-    for values, truth in zip(maps, truths, strict=True):
-        edited, rest = np.sort(values[truth]), np.sort(values[~truth])
-        tp = len(edited) - np.searchsorted(edited, thresholds, side="right")
-        fp = len(rest) - np.searchsorted(rest, thresholds, side="right")
-        ious.append(tp / (len(edited) + fp))
-    chosen = {}
-    for photo in photos:
-        best = np.stack(ious)[of != photo].mean(axis=0).argmax()
-        chosen[photo] = float(thresholds[best])
-    return chosen
+    """From each photograph to the threshold over which lies the ``rate`` of the pixels of all other
+    photographs: of rows of unedited images, those of kind ``real``; nan without any."""
+    real = unedited[unedited["kind"] == "real"]
+    others = {group: real.loc[real["group"] != group, "outside"] for group in set(groups)}
+    return {
+        group: float(np.quantile(np.concatenate([*of]), 1 - rate)) if len(of) else np.nan
+        for group, of in others.items()
+    }
 
 
-def detection_table(
-    rows: pd.DataFrame, probabilities: Sequence[str], seed: int = 0
-) -> pd.DataFrame:
+def with_matched(rows: pd.DataFrame, by: Sequence[str] = ("method",)) -> pd.DataFrame:
+    """Add to rows what each value of ``by`` scores on edited images where it marks the same share
+    of unedited photographs (see `matched_thresholds`): for each of `RATES`, say 1 %, ``iou_at_1``
+    and ``recall_at_1``; nan without other photographs."""
+    parts = []
+    for _, part in rows.reset_index(drop=True).groupby(list(by), sort=False):
+        edited = part[~part["kind"].isin(AUTHENTIC_KINDS)]
+        share = (edited["tp"] + edited["fn"]) / edited[["tp", "fp", "fn", "tn"]].sum(axis=1)
+        scores: dict[str, Values] = {}
+        for name, rate in RATES.items():
+            at = edited["group"].map(matched_thresholds(part, part["group"], rate))
+            recall, false = over(edited["inside"], at), over(edited["outside"], at)
+            marked = recall * share + np.nan_to_num(false) * (1 - share)
+            iou = recall * share / (share + marked - recall * share)
+            scores |= {f"iou_at_{name}": iou, f"recall_at_{name}": recall}
+        parts.append(part.join(pd.DataFrame(scores, index=edited.index)))
+    return pd.concat(parts)
+
+
+def roc_curves(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean over edited images of the true-positive rate of the pixels at each false-positive rate
+    of `GRID`: ``method, false, true``."""
+    curves = []
+    for row in rows[rows["auc"].notna()].to_dict("records"):
+        true = over([row["inside"]] * len(GRID), np.quantile(row["outside"], 1 - GRID))
+        true[-1] = 1.0  # everything is marked
+        curves.append(pd.DataFrame({"method": row["method"], "false": GRID, "true": true}))
+    return pd.concat(curves).groupby(["method", "false"], sort=False).mean().reset_index()
+
+
+def detection_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Image-level detection, a line for each method and each of `UNEDITED` with images: ``n_edited,
-    n_unedited, auc, balanced_accuracy, ece`` (of ``probabilities``, the methods whose maps are
-    such), ``ece_platt, ece_isotonic``; ``auc`` and ``ece`` have intervals."""
+    n_unedited, auc`` with its interval, ``balanced_accuracy``."""
     lines = []
     for method, unedited in product(rows["method"].unique(), UNEDITED):
         images = edited_or_not(rows, method, unedited)
@@ -142,16 +185,22 @@ def detection_table(
         line = {"method": method, "unedited": unedited}
         line |= {"n_edited": int(edited.sum()), "n_unedited": int((~edited).sum())}
         line |= columns("auc", auc(scores, edited, groups, seed=seed))
-        said = {how: calibrate(scores, edited, groups, how) for how in (*CALIBRATIONS, "threshold")}
-        called = said.pop("threshold")
-        truth, called = edited[~np.isnan(called)], called[~np.isnan(called)]
-        both = len(np.unique(truth)) == 2
-        line["balanced_accuracy"] = balanced_accuracy_score(truth, called > 0) if both else np.nan
-        own = scores if method in probabilities else np.full(len(scores), np.nan)
-        line |= columns("ece", calibration_error(edited, own, groups, seed=seed))
-        errors = {how: calibration_error(edited, of, groups)[0] for how, of in said.items()}
-        lines.append(line | {f"ece_{how}": error for how, error in errors.items()})
+        lines.append(line | {"balanced_accuracy": left_out_accuracy(scores, edited, groups)})
     return pd.DataFrame(lines or {name: [] for name in ("method", "unedited", "auc")})
+
+
+def left_out_accuracy(scores: Values, edited: Mask, groups: NDArray[Any]) -> float:
+    """Balanced accuracy where each image is called edited by the threshold that is best on other
+    photographs, in at most `FOLDS` folds, by Youden's index; nan unless both sorts are called."""
+    called = np.full(len(scores), np.nan)
+    folds = min(FOLDS, len(np.unique(groups)))
+    for others, left_out in GroupKFold(folds).split(scores, groups=groups) if folds > 1 else []:
+        if len(np.unique(edited[others])) == 2:
+            false, true, thresholds = roc_curve(edited[others], scores[others])
+            called[left_out] = scores[left_out] >= thresholds[np.argmax(true - false)]
+    known = ~np.isnan(called)
+    both = len(np.unique(edited[known])) == 2
+    return float(balanced_accuracy_score(edited[known], called[known] > 0)) if both else np.nan
 
 
 def edited_or_not(rows: pd.DataFrame, method: str, unedited: str = "both") -> pd.DataFrame:
@@ -159,18 +208,6 @@ def edited_or_not(rows: pd.DataFrame, method: str, unedited: str = "both") -> pd
     of_method = rows[rows["method"] == method]
     edited = ~of_method["kind"].isin(AUTHENTIC_KINDS)
     return of_method.assign(edited=edited)[edited | of_method["kind"].isin(UNEDITED[unedited])]
-
-
-def reliability_curves(rows: pd.DataFrame, method: str) -> dict[str, pd.DataFrame]:
-    """Reliability of a score, as it is and calibrated; empty unless images are of both sorts."""
-    images = edited_or_not(rows, method)
-    scores, edited, groups = (images[name].to_numpy() for name in ("score", "edited", "group"))
-    if len(np.unique(edited)) < 2:
-        return {}
-    said = {"score as it is": scores}
-    said |= {how: calibrate(scores, edited, groups, how) for how in CALIBRATIONS}
-    curves = {name: reliability(edited, values, groups) for name, values in said.items()}
-    return {name: points for name, points in curves.items() if len(points)}
 
 
 def auc(scores: ArrayLike, edited: ArrayLike, groups: ArrayLike, *, seed: int = 0) -> Measured:
@@ -189,74 +226,3 @@ def auc(scores: ArrayLike, edited: ArrayLike, groups: ArrayLike, *, seed: int = 
         return quotient(over, weight.sum(axis=1) * passed[:, -1])
 
     return measured(area, len(photos), bounds=(0, 1), seed=seed)
-
-
-def reliability(truth: ArrayLike, probability: ArrayLike, groups: ArrayLike) -> pd.DataFrame:
-    """Points of a reliability curve, for each bin of probabilities that is not empty: ``predicted``
-    (mean), ``observed`` (true share) with its ends ``low, high``, ``n``. nan is left out."""
-    cases = pd.DataFrame({"said": probability, "true": truth, "group": groups}).dropna()
-    cases = cases.astype({"said": float, "true": float})
-    lines = []
-    for _, inside in cases.groupby(bin_numbers(cases["said"].to_numpy())):
-        numbers = macro_mean(inside["true"], inside["group"], bounds=(0, 1))
-        lines.append((inside["said"].mean(), *numbers, len(inside)))
-    return pd.DataFrame(lines, columns=["predicted", "observed", "low", "high", "n"])
-
-
-def calibration_error(
-    truth: ArrayLike, probability: ArrayLike, groups: ArrayLike, *, seed: int = 0
-) -> Measured:
-    """Expected calibration error, ``sum over bins of n_b / N |observed_b - predicted_b|`` (Naeini,
-    Cooper and Hauskrecht, "Obtaining well calibrated probabilities using Bayesian binning", AAAI
-    2015); nan probabilities are left out. It is over 0 also by chance."""
-    known = ~np.isnan(np.asarray(probability, dtype=float))
-    if not known.any():
-        return np.nan, np.nan, np.nan
-    said, true = (np.asarray(of, dtype=float)[known] for of in (probability, truth))
-    photos, photo = np.unique(np.asarray(groups)[known], return_inverse=True)
-    # n_b (observed_b - predicted_b) is a sum over members, and so over photographs.
-    gaps = np.zeros((len(photos), BINS))
-    np.add.at(gaps, (photo, bin_numbers(said)), true - said)
-    sizes = np.bincount(photo, minlength=len(photos))
-
-    def error(counts: Values) -> Values:
-        return np.asarray(np.abs(counts @ gaps).sum(axis=1) / (counts @ sizes))
-
-    return measured(error, len(photos), bounds=(0, 1), seed=seed)
-
-
-def bin_numbers(probability: NDArray[np.floating]) -> NDArray[np.int64]:
-    """From 0 to `BINS` - 1; a bin has its upper edge, the first one both, as in scikit-learn."""
-    return np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], probability)
-
-
-def calibrate(
-    scores: ArrayLike, truth: ArrayLike, groups: ArrayLike, how: str
-) -> NDArray[np.float64]:
-    """Turn scores, higher = more likely, into probabilities, fitted on other photographs, in at
-    most `FOLDS` folds; nan where the others are all of one sort.
-
-    ``how``: ``"platt"``, a logistic curve (Platt 1999); ``"isotonic"``, steps that never fall
-    (Zadrozny and Elkan 2002); or ``"threshold"``, 1 over the one with the largest difference of
-    true and false positive rate (Youden's index), else 0.
-    """
-    values, happened = np.asarray(scores, dtype=float), np.asarray(truth, dtype=bool)
-    photos, said = np.asarray(groups), np.full(len(values), np.nan)
-    count = min(FOLDS, len(np.unique(photos)))
-    for others, left_out in GroupKFold(count).split(photos, groups=photos) if count > 1 else []:
-        if len(np.unique(happened[others])) == 2:
-            said[left_out] = _fitted(how, values[others], happened[others], values[left_out])
-    return said
-
-
-def _fitted(how: str, scores: Values, truth: NDArray[np.bool_], new: Values) -> NDArray[Any]:
-    """Probabilities of the new scores, as in `calibrate`."""
-    if how == "isotonic":
-        steps = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(scores, truth)
-        return np.asarray(steps.predict(new))
-    if how == "platt":  # with no penalty to speak of: the curve is to be that of the scores
-        centre, scale = scores.mean(), scores.std() or 1.0
-        curve = LogisticRegression(C=1e6).fit((scores[:, None] - centre) / scale, truth)
-        return np.asarray(curve.predict_proba((new[:, None] - centre) / scale)[:, 1])
-    false, true, thresholds = roc_curve(truth, scores)
-    return np.asarray(new >= thresholds[np.argmax(true - false)])

@@ -145,12 +145,12 @@ class Sample:
 
 
 def read_sample(
-    dataset: Dataset, backbone: Backbone, count: int = 0, seed: int = 0
+    dataset: Dataset, backbone: Backbone, count: int = 0, seed: int = 0, policy: str = POLICY
 ) -> tuple[Tensor, Sample]:
     """The `window_sample` where one photograph is left out in turn, else of a `crop_sample`."""
     if dataset.train is None:
-        return window_sample(dataset, backbone)
-    images, sample = crop_sample(dataset, backbone.spec, count, seed)
+        return window_sample(dataset, backbone, policy)
+    images, sample = crop_sample(dataset, backbone.spec, count, seed, policy=policy)
     return extract(backbone, images), sample
 
 
@@ -257,11 +257,6 @@ def joined(first: Sample, second: Sample) -> Sample:
 def edits(sample: Sample) -> Sample:
     """The same windows with labels of two classes instead of three: edited or not."""
     return replace(sample, targets=sample.targets[:, -1])
-
-
-def some_numbers(count: int, most: int, seed: int) -> list[int]:
-    """At most so many numbers from 0 to ``count - 1``, drawn by the seed, in their order."""
-    return sorted(np.random.default_rng(seed).permutation(count)[:most].tolist())
 
 
 def half_edited(rows: pd.DataFrame) -> list[int]:

@@ -135,7 +135,7 @@ def compute_rows(profile: Path, number: int = 1, count: int = 1) -> None:
     methods = list(study.methods.values())
     without_peers = methods[: len(methods) - len(study.parameters["peers"])]
     for some, of, cases in (
-        (methods, study.dataset.test, (None,)),
+        (methods, study.dataset.test, ((),)),
         (without_peers, images, CASES),
         (methods[:1], largest_of_each_photo(images), QUALITY_GRID),
     ):

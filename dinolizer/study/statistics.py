@@ -228,7 +228,7 @@ def compare(
     by: Sequence[str] = ("family", "kind"),
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Compare the IoU of a method with each of the others on the same images, by sort and over all.
+    """Compare the AP of a method with each of the others on the same images, by sort and over all.
 
     A line for each other method and sort (columns ``by``, the others ``"all"`` and, over all sorts,
     `ALL_FAMILIES`) has ``method, other, family, kind, n_images, difference, low, high,
@@ -236,18 +236,18 @@ def compare(
     """
     for name in {method, *others} - set(rows["method"]):
         raise InputError(f"There is no row of the method {name!r}; evaluate it first.")
-    forged = rows[rows["iou"].notna()]
+    forged = rows[rows["ap"].notna()]
     count = len(others) * (1 + len(forged[list(by)].drop_duplicates()))
     tables = []
     for other, sort in product(others, [list(by), []]):
         both = forged[forged["method"].isin([method, other])]
         against = {"method": other}
-        table = macro_table(both, ["method", *sort], "iou", against, comparisons=count, seed=seed)
+        table = macro_table(both, ["method", *sort], "ap", against, comparisons=count, seed=seed)
         lines = table[table["method"] == method]
         every = {"family": "all" if sort else ALL_FAMILIES, "kind": "all"}
         tables.append(lines.assign(other=other, **{n: every[n] for n in every if n not in sort}))
-    change = pd.concat(tables, ignore_index=True).rename(columns={"iou_change": "difference"})
-    change.columns = change.columns.str.removeprefix("iou_change_")
+    change = pd.concat(tables, ignore_index=True).rename(columns={"ap_change": "difference"})
+    change.columns = change.columns.str.removeprefix("ap_change_")
     for end in ("", "_corrected"):
         change[f"significant{end}"] = (change[f"low{end}"] > 0) | (change[f"high{end}"] < 0)
     ends = ["low", "high", "low_corrected", "high_corrected"]

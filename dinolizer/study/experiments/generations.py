@@ -1,4 +1,5 @@
-"""Two generations of backbones on the same crops, frozen and trained end to end."""
+"""Two generations of backbones on the same crops: frozen, trained end to end, and what a linear
+probe reads from their tokens."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,12 +10,14 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor
 
 from dinolizer.model.backbones import BACKBONES, Backbone, unfrozen
 from dinolizer.model.batches import batch_size
 from dinolizer.model.lora import Lora, adapted
-from dinolizer.study.experiments.labels import THREE
+from dinolizer.study.experiments.labels import CLASS_NAMES, THREE
 from dinolizer.study.heads import window_rows
 from dinolizer.study.samples import Dataset, Sample, crop_sample
 from dinolizer.training.heads import Heads, dice_loss, fit
@@ -25,6 +28,8 @@ FROZEN, LORA, FULL = TRAININGS = ("frozen", "LoRA", "full")
 LEARNING_RATES = {LORA: 1e-3, FULL: 3e-5}
 """The best of four on forgeries of photographs that no study uses, for the small backbones."""
 BATCH, TESTED = 16, 0.4  # crops in a step, and the share of the photographs that a draw tests
+PURE = 0.9  # share of a patch that is of one class, at least, for a probe to count it as of it
+PATCHES = 20_000  # that a probe is fitted on, at most
 
 
 def common_window(names: Sequence[str]) -> int:
@@ -140,3 +145,43 @@ def _logits(network: Network, pixels: Tensor) -> Tensor:
     """float32 ``(N, 1, h, w)`` on the CPU."""
     device = network.backbone.device
     return torch.cat([network(of.to(device)).cpu() for of in pixels.split(batch_size(device))])
+
+
+def linear_probe(tokens: Tensor, sample: Sample, drawn: Sequence[Draw]) -> pd.DataFrame:
+    """Classify real, re-encoded and inpainted patches by their tokens ``(N, D, h, w)``, by linear
+    discriminant analysis with shrunk covariance and equal priors, for each draw; patches of which
+    less than `PURE` is of one class are left out.
+
+    A row per draw (``seed``), tested crop and class that it has: ``image, group, seen``, the class
+    as ``family``, and ``accuracy``, the share of its patches that is classified rightly.
+    """
+    share, label = sample.targets.flatten(2).max(1)  # (N, h w)
+    pure, features = share >= PURE, tokens.flatten(2).transpose(1, 2)  # (N, h w, D)
+    by = ["image", "group", "seen", "family", "seed"]
+    tables = [pd.DataFrame(columns=[*by, "accuracy"])]
+    for draw in drawn:
+        crop, patch = pure[draw.train].nonzero().numpy().T
+        chosen = np.random.default_rng((draw.seed, 3)).permutation(len(crop))[:PATCHES]
+        learned = draw.train[crop[chosen]], patch[chosen]
+        tested = (pure & torch.from_numpy(draw.test)[:, None]).nonzero().numpy().T
+        known, truth = label[*learned].numpy(), label[*tested].numpy()
+        if not len(truth) or len(np.unique(known)) < len(CLASS_NAMES):
+            continue
+        priors = np.full(len(CLASS_NAMES), 1 / len(CLASS_NAMES))
+        classifier = LinearDiscriminantAnalysis("lsqr", shrinkage="auto", priors=priors)
+        classifier.fit(features[*learned].float().numpy(), known)
+        right = classifier.predict(features[*tested].float().numpy()) == truth
+        rows = sample.rows.iloc[tested[0]][["image", "group", "seen"]]
+        rows = rows.assign(family=np.array(CLASS_NAMES)[truth], seed=draw.seed, accuracy=right)
+        tables.append(rows.groupby(by, sort=False)["accuracy"].mean().reset_index())
+    return pd.concat(tables[1:] or tables)
+
+
+def pca_pictures(tokens: Tensor, shown: Sequence[int]) -> list[NDArray[np.float64]]:
+    """The first three principal components of all tokens as red, green and blue: of each crop in
+    ``shown`` float ``(h, w, 3)`` from 0 to 1, the 2nd to the 98th percentile over all crops."""
+    flat = tokens.float().permute(0, 2, 3, 1).flatten(0, 2).numpy()
+    components = PCA(3, random_state=0).fit_transform(flat)
+    low, high = np.quantile(components, [0.02, 0.98], axis=0)
+    colours = np.clip((components - low) / (high - low), 0, 1)
+    return [*colours.reshape(len(tokens), *tokens.shape[2:], 3)[list(shown)]]

@@ -1,24 +1,21 @@
 """The authors' released model on CocoGlide: a third party's rows, and ours beside them."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import pairwise, product
 
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
-from tqdm.auto import tqdm
 
-from dinolizer.data.manifest import read_manifest, read_pair
+from dinolizer.data.manifest import AUTHENTIC_KINDS, read_manifest
 from dinolizer.errors import InputError
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.published import SCORE_THRESHOLD
 from dinolizer.paths import ROOT
-from dinolizer.study.cache import cache_key, cached, images_hash, probe_hash
-from dinolizer.study.evaluation import Row, edited_truth, probe_image
+from dinolizer.study.evaluation import rows_of
 from dinolizer.study.experiments.edit_size import DETECTED, detection_size
-from dinolizer.study.metrics import auc, score_image
+from dinolizer.study.methods import localized
+from dinolizer.study.metrics import auc
 from dinolizer.study.statistics import columns, macro_mean, ratio
 
 ROWS = ROOT / "data" / "published" / "cocoglide.csv"
@@ -127,31 +124,11 @@ def shared_images(file: str, limit: int = 0) -> pd.DataFrame:
 
 
 def our_rows(localizer: Localizer, manifest: pd.DataFrame) -> pd.DataFrame:
-    """Our rows, ``group, edited`` and those of `score_image`, but that ``score`` is of the map
-    before it is brought to the image's size, as the third party has it."""
-    named = manifest.assign(edited=~manifest["authentic"])
-    return mapped_rows("published-model", localizer, named, ["group", "edited"], _scored)
-
-
-def mapped_rows(
-    kind: str,
-    localizer: Localizer,
-    images: pd.DataFrame,
-    about: Sequence[str],
-    score: Callable[[Localizer, Row], pd.DataFrame],
-    *code: str,
-) -> pd.DataFrame:
-    """What ``score`` makes of the localizer and each row of ``images``, from the cache if it is
-    there, behind the columns ``about`` of that row; ``code`` says what else it depends on."""
-    made = localizer(probe_image(localizer.window, localizer.window)).probability
-    code = (probe_hash(np.quantile(made, np.linspace(0, 1, 9)), decimals=2), *code)
-    tables = []
-    for row in tqdm(images.to_dict("records"), desc="images", leave=False, disable=None):
-        files = images_hash(pd.DataFrame([row])[["image", "mask", "edited"]])
-        key = cache_key(settings=localizer.settings, code=code, files=files)
-        scores = cached(kind, key, partial(score, localizer, row))
-        tables.append(scores.assign(**{name: row[name] for name in about}))
-    return pd.concat(tables, ignore_index=True)[[*about, *scores.columns]]
+    """Our rows, ``group, edited, iou, score``, from the cache as far as they are there. The score
+    is of the map at the size of the image, the third party's of that at 1016 pixels."""
+    rows = rows_of([localized(METHOD, localizer)], manifest)
+    edited = ~rows["kind"].isin(AUTHENTIC_KINDS)
+    return rows.assign(edited=edited)[["group", "edited", "iou", "score"]]
 
 
 def compared(both: pd.DataFrame) -> pd.DataFrame:
@@ -169,11 +146,3 @@ def compared(both: pd.DataFrame) -> pd.DataFrame:
         lines.append((name, len(pair), theirs, ours, ours - theirs, worst, within))
     columns = ["measure", "n_images", "theirs", "ours", "difference", "worst", "within"]
     return pd.DataFrame(lines, columns=columns)
-
-
-def _scored(localizer: Localizer, row: Row) -> pd.DataFrame:
-    image, mask = read_pair(row)
-    result = localizer(image)
-    truth = edited_truth(mask, row)
-    scores = score_image(result.probability, result.threshold, truth, ranking=False)
-    return pd.DataFrame([scores | {"score": result.score}])

@@ -2,28 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_auc_score
 
-from dinolizer.data.degradations import jpeg
-from dinolizer.data.manifest import read_pair
 from dinolizer.model.localizer import Localizer
 from dinolizer.paths import ROOT
 from dinolizer.pocket.photos import photo_paths
-from dinolizer.study.cache import probe_hash
-from dinolizer.study.evaluation import Row, probe_image
-from dinolizer.study.experiments.published_model import mapped_rows
-from dinolizer.study.methods import BASELINES
-from dinolizer.study.metrics import score_image
+from dinolizer.study.evaluation import Case, Method, rows_of
+from dinolizer.study.methods import BASELINES, blind_method, localized
 from dinolizer.study.results import Results
 from dinolizer.study.statistics import macro_table
 
 COMMITTED = ROOT / "results" / "real"
 METHOD, RIVAL = "demonstration", "residual classifier"
-CONDITIONS = ("as published", "JPEG 75")  # of the whole picture, chroma 4:2:0
+CONDITIONS: dict[str, Case] = {"as published": (), "JPEG 75": (("jpeg", 75),)}
+"""What is done to the whole picture; chroma is 4:2:0 then."""
 SCORES = ("auc", "ap", "iou", "false_positive_rate")
 LEAST = 4  # pictures that a generator needs to count in the mean over generators
 AREAS = (0, 0.05, 0.1, 0.2, 0.4, 1)  # edges of the bins of edited shares
@@ -46,25 +39,37 @@ def picture_rows(localizer: Localizer, manifest: pd.DataFrame) -> pd.DataFrame:
     """Rows of the localizer and the `BASELINES` on each picture, in each of `CONDITIONS`, those of
     generators with more pictures first. Baselines, without a threshold of their own, have no IoU
     and false-positive rate."""
-    names = [Path(path).stem for path in manifest["image"]]
-    images = manifest.assign(picture=names, scene=manifest["group"], edited=True)
     about = ["picture", "scene", "generator", "kind", "base", "outside", "area"]
-    rows = _rows(localizer, images, about)
-    size = rows.groupby("generator")["picture"].transform("size")
-    return rows.iloc[np.argsort(-size, kind="stable")]
+    names = [Path(path).stem for path in manifest["image"]]
+    sizes = manifest.groupby("generator")["image"].transform("size")
+    images = manifest.assign(picture=names, scene=manifest["group"], size=sizes)
+    images = images.sort_values("size", ascending=False, kind="stable")
+    methods = [localized(METHOD, localizer), *map(blind_method, BASELINES)]
+    return _rows(methods, images, about)
 
 
 def unedited_table(localizer: Localizer, folders: Sequence[str]) -> pd.DataFrame:
     """`score_table` of the share marked (``false_positive_rate``) of photographs that nobody has
     edited, by ``collection``, a folder's name, and condition."""
     images = [
-        {"image": str(path), "mask": "", "picture": name, "collection": Path(folder).name}
+        {"image": str(path), "picture": name, "collection": Path(folder).name, "group": name}
         for folder in folders
         for name, path in photo_paths(ROOT / folder).items()
     ]
-    frame = pd.DataFrame(images).assign(area=0.0, edited=False)
-    rows = _rows(localizer, frame, ["picture", "collection", "area"])
+    frame = pd.DataFrame(images).assign(mask="", generator="", kind="real", background="real")
+    frame["area"] = 0.0
+    rows = _rows([localized(METHOD, localizer)], frame, ["picture", "collection", "area"])
     return score_table(rows, ["collection", "condition"], "picture", ["false_positive_rate"])
+
+
+def _rows(methods: Sequence[Method], images: pd.DataFrame, about: Sequence[str]) -> pd.DataFrame:
+    """Rows of the methods, image by image, behind the columns ``about`` it."""
+    of_cases = [
+        rows_of(methods, images.assign(dataset=""), [case]).assign(condition=name)
+        for name, case in CONDITIONS.items()
+    ]
+    rows = pd.concat(of_cases)[["image", "condition", "method", *SCORES]]
+    return images[["image", *about]].merge(rows, on="image").drop(columns="image")
 
 
 def score_table(
@@ -123,28 +128,3 @@ def table_of(
     table = make()
     results.save_table(table, name, caption)
     return table
-
-
-def _rows(localizer: Localizer, images: pd.DataFrame, about: Sequence[str]) -> pd.DataFrame:
-    probe = probe_image(localizer.window, localizer.window)
-    code = probe_hash(*(baseline(probe) for baseline in BASELINES.values()))
-    return mapped_rows("real", localizer, images, about, _scored, code)
-
-
-def _scored(localizer: Localizer, row: Row) -> pd.DataFrame:
-    """Rows of a picture, ``edited`` or not, in each condition; baselines where it is edited."""
-    rows, edited = [], row["edited"]
-    image, truth = read_pair(row)
-    for condition, picture in zip(CONDITIONS, (image, jpeg(image, 75)), strict=True):
-        result = localizer(picture)
-        maps: dict[str, Any] = {METHOD: result.probability}
-        if edited:
-            maps |= {name: baseline(picture) for name, baseline in BASELINES.items()}
-        for method, values in maps.items():
-            scores = score_image(values, result.threshold, truth, ranking=edited)
-            scores["false_positive_rate"] = scores["fp"] / max(1, scores["fp"] + scores["tn"])
-            scores["auc"] = roc_auc_score(truth.ravel(), values.ravel()) if edited else np.nan
-            if method != METHOD:
-                scores |= {"iou": np.nan, "false_positive_rate": np.nan}
-            rows.append({"condition": condition, "method": method, **scores})
-    return pd.DataFrame(rows)[["condition", "method", *SCORES]]

@@ -7,11 +7,9 @@ import numpy as np
 import pandas as pd
 
 from dinolizer.data.degradations import DEGRADATIONS, Step
-from dinolizer.study.evaluation import score_table, step_columns
+from dinolizer.study.evaluation import Case, score_table, step_columns
 from dinolizer.study.experiments.comparisons import leads, mean_lead
 from dinolizer.study.statistics import Measured, ratio
-
-Case = tuple[Step, ...]
 
 CLEAN: Case = ()
 SINGLE: list[Case] = [((name, at),) for name, curve in DEGRADATIONS.items() for at in curve.levels]
