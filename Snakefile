@@ -63,22 +63,8 @@ NOTEBOOKS = {
         "evaluated": True,
     },
     "05-dinov2-vs-dinov3": {
-        "tables": [
-            "05-correlation",
-            "05-sensitivity",
-            "05-linear-probe",
-            "05-similarity",
-            "05-training",
-            "05-verdict",
-        ],
-        "figures": [
-            "05-correlation",
-            "05-linear-probe",
-            "05-pictures",
-            "05-sensitivity",
-            "05-similarity",
-            "05-training",
-        ],
+        "tables": ["05-linear-probe", "05-training", "05-verdict"],
+        "figures": ["05-linear-probe", "05-pictures", "05-training"],
         "prepared": True,
     },
     "06-mask-size": {
@@ -89,14 +75,13 @@ NOTEBOOKS = {
     "07-labels": {
         "tables": [
             "07-background",
-            "07-calibration",
-            "07-confusion",
             "07-differences",
             "07-labels",
             "07-predicted",
+            "07-reduction",
             "07-verdict",
         ],
-        "figures": ["07-calibration", "07-confusion", "07-examples", "07-labels", "07-predicted"],
+        "figures": ["07-examples", "07-labels", "07-predicted"],
         "prepared": True,
     },
     "08-backbone": {
@@ -105,14 +90,14 @@ NOTEBOOKS = {
         "prepared": True,
     },
     "09-cost": {
-        "tables": ["09-strides", "09-seconds", "09-seconds-strides"],
+        "tables": ["09-strides", "09-seconds"],
         "figures": ["09-strides", "09-seconds"],
         "prepared": True,
         "alone": True,
     },
     "10-published-model": {
         "tables": ["10-aggregates", "10-detection", "10-size-at-half", "10-sizes", "10-verdict"],
-        "figures": ["10-calibration", "10-roc", "10-sizes"],
+        "figures": ["10-roc", "10-sizes"],
     },
     # Without pictures it shows the committed tables of the profile `real`, and makes none.
     "11-real-inpaintings": {},

@@ -1,6 +1,5 @@
 """Figures show what their tables hold, and can be read: in grey, and with no label on another."""
 
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,7 +7,6 @@ import pytest
 from figures import overlapping, with_interval
 from matplotlib import pyplot as plt
 from matplotlib.collections import LineCollection, PathCollection
-from matplotlib.colors import to_rgb
 
 from dinolizer.study import figures
 
@@ -192,48 +190,6 @@ def test_differences_have_a_panel_for_each_other_method_and_both_intervals() -> 
     np.testing.assert_allclose(sorted(map(tuple, spans)), [(-0.1, 0.9), (0, 0.9), (0.1, 0.9)])
     (corrected,) = (part for part in first.collections if isinstance(part, LineCollection))
     np.testing.assert_allclose([part[:, 0] for part in corrected.get_segments()], [[-0.2, 1]] * 3)
-
-
-def test_cells_name_their_score_in_letters_that_contrast() -> None:
-    """Contrast by WCAG 2: 4.5 to 1, from the definition of relative luminance."""
-
-    def luminance(colour: Any) -> float:
-        channels = np.array(to_rgb(colour))
-        linear = np.where(
-            channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4
-        )
-        return float(linear @ [0.2126, 0.7152, 0.0722])
-
-    names = ["real", "re-encoded", "inpainted"]
-    cases = [(truth, called) for truth in names for called in names]
-    cells = pd.DataFrame(cases, columns=["truth", "called"]).assign(share=np.linspace(0, 1, 9))
-    tables = {"seen": cells, "held out": cells[cells["truth"] != "re-encoded"]}
-    figure = figures.heatmaps(tables, "truth", "called", "share", NOTE)
-    figure.draw_without_rendering()
-    first, second = figure.axes
-    assert [text.get_text() for text in first.texts[:3]] == ["0.00", "0.12", "0.25"]
-    assert [label.get_text() for label in second.get_yticklabels()] == ["real", "inpainted"]
-    drawn = np.asarray(second.collections[0].get_array()).ravel()
-    assert drawn.tolist() == tables["held out"]["share"].tolist()
-    for text, cell in zip(first.texts, first.collections[0].get_facecolor(), strict=True):
-        darker, lighter = sorted([luminance(text.get_color()), luminance(cell)])
-        assert (lighter + 0.05) / (darker + 0.05) >= 4.5
-
-
-def test_bins_of_few_cases_are_not_drawn_as_points_of_the_curve() -> None:
-    points = pd.DataFrame({"predicted": [0.1, 0.5, 0.9], "observed": [0.2, 0.4, 0.8]})
-    points = points.assign(low=0.1, high=0.9, n=[figures.LEAST, figures.LEAST - 1, 81])
-    figure = figures.reliability({"head": points}, NOTE, what="pixels")
-    left, right = figure.axes
-    assert [np.asarray(line.get_ydata()).tolist() for line in left.lines[:2]] == [
-        [0.2, 0.8],
-        [0, 1],
-    ]
-    np.testing.assert_allclose(np.asarray(right.lines[0].get_ydata()), points["n"] / 90)
-    band = left.collections[0].get_paths()[0].vertices[:, 1]
-    assert [band.min(), band.max()] == pytest.approx([0.1, 0.9])
-    empty = figures.reliability({}, NOTE, what="images")
-    assert empty.get_supxlabel().startswith("not run: no images without an edit")
 
 
 def test_several_scores_are_curves_beside_each_other_on_an_axis_of_shares() -> None:

@@ -7,15 +7,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from numpy.typing import NDArray
 from small import SPEC, random_head, small_backbone, small_manifest
 
-from dinolizer.data.manifest import read_manifest, read_pair
+from dinolizer.data.images import write_image
+from dinolizer.data.manifest import read_manifest, read_pair, write_manifest
 from dinolizer.errors import InputError
 from dinolizer.model.head import card_for
 from dinolizer.model.localizer import Localizer
+from dinolizer.study import samples
+from dinolizer.study.evaluation import pictures, score_maps
 from dinolizer.study.heads import (
     image_logits,
-    image_rows,
     left_out_logits,
     localizers,
     window_rows,
@@ -27,9 +30,10 @@ from dinolizer.study.samples import (
     edits,
     enlarged,
     half_edited,
+    images_to_degrade,
     joined,
+    load,
     read_sample,
-    some_numbers,
     window_sample,
 )
 from dinolizer.training.heads import Heads
@@ -180,23 +184,6 @@ def test_the_maps_of_a_study_read_the_tokens_of_its_windows(crossfit: Dataset) -
     assert len(asked) > passed
 
 
-def test_image_rows_are_hand_counted(crossfit: Dataset) -> None:
-    """The left 40 of 90 columns are edited. One head marks the left 60, another nothing."""
-
-    def maps(image: object, row: object) -> torch.Tensor:
-        logits = -torch.ones(2, 70, 90)
-        logits[0, :, :60] = 1
-        return logits
-
-    rows = image_rows(maps, crossfit.test, [{"head": "left"}, {"head": "none"}])
-    left, none = (rows[rows["head"] == head] for head in ("left", "none"))
-    assert left["iou"].dropna().tolist() == [pytest.approx(40 / 60)] * 6
-    assert left["recall"].dropna().tolist() == [1.0] * 6
-    assert left["predicted_area"].tolist() == [pytest.approx(60 / 90)] * 9
-    assert none["recall"].dropna().tolist() == [0.0] * 6
-    assert none["iou"].isna().tolist() == [True, False, False] * 3
-
-
 def test_window_scores_are_hand_counted() -> None:
     # Four patches: one half edited and one edited in full; the head marks the latter and a clean
     # one. In patches: found 1, edited 1.5, marked 2, union 2.5.
@@ -252,8 +239,118 @@ def test_the_windows_nearest_to_half_edited_are_found_for_each_family_and_kind()
     assert half_edited(rows) == [1, 3, 4]
 
 
-def test_some_numbers_are_drawn_once_each_and_in_order() -> None:
-    drawn = some_numbers(10, 4, seed=1)
-    assert drawn == sorted(set(drawn))
-    assert len(drawn) == 4
-    assert some_numbers(3, 10, seed=1) == [0, 1, 2]
+def write(folder: Path, name: str, *splits: str, **columns: str) -> str:
+    """A manifest of 12 images, three of each split in turn: a photo and two edits by ``gan``."""
+    frame = read_manifest(small_manifest(folder / name, 12, splits))
+    frame["generator"] = ["none" if authentic else "gan" for authentic in frame["authentic"]]
+    path = folder / f"{name}.csv"
+    write_manifest(frame.assign(**columns), path)
+    return str(path)
+
+
+def test_manifests_are_read_and_only_test_rows_tested(tmp_path: Path) -> None:
+    train = write(tmp_path, "train", "train", "valid")
+    test = [write(tmp_path, name, "test", "train", dataset=name) for name in ("one", "two")]
+    gathered = load(56, train=[train], test=test)
+    assert gathered.train is not None
+    assert set(gathered.train["split"]) == {"train", "valid"}
+    assert set(gathered.test["split"]) == {"test"}
+    assert gathered.test["family"].value_counts().to_dict() == {
+        **{"one gan": 4, "one none": 2},
+        **{"two gan": 4, "two none": 2},
+    }
+    assert gathered.test["seen"].all()
+    unseen = write(tmp_path, "unseen", "train", "valid", generator="vae")
+    assert not load(56, train=[unseen], test=test).test["seen"].any()
+    assert list(gathered.sources) == [Path(path).name for path in (train, *test)]
+    # With one dataset the generator is name enough.
+    alone = load(56, train=[train], test=test[:1]).test
+    assert alone["family"].tolist() == alone["generator"].tolist()
+
+
+def test_a_generator_is_seen_if_its_family_is_trained_on(tmp_path: Path) -> None:
+    # B-Free calls Stable Diffusion 2 by its folders' names, TGIF by "sd2".
+    train = write(tmp_path, "bfree", "train", generator="SD2.1_inpainted_samecat")
+    test = [write(tmp_path, name, "test", dataset=name, generator=name) for name in ("sd2", "sdxl")]
+    seen = load(56, train=[train], test=test).test.groupby("generator")["seen"].unique()
+    assert {name: list(values) for name, values in seen.items()} == {"sd2": [True], "sdxl": [False]}
+
+
+def test_a_limit_holds_for_each_family_and_kind_and_is_drawn_by_the_seed(tmp_path: Path) -> None:
+    train, test = (write(tmp_path, split, split) for split in ("train", "test"))
+    drawn = [load(56, train=[train], test=[test], limit=2, seed=seed).test for seed in range(4)]
+    for frame in drawn:
+        assert frame.groupby(["family", "kind"]).size().max() == 2
+    assert drawn[0].equals(load(56, train=[train], test=[test], limit=2, seed=0).test)
+    assert len({tuple(frame["image"]) for frame in drawn}) > 1
+
+
+def test_only_one_side_named_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "one", "test")
+    with pytest.raises(InputError, match=r"\[\] to train and \['.*one.csv'\] to test: name both"):
+        load(56, test=[path])
+    with pytest.raises(InputError, match="no row of the split 'test'"):
+        load(56, train=[path], test=[write(tmp_path, "other", "train")])
+
+
+def test_without_manifests_photographs_are_forged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "c"):
+        write_image(tmp_path / f"{name}.png", np.zeros((8, 8, 3), np.uint8))
+    asked = {}
+
+    def build(photos: dict[str, Path], window: int, seed: int, rounds: int) -> pd.DataFrame:
+        asked.update(photos=list(photos), window=window, seed=seed, rounds=rounds)
+        return read_manifest(small_manifest(tmp_path / "made", 3, ("cross-fit",)))
+
+    monkeypatch.setattr(samples, "build", build)
+    gathered = load(504, photos=str(tmp_path), photo_count=2, seed=3, rounds=4)
+    assert asked == {"photos": ["a", "b"], "window": 504, "seed": 3, "rounds": 4}
+    assert gathered.train is None
+    (before,) = gathered.sources.values()
+    # One pixel of one image that is read back is another source.
+    image = np.zeros((60, 60, 3), np.uint8)
+    write_image(Path(gathered.test["image"].iloc[0]), image)
+    image[0, 0] = 1
+    first = samples.images_hash(gathered.test)
+    write_image(Path(gathered.test["image"].iloc[0]), image)
+    assert len({before, first, samples.images_hash(gathered.test)}) == 3
+
+
+def test_degraded_are_clean_spliced_edits_of_the_families() -> None:
+    frame = pd.DataFrame(
+        [
+            ("kept", False, "x", "sp", "clean"),
+            ("other family", False, "y", "sp", "clean"),
+            ("not spliced", False, "x", "fr", "clean"),
+            ("compressed", False, "x", "sp", "jpeg"),
+            ("authentic", True, "none", "real", "clean"),
+        ],
+        columns=["image", "authentic", "family", "kind", "condition"],
+    )
+    assert images_to_degrade(frame, ["x"])["image"].tolist() == ["kept"]
+    assert images_to_degrade(frame)["image"].tolist() == ["kept", "other family"]
+    assert len(images_to_degrade(frame, images=1)) == 1
+    only_regenerated = frame[frame["kind"] != "sp"]
+    assert images_to_degrade(only_regenerated)["image"].tolist() == ["not spliced"]
+    with pytest.raises(InputError, match=r"edited image of \['z'\]"):
+        images_to_degrade(frame, ["z"])
+
+
+def test_maps_of_heads_are_scored_as_counted_by_hand(crossfit: Dataset) -> None:
+    """The left 40 of 90 columns are edited. One head marks the left 60, another nothing."""
+
+    def maps(image: object, row: object) -> NDArray[np.float32]:
+        logits = -np.ones((2, 70, 90), np.float32)
+        logits[0, :, :60] = 1
+        return logits
+
+    names = [{"head": "left"}, {"head": "none"}]
+    rows = score_maps(maps, names, pictures(crossfit.test))
+    left, none = (rows[rows["head"] == head] for head in ("left", "none"))
+    assert left["iou"].dropna().tolist() == [pytest.approx(40 / 60)] * 6
+    assert left["recall"].dropna().tolist() == [1.0] * 6
+    assert left["predicted_area"].tolist() == [pytest.approx(60 / 90)] * 9
+    assert none["recall"].dropna().tolist() == [0.0] * 6
+    assert none["iou"].isna().tolist() == [True, False, False] * 3

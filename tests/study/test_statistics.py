@@ -33,6 +33,7 @@ def rows_of(scores: dict[str, list[float]], families: list[str] | None = None) -
                     "family": families or "x",
                     "kind": "sp",
                     "iou": values,
+                    "ap": values,
                 }
             )
         )
@@ -64,7 +65,7 @@ def test_a_difference_that_changes_sign_is_not_significant() -> None:
 def test_families_count_equally_and_seeds_are_averaged() -> None:
     families = ["x", "x", "x", "y"]
     rows = rows_of({"ours": [0.2, 0.2, 0.2, 0.8], "theirs": [0.1, 0.1, 0.1, 0.1]}, families)
-    again = rows.assign(iou=rows["iou"] + np.where(rows["method"] == "ours", 0.2, 0))
+    again = rows.assign(ap=rows["ap"] + np.where(rows["method"] == "ours", 0.2, 0))
     table = compare(pd.concat([rows, again]), "ours", ["theirs"]).set_index("family")
     assert table["n_images"].to_dict() == {"x": 3, "y": 1, ALL_FAMILIES: 4}
     assert table.loc["x", "difference"] == pytest.approx(0.2)

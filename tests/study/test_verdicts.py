@@ -1,19 +1,25 @@
 """Verdicts follow from numbers by their rule alone."""
 
+import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
+from typer.testing import CliRunner
 
+from dinolizer.cli import app
 from dinolizer.errors import InputError
-from dinolizer.paths import results_dir
-from dinolizer.study.results import Results
+from dinolizer.paths import ROOT, results_dir
+from dinolizer.study.results import Results, summarise_results
 from dinolizer.study.verdicts import (
     CLAIMS,
     COLUMNS,
     judge,
     number_text,
+    read_verdicts,
     verdict_text,
 )
 
@@ -84,3 +90,140 @@ def test_numbers_to_two_decimals() -> None:
 def test_every_notebook_that_tests_a_claim_is_named_by_two_digits() -> None:
     assert all(len(claim.notebook) == 2 and claim.notebook.isdigit() for claim in CLAIMS.values())
     assert pd.Series([claim.statement for claim in CLAIMS.values()]).is_unique
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Results with two tables of verdicts, and a figure."""
+    monkeypatch.setenv("DINOLIZER_RESULTS", str(tmp_path))
+    results = Results("pocket", results_dir("pocket"))
+    results.save_verdict("07", judge("labels", (-0.1, -0.2, 0.1), "the difference is over 0"))
+    results.save_verdict(
+        "04",
+        judge("jpeg", (0.912, 0.85, 0.95), "at least 80 % is left | or more", over=0.8),
+        judge("post-processing", (0.1, 0.0, 0.2), "the lead grows", testable=False),
+    )
+    results.save_figure(Figure(figsize=(1, 1)), "04-curves", "IoU <against> quality.")
+    return tmp_path / "pocket"
+
+
+def markdown_lines(folder: Path) -> dict[str, list[str]]:
+    """Cells of the table of claims, by the claim's statement."""
+    text = summarise_results("pocket")[0].read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ")][2:]
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
+    return {line[0]: line[1:] for line in cells}
+
+
+def test_every_claim_has_a_line_in_the_order_of_the_notebooks(folder: Path) -> None:
+    lines = markdown_lines(folder)
+    statements = [claim.statement for claim in CLAIMS.values()]
+    assert {line.removesuffix(" (an open question)") for line in lines} == set(statements)
+    paper = [CLAIMS[name].notebook for name in CLAIMS if not CLAIMS[name].open]
+    numbers = [re.findall(r"\d\d", cells[-1])[0] for cells in lines.values()]
+    assert numbers[: len(paper)] == sorted(paper)
+
+
+def test_verdict_number_rule_and_notebook_are_those_of_the_table(folder: Path) -> None:
+    lines = markdown_lines(folder)
+    assert lines[CLAIMS["jpeg"].statement] == [
+        "supported",
+        "0.91 (0.85 to 0.95)",
+        r"at least 80 % is left \| or more",
+        "[04-robustness](../../notebooks/04-robustness.ipynb)",
+    ]
+    assert lines[CLAIMS["post-processing"].statement][0] == "not testable here"
+    assert lines[CLAIMS["labels"].statement][0] == "undecided"
+    assert lines[CLAIMS["frozen"].statement] == ["not tested", "-", "-", "05"]
+    text = (folder / "SUMMARY.md").read_text()
+    assert "small demonstration" in text
+
+
+class Page(HTMLParser):
+    """Links, pictures, cells and tags left open of an HTML page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.open: list[str] = []
+        self.rows: list[list[str]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [str(value) for name, value in attrs if name in ("href", "src")]
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [str(value) for name, value in attrs if name in ("href", "src")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+
+
+def test_the_html_says_the_same_is_whole_and_links_to_files_that_exist(folder: Path) -> None:
+    lines = markdown_lines(folder)
+    text = (folder / "SUMMARY.html").read_text()
+    page = Page(text)
+    assert page.open == []
+    assert page.rows[0] == ["claim", "verdict", "number (95 % interval)", "rule", "notebook"]
+    assert [row[:2] for row in page.rows[1:]] == [[name, line[0]] for name, line in lines.items()]
+    assert page.rows[1:][list(lines).index(CLAIMS["jpeg"].statement)][3] == (
+        "at least 80 % is left | or more"
+    )
+    assert "figures/04-curves.png" in page.links
+    inside = [link for link in page.links if not link.startswith("../../notebooks/")]
+    assert all((folder / link).is_file() for link in inside)
+    committed = ROOT / "results" / "pocket"  # from where a link to a notebook leads
+    assert all((committed / link).is_file() for link in set(page.links) - set(inside))
+    # Captions are text, not tags, and nothing is loaded from elsewhere.
+    assert "<against>" not in text
+    assert "&lt;against&gt;" in text
+    assert "://" not in text
+
+
+def test_the_same_tables_give_the_same_bytes(folder: Path) -> None:
+    first = [path.read_bytes() for path in summarise_results("pocket")]
+    assert [path.read_bytes() for path in summarise_results("pocket")] == first
+
+
+def test_verdicts_come_in_the_order_of_the_notebooks(folder: Path) -> None:
+    assert read_verdicts(folder)["notebook"].tolist() == ["04", "04", "07"]
+
+
+def test_what_is_missing_or_damaged_is_one_sentence(folder: Path) -> None:
+    table = folder / "tables" / "04-verdict.csv"
+    table.write_text(table.read_text().replace("jpeg,", "jpg,"))
+    with pytest.raises(InputError, match=r"04-verdict\.csv is not a table of verdicts on known"):
+        summarise_results("pocket")
+    for path in folder.glob("tables/*-verdict.csv"):
+        path.unlink()
+    with pytest.raises(InputError, match="There is no table in"):
+        summarise_results("pocket")
+    # Results of no claim have no summary, but a list.
+    (folder / "tables" / "11-areas.csv").write_text("area,iou\n0.1,0.5\n")
+    assert [path.name for path in summarise_results("pocket")] == ["SHA256SUMS"]
+    with pytest.raises(InputError, match="Unknown profile 'poket'"):
+        summarise_results("poket")
+    assert not (folder.parent / "poket").exists()
+
+
+def test_at_the_shell(folder: Path) -> None:
+    done = CliRunner().invoke(app, ["study", "summarise", "pocket"])
+    assert done.exit_code == 0, done.output
+    assert [Path(line).name for line in done.stdout.splitlines()] == [
+        "SUMMARY.md",
+        "SUMMARY.html",
+        "SHA256SUMS",
+    ]
+    failed = CliRunner().invoke(app, ["study", "summarise", "poket"])
+    assert failed.exit_code == 1
+    assert failed.stderr.startswith("dinolizer: Unknown profile")

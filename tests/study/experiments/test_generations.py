@@ -6,13 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.metrics import balanced_accuracy_score
 from small import SPEC, small_backbone
 
 from dinolizer.data.images import write_image
 from dinolizer.model.backbones import load_backbone, unfrozen
 from dinolizer.study.experiments import generations
 from dinolizer.study.experiments.comparisons import by_generators, compare
+from dinolizer.study.experiments.labels import CLASS_NAMES
 from dinolizer.study.samples import Dataset, Sample, crop_sample
+from dinolizer.study.statistics import macro_table
 from dinolizer.training.tokens import extract
 
 
@@ -171,3 +175,62 @@ def test_the_table_has_seen_and_held_out_generators_apart() -> None:
     assert table["iou_change"].tolist() == pytest.approx([0, 0.1, 0, -0.05])
     assert table["n_images"].tolist() == [2, 2, 1, 1]
     assert table["false_positive_rate"].tolist() == [0.25] * 4
+
+
+def three_class_sample() -> tuple[torch.Tensor, Sample]:
+    """Each crop has a row of patches of every class and one that is mixed; two folds."""
+    labels = torch.tensor([0, 1, 2, 0]).repeat_interleave(4).reshape(4, 4).expand(6, 4, 4)
+    targets = torch.nn.functional.one_hot(labels, 3).permute(0, 3, 1, 2).float()
+    targets[:, :, 3] = 1 / 3
+    fold = np.array([0, 1, 0, 1, 0, 1])
+    rows = pd.DataFrame(
+        {
+            "image": list("uvwxyz"),
+            "group": list("abcabc"),
+            "family": "f",
+            "kind": "sp",
+            "seen": True,
+        }
+    )
+    train = torch.from_numpy(fold != np.arange(2)[:, None])
+    return labels, Sample(targets, rows, fold, train)
+
+
+def test_patches_are_classified_by_a_probe_that_never_met_them() -> None:
+    labels, sample = three_class_sample()
+    noise = torch.from_numpy(np.random.default_rng(3).normal(size=(6, 5, 4, 4))).float()
+    tokens = noise + 1.2 * torch.nn.functional.pad(labels[:, None], (0,) * 8).float()
+    halves = [sample.fold == 0, sample.fold == 1]
+    drawn = [
+        generations.Draw(seed, np.flatnonzero(~half), half) for seed, half in enumerate(halves)
+    ]
+    rows = generations.linear_probe(tokens, sample, drawn)
+    assert set(rows["family"]) == set(CLASS_NAMES)
+    assert len(rows) == 6 * 3  # the mixed row of patches is left out
+    pure = labels[:, :3].reshape(6, -1).numpy()
+    features = tokens[:, :, :3].flatten(2).transpose(1, 2).numpy()
+    accuracies = []
+    for draw in drawn:
+        classifier = LinearDiscriminantAnalysis("lsqr", shrinkage="auto", priors=[1 / 3] * 3)
+        classifier.fit(features[draw.train].reshape(-1, 5), pure[draw.train].ravel())
+        called = classifier.predict(features[draw.test].reshape(-1, 5))
+        accuracies.append(balanced_accuracy_score(pure[draw.test].ravel(), called))
+    rows = rows.assign(backbone="v2", layer=1)
+    doubled = by_generators(rows, rows["family"] == "real")
+    line = macro_table(doubled, ["backbone", "layer", "generators"], "accuracy").iloc[0]
+    assert line["generators"] == "seen"
+    assert line["n_photos"] == 3
+    assert line["accuracy"] == pytest.approx(np.mean(accuracies))
+    assert line["accuracy_sd"] == pytest.approx(np.std(accuracies, ddof=1))  # between the draws
+    assert 1 / 3 < line["accuracy_low"] <= line["accuracy"] <= line["accuracy_high"]
+
+
+def test_pictures_show_the_three_directions_in_which_tokens_differ_most() -> None:
+    tokens = torch.zeros(2, 4, 2, 2)
+    tokens[0, 2], tokens[1, 2] = 9, -9
+    tokens[:, 0, 0], tokens[:, 3, :, 0] = 3, 1
+    first, second = generations.pca_pictures(tokens, [0, 1])
+    assert first.shape == (2, 2, 3)
+    assert np.abs(first - second)[..., 0] == pytest.approx(1, abs=1e-4)  # the two crops
+    assert np.ptp(first[..., 1], axis=0) == pytest.approx(1, abs=1e-4)  # the two rows
+    assert np.ptp(first[..., 2], axis=1) == pytest.approx(1, abs=1e-4)  # the two columns

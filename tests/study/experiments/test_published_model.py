@@ -28,6 +28,7 @@ from dinolizer.model.localizer import Localizer
 from dinolizer.model.published import fetch
 from dinolizer.model.specs import BACKBONES
 from dinolizer.paths import ROOT
+from dinolizer.study import evaluation
 from dinolizer.study.experiments import published_model as model
 
 ROWS = model.read_rows()
@@ -133,13 +134,14 @@ def test_our_rows_are_scored_by_hand_and_an_interrupted_run_goes_on(
     plain = Localizer.__call__
 
     def counted(self: Localizer, image: np.ndarray) -> Localization:
-        if image.shape[0] == 64:  # the probe is a window of 56
+        if image.shape[0] == 64:  # the probe is of 56 pixels
             mapped.append("")
             if len(mapped) == 5:
                 raise KeyboardInterrupt
         return plain(self, image)
 
     monkeypatch.setattr(Localizer, "__call__", counted)
+    monkeypatch.setattr(evaluation, "IMAGES", 2)
     with pytest.raises(KeyboardInterrupt):
         model.our_rows(localizer, table)
     rows = model.our_rows(localizer, table)
