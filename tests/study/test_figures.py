@@ -1,6 +1,5 @@
 """Figures show what their tables hold, and can be read: in grey, and with no label on another."""
 
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -183,7 +182,7 @@ def test_differences_have_a_panel_for_each_other_method_and_both_intervals() -> 
     )
     figure = figures.differences(table, NOTE)
     labels = [axes.get_xlabel() for axes in figure.axes]
-    assert labels == [f"difference in IoU\nto {other}" for other in others]
+    assert labels == [f"difference in AP\nto {other}" for other in others]
     first = figure.axes[0]
     assert [label.get_text() for label in first.get_yticklabels()] == ["x, sp", "y, fr", "all"]
     spans = [line.get_xdata() for line in first.lines if line.get_linestyle() == "-"]

@@ -138,7 +138,8 @@ def test_backgrounds_by_hand() -> None:
     rate = "false_positive_rate"
     lines = [("a", "fr", 0.5), ("b", "fr", 0.7), ("a", "sp", 0.1), ("b", "sp", 0.1)]
     rows = pd.DataFrame([*lines, ("c", "sp", 0.9)], columns=["group", "kind", rate])
-    rows = pd.concat([rows.assign(method="three-class", seed=seed) for seed in (0, 1)])
+    seeds = [rows.assign(method="three-class", seed=seed) for seed in (0, 1)]
+    rows = pd.concat(seeds, ignore_index=True)
     rates = labels.background_rates(rows).set_index("background")
     assert rates["n_photos"].tolist() == [2, 2]
     assert rates[rate].to_dict() == pytest.approx({"regenerated": 0.6, "untouched": 0.1})
