@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 import dinolizer
@@ -14,14 +13,8 @@ from dinolizer.model.files import say_which
 from dinolizer.model.localizer import Localizer
 from dinolizer.paths import atomic, file_hash
 from dinolizer.study import figures
-from dinolizer.study.cache import probe_hash
-from dinolizer.study.evaluation import (
-    Method,
-    authentic_table,
-    benchmark_table,
-    probe_image,
-    rows_of,
-)
+from dinolizer.study.evaluation import authentic_table, benchmark_table, rows_of
+from dinolizer.study.methods import localized
 from dinolizer.study.metrics import METRIC_RULE, detection_table
 from dinolizer.study.peers import read_peers
 from dinolizer.study.statistics import ALL_FAMILIES, LEAST
@@ -29,16 +22,6 @@ from dinolizer.study.statistics import ALL_FAMILIES, LEAST
 FILES = [f"{name}scores.csv" for name in ("", "authentic-", "detection-", "image-")]
 FILES += ["scores.png", "scores.json"]
 SHOWN = ["method", "n_images", "n_photos", "iou", "iou_low", "iou_high", "f1", "ap", "best_iou"]
-
-
-def localizer_as_method(localizer: Localizer, name: str) -> Method:
-    """A localizer with one head for all images, at its own threshold."""
-    side = localizer.window
-    made = localizer(probe_image(side, side + localizer.backbone.spec.patch)).probability
-    key = f"{localizer.settings} {probe_hash(np.quantile(made, np.linspace(0, 1, 9)))}"
-    return Method(
-        name, lambda image, row: localizer(image).probability, localizer.card.threshold, key
-    )
 
 
 def score(
@@ -68,18 +51,16 @@ def score(
     methods = read_peers([str(folder.absolute()) for folder in maps], images, taken=[name])
     if localizer is not None:
         say_which(localizer)
-        methods.insert(0, localizer_as_method(localizer, name))
+        methods.insert(0, localized(name, localizer))
     # Which generators a head was trained on, is not known here: no column of that is written.
     rows = rows_of(methods, images).assign(seen=True)
     table = benchmark_table(rows)
     overall = table[table["family"] == ALL_FAMILIES]
-    probabilities = [] if localizer is None else [name]
-    tables = [table, authentic_table(rows), detection_table(rows, probabilities), rows]
+    tables = [table, authentic_table(rows), detection_table(rows), rows]
     for file, frame in zip(FILES, tables, strict=False):
         with atomic(out / file) as draft:
-            frame.drop(columns="seen", errors="ignore").to_csv(
-                draft, index=False, float_format="%.6g"
-            )
+            shown = frame.drop(columns=["seen", "inside", "outside"], errors="ignore")
+            shown.to_csv(draft, index=False, float_format="%.6g")
     edited, photos = rows[~rows["kind"].isin(AUTHENTIC_KINDS)], overall["n_photos"].iloc[0]
     note = f"{path.name}, split {split}: n = {edited['image'].nunique()} edited images, {photos} "
     figures.style()
