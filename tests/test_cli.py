@@ -454,6 +454,8 @@ def test_the_choices_are_the_keys_of_the_tables() -> None:
         "localize",
         "report",
         "serve",
+        "score",
+        "export",
         "merge",
         "fetch",
         "train",

@@ -76,7 +76,8 @@ def test_of_a_tall_image_little_more_than_map_and_mask_is_in_memory() -> None:
 
     child = started(work)
     child.join()
-    assert 90 <= (child.exitcode or 0) < 230
+    # What the process had before may cover some of it: only the upper limit is a promise.
+    assert child.exitcode is not None and 0 <= child.exitcode < 230
 
 
 class Cramped(nn.Module):
