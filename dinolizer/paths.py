@@ -86,7 +86,7 @@ def file_hash(path: str | Path) -> str:
 
 SIGNS = {
     ".mask.png": b"caution",
-    ".map.npz": b"probability.npy",
+    ".map.npz": rb"probability\.npy",
     "scores.csv": b"method,",
     "scores.json": b'"methods"',
     ".json": b'"backbone_hash"',
@@ -109,7 +109,7 @@ def is_own_output(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(NEAR)
         file.seek(max(file.seek(0, os.SEEK_END) - NEAR, 0))
-        return any(re.search(sign, part) for part in (start, file.read()))
+        return bool(re.search(sign, start) or re.search(sign, file.read()))
 
 
 def check_outputs(

@@ -34,8 +34,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from dinolizer.bulk.listing import TABLE, list_hash
-from dinolizer.data.files import WHOLE, Shard
-from dinolizer.data.manifest import FORMULA
+from dinolizer.data.files import WHOLE, Shard, write_csv
 from dinolizer.errors import InputError, unwritable
 from dinolizer.paths import atomic, check_outputs
 
@@ -214,9 +213,7 @@ def merge(folders: Sequence[Path], out: Path, *, overwrite: bool = False) -> pa.
             "the list; run the shards again, in a new folder."
         )
     if suffix == ".csv":
-        with atomic(out) as draft:
-            frame = rows.to_pandas(integer_object_nulls=True)  # no 512.0 where another has none
-            frame.replace(f"^{FORMULA}", "'", regex=True).to_csv(draft, index=False)
+        write_csv(rows.to_pandas(integer_object_nulls=True), out)  # no 512.0 where another has none
     else:
         save_rows(rows, first | {"shards": 1, "shard": 1}, out)
     return rows

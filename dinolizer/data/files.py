@@ -16,10 +16,13 @@ import pandas as pd
 
 from dinolizer.data.images import SUFFIXES
 from dinolizer.errors import InputError, refuse
+from dinolizer.paths import atomic
 
 SYSTEM_FOLDERS = ("__MACOSX", "@eaDir")  # macOS and network drives put small copies of images there
 MAX_CELL = 10_000_000  # characters a cell of a table may have
 MAX_VISITS = 100  # of one folder, through links: links to links may be ways without number
+FORMULA = r"(?='*[=@\t\r]|'*[+-](?![\d.]+(?:[eE][+-]?\d+)?$))"
+"""The beginning of what a spreadsheet would execute, in apostrophes or not; a number is none."""
 HIDDEN = "hidden files and folders"
 UNREADABLE = "folders, links or other things that cannot be read"
 Skip = Callable[[str], str | None]
@@ -129,6 +132,13 @@ def _check_lines(path: Path, needed: Sequence[str]) -> list[str]:
                 advice = "put names with a comma into quotes, and end no line with one"
                 raise InputError(f"Line {lines.line_num} of {path} has {cells}; {advice}.")
     return header
+
+
+def write_csv(table: pd.DataFrame, path: Path, **options: Any) -> None:
+    """Write a table as CSV by `pandas.DataFrame.to_csv`, whole or not at all; text that a
+    spreadsheet would execute gets an apostrophe before it."""
+    with atomic(path) as draft:
+        table.replace(f"^{FORMULA}", "'", regex=True).to_csv(draft, index=False, **options)
 
 
 @dataclass(frozen=True)

@@ -31,11 +31,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dinolizer.data.files import read_csv
+from dinolizer.data.files import FORMULA, read_csv, write_csv
 from dinolizer.data.images import read_header, read_image
 from dinolizer.data.masks import check_shape, read_mask
 from dinolizer.errors import InputError, check_choice, refuse
-from dinolizer.paths import atomic
 
 NUMBERS = ("width", "height", "area")
 TEXTS = ("image", "mask", "dataset", "generator", "kind", "background", "split", "group")
@@ -100,10 +99,6 @@ def generator_family(generator: str) -> str:
     return next((key for key, start in FAMILIES.items() if re.match(start, name)), name)
 
 
-FORMULA = r"(?='*[=@\t\r]|'*[+-](?![\d.]+(?:[eE][+-]?\d+)?$))"
-"""The beginning of what a spreadsheet would execute, in apostrophes or not; a number is none."""
-
-
 def read_manifest(path: str | Path) -> pd.DataFrame:
     """Read a manifest from CSV and validate it; its paths become absolute."""
     path = Path(path)
@@ -119,13 +114,11 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
 def write_manifest(frame: pd.DataFrame, path: str | Path) -> None:
     """Validate a manifest and write it as CSV, replacing the file in one step. Absolute paths below
     the file's folder are written relative to it, so that the folder can be moved; relative ones are
-    taken to be so already. Text that a spreadsheet would execute gets an apostrophe before it,
-    which `read_manifest` takes away."""
+    taken to be so already. `read_manifest` takes away the apostrophes of `write_csv`."""
     path, frame = Path(path), validate(frame).copy()
     for column in ("image", "mask"):
         frame[column] = frame[column].str.removeprefix(f"{path.parent.absolute()}{os.sep}")
-    with atomic(path) as draft:
-        frame.replace(f"^{FORMULA}", "'", regex=True).to_csv(draft, index=False)
+    write_csv(frame, path)
 
 
 def read_pair(row: Mapping[Hashable, Any]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:

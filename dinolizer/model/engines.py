@@ -7,7 +7,7 @@ import json
 import platform
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,17 +50,20 @@ def check_engine(engine: str, precision: str, device: torch.device) -> None:
             "device 'cpu', or the engine 'torch'."
         )
     _check_installed(engine, NEEDS[engine])
-    known = ["float32"]
-    if engine == "openvino":
-        import openvino
-
-        able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        known = [name for name in ABLE if ABLE[name] in able]
+    known = _openvino_precisions() if engine == "openvino" else ["float32"]
     if precision not in known:
         raise InputError(
             f"The precision is {precision!r}, but the engine {engine!r} has {known} on this "
             "machine; choose one of these, or the engine 'torch'."
         )
+
+
+@cache
+def _openvino_precisions() -> list[str]:
+    import openvino
+
+    able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return [name for name in ABLE if ABLE[name] in able]
 
 
 def _check_installed(extra: str, packages: tuple[str, ...]) -> None:
@@ -176,10 +179,10 @@ def fastest(localizer: "Localizer") -> str:
     if not path.is_file():
         with atomic(path) as draft:
             draft.write_text(json.dumps(_compared(localizer, others), indent=1))
-    found = json.loads(path.read_text())
-    for sentence in found["refused"]:
+    compared = json.loads(path.read_text())
+    for sentence in compared["refused"]:
         say(sentence)
-    return min(found["seconds"], key=found["seconds"].__getitem__)
+    return min(compared["seconds"], key=compared["seconds"].__getitem__)
 
 
 def _compared(localizer: "Localizer", others: list[str]) -> dict[str, Any]:

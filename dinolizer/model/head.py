@@ -100,7 +100,7 @@ class HeadCard:
             span = getattr(self, name)
             if span and not (len(span) == 2 and 0 <= span[0] <= span[1] < float("inf")):
                 raise InputError(
-                    f"The head's {name} are {span}, but two ascending numbers are due."
+                    f"The head's span of {name} is {span}, but two ascending numbers are due."
                 )
 
     def rank(self, score: float) -> float | None:

@@ -127,7 +127,7 @@ def pictures(manifest: pd.DataFrame, steps: Case = (), seed: int = 0) -> Iterato
     steps, and its row, with the columns of a study's manifest where it lacks them."""
     for number, row in zip(manifest.index, manifest.to_dict("records"), strict=True):
         image, mask = read_pair(row)
-        image, truth = degraded(image, edited_truth(mask, row), steps, seed * 2**32 + number)
+        image, truth = degraded(image, edited_truth(mask, row), steps, seed, number)
         yield image, truth, {"family": row["generator"], "seen": False, "condition": "clean", **row}
 
 
@@ -149,10 +149,14 @@ def probe_image(height: int, width: int) -> Image:
     return (255 * noise * np.linspace(0, 1, height)[:, None, None]).astype(np.uint8)
 
 
-def degraded(image: Image, truth: Mask, steps: Sequence[Step], seed: int) -> tuple[Image, Mask]:
-    """An image, uint8 ``(H, W, 3)``, and its mask after each of the steps."""
+def degraded(
+    image: Image, truth: Mask, steps: Sequence[Step], seed: int, number: int = 0
+) -> tuple[Image, Mask]:
+    """An image, uint8 ``(H, W, 3)``, and its mask after each of the steps, whose noise the seed and
+    the image's number in its manifest decide."""
+    drawn = seed * 2**32 + number
     for name, level in steps:
-        image, truth = degrade(name, level, image, seed), degrade_mask(name, level, truth)
+        image, truth = degrade(name, level, image, drawn), degrade_mask(name, level, truth)
     return image, truth
 
 

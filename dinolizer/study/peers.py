@@ -68,7 +68,7 @@ def export_images(
         image, mask = folder / "images" / name, folder / "masks" / name.with_suffix(".png")
         if steps:
             image = image.with_suffix(".png")
-            pixels, truth = degraded(*read_pair(row), steps, seed * 2**32 + number)
+            pixels, truth = degraded(*read_pair(row), steps, seed, number)
             write_image(image, pixels)
             row |= {"height": len(truth), "width": truth.shape[1]}
             if row["mask"]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 import dinolizer
+from dinolizer.data.files import write_csv
 from dinolizer.data.manifest import AUTHENTIC_KINDS, read_manifest
 from dinolizer.errors import InputError, say
 from dinolizer.model.files import say_which
@@ -58,9 +59,8 @@ def score(
     overall = table[table["family"] == ALL_FAMILIES]
     tables = [table, authentic_table(rows), detection_table(rows), rows]
     for file, frame in zip(FILES, tables, strict=False):
-        with atomic(out / file) as draft:
-            shown = frame.drop(columns=["seen", "inside", "outside"], errors="ignore")
-            shown.to_csv(draft, index=False, float_format="%.6g")
+        shown = frame.drop(columns=["seen", "inside", "outside"], errors="ignore")
+        write_csv(shown, out / file, float_format="%.6g")
     edited, photos = rows[~rows["kind"].isin(AUTHENTIC_KINDS)], overall["n_photos"].iloc[0]
     note = f"{path.name}, split {split}: n = {edited['image'].nunique()} edited images, {photos} "
     figures.style()
