@@ -161,4 +161,7 @@ def test_jobs_compute_every_row_and_the_notebooks_none(folder: Path, run: Run) -
     # Of the benchmark: every test image, by each of five methods.
     images = pd.concat([read_manifest(folder / f"{name}.csv") for name in DATASETS[1:]])
     plain = pd.concat([part for part in rows if _of_the_benchmark(part)])
-    assert len(plain) == 5 * (images["split"] == "test").sum()
+    tested = plain["image"].isin(images["image"])
+    assert tested.sum() == 5 * (images["split"] == "test").sum()
+    # And of training's unedited images, by the four baselines, which are cut by them.
+    assert (~tested).sum() == 4 * (read_manifest(folder / "bfree.csv")["kind"] == "real").sum()
