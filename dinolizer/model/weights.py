@@ -21,6 +21,8 @@ from dinolizer.model.specs import BACKBONES, BackboneSpec, Transformer
 from dinolizer.paths import ASSETS, atomic, file_hash, weights_dir
 
 HUB_FILE = "model.safetensors"
+HUB_LIMIT = 2 * 2**30
+"""Bytes: the largest of the backbones, a ViT-L in float32, takes 1.2 GB."""
 PATCH_WEIGHT = "patch_embed.proj.weight"
 
 
@@ -42,14 +44,35 @@ def _hub_file(repository: str, name: str) -> Path:
     try:
         # The cache first: asking the hub whether it has newer ones takes half a minute offline.
         with suppress(LocalEntryNotFoundError):
-            return Path(hf_hub_download(repository, HUB_FILE, local_files_only=True))
-        return Path(hf_hub_download(repository, HUB_FILE))
+            return _unchanged(Path(hf_hub_download(repository, HUB_FILE, local_files_only=True)))
+        size = hf_hub_download(repository, HUB_FILE, dry_run=True).file_size or 0
+        if size > HUB_LIMIT:
+            raise InputError(
+                f"{HUB_FILE} of {repository} has {size:,} bytes, but at most {HUB_LIMIT:,} are "
+                f"expected of {name!r}: it is another file; download it by hand if it is right, "
+                "and name it as the weights."
+            )
+        return _unchanged(Path(hf_hub_download(repository, HUB_FILE)))
+    except InputError:
+        raise
     except Exception as error:  # the errors of its transports share no base
         raise InputError(
             f"The weights of {name!r} ({HUB_FILE} of {repository}) are neither in the hub's cache "
             f"nor could they be downloaded ({type(error).__name__}); connect to the network once, "
             "let HF_HOME name a cache that holds them, or name the file itself as the weights."
         ) from None
+
+
+def _unchanged(path: Path) -> Path:
+    """A file of the hub's cache, which keeps each large one under its SHA-256."""
+    blob = path.resolve()
+    if len(blob.name) == 64 and (sha256 := file_hash(blob)) != blob.name:
+        raise InputError(
+            f"The SHA-256 of the weights {path} is {sha256[:12]}, but the hub has "
+            f"{blob.name[:12]}: they are damaged or were changed; delete {blob}, and they are "
+            "downloaded again."
+        )
+    return path
 
 
 def fetched_path(name: str) -> Path:

@@ -1,6 +1,10 @@
 """Weights come from the hub's cache or a named file, and fit one model only."""
 
+import hashlib
+import threading
 from dataclasses import replace
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import huggingface_hub
@@ -52,6 +56,50 @@ def test_without_network_and_cache_it_is_one_sentence(name: str, tmp_path: Path)
     for what in (name, "connect to the network once", "HF_HOME", "name the file itself"):
         assert what in result.stderr
     assert "--" not in result.stderr
+
+
+def test_a_file_of_the_hubs_cache_that_was_changed_is_refused(cache: Path) -> None:
+    # The hub's client keeps a large file under its SHA-256, and links to it from its name.
+    file = hub_cache(cache, f"timm/{DINOV2}") / "model.safetensors"
+    model = randomize(timm.create_model(DINOV2, img_size=518, **TINY))
+    save_file(model.state_dict(), file)
+    blob = file.parents[2] / "blobs" / hashlib.sha256(file.read_bytes()).hexdigest()
+    blob.parent.mkdir()
+    file.replace(blob)
+    file.symlink_to(blob)
+    load_backbone("dinov2-small", device="cpu")
+    content = bytearray(blob.read_bytes())
+    content[-1] ^= 1
+    blob.write_bytes(content)
+    with pytest.raises(InputError, match=f"but the hub has {blob.name[:12]}.*delete {blob}"):
+        load_backbone("dinov2-small", device="cpu")
+
+
+def test_a_file_of_the_hub_that_is_far_too_large_is_not_downloaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Hub(BaseHTTPRequestHandler):
+        """Answers as the hub does of a large file, but has none to send."""
+
+        def do_HEAD(self) -> None:
+            self.send_response(200)
+            self.send_header("X-Repo-Commit", "0" * 40)
+            self.send_header("ETag", f'"{"0" * 64}"')
+            self.send_header("Content-Length", str(10**12))
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        here = partial(huggingface_hub.hf_hub_download, endpoint=endpoint)
+        monkeypatch.setattr(weights, "hf_hub_download", here)
+        with pytest.raises(InputError, match=r"has 1,000,000,000,000 bytes, but at most"):
+            load_backbone("dinov2-small", device="cpu")
+        server.shutdown()
 
 
 @pytest.mark.parametrize(
