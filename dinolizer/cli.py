@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 import dinolizer
 from dinolizer import options
-from dinolizer.errors import InputError, say
+from dinolizer.errors import InputError, refuse, say
 from dinolizer.options import Answering, Policy, VariantName, answering
 from dinolizer.paths import check_outputs
 from dinolizer.study import commands
@@ -112,20 +112,17 @@ def localize(
     DIR/localized.parquet; run again, an interrupted run goes on.
     """
     many = [path for path in paths if _is_folder(path) or path.suffix.lower() == ".csv"]
-    if many and len(paths) > 1:
-        raise InputError(
-            f"{many[0]} was given together with other paths; give one folder or one manifest by "
-            "itself, or image files."
-        )
-    if not many and (masks or maps or add or shard is not None or max_failures is not None):
-        raise InputError(
+    of_many = masks or maps or add or shard is not None or max_failures is not None
+    refuse(
+        {
+            "A folder or manifest was given together with other paths; give it by itself, or image "
+            "files.": many and len(paths) > 1,
             "--masks, --maps, --shard, --add and --max-failures go with one folder or manifest; "
-            "image files get a mask and a map each."
-        )
-    if many and overwrite:
-        raise InputError(
-            "--overwrite goes with image files; the results of one folder or manifest are continued"
-        )
+            "image files get a mask and a map each.": of_many and not many,
+            "--overwrite goes with image files; the results of one folder or manifest are "
+            "continued.": overwrite and many,
+        }
+    )
     from dinolizer.bulk.listing import read_listing
     from dinolizer.bulk.run import scan
     from dinolizer.data.files import Shard
@@ -285,6 +282,7 @@ app.command()(commands.fetch)
 
 @app.command()
 def train(
+    ctx: typer.Context,
     manifests: Annotated[list[Path], Argument(help="CSV manifests, taken together.")],
     out: Annotated[Path, Option(metavar="FILE", help="The head, ending in .safetensors.")],
     model: options.Model = "pocket",
@@ -323,24 +321,9 @@ def train(
     files = dict.fromkeys(path.resolve() for path in manifests)  # each once, however it is spelled
     frame = pd.concat([read_manifest(path) for path in files], ignore_index=True)
     backbone = load_backbone(model, weights, device="cpu")
-    run(
-        frame,
-        backbone,
-        out,
-        variant,
-        policy=policy,
-        epochs=epochs,
-        batch=batch,
-        lr=lr,
-        patience=patience,
-        crops=crops,
-        cache_gb=cache_gb,
-        device=device,
-        overwrite=overwrite,
-        precision=precision,
-        seed=seed,
-        workers=workers,
-    )
+    of_data = ("manifests", "out", "model", "weights", "variant")
+    recipe = {name: value for name, value in ctx.params.items() if name not in of_data}
+    run(frame, backbone, out, variant, **recipe)
 
 
 for command in (commands.calibrate, commands.manifest, commands.check, commands.verify):

@@ -43,21 +43,8 @@ Model = Annotated[
     ),
 ]
 File = Annotated[Path | None, Option(metavar="FILE", help="By default the model's published one.")]
-AnsweringName = Annotated[
-    ModelName | None,
-    Option(metavar="NAME", help="By default 'dinolizer' where it was fetched, else 'pocket'."),
-]
-Threshold = Annotated[float | None, Option(min=0, max=1, help="Default: the head's.")]
-Stride = Annotated[
-    int | None, Option(min=1, help="In pixels; a wide one is fast; default: the head's.")
-]
-SmallImages = Annotated[Small | None, Option(help="Under a window; default: the head's.")]
 Device = Annotated[str | None, Option(help="'cpu' or 'cuda'; by default the GPU if there is one.")]
 Precise = Annotated[Precision, Option(help="Of the backbone's products; faster on some hardware.")]
-Runs = Annotated[
-    Engine,
-    Option(help="Of the backbone; 'auto': the fastest that is installed and agrees with torch."),
-]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace results that are there already.")]
 Profile = Annotated[str, Argument(metavar="PROFILE", help="A profile's name, or its YAML file.")]
 
@@ -66,15 +53,22 @@ Profile = Annotated[str, Argument(metavar="PROFILE", help="A profile's name, or 
 class Answering:
     """Which model answers, and how: options that several commands have."""
 
-    model: AnsweringName = None
+    model: Annotated[
+        ModelName | None,
+        Option(metavar="NAME", help="By default 'dinolizer' where it was fetched, else 'pocket'."),
+    ] = None
     head: File = None
     weights: File = None
-    threshold: Threshold = None
-    stride: Stride = None
-    small: SmallImages = None
+    threshold: Annotated[float | None, Option(min=0, max=1, help="Default: the head's.")] = None
+    stride: Annotated[
+        int | None, Option(min=1, help="In pixels; a wide one is fast; default: the head's.")
+    ] = None
+    small: Annotated[Small | None, Option(help="Under a window; default: the head's.")] = None
     device: Device = None
     precision: Precise = "float32"
-    engine: Runs = "torch"
+    engine: Annotated[
+        Engine, Option(help="'auto': the fastest that is installed and agrees with torch.")
+    ] = "torch"
 
 
 def answering(command: Callable[..., None]) -> Callable[..., None]:

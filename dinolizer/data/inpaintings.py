@@ -31,27 +31,31 @@ RAW = "https://raw.githubusercontent.com/{}/{}"
 
 def fetch_inpaintings(
     folder: Path, given: Path | None = None, *, overwrite: bool = False
-) -> tuple[Report, list[str]]:
+) -> Report:
     """Download the pictures and masks of `LIST` to ``inpaintings`` in a folder, write the manifest
-    beside, and say which could not be got; ``given`` is a folder that has some of them already.
+    beside, and report which could not be got; ``given`` is a folder that has some of them already.
     Each is held to its hash; what is there and right is kept. Raises `InputError` if the network
     fails, nothing can be used, or a manifest is there."""
-    manifest, own = folder / "inpaintings.csv", folder / "inpaintings"
+    manifest, pictures = folder / "inpaintings.csv", folder / "inpaintings"
     check_outputs([manifest], overwrite=overwrite)
-    with atomic(own / "table.csv") as draft:
+    with atomic(pictures / "table.csv") as draft:
         shutil.copyfile(LIST, draft)
-    missing, ours = [], np.load(MASKS)
+    missing, packed = [], np.load(MASKS)
     for row in read_table(LIST, ["id", "file", "repository"]).to_dict("records"):
-        mask = own / f"{row['id']}_mask.png"
-        if row["id"] in ours:
+        picture, mask = pictures / row["file"], pictures / f"{row['id']}_mask.png"
+        if row["id"] in packed:
             height, width = int(row["height"]), int(row["width"])
-            marks = np.unpackbits(ours[row["id"]], count=height * width)
+            marks = np.unpackbits(packed[row["id"]], count=height * width)
             write_image(mask, marks.reshape(height, width) > 0)
-        for path, addresses in ((own / row["file"], row["paths"]), (mask, row["mask_paths"])):
+        for path, addresses in ((picture, row["paths"]), (mask, row["mask_paths"])):
             files = _candidates(path, given, row["repository"], addresses.split())
             if not any(_take(file, path, row) for file in files):
                 missing.append(f"{path.name} ({row['repository']})")
-    return make_manifest("inpaintings", own, manifest, incomplete=bool(missing)), missing
+    report = make_manifest("inpaintings", pictures, manifest, incomplete=bool(missing))
+    if missing:
+        line = f"not there as listed: {', '.join(missing)}; put them into a folder by hand"
+        report.notes.append(f"{line}, and name it (from folder)")
+    return report
 
 
 def _candidates(
@@ -76,18 +80,18 @@ def _take(file: Path, path: Path, row: Row) -> bool:
     a JPEG, else, as some were stored anew since, of the pixels; that of a mask, which may be the
     other way round, of the packed bits in the picture's size."""
     with suppress(FileNotFoundError, InputError):
-        if not path.stem.endswith("_mask"):
-            content = file.read_bytes() if path.suffix == ".jpg" else read_image(file).tobytes()
-            if hashlib.sha256(content).hexdigest() == row["sha256"]:
-                with atomic(path) as draft:
-                    shutil.copyfile(file, draft)
-                return True
+        if path.stem.endswith("_mask"):
+            size = int(row["width"]), int(row["height"])
+            grey = read_image(file)[..., 0]
+            white = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_NEAREST_EXACT)) > 127
+            for marks in (white, ~white):
+                if hashlib.sha256(np.packbits(marks).tobytes()).hexdigest() == row["mask_sha256"]:
+                    write_image(path, marks)
+                    return True
             return False
-        size = int(row["width"]), int(row["height"])
-        grey = read_image(file)[..., 0]
-        white = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_NEAREST_EXACT)) > 127
-        for marks in (white, ~white):
-            if hashlib.sha256(np.packbits(marks).tobytes()).hexdigest() == row["mask_sha256"]:
-                write_image(path, marks)
-                return True
+        content = file.read_bytes() if path.suffix == ".jpg" else read_image(file).tobytes()
+        if hashlib.sha256(content).hexdigest() == row["sha256"]:
+            with atomic(path) as draft:
+                shutil.copyfile(file, draft)
+            return True
     return False

@@ -32,38 +32,34 @@ def fetch(
     (31 MB). DINOv2 and DINOv3 need no fetching: they come from their hub at first use. Nothing is
     downloaded that --from-file (dinolizer, bfree, bsds) or --from-folder (bsds, inpaintings) has.
     """
+    folder = out or Path("data") / (name if name in ("bsds", "photos") else "")
     if name in ("dinolizer", "bfree"):
         from dinolizer.model import published
         from dinolizer.model.specs import BACKBONES
 
-        typer.echo(f"{published.fetch(name, from_file)}  Licence: {BACKBONES[name].licence}")
-        return
-    folder = out or Path("data") / {"bsds": "bsds", "photos": "photos"}.get(name, "")
-    if name == "cocoglide":
+        got = f"{published.fetch(name, from_file)}  Licence: {BACKBONES[name].licence}"
+    elif name == "cocoglide":
         from dinolizer.data.datasets import fetch_cocoglide
 
-        typer.echo(f"{fetch_cocoglide(folder, overwrite=overwrite)}")
-        typer.echo(f"{folder / 'cocoglide.csv'}  CocoGlide (GRIP-UNINA), for nonprofit use only")
+        got = f"{fetch_cocoglide(folder, overwrite=overwrite)}\n{folder / 'cocoglide.csv'}  "
+        got += "CocoGlide (GRIP-UNINA), for nonprofit use only"
     elif name == "inpaintings":
         from dinolizer.data.inpaintings import fetch_inpaintings
 
-        report, missing = fetch_inpaintings(folder, from_folder, overwrite=overwrite)
-        typer.echo(f"{report}")
-        if missing:
-            line = f"not there as listed: {', '.join(missing)}; put them into a folder by hand"
-            say(f"{line}, and name it by --from-folder.")
-        typer.echo(f"{folder / 'inpaintings.csv'}  licences: its column of that name")
+        got = f"{fetch_inpaintings(folder, from_folder, overwrite=overwrite)}\n"
+        got += f"{folder / 'inpaintings.csv'}  licences: its column of that name"
     elif name == "bsds":
         from dinolizer.pocket.photos import fetch_bsds
 
         fetch_bsds(folder, from_file or from_folder, overwrite=overwrite)
-        typer.echo(f"{folder}  BSDS500 (UC Berkeley), for research and education")
+        got = f"{folder}  BSDS500 (UC Berkeley), for research and education"
     else:
         from dinolizer.pocket.photos import DIV2K_NAMES, fetch_photos
 
         check_outputs([folder / photo for photo in DIV2K_NAMES], overwrite=overwrite)
         fetch_photos(folder)
-        typer.echo(f"{folder}  DIV2K, for academic research")
+        got = f"{folder}  DIV2K, for academic research"
+    typer.echo(got)
 
 
 def manifest(
@@ -91,8 +87,8 @@ def manifest(
         choices[name] = value
     from dinolizer.data.datasets import make_manifest
 
-    options = {"incomplete": incomplete, "invert": invert}
-    typer.echo(str(make_manifest(dataset, root, out, choices, **options)))
+    report = make_manifest(dataset, root, out, choices, incomplete=incomplete, invert=invert)
+    typer.echo(str(report))
 
 
 def check(path: Annotated[Path, Argument(metavar="MANIFEST", help="CSV file.")]) -> None:

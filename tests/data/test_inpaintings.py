@@ -82,9 +82,9 @@ def test_files_are_got_checked_and_listed(origin: Path, serve: Serve, tmp_path: 
         "who/what/2e/b.jpeg": (origin / "b.jpg").read_bytes(),
     }
     asked = serve(files)
-    report, missing = fetch_inpaintings(tmp_path / "data")
+    report = fetch_inpaintings(tmp_path / "data")
     assert asked == list(files)
-    assert missing == ["c.png (who/what)", "c_mask.png (who/what)"]
+    assert "not there as listed: c.png (who/what), c_mask.png (who/what); put" in report.notes[-1]
     assert report.pairs == 2
     out = tmp_path / "data" / "inpaintings"
     for name in ("a.png", "b.jpg", "a_mask.png", "b_mask.png"):
@@ -93,8 +93,9 @@ def test_files_are_got_checked_and_listed(origin: Path, serve: Serve, tmp_path: 
         fetch_inpaintings(tmp_path / "data", origin)
 
     asked.clear()
-    report, missing = fetch_inpaintings(tmp_path / "data", origin, overwrite=True)
-    assert asked == missing == [] and report.pairs == 3
+    report = fetch_inpaintings(tmp_path / "data", origin, overwrite=True)
+    assert asked == [] and report.pairs == 3
+    assert "not there as listed" not in str(report)
     frame = read_manifest(tmp_path / "data" / "inpaintings.csv")
     assert frame["licence"].tolist() == ["MIT"] * 3
     assert sorted(path.name for path in out.iterdir()) == sorted(
@@ -113,8 +114,8 @@ def test_a_changed_file_is_not_taken(name: str, origin: Path, serve: Serve, tmp_
         pixels = read_image(given / name)
         pixels[0, 0] ^= 255
         write_image(given / name, pixels)
-    _, missing = fetch_inpaintings(tmp_path / "data", given)
-    assert missing == [f"{name} (who/what)"]
+    report = fetch_inpaintings(tmp_path / "data", given)
+    assert f"not there as listed: {name} (who/what); put" in str(report)
     assert not (tmp_path / "data" / "inpaintings" / name).exists()
 
 
