@@ -65,7 +65,10 @@ class Answering:
     ] = None
     small: Annotated[Small | None, Option(help="Under a window; default: the head's.")] = None
     device: Device = None
-    precision: Precise = "float32"
+    precision: Annotated[
+        Precision | None,
+        Option(help="Of the backbone's products; default: float32, or what 'auto' takes."),
+    ] = None
     engine: Annotated[
         Engine, Option(help="'auto': the fastest that is installed and agrees with torch.")
     ] = "torch"

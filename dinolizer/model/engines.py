@@ -5,11 +5,12 @@ import copy
 import hashlib
 import json
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from importlib.metadata import version
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from dinolizer.errors import InputError, check_choice, say
 from dinolizer.model.backbones import Backbone
+from dinolizer.model.localization import Localization
 from dinolizer.paths import atomic, cache_dir
 
 if TYPE_CHECKING:
@@ -83,26 +85,30 @@ def tokens_by(
     counts values under one grey level, and engines fold constants, so that ties would fall another
     way. Batches are of any size, on the CPU.
     """
-    path, threads = _exported(backbone, window), torch.get_num_threads()
-    infer: Callable[[dict[str, NDArray[np.float32]]], Any]
-    if engine == "openvino":
-        import openvino
-
-        hints = {"INFERENCE_PRECISION_HINT": HINTS[precision], "INFERENCE_NUM_THREADS": threads}
-        infer = openvino.Core().compile_model(path, "CPU", hints)
-    else:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        infer = partial(session.run, None)
+    infer = _compiled(engine, _exported(backbone, window), precision, torch.get_num_threads())
 
     def tokens(batch: Tensor) -> Tensor:
         windows = ((batch - backbone.mean) / backbone.std).contiguous().numpy()
         return torch.from_numpy(infer({"windows": windows})[0])
 
     return tokens
+
+
+@lru_cache(maxsize=1)  # a localizer with another threshold or stride takes it over
+def _compiled(
+    engine: str, path: Path, precision: str, threads: int
+) -> Callable[[dict[str, NDArray[np.float32]]], Any]:
+    if engine == "openvino":
+        import openvino
+
+        hints = {"INFERENCE_PRECISION_HINT": HINTS[precision], "INFERENCE_NUM_THREADS": threads}
+        return openvino.Core().compile_model(path, "CPU", hints)
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return partial(session.run, None)
 
 
 def _exported(backbone: Backbone, window: int) -> Path:
@@ -156,24 +162,28 @@ def export(localizer: "Localizer", out: Path) -> None:
     _write(out, model, localizer.window, "logits", texts)
 
 
-def fastest(localizer: "Localizer") -> str:
-    """The engine that is fastest on this machine, of those installed that pass a self-check.
+def fastest(localizer: "Localizer", any_precision: bool = False) -> tuple[str, str]:
+    """The engine, and precision, that are fastest on this machine, of those installed that pass a
+    self-check: the localizer's precision, or any of it and bfloat16 where the CPU has that.
 
-    That compares the maps of three fixed pictures with torch's in float32, see `DIFFERENCE` and
-    `CHANGED`; what fails is said. Engines are timed in turns. The result is cached.
+    The check compares the maps of three fixed pictures with torch's in float32, see `DIFFERENCE`
+    and `CHANGED`; what fails is said. All are timed in turns. The result is cached.
     """
-    device, precision = localizer.backbone.device, localizer.precision
-    others = []
-    for name in ("openvino", "onnx"):
+    device, own = localizer.backbone.device, localizer.precision
+    precisions = [own, "bfloat16"] if any_precision and _has_bfloat16() else [own]
+    others: list[tuple[str, str]] = []
+    for engine, precision in product(NEEDS, precisions if device.type == "cpu" else [own]):
         with suppress(InputError):
-            check_engine(name, precision, device)
-            others.append(name)
+            check_engine(engine, precision, device)
+            others.append((engine, precision))
+    others.remove(("torch", own))
     if not others:
-        return "torch"
+        return "torch", own
     key = _key(
         settings=localizer.settings,
         machine=[platform.node(), platform.processor(), torch.get_num_threads()],
-        packages=sorted({"timm", *(name for other in others for name in NEEDS[other])}),
+        others=others,
+        packages=sorted({"timm", *(name for engine, _ in others for name in NEEDS[engine])}),
     )
     path = cache_dir() / "engines" / f"{localizer.backbone.spec.name}-{key}.json"
     if not path.is_file():
@@ -182,36 +192,50 @@ def fastest(localizer: "Localizer") -> str:
     compared = json.loads(path.read_text())
     for sentence in compared["refused"]:
         say(sentence)
-    return min(compared["seconds"], key=compared["seconds"].__getitem__)
+    engine, precision = min(compared["seconds"], key=compared["seconds"].__getitem__).split()
+    return engine, precision
 
 
-def _compared(localizer: "Localizer", others: list[str]) -> dict[str, Any]:
+def _has_bfloat16() -> bool:
+    able = torch.cpu.get_capabilities()
+    return any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def _compared(localizer: "Localizer", others: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """Seconds of torch and of those engines that pass, and sentences on the others."""
     pictures, refused = _pictures(localizer.window), []
-    exact = localizer.with_settings(engine="torch", precision="float32")
+    exact = localizer.with_settings(precision="float32")
     expected = [exact(picture) for picture in pictures]
-    passed = {"torch": localizer.with_settings(engine="torch")}
-    limit = DIFFERENCE[localizer.precision]
-    for name in others:
+    passed = {f"torch {localizer.precision}": localizer}
+    for engine, precision in others:
         try:
-            other = localizer.with_settings(engine=name)
+            other = localizer.with_settings(engine=engine, precision=precision)
             pairs = list(zip(map(other, pictures), expected, strict=True))
         except Exception as error:  # whatever the other library raises
-            refused.append(f"The engine '{name}' is not used: it fails ({str(error)[:200]}).")
+            refused.append(f"The engine '{engine}' is not used: it fails ({str(error)[:200]}).")
             continue
-        moved = max(float(np.abs(a.probability - b.probability).max()) for a, b in pairs)
-        changed = max(float((a.mask != b.mask).mean()) for a, b in pairs)
-        if moved <= limit and changed <= CHANGED:
-            passed[name] = other
+        moved, changed = disagreement(pairs)
+        if moved <= DIFFERENCE[precision] and changed <= CHANGED:
+            passed[f"{engine} {precision}"] = other
         else:
             refused.append(
-                f"The engine '{name}' is not used: its maps differ from torch's by up to "
-                f"{moved:.2g} (allowed: {limit}), and {changed:.2%} of the pixels change sides "
-                f"(allowed: {CHANGED:.1%})."
+                f"The engine '{engine}' is not used in {precision}: its maps differ from torch's "
+                f"by up to {moved:.2g} (allowed: {DIFFERENCE[precision]}), and {changed:.2%} of "
+                f"the pixels change sides (allowed: {CHANGED:.1%})."
             )
     rounds = [[one(pictures[0]).seconds for one in passed.values()] for _ in range(ROUNDS)]
     seconds = dict(zip(passed, map(median, zip(*rounds, strict=True)), strict=True))
     return {"refused": refused, "seconds": seconds}
+
+
+def disagreement(pairs: Iterable[tuple[Localization, Localization]]) -> tuple[float, float]:
+    """Of maps and what they should be: the largest difference of any pixel's probability, and the
+    largest share of a map's pixels that are on another side of the threshold."""
+    each = [
+        (np.abs(a.probability - b.probability).max(), (a.mask != b.mask).mean()) for a, b in pairs
+    ]
+    moved, changed = np.max(each, axis=0)
+    return float(moved), float(changed)
 
 
 def _pictures(side: int) -> list[NDArray[np.uint8]]:

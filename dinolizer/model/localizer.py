@@ -42,8 +42,8 @@ class Settings(TypedDict, total=False):
     threshold: float | None
     reduce: Reduce | None
     small: Small | None
-    precision: str
-    engine: str
+    precision: str | None
+    engine: str | None
 
 
 def default_model() -> str:
@@ -59,11 +59,11 @@ class Localizer:
     backbone, head : ``backbone(batch)`` gives tokens ``(N, D, h, w)``, ``head(tokens)`` logits
         ``(N, C, h, w)``; one channel is read with a sigmoid, of three (softmax) the last one,
         inpainted.
-    precision : of the backbone's products, by torch's autocast. Only with ``"float32"`` is a map
-        that of a plain loop to 1e-4; ``"bfloat16"`` and ``"float16"`` pay where the hardware is
-        faster with them. With the pocket backbone on one core that has AVX512-BF16, bfloat16 took
-        0.6 of the time and moved 0.1 % of the pixels over the threshold; float16 took seven times
-        as long.
+    precision : of the backbone's products, by torch's autocast; by default ``"float32"``, or what
+        the engine ``"auto"`` chooses. Only with ``"float32"`` is a map that of a plain loop to
+        1e-4; ``"bfloat16"`` and ``"float16"`` pay where the hardware is faster with them. With the
+        pocket backbone on one core that has AVX512-BF16, bfloat16 took 0.6 of the time and moved
+        0.1 % of the pixels over the threshold; float16 took seven times as long.
     engine : what runs the backbone: ``"torch"``; on a CPU also ``"openvino"`` or ``"onnx"`` (ONNX
         Runtime), where they are installed; or ``"auto"``, see `dinolizer.model.engines.fastest`.
 
@@ -79,7 +79,7 @@ class Localizer:
         head: nn.Module,
         card: HeadCard,
         *,
-        precision: str = "float32",
+        precision: str | None = None,
         engine: str = "torch",
     ) -> None:
         if card.window % backbone.spec.patch:
@@ -87,16 +87,16 @@ class Localizer:
                 f"The window is {card.window} pixels, but it must be a multiple of the patch of "
                 f"{backbone.spec.patch}."
             )
-        check_choice("precision", precision, PRECISIONS)
+        check_choice("precision", precision or "float32", PRECISIONS)
         self.backbone = backbone
         self.head = head.eval().to(backbone.device)
         self.card = card
-        self.precision = precision
+        self.precision = precision or "float32"
         self._batches = Batches()
-        check_engine(engine, precision, backbone.device)
-        self.engine = "torch"
-        if engine != "torch":
-            self.engine = fastest(self) if engine == "auto" else engine
+        check_engine(engine, self.precision, backbone.device)
+        self.engine = "torch" if engine == "auto" else engine
+        if engine == "auto":
+            self.engine, self.precision = fastest(self, any_precision=precision is None)
 
     @classmethod
     def from_pretrained(
@@ -136,8 +136,9 @@ class Localizer:
 
     def with_settings(self, **settings: Unpack[Settings]) -> "Localizer":
         """A copy with other settings, of the same backbone and head; what is None stays."""
-        precision = settings.pop("precision", self.precision)
-        engine = settings.pop("engine", self.engine)
+        precision, engine = settings.pop("precision", None), settings.pop("engine", None)
+        if engine != "auto":
+            precision = precision or self.precision
         changes: dict[str, Any] = {
             name: new
             for name, new in settings.items()
@@ -146,7 +147,9 @@ class Localizer:
         if changes.keys() - {"threshold"}:
             changes |= {"untouched": (), "megapixels": None, "noise": None}  # of other settings
         card = replace(self.card, **changes)
-        return Localizer(self.backbone, self.head, card, precision=precision, engine=engine)
+        return Localizer(
+            self.backbone, self.head, card, precision=precision, engine=engine or self.engine
+        )
 
     def to(self, device: str | torch.device) -> "Localizer":
         """Move backbone and head to a device that `pick_device` accepts, and return itself."""

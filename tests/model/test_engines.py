@@ -2,13 +2,17 @@
 
 import json
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
 import torch
-from small import random_head, random_image, small_backbone
+from small import SPEC, random_head, random_image, small_backbone
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 from typer.testing import CliRunner
 
 from dinolizer import options
@@ -18,6 +22,7 @@ from dinolizer.model import engines
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.engines import DIFFERENCE, NEEDS, export
 from dinolizer.model.head import card_for
+from dinolizer.model.localization import Localization
 from dinolizer.model.localizer import Localizer
 
 OTHERS = ("openvino", "onnx")
@@ -41,6 +46,32 @@ def installed(engine: str) -> None:
         pytest.importorskip(name)
 
 
+class Scaled(VisionTransformer):
+    """Random weights as large as trained ones: a LayerScale of 1e-5, with which DINOv2 starts,
+    would make the blocks all but the identity and hide their errors. The last norm evens out."""
+
+    def __init__(self) -> None:
+        sizes = {"embed_dim": 384, "depth": 6, "num_heads": 6, "patch_size": 14, "img_size": 98}
+        super().__init__(**sizes, init_values=1.0, reg_tokens=4, num_classes=0)
+
+
+def scaled() -> Localizer:
+    """Half of the blocks of DINOv2's small, on windows of 7 x 7 patches."""
+    spec = replace(SPEC, name="scaled", architecture=Scaled, window=98, stride=49)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        backbone = Backbone(spec, Scaled())
+    head = random_head(backbone.dim)
+    return Localizer(backbone, head, card_for(backbone))
+
+
+MODELS = {
+    "small": small,
+    "scaled": scaled,
+    "pocket": partial(Localizer.from_pretrained, "pocket", device="cpu"),
+}
+
+
 def only(monkeypatch: pytest.MonkeyPatch, *kept: str) -> None:
     for name in OTHERS:
         if name not in kept:
@@ -48,11 +79,11 @@ def only(monkeypatch: pytest.MonkeyPatch, *kept: str) -> None:
 
 
 @pytest.mark.parametrize("engine", OTHERS)
-@pytest.mark.parametrize("model", ["small", "pocket"])
+@pytest.mark.parametrize("model", MODELS)
 def test_maps_are_torchs(model: str, engine: str) -> None:
     """Of pictures under a window, of its size, over it, and of more windows than a batch."""
     installed(engine)
-    torch_run = small() if model == "small" else Localizer.from_pretrained("pocket", device="cpu")
+    torch_run = MODELS[model]()
     other = torch_run.with_settings(engine=engine)
     side = other.window
     for size in [(side // 2, side - 9), (side, side), (side + 1, 2 * side + 5)]:
@@ -62,6 +93,32 @@ def test_maps_are_torchs(model: str, engine: str) -> None:
             result.probability, expected.probability, atol=DIFFERENCE["float32"] / 10
         )
         assert result.summary()["engine"] == engine
+
+
+def test_the_scaled_models_blocks_are_no_identity() -> None:
+    """Else the agreement of its maps would say little: without blocks half of them is another."""
+    one, other = scaled(), scaled()
+    other.backbone.model.blocks = nn.Sequential(*[nn.Identity()] * other.backbone.depth)
+    image = random_image(98, 200)
+    moved = np.abs(one(image).probability - other(image).probability)
+    assert moved.mean() > 100 * DIFFERENCE["float32"]
+
+
+@pytest.mark.parametrize("engine", OTHERS)
+def test_another_threshold_or_stride_does_not_compile_again(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed(engine)
+    library, name = {
+        "openvino": ("openvino", "Core"),
+        "onnx": ("onnxruntime", "InferenceSession"),
+    }[engine]
+    first = small().with_settings(engine=engine)
+    image = random_image(70, 60)
+    expected = first(image)
+    monkeypatch.setattr(f"{library}.{name}", None)
+    result = first.with_settings(threshold=0.1, stride=14)(image)
+    assert result.mask.mean() > expected.mask.mean()
 
 
 def test_auto_without_extras_is_torch_in_silence(
@@ -74,6 +131,37 @@ def test_auto_without_extras_is_torch_in_silence(
         small().with_settings(engine="openvino")
 
 
+def test_auto_tries_bfloat16_where_the_processor_has_it_unless_a_precision_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With torch alone; whatever is faster here, the other one is said to be twice as slow."""
+    only(monkeypatch)
+    backbone = small_backbone(9)
+    head, card = random_head(backbone.dim), card_for(backbone)
+    faster = "bfloat16"
+
+    def timed(one: Localizer, image: object) -> Localization:
+        return replace(call(one, image), seconds=1.0 if one.precision == faster else 2.0)  # type: ignore[arg-type]
+
+    call = Localizer.__call__
+    monkeypatch.setattr(Localizer, "__call__", timed)
+    for has, asked, taken in (
+        (False, None, "float32"),
+        (True, "float32", "float32"),
+        (True, None, "bfloat16"),
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has})  # noqa: B023
+        auto = Localizer(backbone, head, card, precision=asked, engine="auto")
+        assert (auto.engine, auto.precision) == ("torch", taken)
+        again = auto.with_settings(threshold=0.3)
+        assert (again.engine, again.precision) == ("torch", taken)
+    assert "bfloat16" in repr(Localizer(backbone, head, card).with_settings(engine="auto"))
+    faster = "float32"
+    other = small_backbone(10)
+    assert Localizer(other, head, card_for(other), engine="auto").precision == "float32"
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("engine", OTHERS)
 def test_auto_takes_the_faster_of_torch_and_the_one_installed(
     engine: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -82,8 +170,9 @@ def test_auto_takes_the_faster_of_torch_and_the_one_installed(
     only(monkeypatch, engine)
     chosen = small().with_settings(engine="auto").engine
     records = [json.loads(path.read_text()) for path in _records()]
-    (seconds,) = [r["seconds"] for r in records if r["seconds"].keys() == {"torch", engine}]
-    assert chosen == min(seconds, key=seconds.get)
+    both = {"torch float32", f"{engine} float32"}
+    (seconds,) = [r["seconds"] for r in records if r["seconds"].keys() == both]
+    assert f"{chosen} float32" == min(seconds, key=seconds.get)
     assert capsys.readouterr().err == ""
 
 
