@@ -59,7 +59,7 @@ results: MADE = $${DINOLIZER_RESULTS:-results}/$(basename $(notdir $(PROFILE)))
 results: .venv/installed
 	@$(SNAKEMAKE) --config profile=$(PROFILE)
 	@dinolizer verify --quick $(MADE)
-	@echo "Look at $(MADE): tables, figures and, where claims are tested, SUMMARY.html."
+	@echo "Look at $(MADE): tables, figures and, where claims are tested, SUMMARY.md."
 
 test: .venv/tested
 	@echo "Every test passes on the present sources; nothing more to run."

@@ -131,8 +131,8 @@ EVALUATED = [f"{CACHE}/evaluated-{number}-of-{JOBS}.done" for number in range(1,
 # Made by 02-train-head; with `trained: true` the quickstart uses it and not the shipped one.
 HEAD = f"{RESULTS}/heads/{PARAMETERS['backbone']}.safetensors"
 # What the real inpaintings show is no claim of the paper.
-PAGES = [] if PROFILE == "real" else ["SUMMARY.md", "SUMMARY.html"]
-SUMMARY = [f"{RESULTS}/{name}" for name in (*PAGES, "SHA256SUMS")]
+PAGE = [] if PROFILE == "real" else ["SUMMARY.md"]
+SUMMARY = [f"{RESULTS}/{name}" for name in (*PAGE, "SHA256SUMS")]
 SOURCES = sorted(
     str(path)
     for folder in ("dinolizer", "data/published")
@@ -222,8 +222,8 @@ for name, made in CHOSEN.items():
         shell:
             """
             export OMP_NUM_THREADS={threads}
-            dinolizer study check-parameters {input.notebook} {input.profile:q} \
-                --out {params.parameters:q} --overwrite
+            mkdir -p $(dirname {params.parameters:q})
+            dinolizer study check-parameters {input.notebook} {input.profile:q} > {params.parameters:q}
             papermill {input.notebook} {params.draft} --parameters_file {params.parameters} \
                 --kernel python3 --no-progress-bar 2> {params.said:q} ||
                 {{ cat {params.said:q} >&2; echo "{input.notebook} failed; kept as far as it ran: {params.draft}" >&2; exit 1; }}

@@ -413,7 +413,7 @@ def test_wrong_options_are_one_sentence(
         (["fetch", "imagenet"], "'imagenet' is not one of"),
         (["study", "prepare", "none"], "Unknown profile 'none'"),
         (["study", "prepare", "none.yaml"], "none.yaml"),
-        (["study", "check-parameters", "n.ipynb", "pocket", "--out", "m.csv"], "end in .yaml"),
+        (["study", "check-parameters", "n.ipynb", "pocket"], "No notebook at n.ipynb"),
         (["study", "evaluate", "pocket", "--shard", "3/2"], "The shard is '3/2'"),
     ],
 )

@@ -241,21 +241,11 @@ def summarise(profile: Profile) -> None:
 
 @study.command()
 def check_parameters(
-    notebook: Annotated[Path, Argument(help="An .ipynb file.")],
-    profile: Profile,
-    out: Annotated[Path | None, Option(help="Write the notebook's own there, as YAML.")] = None,
-    overwrite: Overwrite = False,
+    notebook: Annotated[Path, Argument(help="An .ipynb file.")], profile: Profile
 ) -> None:
-    """Check the names and values that a profile sets, against the notebooks' own."""
+    """Check the names and values that a profile sets; print the notebook's own, as YAML."""
     import yaml
 
-    from dinolizer.paths import atomic
     from dinolizer.study.parameters import parameters_for
 
-    file = _profile_file(profile)
-    if out is not None:
-        check_outputs([out], ".yaml", inputs=[notebook, file], overwrite=overwrite)
-    parameters = parameters_for(notebook, file)
-    if out is not None:
-        with atomic(out) as draft:
-            draft.write_text(yaml.safe_dump(parameters), encoding="utf-8")
+    typer.echo(yaml.safe_dump(parameters_for(notebook, _profile_file(profile))), nl=False)

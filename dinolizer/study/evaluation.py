@@ -1,8 +1,9 @@
 """From a manifest and methods to rows, one per image, and from rows to tables with intervals."""
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -44,12 +45,6 @@ class Method:
     threshold: float | Mapping[str, float] = 0.5
     key: str = ""
 
-    def __call__(self, image: Image, row: Row) -> Map:
-        return self.predict(image, row)
-
-    def threshold_of(self, row: Row) -> float:
-        return threshold_at(self.threshold, row)
-
 
 def threshold_at(threshold: float | Mapping[str, float], row: Row) -> float:
     return threshold[row["group"]] if isinstance(threshold, Mapping) else threshold
@@ -72,53 +67,48 @@ def score_maps(
 
 
 def evaluate(
-    methods: Sequence[Method], manifest: pd.DataFrame, *, steps: Case = (), seed: int = 0
+    method: Method, manifest: pd.DataFrame, *, steps: Case = (), seed: int = 0
 ) -> pd.DataFrame:
-    """Run methods on every image of a manifest; each is read, and degraded by ``steps``, only once.
+    """Run a method on every image of a manifest, degraded by ``steps``.
 
-    A row per image and method is as of `score_maps`, with ``method`` and `step_columns`. An image's
-    index and the seed decide its noise, so that a part of a manifest gives the same rows.
+    A row per image is as of `score_maps`, with ``method`` and `step_columns`. An image's index and
+    the seed decide its noise, so that a part of a manifest gives the same rows.
     """
-    names = [{"method": method.name, "threshold": method.threshold} for method in methods]
-
-    def maps(image: Image, row: Row) -> Iterator[Map]:
-        return (method(image, row) for method in methods)
-
-    return score_maps(maps, names, pictures(manifest, steps, seed)).assign(**step_columns(steps))
+    name = {"method": method.name, "threshold": method.threshold}
+    rows = score_maps(
+        lambda image, row: [method.predict(image, row)], [name], pictures(manifest, steps, seed)
+    )
+    return rows.assign(**step_columns(steps))
 
 
 def rows_of(
-    methods: Collection[Method],
+    methods: Iterable[Method],
     images: pd.DataFrame,
     cases: Sequence[Case] = ((),),
     seed: int = 0,
     number: int = 1,
     count: int = 1,
 ) -> pd.DataFrame:
-    """Rows of methods on images of a manifest after each of the cases: of all methods together or,
-    where the images are only as they are, of one after the other, so that one more costs no other.
+    """Rows of methods on images of a manifest after each of the cases.
 
-    They are computed and cached in parts, of one dataset each, so that many machines can share the
-    work; every ``count``-th is taken, from the ``number``-th on (counted from 1).
+    They are computed and cached in parts, of one method and dataset each, so that many machines can
+    share the work, and one method more costs no other; every ``count``-th is taken, from the
+    ``number``-th on (counted from 1).
     """
-    together = [(method,) for method in methods] if tuple(cases) == ((),) else [tuple(methods)]
     of_datasets = [part for _, part in images.groupby("dataset", sort=False)]
     parts = [
-        (some, part.iloc[first : first + IMAGES], case)
-        for some in together
-        for case in cases
-        for part in of_datasets
-        for first in range(0, len(part), IMAGES)
+        part.iloc[at : at + IMAGES] for part in of_datasets for at in range(0, len(part), IMAGES)
     ]
+    jobs = [*product(cases, methods, parts)][number - 1 :: count]
     rows = [pd.DataFrame()]
-    for some, part, case in tqdm(parts[number - 1 :: count], "rows", leave=False, disable=None):
+    for case, method, part in tqdm(jobs, "rows", leave=False, disable=None):
         key = cache_key(
-            methods=[(method.name, method.key, method.threshold) for method in some],
+            method=(method.name, method.key, method.threshold),
             images=(images_hash(part), list(part["image"])),  # the rows name them
             case=(case, seed if case else 0),
             code=evaluation_hash(case),
         )
-        rows.append(cached("rows", key, partial(evaluate, some, part, steps=case, seed=seed)))
+        rows.append(cached("rows", key, partial(evaluate, method, part, steps=case, seed=seed)))
     return pd.concat(rows, ignore_index=True)
 
 

@@ -7,7 +7,7 @@ authentic image; without an edit IoU and F1 are nan, neither 0 nor 1. Of images,
 
 from collections.abc import Iterable, Sequence
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -43,65 +43,39 @@ DETECTION_RULE = (
 )
 
 
-class Counts(NamedTuple):
-    """Pixels of one image; ``p`` is predicted, ``t`` rightly. Scores are from 0 to 1."""
-
-    tp: int
-    fp: int
-    fn: int
-    tn: int
-
-    @property
-    def iou(self) -> float:
-        return self.tp / (self.tp + self.fp + self.fn) if self.tp + self.fn else float("nan")
-
-    @property
-    def f1(self) -> float:
-        edited = self.tp + self.fn
-        return 2 * self.tp / (2 * self.tp + self.fp + self.fn) if edited else float("nan")
-
-    @property
-    def predicted_area(self) -> float:
-        return (self.tp + self.fp) / sum(self)
-
-
-def counts(mask: Mask, truth: Mask) -> Counts:
-    """Count the pixels of a predicted mask against the truth, both bool ``(H, W)``."""
+def score_mask(mask: Mask, truth: Mask) -> dict[str, float]:
+    """Score a predicted mask against the truth, both bool ``(H, W)``: ``tp, fp, fn, tn`` in pixels,
+    and, as shares, ``iou, f1, recall, false_positive_rate`` (of the pixels that are not edited) and
+    ``predicted_area``."""
     if mask.shape != truth.shape:
         sizes = [" x ".join(map(str, array.shape)) for array in (mask, truth)]
         raise InputError(
             "The mask is {} and the truth {} pixels: find those of one size.".format(*sizes)
         )
-    tp = int(np.count_nonzero(mask & truth))
-    predicted, edited = int(np.count_nonzero(mask)), int(np.count_nonzero(truth))
-    return Counts(tp, predicted - tp, edited - tp, truth.size - predicted - edited + tp)
+    tn, fp, fn, tp = np.bincount((2 * truth + mask).ravel(), minlength=4).tolist()
+    edited = tp + fn
+    return {
+        **{"tp": tp, "fp": fp, "fn": fn, "tn": tn},
+        "iou": tp / (edited + fp) if edited else np.nan,
+        "f1": 2 * tp / (2 * tp + fp + fn) if edited else np.nan,
+        "recall": tp / edited if edited else np.nan,
+        "false_positive_rate": fp / (fp + tn) if fp + tn else np.nan,
+        "predicted_area": (tp + fp) / truth.size,
+    }
 
 
 def score_image(values: Map, threshold: float, truth: Mask) -> dict[str, Any]:
-    """Score one map.
-
-    At the threshold (nan: not at all) ``tp, fp, fn, tn, iou, f1, recall, predicted_area`` and
-    ``false_positive_rate``, of the pixels that are not edited; without one the average precision
-    ``ap``, ``auc``, and ``best_iou``, an upper bound; ``score``, the `SCORE_PERCENTILE`; and the
-    quantiles, at `LEVELS`, of the map where it is edited and where not, ``inside, outside``.
-    """
-    counted = counts(values > threshold, truth)
-    shares = {
-        "iou": counted.iou,
-        "f1": counted.f1,
-        "recall": counted.tp / (counted.tp + counted.fn) if truth.any() else np.nan,
-        "false_positive_rate": counted.fp / (counted.fp + counted.tn)
-        if not truth.all()
-        else np.nan,
-        "predicted_area": counted.predicted_area,
-    }
+    """Score one map: `score_mask` at the threshold (if that is nan, no shares); without one the
+    average precision ``ap``, ``auc``, and ``best_iou``, an upper bound; ``score``, the
+    `SCORE_PERCENTILE`; and the quantiles, at `LEVELS`, of the map where it is edited and where not,
+    ``inside, outside``."""
+    scores: dict[str, Any] = score_mask(values > threshold, truth)
     if np.isnan(threshold):
-        shares = dict.fromkeys(shares, np.nan)
+        scores |= dict.fromkeys(list(scores)[4:], np.nan)
     inside, outside = np.sort(values[truth]), np.sort(values[~truth])
-    scores = ranking_scores(inside, outside)
+    scores |= ranking_scores(inside, outside)
     scores["score"] = float(np.percentile(values, SCORE_PERCENTILE))
-    kept = {"inside": _quantiles(inside), "outside": _quantiles(outside)}
-    return {**counted._asdict(), **shares, **scores, **kept}
+    return scores | {"inside": _quantiles(inside), "outside": _quantiles(outside)}
 
 
 def ranking_scores(inside: Map, outside: Map) -> dict[str, float]:

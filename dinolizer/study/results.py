@@ -27,13 +27,14 @@ from dinolizer.paths import ROOT, atomic, file_hash, results_dir
 from dinolizer.study import verdicts
 from dinolizer.study.cache import LIBRARIES
 from dinolizer.study.parameters import find_profile
-from dinolizer.study.verdicts import decide, profile_of, read_verdicts, summary_pages
+from dinolizer.study.verdicts import decide, profile_of, read_verdicts, summary
 
 PACKAGES = ("dinolizer", *LIBRARIES, "pandas", "scikit-image", "matplotlib")
 # A notebook imports this module in its first cell: its seconds are counted from there.
 _STARTED = time.monotonic()
-LIST = "SHA256SUMS"
-"""The signed-off list of a profile's results; `sha256sum --check` reads it too."""
+PAGE, LIST = "SUMMARY.md", "SHA256SUMS"
+"""The summary of a profile's results, and the signed-off list of all; `sha256sum --check` reads it
+too."""
 TOLERANCE = 0.01
 """By how much a number may differ when another machine makes it again."""
 UNTRACKED = re.compile(r"(log|notebooks)/|.*-seconds|\.")
@@ -115,36 +116,29 @@ def _write(path: Path, content: str | bytes) -> None:
 
 
 def run_facts() -> dict[str, object]:
-    """What changes with every run; ``dirty``: whether a committed file, no result, has changed."""
-    commit = _git("rev-parse", "HEAD")
-    changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results")
+    """What changes with every run; the ``commit`` ends in ``-dirty`` where a committed file was
+    changed, and is None without git or a checkout."""
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        commit = subprocess.run(git, capture_output=True, check=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = None
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - _STARTED, 1),
         "commit": commit,
-        "dirty": None if commit is None else bool(changes),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "device": pick_device().type,
     }
 
 
-def _git(*arguments: str) -> str | None:
-    """What git says of the checkout, or None without git or a checkout."""
-    command = ["git", "-C", str(ROOT), *arguments]
-    try:
-        return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
 def summarise_results(profile: str) -> list[Path]:
-    """Write ``SUMMARY.md``, ``SUMMARY.html`` and the `LIST` of a profile's results; return all."""
+    """Write the `PAGE`, if there is one, and the `LIST` of a profile's results; return both."""
     find_profile(profile)
     folder = results_dir(profile)
-    pages = summary_pages(folder)
-    for name, text in pages.items():
-        _write(folder / name, text)
-    return [*(folder / name for name in pages), sign(folder)]
+    if text := summary(folder):
+        _write(folder / PAGE, text)
+    return [*([folder / PAGE] if text else []), sign(folder)]
 
 
 def sign(folder: Path) -> Path:
@@ -162,15 +156,15 @@ def check(folder: Path) -> list[str]:
     path = folder / LIST
     if not path.is_file():
         raise InputError(f"There is no list {path} of what was made; give a folder of results.")
-    text = path.read_text(encoding="utf-8", errors="backslashreplace")
-    listed = {name: digest for digest, _, name in (x.partition("  ") for x in text.splitlines())}
+    lines = path.read_text(encoding="utf-8", errors="backslashreplace").splitlines()
+    listed = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     present = {name: file_hash(folder / name) for name in _names(folder)}
     wrong = [f"{name}: is listed, but is not there" for name in sorted(listed.keys() - present)]
     wrong += [f"{name}: is there, but not listed" for name in sorted(present.keys() - listed)]
     changed = (name for name in sorted(listed.keys() & present) if listed[name] != present[name])
     wrong += [f"{name}: is not the file that was made" for name in changed]
     try:
-        verdicts, pages = read_verdicts(folder), summary_pages(folder)
+        verdicts, text = read_verdicts(folder), summary(folder)
     except (OSError, ValueError, LookupError) as error:
         return [
             *wrong,
@@ -183,10 +177,9 @@ def check(folder: Path) -> list[str]:
                 f"tables/{line['notebook']}-verdict.csv: {line['claim']} is called "
                 f"{line['verdict']!r}, which does not follow from its number"
             )
-    for name, text in pages.items():
-        path = folder / name
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            wrong.append(f"{name}: does not follow from the tables")
+    page = folder / PAGE
+    if text and (not page.is_file() or page.read_text(encoding="utf-8") != text):
+        wrong.append(f"{PAGE}: does not follow from the tables")
     return wrong
 
 

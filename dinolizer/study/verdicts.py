@@ -2,11 +2,9 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
-import mistune
 import numpy as np
 import pandas as pd
 
@@ -33,12 +31,6 @@ SMALL = (
     "photographs, and neither confirm nor refute the paper. Those of 10-published-model alone "
     "are of the authors' released model."
 )
-STYLE = """
-body { max-width: 64rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 sans-serif }
-table { border-collapse: collapse; font-size: 0.9rem }
-th, td { border-bottom: 1px solid #bbb; padding: 0.4rem; text-align: left; vertical-align: top }
-img { max-width: 100% }
-"""
 
 
 class Claim(NamedTuple):
@@ -117,13 +109,13 @@ def number_text(number: float, low: float, high: float) -> str:
     return f"{number:.2f} ({interval})"
 
 
-def summary_pages(folder: Path) -> dict[str, str]:
-    """The summary of a profile's results as Markdown and HTML: every claim and its verdicts, and
-    figures and tables of those notebooks. Links are as from ``results/PROFILE``, also where the
-    folder is copied to. Results without verdicts, as of real inpaintings, have no summary."""
+def summary(folder: Path) -> str:
+    """The summary of a profile's results in Markdown: every claim and its verdicts, and figures and
+    tables of those notebooks; empty without verdicts, as of real inpaintings. Links are as from
+    ``results/PROFILE``, also where the folder is copied to."""
     profile, verdicts = profile_of(folder), read_verdicts(folder)
     if verdicts.empty:
-        return {}
+        return ""
     rows = [("claim", "verdict", "number (95 % interval)", "rule", "notebook"), ("---",) * 5]
     for name, claim in sorted(CLAIMS.items(), key=lambda item: (item[1].open, item[1].notebook)):
         said = claim.statement + (" (an open question)" if claim.open else "")
@@ -144,13 +136,7 @@ def summary_pages(folder: Path) -> dict[str, str]:
         "\n".join(f"| {' | '.join(row)} |" for row in cells),
         *(part for of in sorted(set(verdicts["notebook"])) for part in _section(folder, of)),
     ]
-    text = "\n\n".join(blocks) + "\n"
-    html = (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f"<title>{TITLE}: {escape(profile)}</title>\n<style>{STYLE}</style>\n</head>\n"
-        f"<body>\n{mistune.create_markdown(plugins=['table'])(text)}</body>\n</html>\n"
-    )
-    return {"SUMMARY.md": text, "SUMMARY.html": html}
+    return "\n\n".join(blocks) + "\n"
 
 
 def profile_of(folder: Path) -> str:

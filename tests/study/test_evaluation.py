@@ -46,7 +46,7 @@ def evaluate_one(
     threshold: float | dict[str, float],
     **settings: Any,
 ) -> pd.DataFrame:
-    return evaluate([Method(name, predict, threshold)], frame, **settings)
+    return evaluate(Method(name, predict, threshold), frame, **settings)
 
 
 @pytest.fixture
@@ -278,11 +278,13 @@ def files(tmp_path: Path) -> dict[str, int]:
 
 
 def one_call(dataset: Dataset) -> pd.DataFrame:
-    """The rows without parts: each method on all images, then all methods on each case."""
+    """The rows without parts: each method on all images, then on each case."""
     edited = dataset.test.query("not authentic").reset_index(drop=True)
     methods = methods_of(dataset)
-    plain = [evaluate([method], dataset.test) for method in methods]
-    degraded = [evaluate(methods, edited, steps=case, seed=3) for case in CASES]
+    plain = [evaluate(method, dataset.test) for method in methods]
+    degraded = [
+        evaluate(method, edited, steps=case, seed=3) for case in CASES for method in methods
+    ]
     return pd.concat([*plain, *degraded], ignore_index=True)
 
 
@@ -294,7 +296,7 @@ def test_parts_give_the_rows_of_one_call_whoever_computes_them(
     assert computed(dataset, 99, 99).empty  # of more jobs than there are parts
     made = files(tmp_path)
     # Datasets of 2 and 4 images give one part and two; of the edited ones, 1 and 3, also.
-    assert len(made) == 2 * (1 + 2) + 2 * (1 + 2)
+    assert len(made) == 2 * (1 + 2) + 2 * 2 * (1 + 2)
     expected = one_call(dataset)
     monkeypatch.setattr(evaluation, "evaluate", lambda *_, **__: pytest.fail("computed again"))
     pd.testing.assert_frame_equal(computed(dataset), expected)
@@ -327,7 +329,7 @@ def test_two_processes_at_once_and_killed_at_random_moments(
         process.join()
         assert process.exitcode == 0
     pd.testing.assert_frame_equal(computed(dataset), expected)
-    assert len([name for name in files(tmp_path) if name[0] != "."]) == 12
+    assert len([name for name in files(tmp_path) if name[0] != "."]) == 18
 
 
 def test_what_rows_depend_on_is_in_their_name(dataset: Dataset, tmp_path: Path) -> None:

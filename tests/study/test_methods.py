@@ -101,7 +101,7 @@ def test_without_unedited_photographs_a_baseline_has_no_threshold(images: pd.Dat
     edited = images[images["kind"] == "sp"].assign(dataset="d")
     method = baseline_method("error level analysis", Dataset(edited, None))
     assert np.isnan(method.threshold)
-    rows = evaluate([method], edited)
+    rows = evaluate(method, edited)
     assert rows["iou"].isna().all()
     assert rows["ap"].notna().all()
 
@@ -116,13 +116,9 @@ def test_several_methods_see_the_same_degraded_image(images: pd.DataFrame) -> No
 
         return Method(name, predict)
 
-    methods = [remember(name) for name in met]
-    rows = evaluate(methods, images, steps=(("noise", 5),), seed=1)
+    for name in met:
+        evaluate(remember(name), images, steps=(("noise", 5),), seed=1)
     np.testing.assert_array_equal(met["first"], met["second"])
-    alone = evaluate(methods[1:], images, steps=(("noise", 5),), seed=1)
-    np.testing.assert_array_equal(met["first"], met["second"][len(images) :])
-    both = rows[rows["method"] == "second"][["image", "tp", "fp"]].reset_index(drop=True)
-    pd.testing.assert_frame_equal(both, alone[["image", "tp", "fp"]])
 
 
 def test_the_localizer_takes_the_head_that_never_met_the_photograph(images: pd.DataFrame) -> None:
@@ -134,7 +130,7 @@ def test_the_localizer_takes_the_head_that_never_met_the_photograph(images: pd.D
     image = random_image(70, 60)
     for group in "ab":
         expected = Localizer(backbone, heads[group], card_for(backbone))(image).probability
-        np.testing.assert_array_equal(method(image, {"group": group}), expected)
+        np.testing.assert_array_equal(method.predict(image, {"group": group}), expected)
 
 
 SIZE = 160

@@ -18,13 +18,12 @@ from sklearn.metrics import (
 
 from dinolizer.errors import InputError
 from dinolizer.study.metrics import (
-    Counts,
     auc,
-    counts,
     detection_table,
     matched_thresholds,
     roc_curves,
     score_image,
+    score_mask,
     with_matched,
 )
 
@@ -34,37 +33,37 @@ MASKS = arrays(bool, (5, 7))
 def test_a_hand_counted_case() -> None:
     truth = np.array([[1, 1, 0, 0], [1, 0, 0, 0]], dtype=bool)
     mask = np.array([[1, 0, 0, 1], [1, 0, 0, 0]], dtype=bool)
-    found = counts(mask, truth)
-    assert found == Counts(tp=2, fp=1, fn=1, tn=4)
-    assert found.iou == 2 / 4
-    assert found.f1 == 4 / 6
-    assert found.predicted_area == 3 / 8
+    assert score_mask(mask, truth) == {
+        **{"tp": 2, "fp": 1, "fn": 1, "tn": 4},
+        **{"iou": 2 / 4, "f1": 4 / 6, "recall": 2 / 3},
+        **{"false_positive_rate": 1 / 5, "predicted_area": 3 / 8},
+    }
 
 
 @given(mask=MASKS, truth=MASKS)
 def test_iou_and_f1_are_those_of_scikit_learn(
     mask: NDArray[np.bool_], truth: NDArray[np.bool_]
 ) -> None:
-    found = counts(mask, truth)
-    assert found.tp + found.fp + found.fn + found.tn == mask.size
+    found = score_mask(mask, truth)
+    assert found["tp"] + found["fp"] + found["fn"] + found["tn"] == mask.size
     if truth.any():
-        assert found.iou == pytest.approx(jaccard_score(truth.ravel(), mask.ravel()))
-        assert found.f1 == pytest.approx(f1_score(truth.ravel(), mask.ravel()))
+        assert found["iou"] == pytest.approx(jaccard_score(truth.ravel(), mask.ravel()))
+        assert found["f1"] == pytest.approx(f1_score(truth.ravel(), mask.ravel()))
+        assert found["recall"] == pytest.approx(recall_score(truth.ravel(), mask.ravel()))
     else:
-        assert np.isnan(found.iou)
-        assert np.isnan(found.f1)
+        assert np.isnan([found["iou"], found["f1"], found["recall"]]).all()
 
 
 @pytest.mark.parametrize("marked", [False, True])
 def test_an_authentic_image_has_no_iou_but_a_predicted_area(marked: bool) -> None:
-    found = counts(np.full((4, 5), marked), np.zeros((4, 5), dtype=bool))
-    assert np.isnan([found.iou, found.f1]).all()
-    assert found.predicted_area == float(marked)
+    found = score_mask(np.full((4, 5), marked), np.zeros((4, 5), dtype=bool))
+    assert np.isnan([found["iou"], found["f1"]]).all()
+    assert found["predicted_area"] == found["false_positive_rate"] == float(marked)
 
 
 def test_masks_of_two_sizes_are_refused() -> None:
     with pytest.raises(InputError, match="mask is 4 x 5 and the truth 5 x 4 pixels"):
-        counts(np.zeros((4, 5), dtype=bool), np.zeros((5, 4), dtype=bool))
+        score_mask(np.zeros((4, 5), dtype=bool), np.zeros((5, 4), dtype=bool))
 
 
 @given(
@@ -78,7 +77,7 @@ def test_scores_equal_those_of_scikit_learn_and_an_exhaustive_search(
     found, flat = score_image(values, 0.5, truth), (truth.ravel(), values.ravel())
     assert found["ap"] == pytest.approx(average_precision_score(*flat))
     assert found["auc"] == pytest.approx(roc_auc_score(*flat))
-    ious = [counts(values >= threshold, truth).iou for threshold in np.unique(values)]
+    ious = [score_mask(values >= threshold, truth)["iou"] for threshold in np.unique(values)]
     assert found["best_iou"] == pytest.approx(max(ious))
     assert found["recall"] == recall_score(truth.ravel(), values.ravel() > 0.5)
     assert found["false_positive_rate"] == (values > 0.5)[~truth].mean()
@@ -146,9 +145,9 @@ def test_what_quantiles_say_of_a_threshold_is_what_its_mask_does() -> None:
     ]
     first = with_matched(pd.DataFrame(rows)).iloc[0]
     threshold = np.quantile(maps["b"], 0.95)
-    exact = counts(maps["a"] > threshold, truth)
-    assert first["iou_at_5"] == pytest.approx(exact.iou, abs=0.01)
-    assert first["recall_at_5"] == pytest.approx(exact.tp / truth.sum(), abs=0.01)
+    exact = score_mask(maps["a"] > threshold, truth)
+    assert first["iou_at_5"] == pytest.approx(exact["iou"], abs=0.01)
+    assert first["recall_at_5"] == pytest.approx(exact["recall"], abs=0.01)
 
 
 def test_without_other_photographs_there_is_no_threshold() -> None:

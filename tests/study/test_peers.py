@@ -74,7 +74,7 @@ def test_every_format_range_and_polarity(
     for name in ("x/1", "y/1", "2", "extra"):
         write(folder, f"{name}{end}", values)
     (peer,) = read_peers([declare(folder, **lines)], manifest)
-    rows = evaluate([peer], manifest)
+    rows = evaluate(peer, manifest)
     assert rows["method"].tolist() == ["Peer"] * 3
     assert rows["iou"].tolist() == [1, 1, 1]
     assert rows["threshold"].between(0, 1).all()
@@ -90,7 +90,7 @@ def test_the_threshold_is_in_the_unit_of_the_maps(tmp_path: Path, manifest: pd.D
     marked = []
     for threshold in (-4, -3, -1):
         (peer,) = read_peers([declare(folder, **lines, threshold=threshold)], manifest)
-        marked.append(evaluate([peer], manifest)["predicted_area"].tolist()[0])
+        marked.append(evaluate(peer, manifest)["predicted_area"].tolist()[0])
     assert marked == pytest.approx([0, 2 / 3, 1])
 
 
@@ -180,7 +180,7 @@ def test_exported_images_are_the_same_files_and_maps_of_them_fit_the_originals(
         write(tmp_path / "maps", str(name.with_suffix(".npy")), VALUES)
     folder = declare(tmp_path / "maps")
     for frame in (manifest, exported):
-        assert evaluate(read_peers([folder], frame), frame)["iou"].tolist() == [1, 1, 1]
+        assert evaluate(*read_peers([folder], frame), frame)["iou"].tolist() == [1, 1, 1]
     with pytest.raises(InputError, match="holds something"):
         export_images(full(manifest), tmp_path / "export")
 
@@ -197,7 +197,7 @@ def test_degraded_images_are_those_that_the_study_degrades(
     check_files(exported)
     seen: list[NDArray[np.uint8]] = []
     look = Method("look", lambda image, row: seen.append(image) or image[..., 0] / 255)
-    evaluate([look], manifest, steps=steps, seed=3)
+    evaluate(look, manifest, steps=steps, seed=3)
     for image, path in zip(seen, exported["image"], strict=True):
         np.testing.assert_array_equal(image, read_image(path))
 
@@ -256,7 +256,7 @@ def test_a_map_that_is_not_as_declared_is_refused(
     for name in ("x/1", "y/1", "y/2"):
         write(tmp_path / "peer", f"{name}.npy", values)
     with pytest.raises(InputError, match=message):
-        evaluate(read_peers([declare(tmp_path / "peer")], manifest), manifest)
+        evaluate(*read_peers([declare(tmp_path / "peer")], manifest), manifest)
 
 
 def test_of_several_arrays_the_declared_one_is_read(tmp_path: Path, manifest: pd.DataFrame) -> None:
@@ -264,10 +264,10 @@ def test_of_several_arrays_the_declared_one_is_read(tmp_path: Path, manifest: pd
     for name in ("x/1", "y/1", "y/2"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         np.savez(folder / f"{name}.npz", probability=VALUES, mask=VALUES > 2)
-    rows = evaluate(read_peers([declare(folder, array="probability")], manifest), manifest)
+    rows = evaluate(*read_peers([declare(folder, array="probability")], manifest), manifest)
     assert rows["iou"].tolist() == [1, 1, 1]
     with pytest.raises(InputError, match="the one that is declared"):
-        evaluate(read_peers([declare(folder)], manifest), manifest)
+        evaluate(*read_peers([declare(folder)], manifest), manifest)
 
 
 def test_damaged_files_and_equal_names_are_refused(tmp_path: Path, manifest: pd.DataFrame) -> None:
@@ -281,7 +281,7 @@ def test_damaged_files_and_equal_names_are_refused(tmp_path: Path, manifest: pd.
     for content in (b"PK\x03\x04 and no more", claims(10**12), zipped(2 * 10**9)):
         (folder / "x" / "1.npz").write_bytes(content)
         with pytest.raises(InputError, match=r"1.npz cannot be used"):
-            evaluate(read_peers(peers, manifest), manifest)
+            evaluate(*read_peers(peers, manifest), manifest)
 
 
 def claims(pixels: int) -> bytes:
@@ -314,15 +314,15 @@ def test_a_small_file_that_takes_much_memory_is_refused_before_it_does(
     large = np.zeros((9000, 9000), np.uint8)
     np.savez_compressed(folder / "x" / "1.npz", large)
     with pytest.raises(InputError, match=r"1.npz cannot be used: .* of its image's size"):
-        evaluate(read_peers(peers, manifest), manifest)
+        evaluate(*read_peers(peers, manifest), manifest)
     (folder / "x" / "1.npz").unlink()
     cv2.imwrite(str(folder / "x" / "1.png"), large)
     with pytest.raises(InputError, match=r"1.png cannot be used: .* of its image's size"):
-        evaluate(read_peers(peers, manifest), manifest)
+        evaluate(*read_peers(peers, manifest), manifest)
     (folder / "x" / "1.png").unlink()
     (folder / "x" / "1.npy").write_bytes(b"\x93NUMPY\x01\x00\x04\x00{'a\n")
     with pytest.raises(InputError, match=r"1.npy cannot be used"):
-        evaluate(read_peers(peers, manifest), manifest)
+        evaluate(*read_peers(peers, manifest), manifest)
 
 
 def test_published_numbers_are_called_so_and_have_a_source() -> None:

@@ -5,6 +5,7 @@ Heads of all policies, for several seeds, are fitted on the same tokens and map 
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import pandas as pd
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from dinolizer.model.windows import REDUCTIONS
 from dinolizer.study.evaluation import Image, Row, pictures
 from dinolizer.study.experiments.comparisons import RATE
 from dinolizer.study.heads import EPOCHS, image_logits
-from dinolizer.study.metrics import Map, counts
+from dinolizer.study.metrics import Map, score_mask
 from dinolizer.study.samples import Sample
 from dinolizer.study.statistics import macro_table
 from dinolizer.training.heads import Heads, fit
@@ -78,10 +79,9 @@ def reduction_rows(
         of_heads = zip(*(maps(image, row) for maps in both), strict=True)
         for (policy, seed), (summed, mean) in zip(names, of_heads, strict=True):
             line = {"method": policy, "seed": seed} | {of: row[of] for of in ("image", "group")}
-            changed = counts(summed > 0.5, mean > 0.5)
-            ious = {"iou": counts(summed > 0.5, truth).iou}
-            ious |= {"iou_of_mean": counts(mean > 0.5, truth).iou}
-            rows.append(line | ious | {"changed": (changed.fp + changed.fn) / truth.size})
+            line["iou"] = score_mask(summed > 0.5, truth)["iou"]
+            line["iou_of_mean"] = score_mask(mean > 0.5, truth)["iou"]
+            rows.append(line | {"changed": np.mean((summed > 0.5) != (mean > 0.5))})
     return pd.DataFrame(rows)
 
 
