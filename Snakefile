@@ -57,18 +57,18 @@ NOTEBOOKS = {
         "evaluated": True,
     },
     "04-robustness": {
-        "tables": ["04-double-jpeg", "04-robustness", "04-verdict"],
-        "figures": ["04-chains", "04-double-jpeg", "04-robustness"],
+        "tables": ["04-robustness", "04-verdict"],
+        "figures": ["04-robustness"],
         "prepared": True,
         "evaluated": True,
     },
     "05-dinov2-vs-dinov3": {
         "tables": ["05-linear-probe", "05-training", "05-verdict"],
-        "figures": ["05-linear-probe", "05-pictures", "05-training"],
+        "figures": ["05-linear-probe", "05-training"],
         "prepared": True,
     },
     "06-mask-size": {
-        "tables": ["06-scales", "06-sizes", "06-threshold", "06-training", "06-verdict"],
+        "tables": ["06-sizes", "06-threshold", "06-training", "06-verdict"],
         "figures": ["06-examples", "06-sizes", "06-training"],
         "prepared": True,
     },

@@ -1,6 +1,6 @@
 """Heads that never met what they are tested on, and the maps that they draw."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.head import card_for, load_head, make_head
@@ -21,7 +20,7 @@ from dinolizer.model.windows import Plan
 from dinolizer.paths import cache_dir
 from dinolizer.study.cache import cache_key, cached, images_hash, probe_hash
 from dinolizer.study.evaluation import Image, Row
-from dinolizer.study.samples import POLICY, Dataset, Sample, enlarged, window_sample
+from dinolizer.study.samples import POLICY, Dataset, Sample, window_sample
 from dinolizer.training import heads as training
 from dinolizer.training.crops import Crops
 from dinolizer.training.heads import Fit, Heads
@@ -124,12 +123,6 @@ class StudyLocalizer(Localizer):
             yield self.head(tokens.to(self.backbone.device))
 
 
-def localizers(backbone: Backbone, heads: Mapping[str, nn.Conv2d]) -> dict[str, Localizer]:
-    """Localizers of each photograph's head."""
-    card = card_for(backbone)
-    return {group: StudyLocalizer(backbone, head, card) for group, head in heads.items()}
-
-
 def left_out_logits(heads: Heads, tokens: Tensor, sample: Sample) -> Tensor:
     """Logits of every tested window by the heads that never met its photograph: from K ``heads``,
     with an axis ``fold`` of the sample's F folds, and tokens ``(N, D, h, w)``, float32
@@ -146,47 +139,29 @@ def left_out_logits(heads: Heads, tokens: Tensor, sample: Sample) -> Tensor:
 
 
 def image_logits(
-    backbone: Backbone,
-    shapes: Sequence[Heads],
-    sample: Sample,
-    scales: Sequence[float] = (1.0,),
-    reduce: Reduce = "mean",
+    backbone: Backbone, shapes: Sequence[Heads], sample: Sample, reduce: Reduce = "mean"
 ) -> Logits:
-    """Logits of whole images by all heads that never met them, K as in `left_out_logits`.
-
-    Images are enlarged by each of Z ``scales``; windows of an enlarged one lie side by side, else
-    at the backbone's stride. The ``Z * K / F`` channels, put together by ``reduce`` where windows
-    overlap, are the means over the first scale, over the first two, and so on.
-    """
+    """Logits of whole images by all heads that never met them, along the K / F channels of
+    `left_out_logits`; ``reduce`` says how they are put together where windows overlap."""
     folds, tested = len(sample.train), sample.fold >= 0
     fold_of = dict(zip(sample.rows["group"][tested], sample.fold[tested].tolist(), strict=True))
     card = replace(card_for(backbone), reduce=reduce)
-    cards = [card if scale == 1 else replace(card, stride=card.window) for scale in scales]
-    of_folds = [_Together(heads.select(fold=fold) for heads in shapes) for fold in range(folds)]
+    of_folds = [
+        StudyLocalizer(backbone, _Together(heads.select(fold=fold) for heads in shapes), card)
+        for fold in range(folds)
+    ]
 
     def logits(image: Image, row: Row) -> Tensor:
-        head = of_folds[fold_of[row["group"]] if folds > 1 else 0]
-        of_scales = []
-        for scale, settings in zip(scales, cards, strict=True):
-            made = StudyLocalizer(backbone, head, settings).logits(enlarged(image, scale))
-            size = image.shape[:2]
-            of_scales.append(F.interpolate(made[None], size, mode="bilinear", antialias=True)[0])
-        steps = torch.arange(1, len(scales) + 1, device=of_scales[0].device)
-        means = torch.stack(of_scales).cumsum(0) / steps[:, None, None, None]
-        return means.flatten(0, 1).cpu()
+        return of_folds[fold_of[row["group"]] if folds > 1 else 0].logits(image).cpu()
 
     return logits
 
 
-class _Together(nn.Module):
+class _Together(nn.ModuleList):
     """Heads of several shapes: tokens ``(N, D, h, w)`` to all their logits ``(N, K, h, w)``."""
 
-    def __init__(self, shapes: Iterable[Heads]) -> None:
-        super().__init__()
-        self.shapes = nn.ModuleList(shapes)
-
     def forward(self, tokens: Tensor) -> Tensor:
-        return torch.cat([heads(tokens).flatten(1, 2) for heads in self.shapes], dim=1)
+        return torch.cat([heads(tokens).flatten(1, 2) for heads in self], dim=1)
 
 
 def window_rows(logits: Tensor, sample: Sample, names: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from dinolizer.model.localizer import Localizer
 from dinolizer.pocket.rival import residual_classifier
 from dinolizer.study.cache import probe_hash
 from dinolizer.study.evaluation import Image, Method, Picture, Row, probe_image, rows_of
-from dinolizer.study.heads import Fits, localizers
+from dinolizer.study.heads import Fits, StudyLocalizer
 from dinolizer.study.metrics import matched_thresholds
 from dinolizer.study.samples import Dataset, draw_rows
 
@@ -47,8 +47,9 @@ def localized(name: str, localizer: Localizer) -> Method:
 
 def localizer_method(name: str, backbone: Backbone, fits: Fits, manifest: pd.DataFrame) -> Method:
     """The localizer, with the head that never met the photograph of an image."""
-    of_group = localizers(backbone, fits.heads(manifest))
-    whole = localized(name, Localizer(backbone, fits.whole.head, card_for(backbone)))
+    card, heads = card_for(backbone), fits.heads(manifest)
+    of_group = {group: StudyLocalizer(backbone, head, card) for group, head in heads.items()}
+    whole = localized(name, Localizer(backbone, fits.whole.head, card))
 
     def predict(image: Image, row: Row) -> Map:
         return of_group[row["group"]](image).probability

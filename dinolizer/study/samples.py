@@ -257,11 +257,3 @@ def joined(first: Sample, second: Sample) -> Sample:
 def edits(sample: Sample) -> Sample:
     """The same windows with labels of two classes instead of three: edited or not."""
     return replace(sample, targets=sample.targets[:, -1])
-
-
-def half_edited(rows: pd.DataFrame) -> list[int]:
-    """For each family and kind with edits, the number of the window nearest to half edited."""
-    edited = rows.reset_index(drop=True)
-    edited = edited[edited["share"] > 0]
-    distance = (edited["share"] - 0.5).abs()
-    return distance.groupby([edited["family"], edited["kind"]], sort=False).idxmin().tolist()

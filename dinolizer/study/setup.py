@@ -16,7 +16,7 @@ from dinolizer.model.weights import weights_hash
 from dinolizer.paths import PROFILES, ROOT, named_file, results_dir
 from dinolizer.pocket.forging import FAMILIES
 from dinolizer.study.evaluation import Method, rows_of
-from dinolizer.study.experiments.robustness import CASES, QUALITY_GRID, largest_of_each_photo
+from dinolizer.study.experiments.robustness import CASES
 from dinolizer.study.heads import Fits, fit
 from dinolizer.study.methods import BASELINES, baseline_method, localizer_method
 from dinolizer.study.parameters import check_values, parameters_for, read_defaults
@@ -134,9 +134,5 @@ def compute_rows(profile: Path, number: int = 1, count: int = 1) -> None:
     images = images_to_degrade(study.dataset.test, given["families"], given["images"], seed)
     methods = list(study.methods.values())
     without_peers = methods[: len(methods) - len(study.parameters["peers"])]
-    for some, of, cases in (
-        (methods, study.dataset.test, ((),)),
-        (without_peers, images, CASES),
-        (methods[:1], largest_of_each_photo(images), QUALITY_GRID),
-    ):
-        rows_of(some, of, cases, seed, number, count)
+    rows_of(methods, study.dataset.test, number=number, count=count)
+    rows_of(without_peers, images, CASES, seed, number, count)

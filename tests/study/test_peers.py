@@ -153,7 +153,7 @@ def test_a_map_is_turned_as_its_image_is(tmp_path: Path, orientation: int) -> No
         else:
             write(folder, name, stored)
         (peer,) = read_peers([declaration], manifest)
-        made = peer(np.zeros((*expected.shape, 3), np.uint8), {"image": str(image)})
+        made = peer.predict(np.zeros((*expected.shape, 3), np.uint8), {"image": str(image)})
         np.testing.assert_allclose(made, expected, atol=1e-6, err_msg=name)
 
 

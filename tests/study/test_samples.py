@@ -18,9 +18,9 @@ from dinolizer.model.localizer import Localizer
 from dinolizer.study import samples
 from dinolizer.study.evaluation import pictures, score_maps
 from dinolizer.study.heads import (
+    StudyLocalizer,
     image_logits,
     left_out_logits,
-    localizers,
     window_rows,
 )
 from dinolizer.study.samples import (
@@ -29,7 +29,6 @@ from dinolizer.study.samples import (
     crop_sample,
     edits,
     enlarged,
-    half_edited,
     images_to_degrade,
     joined,
     load,
@@ -143,7 +142,7 @@ def test_what_is_joined_is_fitted_on_and_not_tested(crossfit: Dataset) -> None:
     assert (len(both.rows), len(both.targets)) == (18, 18)
 
 
-def test_images_are_mapped_as_by_the_localizer_alone_and_enlarged(crossfit: Dataset) -> None:
+def test_images_are_mapped_as_by_the_localizer_alone(crossfit: Dataset) -> None:
     """With heads that differ from fold to fold."""
     backbone = small_backbone()
     _, sample = window_sample(crossfit, backbone)
@@ -152,7 +151,6 @@ def test_images_are_mapped_as_by_the_localizer_alone_and_enlarged(crossfit: Data
     for parameter in heads.parameters():
         torch.nn.init.normal_(parameter, std=0.1, generator=generator)
     direct = image_logits(backbone, [heads], sample)
-    enlarging = image_logits(backbone, [heads], sample, (1, 1.5))
     card = replace(card_for(backbone), reduce="mean")
     for fold, group in enumerate("xyz"):
         row = crossfit.test[crossfit.test["group"] == group].iloc[1].to_dict()
@@ -162,10 +160,6 @@ def test_images_are_mapped_as_by_the_localizer_alone_and_enlarged(crossfit: Data
         for case in range(2):
             alone = Localizer(backbone, heads.linear(case=case, fold=fold), card)
             torch.testing.assert_close(found[case], alone.logits(image)[0], atol=1e-4, rtol=0)
-        scales = enlarging(image, row)
-        assert scales.shape == (4, 70, 90)
-        torch.testing.assert_close(scales[:2], found, atol=1e-5, rtol=0)
-        assert not torch.allclose(scales[2:], found, atol=1e-2)
 
 
 def test_the_maps_of_a_study_read_the_tokens_of_its_windows(crossfit: Dataset) -> None:
@@ -175,7 +169,7 @@ def test_the_maps_of_a_study_read_the_tokens_of_its_windows(crossfit: Dataset) -
     head, (image, _) = random_head(backbone.dim), read_pair(crossfit.test.iloc[1].to_dict())
     asked: list[int] = []
     backbone.model.patch_embed.register_forward_hook(lambda *of: asked.append(len(of[1][0])))
-    localizer = localizers(backbone, {"x": head})["x"]
+    localizer = StudyLocalizer(backbone, head, card_for(backbone))
     expected = Localizer(backbone, head, card_for(backbone))(image).probability
     passed = len(asked)
     np.testing.assert_allclose(localizer(image).probability, expected, atol=1e-6)
@@ -228,15 +222,6 @@ def test_three_classes_come_with_the_share_of_the_edit_alone(crossfit: Dataset) 
     assert sorted_.targets.sum(1).allclose(torch.ones(()))
     assert edits(sorted_).targets.equal(plain.targets)
     assert sorted_.rows.equals(plain.rows)
-
-
-def test_the_windows_nearest_to_half_edited_are_found_for_each_family_and_kind() -> None:
-    rows = pd.DataFrame(
-        [("f", "sp", 0.1), ("f", "sp", 0.6), ("f", "fr", 0.0), ("f", "fr", 0.9), ("g", "sp", 0.4)],
-        columns=["family", "kind", "share"],
-        index=[7, 7, 7, 8, 9],
-    )
-    assert half_edited(rows) == [1, 3, 4]
 
 
 def write(folder: Path, name: str, *splits: str, **columns: str) -> str:

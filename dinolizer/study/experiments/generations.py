@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor
 
@@ -175,13 +174,3 @@ def linear_probe(tokens: Tensor, sample: Sample, drawn: Sequence[Draw]) -> pd.Da
         rows = rows.assign(family=np.array(CLASS_NAMES)[truth], seed=draw.seed, accuracy=right)
         tables.append(rows.groupby(by, sort=False)["accuracy"].mean().reset_index())
     return pd.concat(tables[1:] or tables)
-
-
-def pca_pictures(tokens: Tensor, shown: Sequence[int]) -> list[NDArray[np.float64]]:
-    """The first three principal components of all tokens as red, green and blue: of each crop in
-    ``shown`` float ``(h, w, 3)`` from 0 to 1, the 2nd to the 98th percentile over all crops."""
-    flat = tokens.float().permute(0, 2, 3, 1).flatten(0, 2).numpy()
-    components = PCA(3, random_state=0).fit_transform(flat)
-    low, high = np.quantile(components, [0.02, 0.98], axis=0)
-    colours = np.clip((components - low) / (high - low), 0, 1)
-    return [*colours.reshape(len(tokens), *tokens.shape[2:], 3)[list(shown)]]

@@ -223,14 +223,3 @@ def test_patches_are_classified_by_a_probe_that_never_met_them() -> None:
     assert line["accuracy"] == pytest.approx(np.mean(accuracies))
     assert line["accuracy_sd"] == pytest.approx(np.std(accuracies, ddof=1))  # between the draws
     assert 1 / 3 < line["accuracy_low"] <= line["accuracy"] <= line["accuracy_high"]
-
-
-def test_pictures_show_the_three_directions_in_which_tokens_differ_most() -> None:
-    tokens = torch.zeros(2, 4, 2, 2)
-    tokens[0, 2], tokens[1, 2] = 9, -9
-    tokens[:, 0, 0], tokens[:, 3, :, 0] = 3, 1
-    first, second = generations.pca_pictures(tokens, [0, 1])
-    assert first.shape == (2, 2, 3)
-    assert np.abs(first - second)[..., 0] == pytest.approx(1, abs=1e-4)  # the two crops
-    assert np.ptp(first[..., 1], axis=0) == pytest.approx(1, abs=1e-4)  # the two rows
-    assert np.ptp(first[..., 2], axis=1) == pytest.approx(1, abs=1e-4)  # the two columns

@@ -27,10 +27,10 @@ def rows(case: robustness.Case, ious: dict[str, float], method: str = "own") -> 
 
 def test_every_level_is_a_case_and_every_claim_is_decided_by_one() -> None:
     assert len(robustness.SINGLE) == sum(len(curve.levels) for curve in DEGRADATIONS.values())
-    known = [*robustness.SINGLE, *robustness.CHAINS, *robustness.QUALITY_GRID]
+    known = [*robustness.SINGLE, *robustness.CHAINS]
     assert set(robustness.CLAIMED.values()) <= set(known)
     assert {len(case) for case in robustness.CHAINS} == {2}
-    # A chain's first step alone is the end of its curve.
+    # A chain's first step alone is known, too.
     assert {(case[0],) for case in robustness.CHAINS} <= set(robustness.SINGLE)
 
 
@@ -72,21 +72,3 @@ def test_the_lead_grows_by_the_difference_of_two_leads() -> None:
     )
     # Leads of 0.2 before, 0.4 and 0.5 after.
     assert robustness.lead_gained(table, "own")[0] == pytest.approx(0.25)
-
-
-def test_the_largest_edit_of_each_photo() -> None:
-    areas = [0.1, 0.3, 0.2, 0.5, 0.4]
-    images = pd.DataFrame({"image": list("abcde"), "group": list("ppqrr"), "area": areas})
-    few = robustness.largest_of_each_photo(images)
-    assert few["image"].tolist() == ["b", "c", "d"]
-
-
-def test_the_table_of_qualities_holds_pairs_and_single_compressions() -> None:
-    cases = [(), JPEG, TWICE, (("jpeg", 100),), (("blur", 3), ("jpeg", 90))]
-    parts = [rows(case, {"xa": 0.1 * number, "xb": 0.1}) for number, case in enumerate(cases)]
-    table = robustness.quality_table(pd.concat(parts))
-    assert table[["first", "second", "iou"]].to_numpy().tolist() == [
-        ["none", 80, pytest.approx(0.1)],
-        ["80", 90, pytest.approx(0.15)],
-    ]
-    assert table[["iou_low", "iou_high"]].isna().all(axis=None)  # of two photographs
