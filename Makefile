@@ -120,7 +120,7 @@ clean:
 	@ruff check --quiet
 	@ruff format --check --quiet
 	@echo "[2/5] types of the package"
-	@mypy --no-error-summary dinolizer
+	@MYPYPATH=pretraining mypy --no-error-summary dinolizer pretraining
 	@echo "[3/5] types of the notebooks"
 	@# Parameters are plain literals.
 	@nbqa mypy notebooks --no-error-summary --disable-error-code=var-annotated

@@ -15,7 +15,7 @@ DOORS = {
     "cli": {"study", "bulk", "pocket", "training", "model", "data"},
     "study": {"pocket", "training", "model", "data"},
     "bulk": {"model", "data"},
-    "pocket": {"training", "model", "data"},
+    "pocket": {"model", "data"},
     "training": {"model", "data"},
     "model": {"data"},
     "data": set(),

@@ -513,7 +513,7 @@ def test_help_names_the_commands_without_importing_torch() -> None:
         ),
         (
             ["study"],
-            ("pretrain", "prepare", "evaluate", "export-images", "summarise", "check-parameters"),
+            ("prepare", "evaluate", "export-images", "summarise", "check-parameters"),
         ),
     ):
         output = CliRunner().invoke(app, [*words, "--help"]).output

@@ -67,7 +67,8 @@ def test_the_readme_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert BLOCKS
     monkeypatch.chdir(tmp_path)
     Image.fromarray(data.astronaut()).save("photo.jpg", quality=95)
-    Path("notebooks").symlink_to(ROOT / "notebooks")
+    for name in ("notebooks", "pretraining"):
+        Path(name).symlink_to(ROOT / name)
     namespace: dict[str, object] = {}
     for language, text in BLOCKS:
         if language == "python":

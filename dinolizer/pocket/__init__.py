@@ -1,1 +1,1 @@
-"""The embedded demonstration: photographs, generators, forgeries, pre-training."""
+"""The embedded demonstration: photographs, generators, forgeries."""

@@ -7,7 +7,6 @@ once; what a generator fills in has never been through that. Wiping out a photog
 giving the same one to both, teaches a detector the wrong sign.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -16,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from skimage.restoration import inpaint_biharmonic
 
-from dinolizer.data.degradations import blur, gaussian_noise, jpeg, to_uint8, webp
+from dinolizer.data.degradations import gaussian_noise, jpeg, to_uint8
 from dinolizer.errors import InputError, check_choice
 from dinolizer.pocket.generators import DOWNSAMPLING, AutoEncoder, load_generator
 
@@ -41,9 +40,6 @@ AREA_RANGE = (0.01, 0.60)  # share of the image that is edited: log-uniform betw
 
 KERNELS = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
 GRID = 16  # side in pixels of a JPEG file's blocks with chroma subsampled: crops start anywhere
-SHARINGS = {"none": 0.45, "jpeg": 0.25, "webp": 0.07, "resize": 0.13, "noise": 0.05, "blur": 0.05}
-"""What is done to a finished picture, and how often."""
-RESIZING = (0.75, 1.3)
 
 
 class Forgery(NamedTuple):
@@ -210,27 +206,3 @@ def past(photo: Image, side: int, rng: np.random.Generator) -> Image:
             image = jpeg(image, int(rng.integers(70, 98)), subsampling)
         image = crop(image, image.shape[0] - int(rng.integers(1, GRID + 1)), rng)
     return crop(image, side, rng)
-
-
-def shared(images: Sequence[Image], way: str, side: int, rng: np.random.Generator) -> list[Image]:
-    """Put twins of one size through the same sharing, of `SHARINGS`, and cut the same square."""
-    seed, level = int(rng.integers(2**32)), rng.random()
-    subsampling = "4:2:0" if rng.random() < 0.7 else "4:4:4"
-    corner = rng.random(2)
-
-    def share(image: Image) -> Image:
-        again = np.random.default_rng(seed)
-        if way == "resize":
-            low, high = RESIZING
-            image = resized(image, low + level * (high - low), again, side)
-        top, left = (int(c * (n - side + 1)) for c, n in zip(corner, image.shape[:2], strict=True))
-        image = np.ascontiguousarray(image[top : top + side, left : left + side])
-        ways = {
-            "jpeg": lambda: jpeg(image, round(65 + 33 * level), subsampling),
-            "webp": lambda: webp(image, round(70 + 28 * level)),
-            "noise": lambda: gaussian_noise(image, 0.5 + 4.5 * level, again),
-            "blur": lambda: blur(image, 3),
-        }
-        return ways.get(way, lambda: image)()
-
-    return [share(image) for image in images]

@@ -1,7 +1,6 @@
 """A rival for the pocket backbone: a linear classifier on the statistics of its stem, fitted on the
 same kind of crops. What the transformer is worth is what it finds beyond this."""
 
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -10,31 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from torch import Tensor
 
 from dinolizer.model.pocket_vit import PATCH, TraceStem
 from dinolizer.paths import ASSETS
 from dinolizer.pocket.forging import Image
 
-PURE = 0.1  # most of a patch that may be of the other class where the rival learns from it
-PENALTY = 0.01  # ``C`` of scikit-learn's logistic regression, on standardised statistics
 _stem, _weights = cache(TraceStem), cache(load_file)
-
-
-def fit_rival(images: Sequence[Image], shares: Tensor) -> dict[str, Tensor]:
-    """Fit the rival on images uint8 ``(S, S, 3)`` and the edited shares of their patches, float
-    ``(N, h, w)``: ``weight`` ``(C,)`` and ``bias`` ``(1,)``, both classes counting alike."""
-    features = np.concatenate([np.concatenate(_statistics(image)) for image in images])
-    edited = shares.flatten().numpy()
-    pure = (edited < PURE) | (edited > 1 - PURE)
-    regression = LogisticRegression(C=PENALTY, class_weight="balanced", max_iter=200)
-    fitted = make_pipeline(StandardScaler(), regression).fit(features[pure], edited[pure] > 0.5)
-    weight = regression.coef_[0] / fitted[0].scale_
-    bias = regression.intercept_ - weight @ fitted[0].mean_
-    return {"weight": torch.from_numpy(weight).float(), "bias": torch.from_numpy(bias).float()}
 
 
 def residual_classifier(image: Image, folder: Path = ASSETS) -> NDArray[np.float32]:
@@ -44,12 +24,12 @@ def residual_classifier(image: Image, folder: Path = ASSETS) -> NDArray[np.float
     ends = [(0, -length % PATCH) for length in (height, width)]
     whole = np.pad(image, [*ends, (0, 0)], mode="symmetric")
     weights = _weights(folder / "pocket-rival.safetensors")
-    logits = _statistics(whole) @ weights["weight"].numpy() + weights["bias"].numpy()
+    logits = statistics(whole) @ weights["weight"].numpy() + weights["bias"].numpy()
     enlarged = cv2.resize(logits, whole.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     return np.asarray(enlarged[:height, :width], np.float32)
 
 
-def _statistics(image: Image) -> NDArray[np.float32]:
+def statistics(image: Image) -> NDArray[np.float32]:
     """The stem's statistics of each patch less their mean over the image, ``(h, w, C)``."""
     with torch.inference_mode():
         pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()

@@ -166,19 +166,6 @@ def _profile_file(profile: str) -> Path:
 
 
 @study.command()
-def pretrain(
-    photos: Annotated[Path, Argument(help="Folder of photographs.")],
-    out: Annotated[Path, Option(metavar="DIR", help="Folder for weights and checkpoints.")],
-    flux: Annotated[Path | None, Option(metavar="DIR", help="FLUX.2's tiny coder.")] = None,
-    device: Device = None,
-) -> None:
-    """Make the pocket weights from a folder of photographs; an interrupted run goes on."""
-    from dinolizer.pocket.build import pretrain as run
-
-    run(photos, out, device, flux=flux)
-
-
-@study.command()
 def prepare(profile: Profile) -> None:
     """Make what the notebooks of a profile share: images, tokens, heads, thresholds."""
     from dinolizer.study.setup import prepare as run

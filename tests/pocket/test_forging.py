@@ -1,4 +1,4 @@
-"""What an edit changes, what a past leaves in a photograph, and what sharing does to twins."""
+"""What an edit changes, and what a past leaves in a photograph."""
 
 import cv2
 import numpy as np
@@ -14,14 +14,12 @@ from dinolizer.pocket.forging import (
     FAMILIES,
     LEARNED,
     SHAPES,
-    SHARINGS,
     crop,
     forge,
     log_uniform_area,
     past,
     random_mask,
     resized,
-    shared,
 )
 from dinolizer.pocket.photos import load_photo
 
@@ -177,10 +175,3 @@ def test_a_crop_is_a_part_of_the_image_or_of_its_mirror() -> None:
             for x in range(4)
         ]
         assert any(np.array_equal(square, place) for place in places)
-
-
-@pytest.mark.parametrize("way", SHARINGS)
-def test_twins_that_are_equal_stay_equal(way: str) -> None:
-    first, second = shared([COLOURED, COLOURED.copy()], way, 224, np.random.default_rng(2))
-    assert first.shape == (224, 224, 3)
-    assert np.array_equal(first, second)

@@ -1,4 +1,6 @@
-"""The making of the pocket assets, from a folder of photographs to weights and their cards.
+"""The making of the pocket assets, from a folder of photographs to weights and their cards::
+
+    python pretraining/pretrain.py PHOTOS OUT --flux FOLDER
 
 A backbone learns to tell real photographs from forged ones. As in B-Free, each forged image has its
 real twin in the same batch: the same crop with the same past and sharing, so that only the traces
@@ -9,13 +11,20 @@ import hashlib
 import json
 import os
 import platform
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import typer
+from fills import Forge
+from flux import load_flux
 from safetensors.torch import save_file
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,12 +35,11 @@ from dinolizer.model.backbones import BACKBONES, load_backbone, pick_device
 from dinolizer.model.head import card_for, save_head
 from dinolizer.paths import atomic
 from dinolizer.pocket import generators as nets
-from dinolizer.pocket.fills import Forge
 from dinolizer.pocket.forging import CLASSICAL, Image, crop, log_uniform_area, random_mask
 from dinolizer.pocket.generators import AutoEncoder, Inpainter
 from dinolizer.pocket.photos import photo_paths
-from dinolizer.pocket.rival import fit_rival
-from dinolizer.training.heads import fit_head
+from dinolizer.pocket.rival import statistics
+from dinolizer.training.heads import fit_heads
 from dinolizer.training.loop import Batch, Progress, drawn, optimise
 from dinolizer.training.tokens import extract
 
@@ -54,6 +62,8 @@ GENERATOR_CROP = 96  # side of the crops that a generator trains on, in pixels
 GENERATOR_BATCH = 8
 LATENT_NOISE = 0.05  # share of their spread: so a decoder does well with what no encoder has made
 TEXTURE_WEIGHT = 0.01
+PURE = 0.1  # most of a patch that may be of the other class where the rival learns from it
+PENALTY = 0.01  # ``C`` of scikit-learn's logistic regression, on standardised statistics
 HEAD_PAIRS = 300  # twins that the head is fitted on
 TEMPERATURES = tuple(np.geomspace(0.5, 50, 100).tolist())
 
@@ -93,7 +103,7 @@ def pretrain(
     own = nets.load_generator("autoencoder", out)
     assert isinstance(own, AutoEncoder)
     generators = {"autoencoder": own}
-    generators |= {"flux": nets.load_flux(flux)} if flux else {}
+    generators |= {"flux": load_flux(flux)} if flux else {}
     card["generators"] = [*CLASSICAL[:2], *generators]
     for name, builder in BUILDERS.items():
         forge = Forge(pictures, generators, SEED)
@@ -203,7 +213,8 @@ def calibrated_head(tokens: Tensor, targets: Tensor) -> nn.Conv2d:
     """Fit the shipped head on tokens and the shares that `draw_crops` gives, by Dice as the
     paper's. Dice leaves the scale of the logits open, and lets them grow until most of a map is
     exactly 0 or 1; so they are divided by a temperature (Guo et al. 2017), which moves no mask."""
-    head = fit_head(tokens, targets, seed=SEED).head
+    every = torch.ones(1, len(tokens), dtype=torch.bool)
+    head = fit_heads(tokens, targets, every, seed=SEED)[0].head
     with torch.no_grad():
         logits = head(tokens.float()).squeeze(1)
         loss = F.binary_cross_entropy_with_logits
@@ -211,6 +222,19 @@ def calibrated_head(tokens: Tensor, targets: Tensor) -> nn.Conv2d:
         head.weight /= temperature
         head.bias /= temperature
     return head
+
+
+def fit_rival(images: Sequence[Image], shares: Tensor) -> dict[str, Tensor]:
+    """Fit the rival on images uint8 ``(S, S, 3)`` and the edited shares of their patches, float
+    ``(N, h, w)``: ``weight`` ``(C,)`` and ``bias`` ``(1,)``, both classes counting alike."""
+    features = np.concatenate([np.concatenate(statistics(image)) for image in images])
+    edited = shares.flatten().numpy()
+    pure = (edited < PURE) | (edited > 1 - PURE)
+    regression = LogisticRegression(C=PENALTY, class_weight="balanced", max_iter=200)
+    fitted = make_pipeline(StandardScaler(), regression).fit(features[pure], edited[pure] > 0.5)
+    weight = regression.coef_[0] / fitted[0].scale_
+    bias = regression.intercept_ - weight @ fitted[0].mean_
+    return {"weight": torch.from_numpy(weight).float(), "bias": torch.from_numpy(bias).float()}
 
 
 def _save(path: Path, model: nn.Module, progress: Progress, card: dict[str, object]) -> None:
@@ -231,3 +255,10 @@ def _save(path: Path, model: nn.Module, progress: Progress, card: dict[str, obje
         draft.write_text(json.dumps(card, indent=2) + "\n")
     with atomic(path) as draft:  # last: where the weights are, the card is
         save_file(model.half().cpu().state_dict(), draft)
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(pretrain)
+    except InputError as error:
+        sys.exit(f"pretrain.py: {error}")

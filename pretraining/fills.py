@@ -11,11 +11,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from dinolizer.data.degradations import to_uint8
+from dinolizer.data.degradations import blur, gaussian_noise, jpeg, to_uint8, webp
 from dinolizer.pocket import forging
-from dinolizer.pocket.forging import SHARINGS, SHRINKING, Image, Mask, past, resized, shared
+from dinolizer.pocket.forging import SHRINKING, Image, Mask, past, resized
 from dinolizer.pocket.generators import DOWNSAMPLING, AutoEncoder
 
+SHARINGS = {"none": 0.45, "jpeg": 0.25, "webp": 0.07, "resize": 0.13, "noise": 0.05, "blur": 0.05}
+"""What is done to a finished picture, and how often."""
+RESIZING = (0.75, 1.3)
 AREA_RANGE = (0.02, 0.6)
 FILLS = {"clean": 0.3, "decoded": 0.45, "enlarged": 0.15, "classical": 0.1}
 """Where the content of an edit comes from, and how often: a photograph shrunk until no trace of its
@@ -56,7 +59,7 @@ class Forge:
             number = int(rng.integers(min(WHOLES, len(self.photos))))
             real, fake, mask = self._whole(name, number)
         else:
-            room = side if way != "resize" else int(np.ceil(side / forging.RESIZING[0]))
+            room = side if way != "resize" else int(np.ceil(side / RESIZING[0]))
             photo = self.photos[int(rng.integers(len(self.photos)))]
             clean = rng.random() < CLEAN
             real = forging.tiled(photo, (room, room), rng) if clean else past(photo, room, rng)
@@ -172,3 +175,27 @@ def _softened(content: Image, rng: np.random.Generator) -> Image:
     grain = rng.standard_normal((*content.shape[:2], 1), dtype=np.float32)
     smooth = cv2.GaussianBlur(grain, (0, 0), rng.uniform(0.4, 0.9))[..., None]
     return to_uint8(content + smooth * (rng.uniform(1, 5) / smooth.std()))
+
+
+def shared(images: Sequence[Image], way: str, side: int, rng: np.random.Generator) -> list[Image]:
+    """Put twins of one size through the same sharing, of `SHARINGS`, and cut the same square."""
+    seed, level = int(rng.integers(2**32)), rng.random()
+    subsampling = "4:2:0" if rng.random() < 0.7 else "4:4:4"
+    corner = rng.random(2)
+
+    def share(image: Image) -> Image:
+        again = np.random.default_rng(seed)
+        if way == "resize":
+            low, high = RESIZING
+            image = resized(image, low + level * (high - low), again, side)
+        top, left = (int(c * (n - side + 1)) for c, n in zip(corner, image.shape[:2], strict=True))
+        image = np.ascontiguousarray(image[top : top + side, left : left + side])
+        ways = {
+            "jpeg": lambda: jpeg(image, round(65 + 33 * level), subsampling),
+            "webp": lambda: webp(image, round(70 + 28 * level)),
+            "noise": lambda: gaussian_noise(image, 0.5 + 4.5 * level, again),
+            "blur": lambda: blur(image, 3),
+        }
+        return ways.get(way, lambda: image)()
+
+    return [share(image) for image in images]
