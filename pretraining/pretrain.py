@@ -39,7 +39,7 @@ from dinolizer.pocket.forging import CLASSICAL, Image, crop, log_uniform_area, r
 from dinolizer.pocket.generators import AutoEncoder, Inpainter
 from dinolizer.pocket.photos import photo_paths
 from dinolizer.pocket.rival import statistics
-from dinolizer.training.heads import fit_heads
+from dinolizer.training.heads import fit_head, temper
 from dinolizer.training.loop import Batch, Progress, drawn, optimise
 from dinolizer.training.tokens import extract
 
@@ -65,7 +65,6 @@ TEXTURE_WEIGHT = 0.01
 PURE = 0.1  # most of a patch that may be of the other class where the rival learns from it
 PENALTY = 0.01  # ``C`` of scikit-learn's logistic regression, on standardised statistics
 HEAD_PAIRS = 300  # twins that the head is fitted on
-TEMPERATURES = tuple(np.geomspace(0.5, 50, 100).tolist())
 
 
 def pretrain(
@@ -112,7 +111,8 @@ def pretrain(
         about = json.dumps(card | {"seed": SEED, "pairs": HEAD_PAIRS})
         images, shares = draw_crops(Forge(pictures, generators, SEED + 1), HEAD_PAIRS, SEED)
         backbone = load_backbone("pocket", weights=out / "pocket-vit.safetensors", device=target)
-        head = calibrated_head(extract(backbone, images), shares)
+        tokens = extract(backbone, images)
+        head = temper(fit_head(tokens, shares, seed=SEED).head, tokens, shares)
         save_head(out / "pocket-head.safetensors", head, card_for(backbone, about))
         with atomic(out / "pocket-rival.safetensors") as draft:
             save_file(fit_rival(images, shares), draft, {"about": about})
@@ -207,21 +207,6 @@ def draw_crops(forge: Forge, pairs: int, seed: int) -> tuple[list[Image], Tensor
         masks += [np.zeros_like(twins.mask), twins.mask]
     labels = torch.from_numpy(np.stack(masks).astype(np.uint8))
     return images, F.avg_pool2d(labels.float(), pocket_vit.PATCH)
-
-
-def calibrated_head(tokens: Tensor, targets: Tensor) -> nn.Conv2d:
-    """Fit the shipped head on tokens and the shares that `draw_crops` gives, by Dice as the
-    paper's. Dice leaves the scale of the logits open, and lets them grow until most of a map is
-    exactly 0 or 1; so they are divided by a temperature (Guo et al. 2017), which moves no mask."""
-    every = torch.ones(1, len(tokens), dtype=torch.bool)
-    head = fit_heads(tokens, targets, every, seed=SEED)[0].head
-    with torch.no_grad():
-        logits = head(tokens.float()).squeeze(1)
-        loss = F.binary_cross_entropy_with_logits
-        temperature = min(TEMPERATURES, key=lambda value: loss(logits / value, targets).item())
-        head.weight /= temperature
-        head.bias /= temperature
-    return head
 
 
 def fit_rival(images: Sequence[Image], shares: Tensor) -> dict[str, Tensor]:

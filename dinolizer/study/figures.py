@@ -159,7 +159,7 @@ def dots(
             wide = [table[f"{score}_{end}_corrected"] for end in ("low", "high")]
             panel.hlines(table["label"], *wide, color="0.6", linewidth=0.8)
         if score == "size":
-            _share_axis(panel)
+            _share_axis(panel, ticks=(1,))  # more do not fit beside other panels
         if "change" in score:
             panel.axvline(0, **REFERENCE)
         if lines and score in lines:
@@ -228,15 +228,18 @@ def _show(axes: Axes, array: NDArray[Any], mask: NDArray[np.bool_] | None = None
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     if mask is not None and mask.any() and not mask.all():
-        axes.contour(mask, levels=[0.5], colors="white", linewidths=1.6)
-        axes.contour(mask, levels=[0.5], colors="black", linewidths=0.7)
+        zoom = -(-256 // mask.shape[1])  # contours cut the corners of large pixels
+        across, down = ((np.arange(zoom * n) + 0.5) / zoom - 0.5 for n in mask.shape[::-1])
+        fine = mask.repeat(zoom, axis=0).repeat(zoom, axis=1)
+        for colour, width in (("white", 1.6), ("black", 0.7)):
+            axes.contour(across, down, fine, levels=[0.5], colors=colour, linewidths=width)
     return drawn
 
 
-def _share_axis(axes: Axes) -> None:
-    """A logarithmic axis of shares in percent."""
+def _share_axis(axes: Axes, ticks: Sequence[float] = (1, 3)) -> None:
+    """A logarithmic axis of shares in percent, with ticks at these multiples of powers of ten."""
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    axes.xaxis.set_major_locator(LogLocator(subs=ticks))
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.minorticks_off()
 

@@ -85,6 +85,8 @@ def fit(
         members = torch.cat([sample.train, seen])  # the last head is fitted on all
         settings: dict[str, Any] = {"epochs": epochs, "seed": seed, "validation": ~members & seen}
         fits = training.fit_heads(tokens, sample.targets, members, **settings)
+        for one, met in zip(fits, members, strict=True):
+            training.temper(one.head, tokens[met], sample.targets[met])
         lines = (
             {name: of.flatten().tolist() for name, of in one.head.state_dict().items()}
             | one.history.to_dict("list")
@@ -105,7 +107,9 @@ def fit(
 @cache
 def _fit_hash() -> str:
     tokens = torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(0))
-    fitted = training.fit_head(tokens, (tokens[:, 0] > 0).float(), epochs=2, batch_size=4)
+    targets = (tokens[:, 0] > 0).float()
+    fitted = training.fit_head(tokens, targets, epochs=2, batch_size=4)
+    training.temper(fitted.head, tokens, targets)
     weights = [value.numpy() for value in fitted.head.state_dict().values()]
     return probe_hash(*weights, fitted.history["loss"])
 

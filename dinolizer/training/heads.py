@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any, Literal, NamedTuple, get_args
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ LOSSES: tuple[Loss, ...] = get_args(Loss)
 FOCUS = 2.0
 """Exponent of the focal loss: the one that Lin et al. found best ("Focal Loss for Dense Object
 Detection", ICCV 2017). Their class weight is left out: it shifts what 0.5 means."""
+
+TEMPERATURES = tuple(np.geomspace(0.5, 50, 100).tolist())
 
 
 class Heads(nn.Module):
@@ -130,6 +133,21 @@ def fit_heads(tokens: Tensor, targets: Tensor, train: Tensor, **settings: Any) -
     heads = Heads({"head": len(train)}, tokens.shape[1], classes).to(tokens.device)
     histories = fit(heads, tokens, targets, train, **settings)
     return [Fit(heads.linear(head=number), history) for number, history in enumerate(histories)]
+
+
+def temper(head: nn.Conv2d, tokens: Tensor, targets: Tensor) -> nn.Conv2d:
+    """Divide a linear head's logits by a temperature, in place: the one of `TEMPERATURES` at which
+    their cross-entropy on tokens ``(N, D, h, w)`` and targets ``(N, h, w)`` in [0, 1] is least (Guo
+    et al. 2017). Dice leaves the scale of the logits open, and lets them grow until most of a map
+    is exactly 0 or 1, where nothing can be ranked; no mask at one half moves."""
+    with torch.no_grad():
+        logits = torch.cat([head(part.float()).squeeze(1) for part in tokens.split(256)])
+        loss = F.binary_cross_entropy_with_logits
+        temperature = min(TEMPERATURES, key=lambda value: loss(logits / value, targets).item())
+        head.weight /= temperature
+        assert head.bias is not None  # every head of this project has one
+        head.bias /= temperature
+    return head
 
 
 def fit(

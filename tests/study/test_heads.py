@@ -64,7 +64,9 @@ def test_a_head_never_meets_its_photograph_nor_the_held_out_generator(
             head.bias.data.fill_(number)
         return [Fit(head, pd.DataFrame({"epoch": [1]})) for head in heads]
 
+    tempered = []
     monkeypatch.setattr(crossfit.training, "fit_heads", note)
+    monkeypatch.setattr(crossfit.training, "temper", lambda _head, *of: tempered.append(len(of[0])))
     monkeypatch.setattr(crossfit, "_fit_hash", lambda: "")
     fits = crossfit.fit(Dataset(manifest, None), small_backbone(), epochs=1)
     biases = {group: one.head.bias.item() for group, one in fits.left_out.items()}
@@ -81,6 +83,7 @@ def test_a_head_never_meets_its_photograph_nor_the_held_out_generator(
         for found, own in zip(met[name], rows, strict=True):
             assert set((found.nonzero().squeeze(1) // count).tolist()) == own
             assert found.sum() == count * len(own)
+    assert tempered == [count * len(own) for own in expected["train"]]
 
 
 def test_left_out_heads_are_fitted_once(
@@ -92,6 +95,7 @@ def test_left_out_heads_are_fitted_once(
     members = torch.tensor(members.to_numpy(bool))[None]
     alone = crossfit.training.fit_heads(tokens, sample.targets, members, epochs=2)
     first = crossfit.fit(dataset, backbone, epochs=2)
+    crossfit.training.temper(alone[0].head, tokens[members[0]], sample.targets[members[0]])
     assert torch.allclose(first.left_out["b"].head.weight, alone[0].head.weight, atol=1e-5)
 
     def fit_heads(*_arguments: object, **_settings: object) -> None:

@@ -18,6 +18,7 @@ from dinolizer.training.heads import (
     fit_head,
     fit_heads,
     loss_of_heads,
+    temper,
 )
 
 DIM = 12
@@ -361,3 +362,17 @@ def test_each_head_has_the_loss_of_its_own_images(loss: Loss) -> None:
         parts = {"dice": dice_loss(z, t), "bce": entropy, "focal": focal}
         expected = sum(parts[name] for name in loss.split("+"))
         torch.testing.assert_close(found[number], expected)
+
+
+def test_a_temperature_brings_logits_back_to_log_odds_and_moves_no_mask() -> None:
+    # Where a share p of patches is edited, the cross-entropy is least at the log-odds of p: ten
+    # times that needs a temperature of 10. Steps of `TEMPERATURES` are 5 % wide.
+    odds = torch.linspace(-3, 3, 64).view(1, 1, 8, 8)
+    head = nn.Conv2d(1, 1, 1)
+    nn.init.constant_(head.weight, 10.0)
+    nn.init.zeros_(head.bias)
+    before = head(odds)
+    tempered = temper(head, odds, odds.sigmoid().squeeze(1))
+    assert tempered is head
+    torch.testing.assert_close(head(odds), odds, rtol=0.05, atol=0)
+    assert torch.equal(head(odds) > 0, before > 0)
