@@ -1,6 +1,5 @@
 """The commands at the shell: a thin front door."""
 
-import asyncio
 import io
 import json
 import os
@@ -123,13 +122,14 @@ def localize(
             "continued.": overwrite and many,
         }
     )
-    from dinolizer.bulk.listing import read_listing
-    from dinolizer.bulk.run import scan
-    from dinolizer.data.files import Shard
     from dinolizer.model.files import localize_files, result_names, say_which
     from dinolizer.model.localization import result_paths
 
     if many:
+        from dinolizer.bulk.listing import read_listing
+        from dinolizer.bulk.run import scan
+        from dinolizer.data.files import Shard
+
         part, listing = Shard.parse(shard or "1/1"), read_listing(many[0], out)
         for reason, names in listing.left_out.items():
             shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
@@ -212,6 +212,8 @@ def serve(
     port: Annotated[int, Option(min=0, max=65535, help="0: any that is free.")] = 8899,
 ) -> None:
     """Serve a page to drop pictures on, which answers with their reports."""
+    import asyncio
+
     from dinolizer.model.serve import serve as run
 
     asyncio.run(run(_localizer(chosen), host, port))

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
 
-import pooch
-
 from dinolizer.errors import InputError
 
 PACKAGE = Path(__file__).resolve().parent
@@ -35,14 +33,19 @@ def results_dir(profile: str, beside: Path | None = None) -> Path:
 def cache_dir() -> Path:
     """Folder of what can be made again, made if absent: ``$DINOLIZER_CACHE``, else ``data/cache``
     of the checkout or, of an installed package, the user's cache."""
-    user = Path(pooch.os_cache("dinolizer"))
-    return _made("DINOLIZER_CACHE", user if INSTALLED else ROOT / "data" / "cache")
+    return _made("DINOLIZER_CACHE", _user_cache() if INSTALLED else ROOT / "data" / "cache")
 
 
 def weights_dir() -> Path:
     """Folder of fetched weights, which may be absent: ``weights`` of ``$DINOLIZER_CACHE``, else of
     the user's cache."""
-    return Path(os.environ.get("DINOLIZER_CACHE") or pooch.os_cache("dinolizer")) / "weights"
+    return Path(os.environ.get("DINOLIZER_CACHE") or _user_cache()) / "weights"
+
+
+def _user_cache() -> Path:
+    import pooch  # here: it takes a third of the time of --help
+
+    return Path(pooch.os_cache("dinolizer"))
 
 
 def named_file(name: str) -> Path | None:
