@@ -184,13 +184,12 @@ def write_head(path: Path, tensors: Mapping[str, Tensor], card: HeadCard) -> Non
         draft.write_bytes(len(header).to_bytes(8, "little") + header + content[end:])
 
 
-def load_head(path: Path, backbone: Backbone) -> tuple[Backbone, nn.Conv2d, HeadCard]:
-    """Read a head to the device of the backbone it was trained on: backbone, head, card.
+def read_card(path: Path) -> HeadCard:
+    """The card of a head's file, or an `InputError`."""
+    return _read(path)[0]
 
-    The backbone returned is the one whose tokens the head reads: the one given or, where the head
-    has an adapter, a copy with the adapter merged. Raises `InputError` for a file that is missing,
-    damaged or no head, and for the head of another backbone.
-    """
+
+def _read(path: Path) -> tuple[HeadCard, dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -200,7 +199,17 @@ def load_head(path: Path, backbone: Backbone) -> tuple[Backbone, nn.Conv2d, Head
             f"The head {path} cannot be read ({str(error).rstrip('.')}); give a whole head "
             "file, as dinolizer.model.head.save_head writes it."
         ) from None
-    card = _card(metadata, path)
+    return _card(metadata, path), tensors
+
+
+def load_head(path: Path, backbone: Backbone) -> tuple[Backbone, nn.Conv2d, HeadCard]:
+    """Read a head to the device of the backbone it was trained on: backbone, head, card.
+
+    The backbone returned is the one whose tokens the head reads: the one given or, where the head
+    has an adapter, a copy with the adapter merged. Raises `InputError` for a file that is missing,
+    damaged or no head, and for the head of another backbone.
+    """
+    card, tensors = _read(path)
     check_finite(tensors, path)
     if (card.backbone, card.backbone_hash) != (backbone.spec.name, backbone.hash):
         raise InputError(

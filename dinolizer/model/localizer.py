@@ -20,10 +20,17 @@ from dinolizer.errors import InputError, check_choice
 from dinolizer.model.backbones import Backbone, load_backbone, pick_device
 from dinolizer.model.batches import Batches, as_batch, batch_size
 from dinolizer.model.engines import check_engine, fastest, tokens_by
-from dinolizer.model.head import HeadCard, load_head, probabilities
+from dinolizer.model.head import HeadCard, load_head, probabilities, read_card
 from dinolizer.model.localization import Localization, gathered
-from dinolizer.model.specs import Reduce, Small
-from dinolizer.model.weights import checked, fetched_path, head_file, weights_hash
+from dinolizer.model.specs import BACKBONES, Reduce, Small
+from dinolizer.model.weights import (
+    HUB_FILE,
+    checked,
+    fetched_path,
+    head_file,
+    hub_file,
+    weights_hash,
+)
 from dinolizer.model.windows import Pixels, Plan, assemble, make_plan, restored, strips
 from dinolizer.paths import file_name
 
@@ -111,7 +118,9 @@ class Localizer:
 
         Parameters
         ----------
-        name : a key of `dinolizer.model.specs.BACKBONES`; by default `default_model`.
+        name : a key of `dinolizer.model.specs.BACKBONES`; by default that of the ``head``, or
+            `default_model`. Or where a head is: a repository ``USER/NAME`` of the Hugging Face hub,
+            or a folder with what that holds, see `dinolizer.model.hub`.
         head : file of a head; by default the one shipped or fetched with the backbone.
         device : ``"cpu"`` or ``"cuda"``; by default the GPU where there is one.
         weights : safetensors file to use in place of the backbone's own.
@@ -122,7 +131,10 @@ class Localizer:
         InputError : for an unknown model or setting, and for weights or a head that are missing or
             made for another model.
         """
-        name = name or default_model()
+        if name is not None and name not in BACKBONES and (Path(name).is_dir() or "/" in name):
+            local = Path(name) / HUB_FILE
+            head, name = local if local.is_file() else hub_file(name, name), None
+        name = name or (default_model() if head is None else read_card(Path(head)).backbone)
         backbone = load_backbone(name, None if weights is None else Path(weights), device)
         path = head_file(name) if head is None else Path(head)
         if not path.is_file():
@@ -207,6 +219,15 @@ class Localizer:
         result = self.localization(image, plan, logits, name)
         seconds = time.perf_counter() - start
         return replace(result, seconds=seconds, file=file_facts(name) if name else {})
+
+    def predict(self, sources: Iterable[Source]) -> list[NDArray[np.bool_]]:
+        """Masks, bool ``(H, W)`` each, of photographs of any sizes: as estimators of scikit-learn,
+        for `map` without what else it gives. Raises `InputError` for the first that is none."""
+        return [self(source).mask for source in sources]
+
+    def predict_proba(self, sources: Iterable[Source]) -> list[NDArray[np.float32]]:
+        """Maps, float32 ``(H, W)`` each, of the probability that a pixel was generated."""
+        return [self(source).probability for source in sources]
 
     def localize_bytes(self, name: str, content: bytes) -> Localization:
         """Localize in a photograph that came as a file's name, the ``source``, and content; it is

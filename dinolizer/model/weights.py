@@ -33,14 +33,15 @@ def weights_file(spec: BackboneSpec) -> Path | None:
         case "package":
             return ASSETS / rest
         case "hub":
-            return _hub_file(rest, spec.name)
+            return hub_file(rest, spec.name)
         case "fetch":
             return checked(rest, fetched_path(rest))
     return None
 
 
-def _hub_file(repository: str, name: str) -> Path:
-    """From the hub's own cache or the network, as ``HF_HOME``, ``HF_HUB_OFFLINE`` and so on say."""
+def hub_file(repository: str, name: str) -> Path:
+    """The weights in a repository, from the hub's own cache or the network, as ``HF_HOME``,
+    ``HF_HUB_OFFLINE`` and so on say."""
     try:
         # The cache first: asking the hub whether it has newer ones takes half a minute offline.
         with suppress(LocalEntryNotFoundError):
