@@ -58,7 +58,7 @@ NOTEBOOKS = {
     },
     "04-robustness": {
         "tables": ["04-robustness", "04-verdict"],
-        "figures": ["04-robustness"],
+        "figures": ["04-robustness", "04-false-positives"],
         "prepared": True,
         "evaluated": True,
     },

@@ -140,12 +140,10 @@ def ratio(
     families: ArrayLike | None = None,
     seed: int = 0,
 ) -> Measured:
-    """Ratio of the means (over families, if named) of two values ``(N,)`` of the same images, of
-    which none is below 0; nan where the lower mean is 0."""
+    """Ratio of the means (over families, if named) of two values ``(N,)`` of the same images; nan
+    where the lower mean is 0."""
     (one, photos), (other, _) = (macro_statistic(of, groups, families) for of in (above, below))
-
-    settings: dict[str, Any] = {"bounds": (0, np.inf), "seed": seed}
-    return measured(lambda counts: quotient(one(counts), other(counts)), photos, **settings)
+    return measured(lambda counts: quotient(one(counts), other(counts)), photos, seed=seed)
 
 
 def columns(name: str, numbers: Measured) -> dict[str, float]:

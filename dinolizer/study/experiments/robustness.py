@@ -1,4 +1,4 @@
-"""Which degradations a robustness study applies, and how much of the IoU they leave.
+"""Which degradations a robustness study applies, and how much they leave.
 
 A case is a sequence of steps, applied in that order; without any, the image as it was.
 """
@@ -26,7 +26,7 @@ CLAIMED: dict[str, Case] = {
     "double-jpeg": (("jpeg", 80), ("jpeg", 90)),
 }
 """Where the paper's claims of robustness are decided: moderate levels, a choice of ours."""
-KEPT = 0.8  # share of the IoU that must be left there for a claim to be supported, a choice of ours
+KEPT = 0.8  # share that must be left there for a claim to be supported, a choice of ours
 UNDEGRADED = {"jpeg": np.inf, "webp": np.inf, "noise": 0, "blur": 1, "resize": 1, "rescale": 1}
 """Where the images as they were stand among the levels."""
 
@@ -57,18 +57,23 @@ def single_curves(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def share_kept(rows: pd.DataFrame, case: Case, seed: int = 0) -> Measured:
-    """Share of the IoU that is left after a case: the ratio of both means over families of the same
-    images, of one method; nan where nothing was detected before."""
-    clean = rows_of(rows, CLEAN)[["image", "iou"]]
-    both = rows_of(rows, case).merge(clean, on="image", suffixes=("", "_clean"))
-    return ratio(both["iou"], both["iou_clean"], both["group"], both["family"], seed)
+    """Share of what the average precision is above chance, the edited share, that is left after a
+    case: the ratio of both means over families of the same images, of one method."""
+    pixels = rows[["tp", "fn", "fp", "tn"]]
+    chance = pixels[["tp", "fn"]].sum(axis=1) / pixels.sum(axis=1)
+    gains = rows.assign(gain=rows["ap"] - chance)
+    clean = rows_of(gains, CLEAN)[["image", "gain"]]
+    both = rows_of(gains, case).merge(clean, on="image", suffixes=("", "_clean"))
+    return ratio(both["gain"], both["gain_clean"], both["group"], both["family"], seed)
 
 
 def lead_gained(rows: pd.DataFrame, method: str, seed: int = 0) -> Measured:
-    """By how much a method's lead over the next best, see `leads`, grows in IoU: the mean over all
-    single degradations, less that on the images as they were."""
+    """By how much a method's lead over the next best, see `leads`, grows in average precision: the
+    mean over all single degradations, less that on the images as they were."""
     clean = rows["degradation"] == "none"
     single = rows[~clean & (rows["before"] == "none")]
     of_image = ["family", "group", "image"]
-    before, after = (leads(of, method).set_index(of_image) for of in (rows[clean], single))
+    before, after = (
+        leads(of, method, score="ap").set_index(of_image) for of in (rows[clean], single)
+    )
     return mean_lead((after - before).dropna().reset_index(), seed)

@@ -14,13 +14,13 @@ JPEG: robustness.Case = (("jpeg", 80),)
 TWICE: robustness.Case = (("jpeg", 80), ("jpeg", 90))
 
 
-def rows(case: robustness.Case, ious: dict[str, float], method: str = "own") -> pd.DataFrame:
-    """A row for each image, named by its family and its photo."""
+def rows(case: robustness.Case, scores: dict[str, float], method: str = "own") -> pd.DataFrame:
+    """A row for each image, named by its family and its photo, of which a tenth is edited."""
     lines: list[dict[str, Any]] = [
-        {"method": method, "image": image, "family": image[0], "group": image[1], "iou": iou}
-        | {"kind": "sp", "tp": 1, "fp": 0, "fn": 0, "tn": 0, "f1": iou, "best_iou": iou, "ap": iou}
+        {"method": method, "image": image, "family": image[0], "group": image[1], "ap": score}
+        | {"kind": "sp", "tp": 6, "fp": 20, "fn": 4, "tn": 70, "iou": score}
         | step_columns(case)
-        for image, iou in ious.items()
+        for image, score in scores.items()
     ]
     return pd.DataFrame(lines)
 
@@ -34,18 +34,20 @@ def test_every_level_is_a_case_and_every_claim_is_decided_by_one() -> None:
     assert {(case[0],) for case in robustness.CHAINS} <= set(robustness.SINGLE)
 
 
-def test_the_share_that_is_kept_is_of_the_same_images() -> None:
-    clean = rows((), {"xa": 0.4, "xb": 0.8, "ya": 0.5, "yb": 0.7, "xc": 0.1})
-    after = rows(JPEG, {"xa": 0.2, "xb": 0.4, "ya": 0.5, "yb": 0.7})
+def test_the_share_that_is_kept_is_of_the_same_images_and_above_chance() -> None:
+    clean = rows((), {"xa": 0.5, "xb": 0.9, "ya": 0.6, "yb": 0.8, "xc": 0.2})
+    after = rows(JPEG, {"xa": 0.3, "xb": 0.5, "ya": 0.6, "yb": 0.8})
     share, *_ = robustness.share_kept(pd.concat([clean, after]), JPEG)
-    # Families: 0.3 and 0.6 of 0.6 and 0.6; the fifth image was not degraded.
+    # Families, 0.1 being chance: 0.3 and 0.6 of 0.6 and 0.6; the fifth image was not degraded.
     assert share == pytest.approx(0.9 / 1.2)
+    marks_all = rows(JPEG, dict.fromkeys(("xa", "xb", "ya", "yb"), 0.1))
+    assert robustness.share_kept(pd.concat([clean, marks_all]), JPEG)[0] == pytest.approx(0)
 
 
-def test_no_share_without_anything_found_and_no_interval_of_one_photo() -> None:
-    nothing = pd.concat([rows((), {"xa": 0, "xb": 0}), rows(JPEG, {"xa": 0.1, "xb": 0})])
+def test_no_share_without_anything_detected_and_no_interval_of_one_photo() -> None:
+    nothing = pd.concat([rows((), {"xa": 0.1, "xb": 0.1}), rows(JPEG, {"xa": 0.2, "xb": 0.1})])
     assert np.isnan(robustness.share_kept(nothing, JPEG)).all()
-    single = pd.concat([rows((), {"xa": 0.5}), rows(JPEG, {"xa": 0.1})])
+    single = pd.concat([rows((), {"xa": 0.6}), rows(JPEG, {"xa": 0.2})])
     share, low, high = robustness.share_kept(single, JPEG)
     assert share == pytest.approx(0.2)
     assert np.isnan([low, high]).all()
