@@ -15,14 +15,12 @@ TABLE = "localized.parquet"
 
 @dataclass(frozen=True)
 class Listing:
-    """Images below a folder."""
+    """Images below a folder: its absolute path; their paths relative to it, or absolute where an
+    image lies elsewhere, sorted, each once; and paths of what is left out, by what it is."""
 
     root: Path
-    """Absolute."""
     names: tuple[str, ...]
-    """Paths relative to it, or absolute where an image lies elsewhere; sorted, each once."""
     left_out: Mapping[str, list[str]] = field(default_factory=dict, compare=False)
-    """Paths of what was found beside them and is not localized, by what it is."""
 
 
 def list_hash(names: Iterable[str]) -> str:
@@ -44,17 +42,16 @@ def read_listing(source: Path, out: Path | None = None) -> Listing:
         is_out = out is not None and out.is_dir() and out.samefile(folder)
         return "folders of results" if is_out or (Path(folder) / TABLE).is_dir() else None
 
-    paths, left_out = list_images(root, of_results) if source.is_dir() else (_column(source), {})
+    if source.is_dir():
+        paths, left_out = list_images(root, of_results)
+    else:
+        paths, left_out = (
+            list(read_csv(source, ["image"], usecols=["image"], dtype=str)["image"]),
+            {},
+        )
+    if not all(paths):
+        count = f"{paths.count('')} images without a path and {len(paths)} in all"
+        raise InputError(f"{source} lists {count}; give every image its path.")
     inside = root.rstrip(os.sep) + os.sep
     names = {os.path.normpath(os.path.join(root, path)).removeprefix(inside) for path in paths}  # noqa: PTH118
     return Listing(Path(root), tuple(sorted(names)), left_out)
-
-
-def _column(path: Path) -> list[str]:
-    names = list(read_csv(path, ["image"], usecols=["image"], dtype=str)["image"])
-    if not all(names):
-        raise InputError(
-            f"{path} lists {names.count('')} images without a path and {len(names)} in all; give "
-            "every image its path."
-        )
-    return names

@@ -41,31 +41,19 @@ def scan(
     max_failures: int | None = None,
     add: bool = False,
 ) -> pa.Table:
-    """Localize a list of images, or one shard of it, into a table of one row per image.
+    """Localize the images of a whole list, or of one shard of it, into a table of a row for each.
 
     What an earlier run with the same settings has done is not done again, but for the images that
-    could not be read then, or are others now.
+    could not be read then, or are others now. ``out`` is the folder of the run, which all shards
+    may share; see `dinolizer.bulk.table`. ``masks`` and ``maps`` write each mask to
+    ``masks/<image>.mask.png`` (0 and 255), and each map to ``maps/<image>.map.npz``
+    (``probability``, float16); a name too long for that is cut and ends in a hash, as is that of an
+    image outside of the list's folder. With ``add`` the list may have more images than when the
+    folder was begun.
 
-    Parameters
-    ----------
-    images
-        The whole list, also for a shard of it.
-    out
-        Folder of the run, which all shards may share; see `dinolizer.bulk.table`.
-    masks, maps
-        Whether to write each mask to ``masks/<image>.mask.png`` (0 and 255), and each map to
-        ``maps/<image>.map.npz`` (``probability``, float16). A name too long for that is cut and
-        ends in a hash, as is that of an image outside of the list's folder.
-    max_failures
-        The run stops when more images than these could not be read; by default it never does.
-    add
-        Whether the list may have more images than it had when the folder was begun.
-
-    Raises
-    ------
-    InputError
-        For a folder that was made with other settings or of another list, for too many images that
-        cannot be read, and where nothing can be written. What is done by then is kept.
+    Raises `InputError` for a folder that was made with other settings or of another list, where
+    more than ``max_failures`` images could not be read (by default any number may fail), and where
+    nothing can be written. What is done by then is kept.
     """
     settings = localizer.settings | {
         "version": dinolizer.__version__,
@@ -101,7 +89,8 @@ def scan(
                         table.write(rows)
                         rows, written = [], time.monotonic()
             finally:
-                table.write(rows)
+                if rows:
+                    table.write(rows)
         return table.finish(names)
 
 

@@ -1,18 +1,5 @@
 """The rows of a bulk run: a folder of Parquet files, which readers of Parquet take as a table.
 
-==============  =================================================================================
-path            of the image, relative to the folder that was localized or to its manifest
-score           99th percentile of its map, 0 to 1
-rank            share of untouched photographs that score lower; missing where it is not known
-predicted_area  share of its pixels that are in the mask, 0 to 1
-width, height   in pixels
-seconds         its share of the run's time, by windows: over a run they add up to its duration
-error           why the image could not be localized, in one sentence; then the others are missing
-sha256          of the image's file
-bytes           its size
-changed         when it, its name or its rights were changed last, in nanoseconds since 1970
-==============  =================================================================================
-
 A Parquet file cannot be appended to, so the rows of every minute become a part of their own,
 ``1-of-4-part-000001.parquet``, whole or not at all; what a killed run has left is therefore valid,
 and the next run does the rest. When a shard is done its parts become one file, ``1-of-4.parquet``.
@@ -21,7 +8,7 @@ Each file has the run's settings in its metadata, as JSON, and the SHA-256 of th
 
 import hashlib
 import json
-import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -35,37 +22,43 @@ from filelock import FileLock, Timeout
 
 from dinolizer.bulk.listing import TABLE, list_hash
 from dinolizer.data.files import WHOLE, Shard, write_csv
-from dinolizer.errors import InputError, unwritable
+from dinolizer.errors import InputError, refuse, unwritable
 from dinolizer.paths import atomic, check_outputs
 
 SCHEMA = pa.schema(
     [
+        # Of the image, relative to the folder that was localized or to its manifest.
         pa.field("path", pa.string(), nullable=False),
-        ("score", pa.float64()),
-        ("rank", pa.float64()),
-        ("predicted_area", pa.float64()),
-        ("width", pa.int32()),
+        ("score", pa.float64()),  # 99th percentile of its map, 0 to 1
+        (
+            "rank",
+            pa.float64(),
+        ),  # share of untouched photographs that score lower, where it is known
+        ("predicted_area", pa.float64()),  # share of its pixels that are in the mask, 0 to 1
+        ("width", pa.int32()),  # in pixels
         ("height", pa.int32()),
-        ("seconds", pa.float64()),
-        ("error", pa.string()),
-        ("sha256", pa.string()),
+        ("seconds", pa.float64()),  # its share of the run's time, by windows: they add up to it
+        (
+            "error",
+            pa.string(),
+        ),  # why it could not be localized, a sentence; then others are missing
+        ("sha256", pa.string()),  # of its file
         ("bytes", pa.int64()),
-        ("changed", pa.int64()),
+        ("changed", pa.int64()),  # when it, its name or its rights were last, in ns since 1970
     ]
 )
 
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one shard."""
+    """The rows of one shard, in the folder of a run, which its shards share. ``settings`` are what
+    the rows depend on, with ``list`` and ``images``, hash and length of the whole list; to ``add``
+    is to take rows that were made of another list."""
 
     out: Path
-    """Folder of the run, shared by its shards."""
     settings: Mapping[str, Any]
-    """What the rows depend on; also ``list`` and ``images``, hash and length of the whole list."""
     shard: Shard = WHOLE
     add: bool = False
-    """Whether rows may be there that were made of another list."""
 
     @property
     def folder(self) -> Path:
@@ -79,35 +72,26 @@ class Table:
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
-        """Hold the shard for this process alone.
-
-        Raises
-        ------
-        InputError
-            For a folder of other files, or begun with other settings, of which the first is named,
-            where another process holds the shard, and where nothing can be written.
-        """
+        """Hold the shard for this process alone. Raises `InputError` for a folder of other files,
+        or begun with other settings, of which the first is named, where another process holds the
+        shard, and where nothing can be written."""
         if not self.folder.is_dir() and [*self.out.glob("[!.]*")]:
-            raise InputError(
-                f"The folder {self.out} holds other files than a run's; give a new one, or that of "
-                "an earlier run."
-            )
+            advice = "give a new one, or that of an earlier run"
+            raise InputError(f"The folder {self.out} holds other files than a run's; {advice}.")
         lock = FileLock(self.folder / f".{self.shard}.lock")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
-            raise InputError(
-                f"Another process is writing shard {self.shard} to {self.out}; wait for it, or "
-                "give another folder."
-            ) from None
+            what = f"shard {self.shard} to {self.out}; wait for it, or give another folder"
+            raise InputError(f"Another process is writing {what}.") from None
         except OSError as error:
             raise unwritable(self.out, error) from None
         try:
             for file in sorted(self.folder.glob("[!.]*.parquet"))[:1]:  # perhaps another shard's
                 with suppress(FileNotFoundError):  # that is done just now, and its parts are gone
                     self._check(read_rows(file)[1])
-            self._append(SCHEMA.empty_table())  # the settings are there from the beginning
+            self.write([])  # the settings are there from the beginning
             yield
         finally:
             lock.release()
@@ -125,23 +109,17 @@ class Table:
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Keep rows, as a part; an `InputError` says where they cannot be written."""
-        if rows:
-            self._append(pa.Table.from_pylist(list(rows), SCHEMA))
+        number = int(self.parts[-1].stem.rpartition("-")[2]) + 1 if self.parts else 0
+        path = self.folder / f"{self.shard}-part-{number:06}.parquet"
+        save_rows(pa.Table.from_pylist(list(rows), SCHEMA), self._settings, path)
 
     def finish(self, names: Sequence[str]) -> pa.Table:
-        """Turn the parts into one file, and return its rows.
-
-        Raises
-        ------
-        InputError
-            Where rows are not those of the shard's ``names``, or the file cannot be written.
-        """
+        """Turn the parts into one file, and return its rows. Raises `InputError` where they are not
+        those of the shard's ``names``, or the file cannot be written."""
         table = self.rows()
         if table["path"].to_pylist() != sorted(names):
-            raise InputError(
-                f"{self.folder} has rows of {len(table)} images, but {len(names)} are listed, or "
-                "others; give a new folder."
-            )
+            counts = f"{len(table)} images, but {len(names)} are listed, or others"
+            raise InputError(f"{self.folder} has rows of {counts}; give a new folder.")
         save_rows(table, self._settings, self.folder / f"{self.shard}.parquet")
         for path in (*self.parts, *self.folder.glob(f".{self.shard}-*")):  # and drafts, of the dead
             path.unlink(missing_ok=True)
@@ -151,42 +129,31 @@ class Table:
     def _settings(self) -> dict[str, Any]:
         return {**self.settings, "shards": self.shard.count, "shard": self.shard.number}
 
-    def _append(self, table: pa.Table) -> None:
-        number = int(self.parts[-1].stem.rpartition("-")[2]) + 1 if self.parts else 0
-        save_rows(table, self._settings, self.folder / f"{self.shard}-part-{number:06}.parquet")
-
-    def _check(self, found: Mapping[str, Any]) -> None:
+    def _check(self, begun: Mapping[str, Any]) -> None:
         free = ("shard", "list", "images") if self.add else ("shard",)
-        mine = self._settings | {name: found.get(name) for name in free}
-        if mine["list"] != found.get("list"):
+        mine = self._settings | {name: begun.get(name) for name in free}
+        if mine["list"] != begun.get("list"):
+            lists = f"({begun.get('images')} of them) than this run ({mine['images']})"
             raise InputError(
-                f"The folder {self.out} was begun with another list of images "
-                f"({found.get('images')} of them) than this run ({mine['images']}); give another "
-                "folder, or have the new images added (add)."
+                f"The folder {self.out} was begun with another list of images {lists}; give "
+                "another folder, or have the new images added (add)."
             )
         remedy = "give another folder, or what it was begun with"
-        _compare(found, mine, f"The folder {self.out}", "this run", remedy)
+        _compare(begun, mine, f"The folder {self.out}", "this run", remedy)
 
 
 def merge(folders: Sequence[Path], out: Path, *, overwrite: bool = False) -> pa.Table:
     """Merge the files of all shards into one, as a run without shards would have written it; or, if
-    its name ends in .csv, the rows without their settings, for a spreadsheet.
-
-    Raises
-    ------
-    InputError
-        For a folder without a finished shard, for settings that differ, for an image that is in two
-        files, for one that is in none, and as `check_outputs`.
-    """
-    files = []
+    its name ends in .csv, the rows without their settings, for a spreadsheet. Raises `InputError`
+    for a folder without a finished shard, for settings that differ, for a shard that is missing,
+    for an image that is in two files or in none, and as `check_outputs`."""
+    files: list[Path] = []
     for folder in dict.fromkeys(folders):
-        found = sorted((folder / TABLE).glob("[!.]*.parquet"))
-        done = [file for file in found if re.fullmatch("[0-9]+-of-[0-9]+", file.stem)]
+        shards = sorted((folder / TABLE).glob("[!.]*-of-*.parquet"))
+        done = [file for file in shards if "-part-" not in file.stem]
         if not done:
-            raise InputError(
-                f"The folder {folder} holds no finished shard; give that of a run which has come "
-                "to its end."
-            )
+            advice = "give that of a run which has come to its end"
+            raise InputError(f"The folder {folder} holds no finished shard; {advice}.")
         files += done
     suffix = ".csv" if out.suffix.lower() == ".csv" else ".parquet"
     check_outputs([out], suffix, inputs=files, overwrite=overwrite)
@@ -196,22 +163,19 @@ def merge(folders: Sequence[Path], out: Path, *, overwrite: bool = False) -> pa.
         alike = first | {"shard": other["shard"]}
         _compare(alike, other, str(files[0]), str(file), "merge files of one run")
     rows = pa.concat_tables(tables).sort_by("path")
-    paths = rows["path"].to_pandas()
-    if paths.duplicated().any():
-        raise InputError(
-            f"{paths[paths.duplicated()].iloc[0]} is in more than one file; give every shard once."
-        )
-    missing = set(range(1, first["shards"] + 1)) - {other["shard"] for other in settings}
-    if missing:
-        raise InputError(
-            f"Of {first['shards']} shards, number {', '.join(map(str, sorted(missing)))} is not "
-            "there; finish it, or give its folder too."
-        )
-    if list_hash(paths) != first["list"]:
-        raise InputError(
+    given = Counter(other["shard"] for other in settings)
+    missing = ", ".join(str(n) for n in range(1, first["shards"] + 1) if n not in given)
+    refuse(
+        {
+            "A shard is in more than one file; give every shard once.": max(given.values()) > 1,
+            f"Of {first['shards']} shards, number {missing} is not there; finish it, or give its "
+            "folder too.": missing,
             f"The files have {len(rows)} rows, but not those of the {first['images']} images of "
-            "the list; run the shards again, in a new folder."
-        )
+            "the list; run the shards again, in a new folder.": (
+                list_hash(rows["path"].to_pylist()) != first["list"]
+            ),
+        }
+    )
     if suffix == ".csv":
         write_csv(rows.to_pandas(integer_object_nulls=True), out)  # no 512.0 where another has none
     else:
@@ -232,10 +196,8 @@ def read_rows(path: Path) -> tuple[pa.Table, dict[str, Any]]:
         raise
     except (pa.ArrowException, OSError, KeyError, ValueError):
         pass
-    raise InputError(
-        f"{path} is not a file of rows, or it is damaged; delete it, and run the same command "
-        "again."
-    )
+    advice = "delete it, and run the same command again"
+    raise InputError(f"{path} is not a file of rows, or it is damaged; {advice}.")
 
 
 def save_rows(table: pa.Table, settings: Mapping[str, Any], path: Path) -> None:
@@ -260,7 +222,5 @@ def _compare(
     """Refuse settings that differ, naming the first."""
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name):
-            raise InputError(
-                f"{one} was made with {name} = {old.get(name)!r}, but {other} has "
-                f"{new.get(name)!r}; {remedy}."
-            )
+            values = f"{name} = {old.get(name)!r}, but {other} has {new.get(name)!r}"
+            raise InputError(f"{one} was made with {values}; {remedy}.")
