@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -16,13 +16,14 @@ from typer.core import TyperGroup
 import dinolizer
 from dinolizer import options
 from dinolizer.errors import InputError, refuse, say
-from dinolizer.options import Answering, Policy, VariantName, answering
+from dinolizer.options import Answering, answering
 from dinolizer.paths import check_outputs
 from dinolizer.study import commands
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from dinolizer.model.localization import Localization
     from dinolizer.model.localizer import Localizer
 
 
@@ -125,36 +126,32 @@ def localize(
     from dinolizer.model.files import localize_files, result_names, say_which
     from dinolizer.model.localization import result_paths
 
-    if many:
-        from dinolizer.bulk.listing import read_listing
-        from dinolizer.bulk.run import scan
-        from dinolizer.data.files import Shard
-
-        part, listing = Shard.parse(shard or "1/1"), read_listing(many[0], out)
-        for reason, names in listing.left_out.items():
-            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-            say(f"left out {len(names)} {reason}: {shown}")
-    else:
+    if not many:
         images = result_names(paths)
         results = [path for name in images.values() for path in result_paths(out, name)]
         check_outputs(results, inputs=[*images, chosen.head, chosen.weights], overwrite=overwrite)
+        failed = localize_files(
+            _localizer(chosen),
+            images,
+            lambda result, name: result.save(out, name, overwrite=overwrite),
+            as_json=as_json,
+        )
+        raise typer.Exit(int(bool(failed)))
+    from dinolizer.bulk.listing import TABLE, read_listing
+    from dinolizer.bulk.run import scan
+    from dinolizer.data.files import Shard
+
+    part, listing = Shard.parse(shard or "1/1"), read_listing(many[0], out)
+    for reason, names in listing.left_out.items():
+        shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        say(f"left out {len(names)} {reason}: {shown}")
     localizer = _localizer(chosen)
-    if many:
-        say_which(localizer)
-        run: dict[str, Any] = {"masks": masks, "maps": maps, "max_failures": max_failures}
-        table = scan(localizer, listing, out, shard=part, add=add, **run)
-        if as_json:
-            for row in table.to_pylist():
-                typer.echo(json.dumps(row))
-        else:
-            typer.echo(_counted(out / "localized.parquet", table))
-    elif localize_files(
-        localizer,
-        images,
-        lambda result, name: result.save(out, name, overwrite=overwrite),
-        as_json=as_json,
-    ):
-        raise typer.Exit(1)
+    say_which(localizer)
+    run: dict[str, Any] = {"masks": masks, "maps": maps, "max_failures": max_failures}
+    table = scan(localizer, listing, out, shard=part, add=add, **run)
+    rows = map(json.dumps, table.to_pylist()) if as_json else [_counted(out / TABLE, table)]
+    for row in rows:
+        typer.echo(row)
 
 
 def _is_folder(path: Path) -> bool:
@@ -189,19 +186,17 @@ def report(
     index = out / "index.html"
     pages = [*(report_path(out, name) for name in images.values()), *[index][: len(images) - 1]]
     check_outputs(pages, inputs=[*images, chosen.head, chosen.weights], overwrite=overwrite)
-    localizer = _localizer(chosen)
     entries: list[Entry] = []
-    failed = localize_files(
-        localizer,
-        images,
-        lambda result, name: entries.append(save_report(result, out, name, overwrite=overwrite)),
-    )
+
+    def save(result: "Localization", name: str) -> None:
+        entries.append(save_report(result, out, name, overwrite=overwrite))
+
+    failed = localize_files(_localizer(chosen), images, save)
     if entries and index in pages:
         save_index(index, entries, failed)
     if entries:
         typer.echo(f"Open {pages[-1]} in a browser.")
-    if failed:
-        raise typer.Exit(1)
+    raise typer.Exit(int(bool(failed)))
 
 
 @app.command()
@@ -279,55 +274,9 @@ def merge(
     typer.echo(_counted(out, run(folders, out, overwrite=overwrite)))
 
 
-app.command()(commands.fetch)
-
-
-@app.command()
-def train(
-    ctx: typer.Context,
-    manifests: Annotated[list[Path], Argument(help="CSV manifests, taken together.")],
-    out: Annotated[Path, Option(metavar="FILE", help="The head, ending in .safetensors.")],
-    model: options.Model = "pocket",
-    weights: options.File = None,
-    variant: Annotated[
-        VariantName, Option(help="'v1': frozen, linear head; 'v2': LoRA, three classes.")
-    ] = "v1",
-    policy: Annotated[Policy | None, Option(help="Of labels; by default the variant's.")] = None,
-    epochs: Annotated[int, Option(min=1, help="Passes over the images.")] = 20,
-    batch: Annotated[int, Option(min=1, help="Crops per step, of all processes together.")] = 32,
-    lr: Annotated[float | None, Option(min=0, help="Rate; by default the variant's.")] = None,
-    patience: Annotated[int, Option(min=1, help="Epochs without a better validation Dice.")] = 5,
-    crops: Annotated[
-        Literal["fixed", "fresh"] | None, Option(help="In every epoch; by default the variant's.")
-    ] = None,
-    cache_gb: Annotated[float, Option(min=0, help="That tokens of fixed crops may take.")] = 8,
-    device: options.Device = None,
-    precision: options.Precise = "float32",
-    seed: Annotated[int, Option(min=0, max=2**32 - 1, help="Of everything random.")] = 0,
-    workers: Annotated[int, Option(min=0, help="Processes that prepare crops ahead.")] = min(
-        4, os.cpu_count() or 1
-    ),
-    overwrite: options.Overwrite = False,
-) -> None:
-    """Train a head on images listed in manifests; an interrupted run goes on.
-
-    On several GPUs: torchrun --nproc-per-node 4 -m dinolizer train ...
-    """
-    check_outputs([out], ".safetensors", inputs=[*manifests, weights], overwrite=overwrite)
-    import pandas as pd
-
-    from dinolizer.data.manifest import read_manifest
-    from dinolizer.model.backbones import load_backbone
-    from dinolizer.training.recipes import train as run
-
-    files = dict.fromkeys(path.resolve() for path in manifests)  # each once, however it is spelled
-    frame = pd.concat([read_manifest(path) for path in files], ignore_index=True)
-    backbone = load_backbone(model, weights, device="cpu")
-    of_data = ("manifests", "out", "model", "weights", "variant")
-    recipe = {name: value for name, value in ctx.params.items() if name not in of_data}
-    run(frame, backbone, out, variant, **recipe)
-
-
-for command in (commands.calibrate, commands.manifest, commands.check, commands.verify):
+for command in (
+    *(commands.fetch, commands.train, commands.calibrate),
+    *(commands.manifest, commands.check, commands.verify),
+):
     app.command()(command)
 app.add_typer(commands.study, name="study", help="What the workflow of the notebooks calls.")

@@ -76,14 +76,14 @@ class Answering:
 
 def answering(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of `Answering`, in place of its ``chosen``."""
-    own = [part for part in signature(command).parameters.values() if part.name != "chosen"]
+    others = [part for part in signature(command).parameters.values() if part.name != "chosen"]
     shared = signature(Answering).parameters
 
     def run(**given: Any) -> None:
         chosen = Answering(**{name: given.pop(name) for name in shared})
         command(**given, chosen=chosen)
 
-    parts = [part.replace(kind=Parameter.KEYWORD_ONLY) for part in (*own, *shared.values())]
+    parts = [part.replace(kind=Parameter.KEYWORD_ONLY) for part in (*others, *shared.values())]
     typed: Any = run
     typed.__name__, typed.__doc__ = command.__name__, command.__doc__
     typed.__signature__ = Signature(parts)

@@ -402,11 +402,6 @@ def test_wrong_options_are_one_sentence(
         (["manifest", "csv", "m.csv", "-o", "m.txt"], "must end in .csv"),
         (["manifest", "csv", "m.csv", "-o", "m.csv"], "is one of the inputs"),
         (["manifest", "csv", "m.csv", "-o", "n.csv"], "n.csv is there already"),
-        (
-            ["manifest", "tgif", "in", "-o", "o.csv", "--choice", "incomplete=no"],
-            "no choice 'incomplete'",
-        ),
-        (["manifest", "tgif", "in", "-o", "o.csv", "--choice", "split"], "must be NAME=VALUE"),
         (["manifest", "imagenet", "in", "-o", "o.csv"], "'imagenet' is not one of"),
         (["merge", "in", "-o", "m.csv"], "holds no finished shard"),
         (["fetch", "photos", "--out", "photos"], "0850.png is there already"),

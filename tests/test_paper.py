@@ -65,7 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         fetch("bfree", folder / "model_epoch_best.pth")
         for name in DATASETS:
             source = trees.MAKERS[name](folder / "datasets" / name, side=SIDE)
-            make_manifest(name, source, folder / f"{name}.csv", {})
+            make_manifest(name, source, folder / f"{name}.csv")
         write_profile(folder)
         prepare(folder / "paper.yaml")
         for number in (1, 2):

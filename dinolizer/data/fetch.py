@@ -114,10 +114,10 @@ def fetch_zip(url: str, folder: Path, limit: int, names: Sequence[str] = (), **k
 
 def _named(infos: Sequence[zipfile.ZipInfo], name: str, archive: Path) -> zipfile.ZipInfo:
     """The one member of a name, to be extracted under it."""
-    found = [info for info in infos if PurePosixPath(info.filename).name == name]
-    paths = [PurePosixPath(info.filename).parts for info in found]
+    named = [info for info in infos if PurePosixPath(info.filename).name == name]
+    paths = [PurePosixPath(info.filename).parts for info in named]
     is_far = any(len(path) > 2 or path[0] in ("/", "..") for path in paths)
-    once = f"The archive {archive} holds {name} {len(found)} times, but once, and at most one"
-    refuse({f"{once} folder deep, is expected; give the published one.": len(found) != 1 or is_far})
-    found[0].filename = name
-    return found[0]
+    once = f"The archive {archive} holds {name} {len(named)} times, but once, and at most one"
+    refuse({f"{once} folder deep, is expected; give the published one.": len(named) != 1 or is_far})
+    named[0].filename = name
+    return named[0]

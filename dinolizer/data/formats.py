@@ -57,7 +57,7 @@ def bare_png(file: BinaryIO, pixels: bool) -> BinaryIO:
             file.seek(length + 4, io.SEEK_CUR)
             continue
         chunk = start + file.read(length + 4)
-        if len(chunk) < length + 12:  # for which OpenCV would take all the memory announced
+        if len(chunk) < length + 12:
             raise EOFError("its file ends within a chunk")
         parts.insert(2 if kind == b"eXIf" else len(parts), chunk)  # behind IHDR
         if kind == b"IEND":

@@ -1,14 +1,12 @@
 """Safe reading and writing of images: whatever comes in, uint8 RGB comes out, or one sentence."""
 
 import io
-import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -20,7 +18,6 @@ from dinolizer.paths import atomic, file_hash
 
 Pixel = TypeVar("Pixel", bound=np.generic)
 
-DEEP_COLOUR = re.compile(r"\W*(RGB|RGBA|LA);16")  # at the start of a raw mode, in a tuple or not
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM")  # of Pillow; content decides
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".avifs"),
@@ -45,11 +42,11 @@ def read_image(source: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[
 
     ``source`` may be a path, a PIL image, or a uint8 array: ``(H, W)`` grey, ``(H, W, 3)`` RGB,
     whose memory is shared, or ``(H, W, 4)`` RGBA. Alpha is dropped and the colour under it kept, as
-    blending would invent pixels. 16-bit values become ``round(value / 257)``; a PIL image of a
-    16-bit RGB file has lost its low bytes already. CMYK, palette, grey and 1-bit images are
-    converted by Pillow, without colour profiles. Of an animation the first frame is read. Raises
-    `InputError` for what is missing, empty, damaged, larger than `MAX_PIXELS` or of none of
-    `FORMATS`, for TIFF files of several pages, and for another type or shape.
+    blending would invent pixels. Of 16-bit values the high byte is taken, as Pillow does in colour.
+    CMYK, palette, grey and 1-bit images are converted by Pillow, without colour profiles. Of an
+    animation the first frame is read. Raises `InputError` for what is missing, empty, damaged,
+    larger than `MAX_PIXELS` or of none of `FORMATS`, for TIFF files of several pages, and for
+    another type or shape.
     """
     if isinstance(source, np.ndarray):
         _check_array(source, channels=(3, 4))
@@ -62,8 +59,9 @@ def read_image(source: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[
 
 
 def read_samples(source: str | Path | Image.Image) -> tuple[NDArray[Any], int]:
-    """Read an image's values with alpha, and the EXIF orientation, 1 to 8, that was applied: uint8
-    or uint16, ``(H, W)`` grey or ``(H, W, C)`` with C 2 (grey, alpha), 3 (RGB) or 4 (RGBA)."""
+    """Read an image's values with alpha, and the EXIF orientation, 1 to 8, that was applied: uint8,
+    of 16-bit grey uint16; ``(H, W)`` grey or ``(H, W, C)`` with C 2 (grey, alpha), 3 (RGB) or 4
+    (RGBA)."""
     name = "The PIL image" if isinstance(source, Image.Image) else str(source)
     try:
         with _opened(source) as (image, path):
@@ -140,8 +138,7 @@ def write_image(
 def _rgb(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     """The colours of uint8 or uint16 values, as uint8 (H, W, 3)."""
     if pixels.dtype == np.uint16:
-        # round(value / 257): 65535 = 255 * 257, 257 is odd, and 65407 is the first that gives 255.
-        pixels = ((np.minimum(pixels, 65407) + 128) // 257).astype(np.uint8)
+        pixels = (pixels >> 8).astype(np.uint8)
     if pixels.ndim == 3 and pixels.shape[2] == 2:
         pixels = pixels[..., 0]
     if pixels.ndim == 2:
@@ -201,32 +198,16 @@ def _decode(image: Image.Image, name: str, path: Path | None) -> tuple[NDArray[A
         formats.check_tiff(image, name)
     if path and image.format in ("JPEG", "MPO"):
         formats.check_jpeg(path.read_bytes(), name)
-    raw_modes = [str(tile.args) for tile in getattr(image, "tile", ())[:1]]
-    # Which Pillow is about to reduce to 8 bits.
-    is_deep = image.format in ("PNG", "TIFF") and any(map(DEEP_COLOUR.match, raw_modes))
     # Before load(): Pillow turns TIFFs itself while loading, and then forgets their orientation.
     orientation = _orientation(image)
-    image.load()  # raises where the file is cut short, which OpenCV only warns of
-    if path and is_deep:
-        pixels = _deep_colour(path)
-    elif image.mode.startswith("I"):
+    image.load()
+    if image.mode.startswith("I"):
         pixels = np.asarray(image).astype(np.uint16)
     else:
         alpha = "A" if "transparency" in image.info or image.mode[-1] in "Aa" else ""
         mode = ("L" if image.mode in ("1", "L", "LA", "La") else "RGB") + alpha
         pixels = np.array(image if image.mode == mode else image.convert(mode))
     return pixels if image.format == "TIFF" else turn(pixels, orientation), orientation
-
-
-def _deep_colour(path: Path) -> NDArray[np.uint16]:
-    # Pillow keeps the high byte only. IMREAD_COLOR would be simpler, but with 16-bit TIFFs it
-    # returned uninitialised memory (OpenCV 5.0).
-    with path.open("rb") as file:
-        content = np.frombuffer(formats.bare_png(file, True).read(), np.uint8)
-    bgr = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
-    if bgr is None or bgr.dtype != np.uint16:
-        raise InputError(f"{path} cannot be read at its 16 bits; convert it to 8-bit PNG.")
-    return np.asarray(bgr[..., [2, 1, 0, 3][: bgr.shape[2]]], np.uint16)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -85,8 +85,8 @@ def validate(frame: pd.DataFrame) -> pd.DataFrame:
             row = int(np.flatnonzero(broken)[0])
             raise InputError(f"Row {row} of the manifest ({frame['image'].iloc[row]}): {rule}.")
     splits = frame.groupby("group")["split"].unique()
-    for group, found in splits[splits.str.len() > 1].items():
-        both = " and ".join(sorted(found))
+    for group, names in splits[splits.str.len() > 1].items():
+        both = " and ".join(sorted(names))
         raise InputError(f"The photo {group!r} is in the splits {both}; put its images into one.")
     return frame
 

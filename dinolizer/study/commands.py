@@ -1,13 +1,25 @@
 """Commands for pictures, lists and results, and ``dinolizer study``, which the workflow calls."""
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from typer import Argument, Option
 
 from dinolizer.errors import InputError, say
-from dinolizer.options import DatasetName, Device, FetchName, File, Model, Overwrite, Profile
+from dinolizer.options import (
+    DatasetName,
+    Device,
+    FetchName,
+    File,
+    Model,
+    Overwrite,
+    Policy,
+    Precise,
+    Profile,
+    VariantName,
+)
 from dinolizer.paths import check_outputs
 
 # What needs torch is imported inside the commands: --help answers at once.
@@ -70,24 +82,13 @@ def manifest(
         bool, Option("--incomplete", help="Leave out what lacks a mask.")
     ] = False,
     invert: Annotated[bool, Option("--invert", help="Black marks the edit in the masks.")] = False,
-    choice: Annotated[
-        list[str] | None, Option(metavar="NAME=VALUE", help="The dataset's own.")
-    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write the manifest of a dataset on disk; say what was found and left out."""
     check_outputs([out], ".csv", inputs=[root], overwrite=overwrite)
-    choices: dict[str, object] = {}
-    for text in choice or []:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise InputError(f"The choice is {text!r}, but it must be NAME=VALUE.")
-        if name in choices:
-            raise InputError(f"The choice {name!r} was given twice; give it once.")
-        choices[name] = value
     from dinolizer.data.datasets import make_manifest
 
-    report = make_manifest(dataset, root, out, choices, incomplete=incomplete, invert=invert)
+    report = make_manifest(dataset, root, out, incomplete=incomplete, invert=invert)
     typer.echo(str(report))
 
 
@@ -101,6 +102,51 @@ def check(path: Annotated[Path, Argument(metavar="MANIFEST", help="CSV file.")])
     typer.echo(f"{path}: {len(frame)} images and their files are as the manifest says")
     for note in notes:
         typer.echo(f"  {note}")
+
+
+def train(
+    ctx: typer.Context,
+    manifests: Annotated[list[Path], Argument(help="CSV manifests, taken together.")],
+    out: Annotated[Path, Option(metavar="FILE", help="The head, ending in .safetensors.")],
+    model: Model = "pocket",
+    weights: File = None,
+    variant: Annotated[
+        VariantName, Option(help="'v1': frozen, linear head; 'v2': LoRA, three classes.")
+    ] = "v1",
+    policy: Annotated[Policy | None, Option(help="Of labels; by default the variant's.")] = None,
+    epochs: Annotated[int, Option(min=1, help="Passes over the images.")] = 20,
+    batch: Annotated[int, Option(min=1, help="Crops per step, of all processes together.")] = 32,
+    lr: Annotated[float | None, Option(min=0, help="Rate; by default the variant's.")] = None,
+    patience: Annotated[int, Option(min=1, help="Epochs without a better validation Dice.")] = 5,
+    crops: Annotated[
+        Literal["fixed", "fresh"] | None, Option(help="In every epoch; by default the variant's.")
+    ] = None,
+    cache_gb: Annotated[float, Option(min=0, help="That tokens of fixed crops may take.")] = 8,
+    device: Device = None,
+    precision: Precise = "float32",
+    seed: Annotated[int, Option(min=0, max=2**32 - 1, help="Of everything random.")] = 0,
+    workers: Annotated[int, Option(min=0, help="Processes that prepare crops ahead.")] = min(
+        4, os.cpu_count() or 1
+    ),
+    overwrite: Overwrite = False,
+) -> None:
+    """Train a head on images listed in manifests; an interrupted run goes on.
+
+    On several GPUs: torchrun --nproc-per-node 4 -m dinolizer train ...
+    """
+    check_outputs([out], ".safetensors", inputs=[*manifests, weights], overwrite=overwrite)
+    import pandas as pd
+
+    from dinolizer.data.manifest import read_manifest
+    from dinolizer.model.backbones import load_backbone
+    from dinolizer.training.recipes import train as run
+
+    files = dict.fromkeys(path.resolve() for path in manifests)  # each once, however it is spelled
+    frame = pd.concat([read_manifest(path) for path in files], ignore_index=True)
+    backbone = load_backbone(model, weights, device="cpu")
+    of_data = ("manifests", "out", "model", "weights", "variant")
+    recipe = {name: value for name, value in ctx.params.items() if name not in of_data}
+    run(frame, backbone, out, variant, **recipe)
 
 
 def calibrate(

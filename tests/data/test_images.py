@@ -29,8 +29,8 @@ RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (4, 6, 3), dtype=np.uint8)
 GREY = RNG.integers(0, 256, (4, 6), dtype=np.uint8)
 DEEP = RNG.integers(0, 65536, (4, 6, 4), dtype=np.uint16)
-DEEP[0, :3] = [[0, 128, 129, 5], [65535, 65406, 65407, 0], [385, 386, 257, 9]]
-# round(v / 257): 128 -> 0.498, 129 -> 0.502, 65406 -> 254.498, 65407 -> 254.502, 386 -> 1.502.
+DEEP[0, :3] = [[0, 255, 256, 5], [65535, 65279, 65280, 0], [511, 512, 257, 9]]
+# High bytes, by hand: 65,279 is 0xFEFF and 65,280 0xFF00.
 DEEP_FIRST = [[0, 0, 1], [255, 254, 255], [1, 2, 1]]
 
 
@@ -130,8 +130,8 @@ def test_an_inverted_cmyk_jpeg_is_not_a_negative(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("byte_order", ["<", ">"])
-def test_sixteen_bit_grey_is_divided_by_257_and_rounded(byte_order: str, tmp_path: Path) -> None:
-    values = np.array([[0, 128, 129, 385, 386, 65406, 65407, 65535]], np.uint16)
+def test_of_sixteen_bit_grey_the_high_byte_is_read(byte_order: str, tmp_path: Path) -> None:
+    values = np.array([[0, 255, 256, 511, 512, 65279, 65280, 65535]], np.uint16)
     expected = np.array([[0, 0, 1, 1, 2, 254, 255, 255]], np.uint8)
     cv2.imwrite(str(tmp_path / "deep.png"), values)
     tifffile.imwrite(tmp_path / "deep.tif", values.astype(f"{byte_order}u2"), byteorder=byte_order)
@@ -143,13 +143,13 @@ def test_sixteen_bit_grey_is_divided_by_257_and_rounded(byte_order: str, tmp_pat
 
 @pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("name", ["deep.png", "raw.tif", "zlib.tif"])
-def test_sixteen_bit_colour_is_divided_by_257_and_rounded(
+def test_of_sixteen_bit_colour_the_high_byte_is_read(
     name: str, channels: int, tmp_path: Path
 ) -> None:
     path = tmp_path / name
     write_deep(path, DEEP[..., :channels])
     read = read_image(path)
-    np.testing.assert_array_equal(read, np.rint(DEEP[..., :3] / 257))
+    np.testing.assert_array_equal(read, DEEP[..., :3] // 256)
     np.testing.assert_array_equal(read[0, :3], DEEP_FIRST)
 
 
@@ -196,7 +196,7 @@ def test_exif_orientation_is_applied_once(orientation: int, tmp_path: Path) -> N
             np.testing.assert_array_equal(
                 read_image(tmp_path / name), read_image(upright(pixels, orientation)), err_msg=name
             )
-    deep = upright(np.rint(DEEP[..., :3] / 257).astype(np.uint8), orientation)
+    deep = upright((DEEP[..., :3] // 256).astype(np.uint8), orientation)
     for name in ("deep.png", "raw.tif", "zlib.tif"):
         write_deep(tmp_path / name, DEEP[..., :3], orientation)
         np.testing.assert_array_equal(read_image(tmp_path / name), deep, err_msg=name)
@@ -323,7 +323,7 @@ def test_missing_files_and_folders_are_one_sentence(tmp_path: Path) -> None:
 
 
 def test_a_chunk_that_announces_gigabytes_takes_no_memory(tmp_path: Path) -> None:
-    """Of 16 bits a sample, which OpenCV decodes: it would make room for 2 GB first."""
+    """OpenCV would make room for 2 GB first."""
     deep = cv2.imencode(".png", np.zeros((4, 4, 3), np.uint16))[1].tobytes()
     path = tmp_path / "deep.png"
     path.write_bytes(deep[:33] + (2**31 - 1).to_bytes(4) + b"IDAT" + deep[41:])
@@ -468,7 +468,7 @@ def test_a_rare_tiff_is_read_exactly_or_refused(
         photometric = "minisblack" if layout == "signed" else "miniswhite"
         tifffile.imwrite(path, values, photometric=photometric, byteorder=byte_order)
     if layout == "contig":
-        np.testing.assert_array_equal(read_image(path), np.rint(tifffile.imread(path) / 257))
+        np.testing.assert_array_equal(read_image(path), tifffile.imread(path) // 256)
     else:
         says = refused(lambda: read_image(path))
         assert any(part in says for part in ("rare layout", "not an image", "32-bit"))

@@ -1,9 +1,8 @@
 """The public datasets: one adapter each, from its folder to a manifest; see data/README.md."""
 
 import hashlib
-import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,8 +17,8 @@ from dinolizer.errors import InputError, check_choice
 from dinolizer.paths import check_outputs, file_name
 
 Dataset = tuple[Callable[..., Iterator[Row]], str, tuple[str, ...] | None]
-"""What gives its rows, of its `Tree` or, of a list, its path, of a report and of choices by name;
-its name in sentences; what its folder must hold, as in `open_tree` (None for a list's file)."""
+"""What gives its rows, of its `Tree` or, of a list, its path, and of a report; its name in
+sentences; what its folder must hold, as in `open_tree` (None for a list's file)."""
 OF_BFREE = (folders.BFREE_REAL, "SD2.1_*", "mask", "bbox", *folders.BFREE_LISTS)
 DATASETS: dict[str, Dataset] = {
     "bfree": (folders.bfree, "the B-Free training set", OF_BFREE),
@@ -32,9 +31,9 @@ DATASETS: dict[str, Dataset] = {
     "autosplice": (folders.autosplice, "AutoSplice", ("Authentic", "Forged_JPEG*", "Mask")),
     "magicbrush": (parquet.magicbrush, "MagicBrush", ()),
     "inpaintings": (tables.inpaintings, "the real inpaintings", ("table.csv",)),
-    "folder": (folders.own_folder, "pictures of one's own", ("images", "masks")),
+    "folder": (folders.paired_folders, "pictures of one's own", ("images", "masks")),
     "imdl": (tables.imdl, "a list in IMDL-BenCo's JSON", None),
-    "csv": (tables.own_csv, "a CSV file of one's own", None),
+    "csv": (tables.listed_csv, "a CSV file of one's own", None),
 }
 """What each is, and its terms, stand in data/README.md."""
 COCOGLIDE = "https://www.grip.unina.it/download/prog/TruFor/CocoGlide.zip"
@@ -42,33 +41,21 @@ COCOGLIDE_SIZE = 123_161_479
 
 
 def make_manifest(
-    name: str,
-    root: str | Path,
-    out: str | Path,
-    choices: Mapping[str, object] | None = None,
-    *,
-    incomplete: bool = False,
-    invert: bool = False,
+    name: str, root: str | Path, out: str | Path, *, incomplete: bool = False, invert: bool = False
 ) -> Report:
     """Check the files of a dataset, in its folder or, of ``imdl`` and ``csv``, listed by a file,
     and write its manifest to a CSV file. Images that come inside parquet files, and inverted masks,
-    go beside it, to the folder of its name and ``-images``. ``choices`` are arguments of the
-    adapter. ``incomplete`` leaves out, and counts, images that are unreadable or whose mask is
-    missing, unreadable or all black on a forged image; else the first is refused. With ``invert``
-    black marks the edit; inverted copies are listed. Raises `InputError` if the files are not as
-    expected, the masks look inverted, or nothing can be written."""
-    root, out, given = Path(root).absolute(), Path(out).absolute(), dict(choices or {})
+    go beside it, to the folder of its name and ``-images``. ``incomplete`` leaves out, and counts,
+    images that are unreadable or whose mask is missing, unreadable or all black on a forged image;
+    else the first is refused. With ``invert`` black marks the edit; inverted copies are listed.
+    Raises `InputError` if the files are not as expected, the masks look inverted, or nothing can be
+    written."""
+    root, out = Path(root).absolute(), Path(out).absolute()
     if out.suffix.lower() != ".csv":
         raise InputError(f"The manifest was to be written as {out}, but its name must end in .csv.")
     check_choice("dataset", name, DATASETS)
     rows_of, title, needs = DATASETS[name]
-    known = set(inspect.signature(rows_of).parameters) - {"tree", "path", "report", "images"}
-    for unknown in given.keys() - known:
-        has = ", ".join(sorted(known)) or "none"
-        raise InputError(f"{name} has no choice {unknown!r}; it has {has}.")
-    images, report = out.with_name(f"{out.stem}-images"), Report(name, incomplete)
-    if needs == ():  # parquet files, at any depth
-        given["images"] = images
+    report = Report(name, out.with_name(f"{out.stem}-images"), incomplete)
     try:
         source: Path | Tree = root
         if needs is not None:
@@ -76,8 +63,9 @@ def make_manifest(
             report.left_out[HIDDEN] += len(source.left_out.get(HIDDEN, ()))
             for path in source.left_out.get(UNREADABLE, ()):
                 report.fault(UNREADABLE, f"{path} cannot be read.")
-        rows = rows_of(source, report, **given)
-        write_manifest(assemble(_inverted(rows, images) if invert else rows, report), out)
+        rows = rows_of(source, report)
+        rows = _inverted(rows, report.folder) if invert else rows
+        write_manifest(assemble(rows, report), out)
     except OSError as error:
         advice = "see that the dataset can be read, and that there is space and leave to write"
         raise InputError(f"The manifest {out} cannot be made ({error}); {advice}.") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dinolizer.data.datasets.rows import SPLITS, Report, Row, Tree
 from dinolizer.data.files import read_table
-from dinolizer.errors import InputError, check_choice
+from dinolizer.errors import InputError
 
 BFREE_REAL = "COCO_real_512"
 BFREE_FOLDERS = {
@@ -31,7 +31,6 @@ TGIF_FAKE = re.compile(
 """The three forms of names: spliced, by Photoshop, and of a crop of a size."""
 TGIF_AUTHENTIC = re.compile(r"(?P<id>\d+)_orig(?:_(?:512|1024))?\.png")
 
-AUTOSPLICE_QUALITIES = ("75", "90", "100")
 TURNS = ("test", "valid", "train", "train", "train")
 """Splits that photographs of one's own get in turn."""
 
@@ -116,46 +115,40 @@ def cocoglide(tree: Tree, report: Report) -> Iterator[Row]:
         yield Row(fake[group], "test", group, marked, "glide", "sp", real[group])
 
 
-def brgen(tree: Tree, report: Report, split: str = "test") -> Iterator[Row]:
+def brgen(tree: Tree, report: Report) -> Iterator[Row]:
     """Give the rows of BR-Gen's validation tree; its raw tree is not documented. That the whole
     image went through the generator is our reading, the weaker claim of the two."""
     authentic = tree.stems("Au")
     for path in authentic.values():
-        yield Row(path, split, Path(path).stem)
+        yield Row(path, "test", Path(path).stem)
     name = r"(?:(?P<method>.+?)_(?:stuff|background)_)?(?P<photo>.+)"
     for path, named in tree.match(rf"Tp/(?P<stem>{name})\.\w+"):
         mask = tree.path("Gt", f"{named['stem']}_mask.png")
         source, method = authentic.get(named["photo"].casefold(), ""), named["method"] or "unknown"
-        yield Row(path, split, named["photo"], mask, method, "fr", source)
+        yield Row(path, "test", named["photo"], mask, method, "fr", source)
 
 
-def autosplice(
-    tree: Tree, report: Report, quality: str = "75", split: str = "test"
-) -> Iterator[Row]:
-    """Give the rows of AutoSplice, with the forged images of one JPEG quality: 75 is that of the
-    authentic ones; with 90 or 100 the format alone tells which are forged."""
-    check_choice("quality", str(quality), AUTOSPLICE_QUALITIES)
+def autosplice(tree: Tree, report: Report) -> Iterator[Row]:
+    """Give the rows of AutoSplice, with the forged images of JPEG quality 75, that of the authentic
+    ones: of another quality the format alone tells which are forged."""
     authentic = tree.stems("Authentic")
     for path in authentic.values():
-        yield Row(path, split, Path(path).stem.partition("_")[0])
-    of_quality = rf"Forged_JPEG({'|'.join(AUTOSPLICE_QUALITIES)})/.+"
-    for path, named in tree.match(of_quality):
-        if named[1] != str(quality):
+        yield Row(path, "test", Path(path).stem.partition("_")[0])
+    for path, named in tree.match(r"Forged_JPEG(\d+)/.+"):
+        if named[1] != "75":
             report.left_out[f"forged images of JPEG quality {named[1]}"] += 1
             continue
         photo = Path(path).stem.partition("_")[0]
         mask, source = tree.path("Mask", f"{photo}_mask.png"), authentic.get(photo.casefold(), "")
-        yield Row(path, split, photo, mask, "dall-e-2", "sp", source)
+        yield Row(path, "test", photo, mask, "dall-e-2", "sp", source)
 
 
-def own_folder(
-    tree: Tree, report: Report, generator: str = "unknown", kind: str = "sp"
-) -> Iterator[Row]:
+def paired_folders(tree: Tree, report: Report) -> Iterator[Row]:
     """Give the rows of pictures of one's own in ``images``: each has its mask in ``masks``, in the
-    same folder and of the same name but for the suffix, or is authentic. The first folder below
-    ``images`` names the generator, and pictures of one name, in several folders, are of one
-    photograph. Photographs get the splits `TURNS`, in the order of their names' hashes."""
-    check_choice("kind", kind, ("sp", "fr"))
+    same folder and of the same name but for the suffix, or is authentic. Edits count as spliced.
+    The first folder below ``images`` names the generator, and pictures of one name, in several
+    folders, are of one photograph. Photographs get the splits `TURNS`, in the order of their names'
+    hashes."""
     report.dataset = tree.root.name
     files: dict[str, dict[str, str]] = {"images": {}, "masks": {}}
     for path, named in tree.match(r"(images|masks)/(.+)\.(?!csv$|parquet$)\w+"):
@@ -171,12 +164,8 @@ def own_folder(
     split_of = {photo: TURNS[turn % len(TURNS)] for turn, photo in enumerate(ordered)}
     for name, path in files["images"].items():
         folder, _, photo = name.rpartition("/")
-        split = split_of[photo]
-        if name not in masks:
-            yield Row(path, split, photo)
-            continue
-        made = folder.partition("/")[0] or generator
-        yield Row(path, split, photo, masks[name], made, kind)
+        row, made = Row(path, split_of[photo], photo), folder.partition("/")[0] or "unknown"
+        yield row._replace(mask=masks[name], generator=made, kind="sp") if name in masks else row
     counts = Counter(split_of.values())
     shares = ", ".join(f"{counts[split]} {split}" for split in dict.fromkeys(TURNS[::-1]))
     report.notes.append(f"{len(files['images'].keys() - masks.keys())} without a mask: authentic")

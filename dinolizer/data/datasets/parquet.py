@@ -22,20 +22,20 @@ UNREADABLE = "rows whose cells cannot be read"
 SESSION = r"(?:.*/)?([^/]+)-output(\d+)\.png"
 
 
-def opensdi(tree: Tree, report: Report, images: Path) -> Iterator[Row]:
+def opensdi(tree: Tree, report: Report) -> Iterator[Row]:
     """Give the rows of OpenSDI. The generator is the start of a file's name, each image its own
     group. A fake without a mask is generated as a whole: its mask is all white. The kind ``fr`` of
-    all fakes is our reading. ``images`` takes the images, as the files hold them, and the masks."""
+    all fakes is our reading. The images, as the files hold them, and the masks are extracted."""
     for file, number, record in _records(tree, ["key", "image", "mask", "label"]):
         relative = file.relative_to(tree.root)
         split = _split(f"{tree.root.name}/{relative}")
         name, group = f"{relative.with_suffix('')}/{number}", f"{split}/{record['key']}"
-        at, mask = f"{file}, row {number}", images / f"{name}-mask.png"
+        at, mask = f"{file}, row {number}", report.folder / f"{name}-mask.png"
         try:
             if record["label"] not in (0, 1, "0", "1"):
                 label = record["label"]
                 raise InputError(f"{at} has the label {label!r}, but 0 or 1 is due; get a copy.")
-            path = _save(_bytes(record["image"]), images / name, at)
+            path = _save(_bytes(record["image"]), report.folder / name, at)
             if not int(record["label"]):
                 yield Row(path, split, group)
                 continue
@@ -50,19 +50,18 @@ def opensdi(tree: Tree, report: Report, images: Path) -> Iterator[Row]:
         yield Row(path, split, group, str(mask), file.name.partition("-")[0], "fr")
 
 
-def magicbrush(tree: Tree, report: Report, images: Path) -> Iterator[Row]:
+def magicbrush(tree: Tree, report: Report) -> Iterator[Row]:
     """Give the rows of MagicBrush, of the first turn of each session, from parquet files or from
     folders with ``<id>-input.png``, ``<id>-mask1.png`` and ``<id>-output1.png``. A mask's alpha is
     0 where the image was to be edited; without alpha, white is. Whether the editor kept the rest is
-    not known: ``fr`` is our reading. ``images`` takes the masks, and the images of parquet
-    files."""
+    not known: ``fr`` is our reading. Masks, and the images of parquet files, are extracted."""
     is_parquet = any(key.endswith(".parquet") for key in tree.files)
     turn = None
     for at, split, group, turn, *cells in (_in_parquet if is_parquet else _in_folders)(tree):
         if turn != 1:
             report.left_out["later turns"] += 1
             continue
-        folder = images / split
+        folder = report.folder / split
         mask = folder / f"{group}-mask1.png"
         try:
             shown = _open(cells[0], at)

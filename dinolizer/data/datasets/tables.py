@@ -80,7 +80,7 @@ def inpaintings(tree: Tree, report: Report) -> Iterator[Row]:
         yield row._replace(further={name: record[name] for name in further})
 
 
-def imdl(path: Path, report: Report, split: str = "test") -> Iterator[Row]:
+def imdl(path: Path, report: Report) -> Iterator[Row]:
     """Give the rows of a JSON file ``[[image, mask or "Negative"], ...]``, paths relative to the
     file or absolute. Edits count as spliced; each image is its own group."""
     if not path.is_file():
@@ -96,30 +96,30 @@ def imdl(path: Path, report: Report, split: str = "test") -> Iterator[Row]:
         pairs = 'a JSON list of pairs [image, mask], or [image, "Negative"] for an authentic one'
         raise InputError(f"{path} cannot be used ({error}); it must be {pairs}.") from error
     for image, mask in pairs:
-        yield _listed_row({"image": image, "mask": mask}, path.parent, split)
+        yield _listed_row({"image": image, "mask": mask}, path.parent)
 
 
-def own_csv(path: Path, report: Report, dataset: str = "", split: str = "test") -> Iterator[Row]:
+def listed_csv(path: Path, report: Report) -> Iterator[Row]:
     """Give the rows of a CSV file with the columns ``image`` and ``mask``, paths relative to it or
     absolute; an authentic image's mask is empty, ``Negative`` or ``none``. Columns ``generator,
     kind, background, split, group`` are used if the file has them; else edits count as spliced into
     real backgrounds, and each image is its own group. Further ones are kept; where one called
     ``source`` names a file, that is the authentic image that it was made of."""
-    report.dataset = dataset or path.stem
+    report.dataset = path.stem
     for cells in read_table(path, ["image", "mask"]).to_dict("records"):
         further = {str(name): value for name, value in cells.items() if name not in COLUMNS}
         source = _listed_path(cells.get("source") or ".", path.parent)
-        row = _listed_row(cells, path.parent, split)._replace(further=further)
+        row = _listed_row(cells, path.parent)._replace(further=further)
         yield row._replace(source=source if Path(source).is_file() else "")
 
 
-def _listed_row(cells: Mapping[Any, str], folder: Path, split: str) -> Row:
+def _listed_row(cells: Mapping[Any, str], folder: Path) -> Row:
     given = {column: value for column, value in cells.items() if value}
     image, mask = _listed_path(given.get("image", ""), folder), given.get("mask", "")
     mask = "" if mask.casefold() in NO_MASK else _listed_path(mask, folder)
     kind = given.get("kind", "sp" if mask else "real")
     generator = given.get("generator", "none" if kind in AUTHENTIC_KINDS else "unknown")
-    split, group = given.get("split", split), given.get("group", image)
+    split, group = given.get("split", "test"), given.get("group", image)
     background = given.get("background", "")
     return Row(image, split, group, mask, generator, kind, background=background)
 
