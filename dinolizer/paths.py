@@ -48,11 +48,6 @@ def _user_cache() -> Path:
     return Path(pooch.os_cache("dinolizer"))
 
 
-def named_file(name: str) -> Path | None:
-    """File that a parameter names, relative to the checkout or absolute; None for no name."""
-    return ROOT / name if name else None
-
-
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path`` to write to; it becomes ``path`` when the block ends.
@@ -105,7 +100,7 @@ expression."""
 NEAR = 2**16
 
 
-def is_own_output(path: Path) -> bool:
+def is_known_output(path: Path) -> bool:
     """Whether a file is known by its `SIGNS` for an output of this project, and not one of another
     tool that has the same name; there is no telling for names of other ends."""
     sign = next((sign for end, sign in SIGNS.items() if path.name.lower().endswith(end)), b"")
@@ -124,7 +119,7 @@ def check_outputs(
 ) -> None:
     """Refuse files that must not be written, before any work is done: `InputError` for a name that
     does not end in ``suffix``, for one of ``inputs`` under whatever path, and for what is there and
-    no regular file, not to be overwritten, or not `is_own_output`."""
+    no regular file, not to be overwritten, or not `is_known_output`."""
     read = {_identity(path) for path in inputs if path is not None} - {None}
     for path in paths:
         if suffix and path.suffix.lower() != suffix:
@@ -141,7 +136,7 @@ def check_outputs(
             raise InputError(
                 f"{path} is there already; give another name, or have it replaced (overwrite)."
             )
-        if not is_own_output(path):
+        if not is_known_output(path):
             raise InputError(
                 f"{path} is there already, and not an output of this project that may be replaced; "
                 "give another name, or move it away."

@@ -1,6 +1,5 @@
 """Frozen vision transformers as sources of patch tokens."""
 
-import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,12 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dinolizer.errors import InputError, check_choice
+from dinolizer.errors import InputError, check_choice, refuse
 from dinolizer.model.batches import as_batch
 from dinolizer.model.specs import BACKBONES, BackboneSpec, Transformer, build
 from dinolizer.model.weights import fit_weights, read_weights, weights_file, weights_hash
 
-__all__ = ["BACKBONES", "Backbone", "BackboneSpec", "load_backbone", "pick_device", "unfrozen"]
+__all__ = ["BACKBONES", "Backbone", "BackboneSpec", "load_backbone", "pick_device"]
 
 UNTRAINED_SEED = 0
 PROBE_SUMS, PROBE_STEP = 8, 0.02
@@ -88,28 +87,26 @@ class Backbone(nn.Module):
         """Patch tokens of several layers, numbered 1 to ``depth`` and ascending, in one pass. All
         go through the last norm, which was trained for the last layer: it merely brings those of
         the others to a like scale."""
-        if not layers or list(layers) != sorted({*layers} & {*range(1, self.depth + 1)}):
-            raise InputError(
-                f"The layers are {list(layers)}, but {self.spec.name!r} has those from 1 to "
-                f"{self.depth}: name some, in ascending order."
-            )
-        if batch.ndim != 4 or batch.shape[1] != 3 or not batch.is_floating_point():
-            raise InputError(
+        spec, patch = self.spec, self.spec.patch
+        height, width = batch.shape[2:] if batch.ndim == 4 else (0, 0)
+        is_image = batch.ndim == 4 and batch.shape[1] == 3 and batch.is_floating_point()
+        is_fixed = not self.model.dynamic_img_size
+        refuse(
+            {
+                f"The layers are {list(layers)}, but {spec.name!r} has those from 1 to "
+                f"{self.depth}: name some, in ascending order.": (
+                    not layers or list(layers) != sorted({*layers} & {*range(1, self.depth + 1)})
+                ),
                 f"The batch is {batch.dtype} {tuple(batch.shape)}, but it must be floating-point "
-                "(N, 3, H, W), RGB in [0, 1]."
-            )
-        (height, width), patch = batch.shape[2:], self.spec.patch
-        if height % patch or width % patch:
-            raise InputError(
+                "(N, 3, H, W), RGB in [0, 1].": not is_image,
                 f"The images are {height}x{width}, but both sides must be multiples of the patch "
-                f"of {patch} pixels: crop or pad them."
-            )
-        if not self.model.dynamic_img_size and (height, width) != self.model.patch_embed.img_size:
-            raise InputError(
-                f"The images are {height}x{width}, but the position embedding of "
-                f"{self.spec.name!r} is made for windows of {self.spec.window}x{self.spec.window}: "
-                "cut such."
-            )
+                f"of {patch} pixels: crop or pad them.": height % patch or width % patch,
+                f"The images are {height}x{width}, but the position embedding of {spec.name!r} is "
+                f"made for windows of {spec.window}x{spec.window}: cut such.": (
+                    is_fixed and (height, width) != self.model.patch_embed.img_size
+                ),
+            }
+        )
         # timm drops the model's own num_prefix_tokens here: 5 with a class token and 4 registers.
         intermediates: list[Tensor] = self.model.forward_intermediates(  # type: ignore[assignment]
             (batch - self.mean) / self.std,
@@ -122,14 +119,6 @@ class Backbone(nn.Module):
         return intermediates  # of each layer (N, D, h, w)
 
 
-def unfrozen(backbone: Backbone) -> Backbone:
-    """Copy a backbone with all weights free to be trained; ``hash`` stays the original's. Batch
-    statistics and dropout stay as in use: a training starts from the very same tokens."""
-    twin = copy.deepcopy(backbone)
-    twin.model.requires_grad_(True)
-    return twin
-
-
 def pick_device(name: str | torch.device | None = None) -> torch.device:
     """Device of that name, if it is here; without a name the GPU where there is one, or the CPU."""
     if name is None:
@@ -138,10 +127,8 @@ def pick_device(name: str | torch.device | None = None) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()  # 'meta' has no values
     except (RuntimeError, AssertionError, ImportError):
-        raise InputError(
-            f"The device is {str(name)!r}, but it must be one that torch finds here: 'cpu' always "
-            "is, and 'cuda' where there is a GPU."
-        ) from None
+        due = "one that torch finds here: 'cpu' always is, and 'cuda' where there is a GPU"
+        raise InputError(f"The device is {str(name)!r}, but it must be {due}.") from None
     return device
 
 

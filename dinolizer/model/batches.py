@@ -15,6 +15,8 @@ from dinolizer.model.windows import Pixels
 BYTES_PER_PIXEL = 512
 """Of a window, that a pass of a backbone takes: measured were 330 with the pocket backbone, 260
 with DINOv2's base and 170 with DINOv3's."""
+RAN_OUT = ("can't allocate memory", "not enough memory", "ALLOC_FAILED")
+"""What other errors of torch say of memory."""
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -25,8 +27,12 @@ def batch_size(device: torch.device, side: int = 0) -> int:
     does 22 of the pocket backbone's per second by fours, 12 by sixteens). With ``side``, the
     window's in pixels, fewer where half of the free memory would not hold them; a line says so."""
     size = most = 32 if device.type == "cuda" else 4
-    room = _free_bytes(device) // 2 if side else 0
-    while side and size > 1 and size * BYTES_PER_PIXEL * side**2 > room:
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        free = torch.cuda.mem_get_info(device)[0] + unused
+    else:
+        free = psutil.virtual_memory().available
+    while size > 1 and size * BYTES_PER_PIXEL * side**2 > free // 2:
         size //= 2
     if size < most:
         say(f"Memory is short: batches of {size} windows and not of {most}.")
@@ -51,32 +57,20 @@ class Batches:
                 first += len(batch)
                 continue
             except (MemoryError, RuntimeError) as error:
-                if not _ran_out(error):
+                if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(
+                    phrase in str(error) for phrase in RAN_OUT
+                ):
                     raise
                 if len(batch) == 1:
+                    advice = "end other programs that use it, or choose a smaller backbone"
                     raise InputError(
-                        "The memory is not enough for one window; end other programs that use it, "
-                        "or choose a smaller backbone or another device."
+                        f"The memory is not enough for one window; {advice} or another device."
                     ) from error
             # Here, where the error no longer holds on to what the function had made.
             torch.cuda.empty_cache()
             self.most = len(batch) // 2
             say(f"Memory ran out with {len(batch)} windows: from here on batches of {self.most}.")
         return results
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type != "cuda":
-        return psutil.virtual_memory().available
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + unused
-
-
-def _ran_out(error: Exception) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
-        phrase in str(error)
-        for phrase in ("can't allocate memory", "not enough memory", "ALLOC_FAILED")
-    )
 
 
 def as_batch(images: Sequence[Pixels], device: torch.device) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import safe_open
@@ -43,13 +44,8 @@ def calibrated(
         lowest = (int(np.argmax(over <= most * pixels.sum())) + 1) / BINS
         card = replace(card, threshold=max(card.threshold, lowest))
     about = f"{card.about}; scores calibrated on {len(scores)} photographs: {about}".lstrip("; ")
-    return replace(
-        card,
-        untouched=tuple(sorted(scores)),
-        megapixels=(min(sizes), max(sizes)),
-        noise=(min(noises), max(noises)),
-        about=about,
-    )
+    spans: Any = {"megapixels": (min(sizes), max(sizes)), "noise": (min(noises), max(noises))}
+    return replace(card, untouched=tuple(sorted(scores)), about=about, **spans)
 
 
 def save_calibrated(head: Path, card: HeadCard, out: Path) -> None:

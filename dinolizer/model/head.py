@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from dinolizer.errors import InputError, check_choice
+from dinolizer.errors import InputError, check_choice, refuse
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.localization import noise_level
 from dinolizer.model.lora import Lora, merged
@@ -44,64 +44,49 @@ ADAPTER = "adapter."
 
 @dataclass(frozen=True)
 class HeadCard:
-    """What a head was made for, stored inside its file.
+    """What a head was made for, stored inside its file."""
 
-    Attributes
-    ----------
-    backbone, backbone_hash : name and SHA-256 of the weights it was trained on, any adapter apart.
-    policy : what re-encoded pixels outside of the edit were labelled as, a key of `CLASSES`.
-    window, stride : pixels.
-    threshold : a pixel is in the mask where its probability is over it (strictly).
-    reduce, restore : see `windows.Plan`.
-    small : what is done to an image with a side under the window, see `windows.make_plan`.
-    score_threshold : an image is called edited where its score is over it; None if none is known.
-    untouched : scores of photographs that nobody edited, ascending; ``about`` says of
-        which. () where the score is not calibrated.
-    megapixels, noise : least and most that these have, see `noise_level`; None where not known.
-    about : free text: data, seed, time, machine, licence.
-    lora : settings of the adapter that was trained along, or None.
-    """
-
-    backbone: str
-    backbone_hash: str
-    policy: str
-    window: int
-    stride: int
-    threshold: float = 0.5
-    reduce: Reduce = "sum"
-    small: Small = "resize"
-    restore: Restore = "bilinear"
-    score_threshold: float | None = None
-    untouched: tuple[float, ...] = ()
-    megapixels: tuple[float, float] | None = None
-    noise: tuple[float, float] | None = None
-    about: str = ""
-    lora: Lora | None = None
+    backbone: str  #: name of the backbone that it was trained on
+    backbone_hash: str  #: SHA-256 of its weights, any adapter apart
+    policy: str  #: what re-encoded pixels outside of the edit were labelled as, a key of `CLASSES`
+    window: int  #: pixels
+    stride: int  #: pixels
+    threshold: float = 0.5  #: a pixel is in the mask where its probability is over it (strictly)
+    reduce: Reduce = "sum"  #: what the logits of overlapping windows become
+    small: Small = "resize"  #: what is done to an image under a window, see `windows.make_plan`
+    restore: Restore = "bilinear"  #: how the map of a resized image is, see `windows.Plan`
+    score_threshold: float | None = None  #: over it an image is called edited; None: not known
+    untouched: tuple[float, ...] = ()  #: scores of photographs that nobody edited, ascending
+    megapixels: tuple[float, float] | None = None  #: least and most that these have, where known
+    noise: tuple[float, float] | None = None  #: least and most `noise_level` of these
+    about: str = ""  #: free text: data, seed, time, machine, licence, which untouched photographs
+    lora: Lora | None = None  #: settings of the adapter that was trained along
 
     def __post_init__(self) -> None:
         check_choice("head's policy", self.policy, CLASSES)
         for name, choices in (("reduce", Reduce), ("small", Small), ("restore", Restore)):
             check_choice(f"head's {name}", getattr(self, name), get_args(choices))
         for threshold in (self.threshold, self.score_threshold or 0):
-            if not 0 <= threshold <= 1:
-                raise InputError(
-                    f"The threshold is {threshold}, but a probability from 0 to 1 is expected."
-                )
-        if not 0 < self.stride <= self.window <= MAX_WINDOW:
-            raise InputError(
-                f"The stride is {self.stride} and the window {self.window} pixels, but a stride "
-                f"from 1 to the window, and a window of at most {MAX_WINDOW} pixels, are expected."
-            )
-        if list(self.untouched) != sorted(self.untouched) or not all(
-            0 <= score <= 1 for score in self.untouched
-        ):
-            raise InputError("The head's untouched scores are not ascending numbers from 0 to 1.")
+            wrong = f"The threshold is {threshold}, but a probability from 0 to 1 is expected."
+            refuse({wrong: not 0 <= threshold <= 1})
+        sides = f"The stride is {self.stride} and the window {self.window} pixels"
+        limits = f"a stride from 1 to the window, and a window of at most {MAX_WINDOW} pixels"
+        are_scores = all(0 <= score <= 1 for score in self.untouched)
+        refuse(
+            {
+                f"{sides}, but {limits}, are expected.": (
+                    not 0 < self.stride <= self.window <= MAX_WINDOW
+                ),
+                "The head's untouched scores are not ascending numbers from 0 to 1.": (
+                    not are_scores or list(self.untouched) != sorted(self.untouched)
+                ),
+            }
+        )
         for name in SPANS:
             span = getattr(self, name)
             if span and not (len(span) == 2 and 0 <= span[0] <= span[1] < float("inf")):
-                raise InputError(
-                    f"The head's span of {name} is {span}, but two ascending numbers are due."
-                )
+                due = "but two ascending numbers are due"
+                raise InputError(f"The head's span of {name} is {span}, {due}.")
 
     def rank(self, score: float) -> float | None:
         """Share of the untouched photographs with a lower score, None where it is not known."""
@@ -113,17 +98,18 @@ class HeadCard:
         """In what an image ``(H, W, 3)`` differs from the untouched photographs too much for its
         score to be compared with theirs; empty if in nothing that is known."""
         size = image.shape[0] * image.shape[1] / 1e6
-        if self.megapixels and not self.megapixels[0] / LIKE <= size <= LIKE * self.megapixels[1]:
-            known = _span(self.megapixels)
-            return f"it has {size:.2g} megapixels, and the score is calibrated on {known}"
-        if self.noise and not self.noise[0] <= (noise := noise_level(image)) <= self.noise[1]:
-            known = _span(self.noise)
-            return f"its noise is {noise:.2g} grey levels, and the score is calibrated on {known}"
+        least, most = self.megapixels or (0, np.inf)
+        if not least / LIKE <= size <= LIKE * most:
+            return f"it has {size:.2g} megapixels{_calibrated_on(least, most)}"
+        least, most = self.noise or (0, np.inf)
+        if self.noise and not least <= (noise := noise_level(image)) <= most:
+            return f"its noise is {noise:.2g} grey levels{_calibrated_on(least, most)}"
         return ""
 
 
-def _span(ends: tuple[float, float]) -> str:
-    return " to ".join(dict.fromkeys(f"{end:.2g}" for end in ends))
+def _calibrated_on(*ends: float) -> str:
+    known = " to ".join(dict.fromkeys(f"{end:.2g}" for end in ends))
+    return f", and the score is calibrated on {known}"
 
 
 def card_for(
@@ -195,10 +181,9 @@ def _read(path: Path) -> tuple[HeadCard, dict[str, Tensor]]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"The head {path} cannot be read ({str(error).rstrip('.')}); give a whole head "
-            "file, as dinolizer.model.head.save_head writes it."
-        ) from None
+        whole = "give a whole head file, as dinolizer.model.head.save_head writes it"
+        reason = str(error).rstrip(".")
+        raise InputError(f"The head {path} cannot be read ({reason}); {whole}.") from None
     return _card(metadata, path), tensors
 
 
@@ -224,10 +209,9 @@ def load_head(path: Path, backbone: Backbone) -> tuple[Backbone, nn.Conv2d, Head
     }
     head = make_head(backbone.dim, CLASSES[card.policy])
     if misfit(tensors, {name: tuple(value.shape) for name, value in head.state_dict().items()}):
-        raise InputError(
-            f"The head {path} does not hold a 1x1 convolution of {backbone.dim} values to "
-            f"{CLASSES[card.policy]}, which its card promises; train it again."
-        )
+        layer = f"a 1x1 convolution of {backbone.dim} values to {CLASSES[card.policy]}"
+        promised = "which its card promises; train it again"
+        raise InputError(f"The head {path} does not hold {layer}, {promised}.")
     head.load_state_dict(tensors)
     head = head.eval().requires_grad_(False).to(backbone.device, torch.float32)
     return (merged(backbone, card.lora, adapter) if card.lora else backbone), head, card
@@ -237,10 +221,8 @@ def _card(metadata: dict[str, str], path: Path) -> HeadCard:
     names = [field.name for field in fields(HeadCard)]
     missing = [name for name in names if name not in metadata and name not in SPANS]
     if missing:
-        raise InputError(
-            f"The file {path} is no head: its metadata lacks {missing[0]!r}; give one written by "
-            "dinolizer.model.head.save_head."
-        )
+        given = f"its metadata lacks {missing[0]!r}; give one written by save_head"
+        raise InputError(f"The file {path} is no head: {given} of dinolizer.model.head.")
     try:
         values = {name: json.loads(metadata.get(name, "null")) for name in names}
         if any(type(values[name]) not in kinds for name, kinds in KINDS.items()):

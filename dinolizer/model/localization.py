@@ -37,34 +37,22 @@ BLUE = (0.35, 0.6, 1.0)
 
 @dataclass(frozen=True, eq=False)
 class Localization:
-    """What was found in one photograph, and with which settings.
+    """What was found in one photograph, and with which settings."""
 
-    Attributes
-    ----------
-    probability : float32 ``(H, W)`` in [0, 1], that the pixel was generated.
-    mask : bool ``(H, W)``, where ``probability`` is over the threshold.
-    score : 99th percentile of the map, in [0, 1], before any bicubic restoration.
-    rank : share of the untouched photographs in the head's card that score lower, None where it is
-        not known, or where the photograph is ``unlike`` them: in what, see `HeadCard.unlike`.
-    image, source : the photograph, uint8 ``(H, W, 3)`` RGB, and its path or "".
-    plan : where the windows were laid, and how many.
-    settings : see `Localizer.settings`.
-    seconds : time it took.
-    file : see `dinolizer.data.images.file_facts`; empty where there is no path.
-    date : when it was made, in UTC.
-    """
-
-    probability: NDArray[np.float32]
-    mask: NDArray[np.bool_]
-    score: float
-    image: NDArray[np.uint8]
-    source: str
-    plan: Plan
-    settings: Mapping[str, Any]
-    seconds: float
+    probability: NDArray[np.float32]  #: (H, W) in [0, 1], that the pixel was generated
+    mask: NDArray[np.bool_]  #: (H, W), where the probability is over the threshold
+    score: float  #: 99th percentile of the map, in [0, 1], before any bicubic restoration
+    image: NDArray[np.uint8]  #: the photograph, (H, W, 3) RGB
+    source: str  #: its path, or ""
+    plan: Plan  #: where the windows were laid, and how many
+    settings: Mapping[str, Any]  #: see `Localizer.settings`
+    seconds: float  #: time it took
+    #: Share of the untouched photographs in the head's card that score lower, where it is known.
     rank: float | None = None
-    unlike: str = ""
+    unlike: str = ""  #: in what the photograph is too much so to have a rank, `HeadCard.unlike`
+    #: See `dinolizer.data.images.file_facts`; empty where there is no path.
     file: Mapping[str, Any] = field(default_factory=dict)
+    #: When it was made, in UTC.
     date: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     @property
@@ -139,10 +127,8 @@ class Localization:
             with atomic(text) as draft:
                 draft.write_text(json.dumps(self.summary(), indent=1) + "\n")
         except OSError as error:
-            raise InputError(
-                f"The result cannot be written to {directory} ({error.strerror or error}); give a "
-                "folder that you may write to."
-            ) from None
+            advice = f"({error.strerror or error}); give a folder that you may write to"
+            raise InputError(f"The result cannot be written to {directory} {advice}.") from None
         return paths
 
     def _repr_png_(self) -> bytes:

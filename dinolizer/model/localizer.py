@@ -53,11 +53,6 @@ class Settings(TypedDict, total=False):
     engine: str | None
 
 
-def default_model() -> str:
-    """The authors' released model where it has been fetched, else the demonstration."""
-    return "dinolizer" if fetched_path("dinolizer").is_file() else "pocket"
-
-
 class Localizer:
     """A backbone and a head, callable on a photograph.
 
@@ -70,14 +65,10 @@ class Localizer:
         the engine ``"auto"`` chooses. Only with ``"float32"`` is a map that of a plain loop to
         1e-4; ``"bfloat16"`` and ``"float16"`` pay where the hardware is faster with them. With the
         pocket backbone on one core that has AVX512-BF16, bfloat16 took 0.6 of the time and moved
-        0.1 % of the pixels over the threshold; float16 took seven times as long.
+        0.1 % of the pixels over the threshold; float16 took seven times as long. One that is
+        unknown, or not to be had here, is an `InputError`.
     engine : what runs the backbone: ``"torch"``; on a CPU also ``"openvino"`` or ``"onnx"`` (ONNX
         Runtime), where they are installed; or ``"auto"``, see `dinolizer.model.engines.fastest`.
-
-    Raises
-    ------
-    InputError : for a window that is not whole patches, and a precision or an engine that is
-        unknown, or not to be had here.
     """
 
     def __init__(
@@ -89,11 +80,9 @@ class Localizer:
         precision: str | None = None,
         engine: str = "torch",
     ) -> None:
-        if card.window % backbone.spec.patch:
-            raise InputError(
-                f"The window is {card.window} pixels, but it must be a multiple of the patch of "
-                f"{backbone.spec.patch}."
-            )
+        if card.window % (patch := backbone.spec.patch):
+            due = f"but it must be a multiple of the patch of {patch}"
+            raise InputError(f"The window is {card.window} pixels, {due}.")
         check_choice("precision", precision or "float32", PRECISIONS)
         self.backbone = backbone
         self.head = head.eval().to(backbone.device)
@@ -116,31 +105,26 @@ class Localizer:
     ) -> "Localizer":
         """Load a backbone and its head.
 
-        Parameters
-        ----------
-        name : a key of `dinolizer.model.specs.BACKBONES`; by default that of the ``head``, or
-            `default_model`. Or where a head is: a repository ``USER/NAME`` of the Hugging Face hub,
-            or a folder with what that holds, see `dinolizer.model.hub`.
-        head : file of a head; by default the one shipped or fetched with the backbone.
-        device : ``"cpu"`` or ``"cuda"``; by default the GPU where there is one.
-        weights : safetensors file to use in place of the backbone's own.
-        settings : see `Settings`.
-
-        Raises
-        ------
-        InputError : for an unknown model or setting, and for weights or a head that are missing or
-            made for another model.
+        ``name`` is a key of `dinolizer.model.specs.BACKBONES`, by default that of the ``head``, or
+        the authors' released model where it has been fetched, else the demonstration. Or it says
+        where a head is: a repository ``USER/NAME`` of the Hugging Face hub, or a folder with what
+        that holds, see `dinolizer.model.hub`. ``head`` is a head's file, by default the one shipped
+        or fetched with the backbone, ``weights`` a safetensors file to use in place of the
+        backbone's own, ``device`` ``"cpu"`` or ``"cuda"``, by default the GPU where there is one.
+        What is unknown, missing or made for another model is an `InputError`.
         """
         if name is not None and name not in BACKBONES and (Path(name).is_dir() or "/" in name):
             local = Path(name) / HUB_FILE
             head, name = local if local.is_file() else hub_file(name, name), None
-        name = name or (default_model() if head is None else read_card(Path(head)).backbone)
+        usual = "dinolizer" if fetched_path("dinolizer").is_file() else "pocket"
+        name = name or (usual if head is None else read_card(Path(head)).backbone)
         backbone = load_backbone(name, None if weights is None else Path(weights), device)
         path = head_file(name) if head is None else Path(head)
         if not path.is_file():
+            advice = "name the file of one that was trained on it, as 'dinolizer train' and"
             raise InputError(
-                f"There is no head {path} for the model {name!r}; name the file of one that was "
-                "trained on it, as 'dinolizer train' and notebooks/02-train-head.ipynb do."
+                f"There is no head {path} for the model {name!r}; {advice} "
+                "notebooks/02-train-head.ipynb do."
             )
         if head is None and backbone.spec.fetched:
             checked(name, path)
@@ -190,35 +174,29 @@ class Localizer:
     @property
     def settings(self) -> dict[str, Any]:
         """What a map depends on, the photograph apart, as values of JSON."""
+        spec, card = self.backbone.spec, self.card
+        of_card = ("window", "stride", "threshold", "reduce", "small", "restore", "score_threshold")
         return {
-            "model": self.backbone.spec.name,
-            "licence": self.backbone.spec.licence,
-            "caution": self.backbone.spec.caution,
+            "model": spec.name,
+            "licence": spec.licence,
+            "caution": spec.caution,
             "backbone_hash": self.backbone.hash,
             "head_hash": weights_hash(self.head),
             "precision": self.precision,
             "engine": self.engine,
-            "window": self.card.window,
-            "stride": self.card.stride,
-            "threshold": self.card.threshold,
-            "reduce": self.card.reduce,
-            "small": self.card.small,
-            "restore": self.card.restore,
-            "score_threshold": self.card.score_threshold,
-            "untouched": len(self.card.untouched),
+            **{name: getattr(card, name) for name in of_card},
+            "untouched": len(card.untouched),
         }
 
     def __call__(self, source: Source, *, progress: bool = False) -> Localization:
         """Localize what was inpainted in a photograph; for what can be read see `read_image`. With
         ``progress`` the windows of a large one are counted on a terminal."""
         image = read_image(source)
-        start = time.perf_counter()
         name = str(source) if isinstance(source, str | Path) else ""
-        plan = self.plan(*image.shape[:2])
-        logits = self.patch_logits(image, plan, progress)
-        result = self.localization(image, plan, logits, name)
-        seconds = time.perf_counter() - start
-        return replace(result, seconds=seconds, file=file_facts(name) if name else {})
+        file = file_facts(name) if name else {}
+        start, plan = time.perf_counter(), self.plan(*image.shape[:2])
+        result = self.localization(image, plan, self.patch_logits(image, plan, progress), name)
+        return replace(result, seconds=time.perf_counter() - start, file=file)
 
     def predict(self, sources: Iterable[Source]) -> list[NDArray[np.bool_]]:
         """Masks, bool ``(H, W)`` each, of photographs of any sizes: as estimators of scikit-learn,
@@ -233,9 +211,8 @@ class Localizer:
         """Localize in a photograph that came as a file's name, the ``source``, and content; it is
         on the disk no longer than that takes."""
         with TemporaryDirectory() as folder:
-            path = Path(folder) / file_name(
-                Path(name).stem.lstrip(".") or "picture", Path(name).suffix
-            )
+            stem = Path(name).stem.lstrip(".") or "picture"
+            path = Path(folder) / file_name(stem, Path(name).suffix)
             path.write_bytes(content)
             try:
                 return replace(self(path), source=path.name)
@@ -253,15 +230,9 @@ class Localizer:
 
     def plan(self, height: int, width: int) -> Plan:
         """What is done to a photograph of that size, in pixels."""
-        return make_plan(
-            (height, width),
-            window=self.card.window,
-            stride=self.card.stride,
-            patch=self.backbone.spec.patch,
-            small=self.card.small,
-            reduce=self.card.reduce,
-            restore=self.card.restore,
-        )
+        names = ("window", "stride", "small", "reduce", "restore")
+        settings: dict[str, Any] = {name: getattr(self.card, name) for name in names}
+        return make_plan((height, width), patch=self.backbone.spec.patch, **settings)
 
     @cached_property
     def batch(self) -> int:

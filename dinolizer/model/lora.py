@@ -88,26 +88,18 @@ def merged(backbone: Backbone, lora: Lora, tensors: Mapping[str, Tensor]) -> Bac
 @torch.no_grad()
 def merge(model: Transformer, lora: Lora, tensors: Mapping[str, Tensor]) -> None:
     """As `merged`, in place."""
-    products = _products(model)
-    expected: dict[str, tuple[int, ...]] = {}
-    for (a, b), rows in products.items():
-        expected |= {a: (lora.rank, rows.shape[1]), b: (rows.shape[0], lora.rank)}
-    if difference := misfit(tensors, expected):
-        raise InputError(
-            f"The adapter does not fit the backbone ({difference}); give the one that was trained "
-            "on it."
-        )
-    for (a, b), rows in products.items():
-        rows += lora.alpha / lora.rank * (tensors[b].to(rows) @ tensors[a].to(rows))
-
-
-def _products(model: Transformer) -> dict[tuple[str, str], Tensor]:
-    """Names of A and B, to the rows of a weight that their product is added to."""
-    products: dict[tuple[str, str], Tensor] = {}
+    products: dict[tuple[str, str], Tensor] = {}  # names of A and B, and the rows they change
     blocks: Any = model.blocks
     for number, block in enumerate(blocks):
         q, _, v = block.attn.qkv.weight.chunk(3)
         for third, rows in zip(QV, (q, v), strict=True):
             name = f"blocks.{number}.attn.qkv.linear_{{}}_{third}.weight"
             products[name.format("a"), name.format("b")] = rows
-    return products
+    expected: dict[str, tuple[int, ...]] = {}
+    for (a, b), rows in products.items():
+        expected |= {a: (lora.rank, rows.shape[1]), b: (rows.shape[0], lora.rank)}
+    if difference := misfit(tensors, expected):
+        advice = "give the one that was trained on it"
+        raise InputError(f"The adapter does not fit the backbone ({difference}); {advice}.")
+    for (a, b), rows in products.items():
+        rows += lora.alpha / lora.rank * (tensors[b].to(rows) @ tensors[a].to(rows))

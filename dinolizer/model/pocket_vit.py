@@ -1,5 +1,6 @@
 """The pocket backbones: small vision transformers on fixed statistics of residuals."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -117,11 +118,8 @@ class TraceStem(nn.Module):
         """The statistics ``(N, C, h, w)``, first of each patch, then of its neighbourhood."""
         size, pool = self.patch_size[0], F.avg_pool2d
         luma = x.mean(dim=1, keepdim=True)
-        channels = (
-            (luma, self.luma),
-            (x[:, :1] - luma, self.chroma),
-            (x[:, 2:] - luma, self.chroma),
-        )
+        red, blue = x[:, :1] - luma, x[:, 2:] - luma
+        channels = ((luma, self.luma), (red, self.chroma), (blue, self.chroma))
         moments = [_moments(_filtered(*channel), size) for channel in channels]
         first, second, fourth, small = (
             torch.cat(same, dim=1) for same in zip(*moments, strict=True)
@@ -133,7 +131,7 @@ class TraceStem(nn.Module):
         crossed = pool(colours * colours.roll(1, dims=1), size)
         strength = pool(colours.square(), size)
         means = first, second, fourth, small, pool(products, size), power, crossed, strength
-        return torch.cat([_described(*means), _described(*map(_around, means))], dim=1)
+        return torch.cat([_described(means), _described([_around(of) for of in means])], dim=1)
 
 
 def _moments(residual: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -145,30 +143,14 @@ def _moments(residual: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, Tenso
     return first, second, F.avg_pool2d(absolute.square_(), size), small
 
 
-def _described(
-    first: Tensor,
-    second: Tensor,
-    fourth: Tensor,
-    small: Tensor,
-    products: Tensor,
-    power: Tensor,
-    crossed: Tensor,
-    strength: Tensor,
-) -> Tensor:
+def _described(means: Sequence[Tensor]) -> Tensor:
     """From means over areas to what is compared between them."""
+    first, second, fourth, small, products, power, crossed, strength = means
     spread, energy = (first + FLOOR).log(), (second + FLOOR).log()
+    peaked, kurtosis = energy - 2 * spread, (fourth + FLOOR).log() - 2 * energy
     both = (strength * strength.roll(1, dims=1)).sqrt()
-    return torch.cat(
-        [
-            spread,
-            energy - 2 * spread,
-            (fourth + FLOOR).log() - 2 * energy,
-            small,
-            products / (power + FLOOR),
-            crossed / (both + FLOOR),
-        ],
-        dim=1,
-    )
+    alike = products / (power + FLOOR), crossed / (both + FLOOR)
+    return torch.cat([spread, peaked, kurtosis, small, *alike], dim=1)
 
 
 def _around(means: Tensor) -> Tensor:

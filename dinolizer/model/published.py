@@ -17,7 +17,7 @@ import re
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -27,7 +27,7 @@ from torch import Tensor
 from dinolizer.data.fetch import download, extract, has_hash
 from dinolizer.errors import InputError, say
 from dinolizer.model.backbones import Backbone
-from dinolizer.model.head import HeadCard, make_head, save_head
+from dinolizer.model.head import card_for, make_head, save_head
 from dinolizer.model.lora import Lora, is_adapter, merge
 from dinolizer.model.specs import BACKBONES, Transformer, build
 from dinolizer.model.weights import (
@@ -44,26 +44,16 @@ from dinolizer.paths import file_hash, weights_dir
 
 @dataclass(frozen=True)
 class Published:
-    """The file of a published model, and how it is read.
-
-    Attributes
-    ----------
-    url, file, hash, size : where and under which name it is published; its hash, ``"md5:..."`` or
-        ``"sha256:..."``, and its size in bytes, None where none is published.
-    key : of the state dict in its checkpoint.
-    member : the checkpoint's name, where the file is an archive.
-    advice : what to do where the server sends something else.
-    room : what the conversion takes on the disk.
-    """
+    """The file of a published model, and how it is read."""
 
     url: str
-    file: str
-    hash: str
-    key: str
-    room: str
-    size: int | None = None
-    member: str = ""
-    advice: str = "try again later"
+    file: str  # its name there
+    hash: str  # "md5:..." or "sha256:..."
+    key: str  # of the state dict in its checkpoint
+    room: str  # that the conversion takes on the disk
+    size: int | None = None  # in bytes, where it is published
+    member: str = ""  # the checkpoint's name, where the file is an archive
+    advice: str = "try again later"  # where the server sends something else
 
 
 SHARE = "https://nextcloud.univ-lille.fr/index.php/s/HS6CLT73DZpZEyq"
@@ -95,6 +85,7 @@ CLASSES = 3
 HEAD = "cls_head."
 SCORE_THRESHOLD = 0.59466
 """Of the image score. Not the authors': a third party's, Youden's on 512 calibration images."""
+ABOUT = "The authors' release; image score and its threshold are a third party's."
 _PREFIX = re.compile(r"(net\.)?(model\.)?(lora_vit\.)?")
 
 
@@ -125,10 +116,9 @@ def fetch(name: str, file: Path | None = None) -> Path:
         if file is None:
             source.unlink()
     except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"The weights of {name!r} cannot be brought to {folder} ({str(error).rstrip('.')}); "
-            f"make room for {known.room} there, or let DINOLIZER_CACHE name a folder that has it."
-        ) from None
+        advice = f"make room for {known.room} there, or let DINOLIZER_CACHE name a folder with it"
+        reason = f"cannot be brought to {folder} ({str(error).rstrip('.')})"
+        raise InputError(f"The weights of {name!r} {reason}; {advice}.") from None
     return path
 
 
@@ -151,7 +141,11 @@ def _convert(name: str, source: Path, *, published: bool) -> None:
         model.load_state_dict(state, assign=True)
         merge(model, LORA, adapter)
         state = model.state_dict()
-        _save_head(head, Backbone(spec, model))
+        layer = make_head(model.embed_dim, CLASSES)
+        layer.load_state_dict(head)
+        card = card_for(Backbone(spec, model), ABOUT, "three-class")
+        card = replace(card, restore="bicubic", score_threshold=SCORE_THRESHOLD)
+        save_head(head_file(name), layer, card)
     else:
         check_fit(model, state, source, name)
     save_converted(spec, state, record)
@@ -183,36 +177,16 @@ def _take_apart(
             left_out.append(name)
             continue
         if short in part:
-            raise InputError(
-                f"The checkpoint holds {name} under several prefixes, but once is expected; give "
-                f"the published {RELEASE!r}."
-            )
+            twice = f"{name} under several prefixes, but once is expected"
+            raise InputError(f"The checkpoint holds {twice}; give the published {RELEASE!r}.")
         part[short] = tensor.float()
     shapes = {name: tuple(tensor.shape) for name, tensor in head.items()}
     matrix = (CLASSES, model.embed_dim)
     if shapes not in [{"weight": of, "bias": (CLASSES,)} for of in (matrix, (*matrix, 1, 1))]:
-        found = {name: tuple(tensor.shape) for name, tensor in state.items() if HEAD in name}
+        layers = {name: tuple(tensor.shape) for name, tensor in state.items() if HEAD in name}
+        due = f"a linear layer or a 1x1 convolution from {model.embed_dim} values to {CLASSES}"
         raise InputError(
-            f"The head of the checkpoint is {found}, but a linear layer or a 1x1 convolution from "
-            f"{model.embed_dim} values to {CLASSES} classes is expected; give the published "
-            f"{RELEASE!r}, and if it is, report these names and shapes."
+            f"The head of the checkpoint is {layers}, but {due} classes is expected; give the "
+            f"published {RELEASE!r}, and if it is, report these names and shapes."
         )
     return backbone, adapter, head | {"weight": head["weight"].view(*matrix, 1, 1)}, left_out
-
-
-def _save_head(tensors: Mapping[str, Tensor], backbone: Backbone) -> None:
-    spec = backbone.spec
-    card = HeadCard(
-        backbone=spec.name,
-        backbone_hash=backbone.hash,
-        policy="three-class",
-        window=spec.window,
-        stride=spec.stride,
-        reduce="mean",
-        restore="bicubic",
-        score_threshold=SCORE_THRESHOLD,
-        about="The authors' release; image score and its threshold are a third party's.",
-    )
-    layer = make_head(backbone.dim, CLASSES)
-    layer.load_state_dict(tensors)
-    save_head(head_file(spec.name), layer, card)

@@ -28,42 +28,31 @@ Reduce = Literal["sum", "mean"]
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """What is constant about a backbone.
+    """What is constant about a backbone, and the key in `BACKBONES`, stored in heads, as its name.
 
-    Attributes
-    ----------
-    name : the key in `BACKBONES`, stored in heads.
-    architecture : timm's name, or a function that builds the timm model with random weights.
-    patch, window, stride : pixels; the window is a multiple of the patch, the stride a default.
-    weights : a safetensors file: ``"package:FILE"`` in ``assets``; ``"hub:REPOSITORY"`` on the
-        Hugging Face hub; ``"fetch:NAME"`` in the user's cache once ``dinolizer fetch NAME`` was
-        run; None: random weights of a fixed seed.
-    licence, citation : of the weights.
-    caution : what a reader of its maps must know, in one sentence.
-    small : what is done to an image with a side under the window, see `windows.make_plan`.
-    reduce : what the logits of overlapping windows become, ``"sum"`` as in the paper or ``"mean"``,
-        which gives the same mask of one class, and a map that neither saturates nor depends on how
-        many windows overlap.
-    mean, std : per RGB channel, for an image in [0, 1].
-    classes : outputs of the weights' classifier, which takes no part in the tokens.
+    ``weights`` is a safetensors file: ``"package:FILE"`` in ``assets``; ``"hub:REPOSITORY"`` on the
+    Hugging Face hub; ``"fetch:NAME"`` in the user's cache once ``dinolizer fetch NAME`` was run;
+    None: random weights of a fixed seed. The mean, not the sum, of overlapping windows' logits
+    gives the same mask of one class, and a map that neither saturates nor depends on how many
+    windows overlap; the sum is the paper's.
     """
 
     name: str
-    architecture: str | Callable[[], Transformer]
+    architecture: str | Callable[[], Transformer]  # timm's name, or what builds it at random
     weights: str | None
-    licence: str
+    licence: str  # of the weights
     citation: str
-    caution: str = (
+    caution: str = (  # what a reader of its maps must know, in one sentence
         "A marked region is a hint, not a proof; an unmarked picture is no proof of authenticity."
     )
-    patch: int = 14
-    window: int = 504
-    stride: int = 128
-    small: Small = "resize"
+    patch: int = 14  # pixels
+    window: int = 504  # pixels, a multiple of the patch
+    stride: int = 128  # pixels, by default
+    small: Small = "resize"  # what is done to an image under a window, see `windows.make_plan`
     reduce: Reduce = "sum"
-    mean: tuple[float, float, float] = IMAGENET_MEAN
+    mean: tuple[float, float, float] = IMAGENET_MEAN  # of each channel, RGB in [0, 1]
     std: tuple[float, float, float] = IMAGENET_STD
-    classes: int = 0
+    classes: int = 0  # outputs of the weights' classifier, which takes no part in the tokens
 
     @property
     def fetched(self) -> bool:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from timm.models import eva, vision_transformer
 from torch import Tensor, nn
 
-from dinolizer.errors import InputError
+from dinolizer.errors import InputError, refuse
 from dinolizer.model.specs import BACKBONES, BackboneSpec, Transformer
 from dinolizer.paths import ASSETS, atomic, file_hash, weights_dir
 
@@ -40,39 +40,37 @@ def weights_file(spec: BackboneSpec) -> Path | None:
 
 
 def hub_file(repository: str, name: str) -> Path:
-    """The weights in a repository, from the hub's own cache or the network, as ``HF_HOME``,
-    ``HF_HUB_OFFLINE`` and so on say."""
+    """The weights in a repository, from the hub's own cache, which keeps each large file under its
+    SHA-256, or the network, as ``HF_HOME``, ``HF_HUB_OFFLINE`` and so on say."""
     try:
         # The cache first: asking the hub whether it has newer ones takes half a minute offline.
         with suppress(LocalEntryNotFoundError):
             return _unchanged(Path(hf_hub_download(repository, HUB_FILE, local_files_only=True)))
         size = hf_hub_download(repository, HUB_FILE, dry_run=True).file_size or 0
-        if size > HUB_LIMIT:
-            raise InputError(
-                f"{HUB_FILE} of {repository} has {size:,} bytes, but at most {HUB_LIMIT:,} are "
-                f"expected of {name!r}: it is another file; download it by hand if it is right, "
-                "and name it as the weights."
-            )
+        large = f"{size:,} bytes, but at most {HUB_LIMIT:,} are expected of {name!r}"
+        advice = "it is another file; download it by hand if it is right, and name it as the"
+        refuse({f"{HUB_FILE} of {repository} has {large}: {advice} weights.": size > HUB_LIMIT})
         return _unchanged(Path(hf_hub_download(repository, HUB_FILE)))
     except InputError:
         raise
     except Exception as error:  # the errors of its transports share no base
+        neither = f"({HUB_FILE} of {repository}) are neither in the hub's cache nor could they be"
         raise InputError(
-            f"The weights of {name!r} ({HUB_FILE} of {repository}) are neither in the hub's cache "
-            f"nor could they be downloaded ({type(error).__name__}); connect to the network once, "
-            "let HF_HOME name a cache that holds them, or name the file itself as the weights."
+            f"The weights of {name!r} {neither} downloaded ({type(error).__name__}); connect to "
+            "the network once, let HF_HOME name a cache that holds them, or name the file itself "
+            "as the weights."
         ) from None
 
 
-def _unchanged(path: Path) -> Path:
-    """A file of the hub's cache, which keeps each large one under its SHA-256."""
+def _unchanged(path: Path, expected: str = "", source: str = "", advice: str = "") -> Path:
+    """A file, if it has the SHA-256 expected; by default one of the hub's cache, which it names."""
     blob = path.resolve()
-    if len(blob.name) == 64 and (sha256 := file_hash(blob)) != blob.name:
-        raise InputError(
-            f"The SHA-256 of the weights {path} is {sha256[:12]}, but the hub has "
-            f"{blob.name[:12]}: they are damaged or were changed; delete {blob}, and they are "
-            "downloaded again."
-        )
+    if not expected and len(blob.name) == 64:
+        expected, source = blob.name, "the hub has"
+        advice = f"delete {blob}, and they are downloaded again"
+    if expected and (sha256 := file_hash(path)) != expected:
+        hashes = f"{sha256[:12]}, but {source} {expected[:12]}: they are damaged or were changed"
+        raise InputError(f"The SHA-256 of the weights {path} is {hashes}; {advice}.")
     return path
 
 
@@ -88,22 +86,14 @@ def head_file(name: str) -> Path:
 
 def checked(name: str, path: Path) -> Path:
     """A file of a conversion, if it is there and has the SHA-256 that the record has of it."""
+    again = f"run 'dinolizer fetch {name}'"
     if not path.is_file():
-        raise InputError(
-            f"The weights of {name!r} are not here ({path}); run 'dinolizer fetch {name}' to "
-            "download them."
-        )
+        raise InputError(f"The weights of {name!r} are not here ({path}); to download: {again}.")
     try:
         expected = str(json.loads(fetched_path(name).with_suffix(".json").read_text())[path.name])
     except (OSError, ValueError, KeyError, TypeError):
         expected = "not recorded"
-    if (sha256 := file_hash(path)) != expected:
-        raise InputError(
-            f"The SHA-256 of the weights {path} is {sha256[:12]}, but that of the conversion is "
-            f"{expected[:12]}: they are damaged or were changed; run 'dinolizer fetch {name}' "
-            "again."
-        )
-    return path
+    return _unchanged(path, expected, "that of the conversion is", f"{again} again")
 
 
 def save_converted(
@@ -132,24 +122,18 @@ def read_checkpoint(path: Path, key: str, wanted: str) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise InputError(
-            f"The checkpoint {path} holds more than tensors, perhaps code, or is damaged; it was "
-            f"not run: give {wanted}."
-        ) from None
+        held = "holds more than tensors, perhaps code, or is damaged; it was not run"
+        raise InputError(f"The checkpoint {path} {held}: give {wanted}.") from None
     except Exception as error:  # what a damaged file does to the reader is open
-        raise InputError(
-            f"The checkpoint {path} cannot be read ({type(error).__name__}), but a whole file that "
-            f"torch.save wrote is expected; give {wanted}."
-        ) from None
+        reason = f"({type(error).__name__}), but a whole file that torch.save wrote is expected"
+        raise InputError(f"The checkpoint {path} cannot be read {reason}; give {wanted}.") from None
     state = content.get(key) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) and tensor.layout == torch.strided
         for name, tensor in state.items()
     ):
-        raise InputError(
-            f"The checkpoint {path} has no state dict under the key {key!r}, as the published one "
-            f"has; give {wanted}."
-        )
+        lack = f"has no state dict under the key {key!r}, as the published one has"
+        raise InputError(f"The checkpoint {path} {lack}; give {wanted}.")
     return state
 
 
@@ -160,10 +144,8 @@ def read_weights(path: Path, name: str) -> dict[str, Tensor]:
             raise OSError("it is no regular file")
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"The weights {path} of {name!r} cannot be read ({str(error).rstrip('.')}); give a "
-            "whole safetensors file."
-        ) from None
+        reason = f"({str(error).rstrip('.')}); give a whole safetensors file"
+        raise InputError(f"The weights {path} of {name!r} cannot be read {reason}.") from None
 
 
 def fit_weights(model: Transformer, state: Mapping[str, Tensor], path: Path, name: str) -> None:
@@ -186,10 +168,8 @@ def check_fit(model: nn.Module, state: Mapping[str, Tensor], path: Path, name: s
     """Refuse a state dict that has not exactly a model's names and shapes, and finite values."""
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if difference := misfit(state, shapes):
-        raise InputError(
-            f"The weights {path} do not fit the model {name!r} ({difference}); give a file made "
-            "for it."
-        )
+        wrong = f"do not fit the model {name!r} ({difference}); give a file made for it"
+        raise InputError(f"The weights {path} {wrong}.")
     check_finite(state, path)
 
 
@@ -197,10 +177,8 @@ def check_finite(state: Mapping[str, Tensor], path: Path) -> None:
     """Refuse tensors of a file that hold NaN or infinity."""
     for name, tensor in state.items():
         if not tensor.isfinite().all():
-            raise InputError(
-                f"The tensor {name} in {path} is not finite: it holds NaN or infinity; make or get "
-                "that file again."
-            )
+            what = "is not finite: it holds NaN or infinity; make or get that file again"
+            raise InputError(f"The tensor {name} in {path} {what}.")
 
 
 def misfit(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> str | None:

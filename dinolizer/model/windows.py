@@ -33,30 +33,21 @@ Pixels = NDArray[np.uint8] | Tensor
 
 @dataclass(frozen=True)
 class Plan:
-    """What is done to an image of a size, decided by that size and the settings alone.
+    """What is done to an image of a size, decided by that size and the settings alone; in pixels.
 
-    Attributes
-    ----------
-    size, fitted : ``(H, W)`` of the image, and of what the windows are laid on, in pixels.
-    resized : whether a small image is resized to that, and not continued below and to the right.
-    window : side of every window, in pixels.
-    tops, lefts : first row and column of the windows, in pixels, ascending: every pair is a window.
-    patch : side of a patch, in pixels.
-    reduce : what the logits of overlapping windows become: their ``"sum"`` or ``"mean"``.
-    restore : how the map of a resized image comes back to its size. ``"bilinear"``: as logits,
-        averaged where they shrink, as in this project; ``"bicubic"``: as probabilities, clipped to
-        [0, 1], as in the authors' release by a third party's adapter. What the paper's own model
-        did is not known.
+    The map of a resized image is restored to its size ``"bilinear"``: as logits, averaged where
+    they shrink, as in this project; or ``"bicubic"``: as probabilities, clipped to [0, 1], as in
+    the authors' release by a third party's adapter. What the paper's own model did is not known.
     """
 
-    size: Pair
-    fitted: Pair
-    resized: bool
-    window: int
-    tops: tuple[int, ...]
+    size: Pair  # (H, W) of the image
+    fitted: Pair  # (H, W) of what the windows are laid on
+    resized: bool  # a small image is, to that, and not continued below and to the right
+    window: int  # side of every window
+    tops: tuple[int, ...]  # first rows of the windows, ascending: each with all of the lefts
     lefts: tuple[int, ...]
-    patch: int
-    reduce: Reduce
+    patch: int  # side of a patch
+    reduce: Reduce  # what the logits of overlapping windows become
     restore: Restore = "bilinear"
 
     @property
@@ -130,10 +121,8 @@ def origins(length: int, window: int, stride: int) -> list[int]:
     """First pixel of every window along a side of ``length`` pixels, the last one flush with the
     end so that all is covered; an `InputError` unless ``0 < stride <= window <= length``."""
     if not 0 < stride <= window <= length:
-        raise InputError(
-            f"The stride is {stride}, the window {window} and the side {length} pixels, but each "
-            "must be from 1 to the next."
-        )
+        sides = f"{stride}, the window {window} and the side {length} pixels"
+        raise InputError(f"The stride is {sides}, but each must be from 1 to the next.")
     return [*range(0, length - window, stride), length - window]
 
 
@@ -180,9 +169,9 @@ def _added(plan: Plan, logits: Iterable[Tensor]) -> Iterator[Tensor]:
     """Strips of the fitted image."""
     each = (of_window for batch in logits for of_window in batch)  # (C, h, w)
     down, across = (
-        _windows_over(length, plan.window, starts)
-        for length, starts in zip(plan.fitted, (plan.tops, plan.lefts), strict=True)
-    )
+        torch.bincount(torch.tensor(starts)[:, None].add(torch.arange(plan.window)).ravel())
+        for starts in (plan.tops, plan.lefts)
+    )  # how many windows lie over each pixel of an axis
     pending = torch.zeros(())  # then (C, window, W), from the next row on
     for top, following in pairwise([*plan.tops, plan.fitted[0]]):
         pending = pending + _row(plan, torch.stack([*islice(each, len(plan.lefts))]).float())
@@ -204,14 +193,6 @@ def _row(plan: Plan, logits: Tensor) -> Tensor:
     return upsampling @ row
 
 
-def _windows_over(length: int, window: int, starts: tuple[int, ...]) -> Tensor:
-    """How many windows lie over each pixel of an axis."""
-    count = torch.zeros(length)
-    for start in starts:
-        count[start : start + window] += 1
-    return count
-
-
 @lru_cache(maxsize=16)
 def _upsampling(patches: int, window: int, device: torch.device) -> Tensor:
     """Matrix ``(window, patches)`` of torch's own bicubic upsampling of one axis."""
@@ -225,8 +206,6 @@ def _enlarged(size: Pair, window: int) -> Pair:
     scale = max((area / prod(size)) ** 0.5, window / min(size))
     height, width = (max(round(side * scale), window) for side in size)
     if max(size) > THIN * min(size) or height * width > MAX_PIXELS:
-        raise InputError(
-            f"The image of {size[1]}x{size[0]} pixels is too thin to be resized to windows of "
-            f"{window}; choose small='pad' for it."
-        )
+        thin = f"{size[1]}x{size[0]} pixels is too thin to be resized to windows of {window}"
+        raise InputError(f"The image of {thin}; choose small='pad' for it.")
     return height, width

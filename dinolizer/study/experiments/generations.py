@@ -3,6 +3,7 @@ probe reads from their tokens."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor
 
-from dinolizer.model.backbones import BACKBONES, Backbone, unfrozen
+from dinolizer.model.backbones import BACKBONES, Backbone
 from dinolizer.model.batches import batch_size
 from dinolizer.model.lora import Lora, adapted
 from dinolizer.study.experiments.labels import CLASS_NAMES, THREE
@@ -112,7 +113,9 @@ def train_and_test(
                 logits[test] = head(tokens[test].float())[:, 0]
             else:
                 lora = training == LORA
-                learning = adapted(backbone, Lora(), draw.seed) if lora else unfrozen(backbone)
+                learning = adapted(backbone, Lora(), draw.seed) if lora else deepcopy(backbone)
+                if not lora:
+                    learning.model.requires_grad_(True)
                 network = Network(learning, head)
                 _train(network, pixels, sample.targets, draw, LEARNING_RATES[training], steps)
                 logits[test] = _logits(network, pixels[test])

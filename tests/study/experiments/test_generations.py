@@ -11,7 +11,7 @@ from sklearn.metrics import balanced_accuracy_score
 from small import SPEC, small_backbone
 
 from dinolizer.data.images import write_image
-from dinolizer.model.backbones import load_backbone, unfrozen
+from dinolizer.model.backbones import load_backbone
 from dinolizer.study.experiments import generations
 from dinolizer.study.experiments.comparisons import by_generators, compare
 from dinolizer.study.experiments.labels import CLASS_NAMES
@@ -135,17 +135,6 @@ def test_training_end_to_end_starts_from_the_frozen_one_and_learns(
     assert backbone.hash == small_backbone().hash  # the backbone itself stays as it was
     state = small_backbone().model.state_dict()
     assert all(value.equal(state[name]) for name, value in backbone.model.state_dict().items())
-
-
-def test_an_unfrozen_copy_has_gradients_everywhere_and_the_original_none() -> None:
-    backbone = small_backbone()
-    free = unfrozen(backbone)
-    batch = torch.rand(1, 3, 56, 56)
-    assert free.tokens(batch).equal(backbone.tokens(batch))
-    free.tokens(batch).sum().backward()
-    learned = {name for name, value in free.model.named_parameters() if value.grad is not None}
-    assert learned == {name for name, _ in free.model.named_parameters()}
-    assert not any(value.requires_grad for value in backbone.parameters())
 
 
 def test_the_table_has_seen_and_held_out_generators_apart() -> None:
