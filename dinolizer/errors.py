@@ -1,7 +1,8 @@
 """The one error that a user can cause, and how it is shown."""
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -26,12 +27,17 @@ def refuse(reasons: Mapping[str, object]) -> None:
             raise InputError(sentence)
 
 
-def unwritable(folder: Path, error: OSError) -> InputError:
-    """Say that nothing more can be written; what there is is kept."""
-    return InputError(
-        f"The results cannot be written to {folder} ({error.strerror or error}); make room or give "
-        "a folder that you may write to, and run the same command again: it goes on."
-    )
+@contextmanager
+def writing(folder: str | Path, wrapping: type[Exception] = OSError) -> Iterator[None]:
+    """Say where nothing more can be written, of an OSError in the block, or what wraps one."""
+    try:
+        yield
+    except (OSError, wrapping) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise InputError(
+            f"The results cannot be written to {folder} ({reason}); make room or give a folder "
+            "that you may write to, and run the same command again: it goes on."
+        ) from None
 
 
 def printable(text: str) -> str:

@@ -19,7 +19,7 @@ from dinolizer.bulk.stream import localize_many
 from dinolizer.bulk.table import Table
 from dinolizer.data.files import WHOLE, Shard
 from dinolizer.data.images import write_image
-from dinolizer.errors import InputError, unwritable
+from dinolizer.errors import InputError, writing
 from dinolizer.model.localization import Localization
 from dinolizer.model.localizer import Localizer
 from dinolizer.paths import atomic, file_hash, file_name
@@ -111,12 +111,13 @@ def _rows(
         digest = file_hash(path)
         if state is None or state != _state(path):
             return InputError(f"{path} was changed while it was read; run the command again.")
-        try:
-            _save(result, out, name, masks, maps)
-        except OSError as error:
-            if error.errno == errno.ENAMETOOLONG:  # of the whole path; no other image's trouble
+        with writing(out):
+            try:
+                _save(result, out, name, masks, maps)
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG:  # of the whole path; no other image's trouble
+                    raise
                 return InputError(f"The results of {path} cannot be written ({error.strerror}).")
-            raise unwritable(out, error) from None
         height, width = result.mask.shape
         measured = {
             key: getattr(result, key) for key in ("score", "rank", "predicted_area", "seconds")

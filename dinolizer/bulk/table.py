@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from dinolizer.bulk.listing import TABLE, list_hash
 from dinolizer.data.files import WHOLE, Shard, write_csv
-from dinolizer.errors import InputError, refuse, unwritable
+from dinolizer.errors import InputError, refuse, writing
 from dinolizer.paths import atomic, check_outputs
 
 SCHEMA = pa.schema(
@@ -79,14 +79,13 @@ class Table:
             advice = "give a new one, or that of an earlier run"
             raise InputError(f"The folder {self.out} holds other files than a run's; {advice}.")
         lock = FileLock(self.folder / f".{self.shard}.lock")
-        try:
+        with writing(self.out):
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
-        except Timeout:
-            what = f"shard {self.shard} to {self.out}; wait for it, or give another folder"
-            raise InputError(f"Another process is writing {what}.") from None
-        except OSError as error:
-            raise unwritable(self.out, error) from None
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                what = f"shard {self.shard} to {self.out}; wait for it, or give another folder"
+                raise InputError(f"Another process is writing {what}.") from None
         try:
             for file in sorted(self.folder.glob("[!.]*.parquet"))[:1]:  # perhaps another shard's
                 with suppress(FileNotFoundError):  # that is done just now, and its parts are gone
@@ -203,11 +202,8 @@ def read_rows(path: Path) -> tuple[pa.Table, dict[str, Any]]:
 def save_rows(table: pa.Table, settings: Mapping[str, Any], path: Path) -> None:
     """Write rows and their settings, whole or not at all, with a checksum of both."""
     metadata = {"dinolizer": json.dumps(settings), "sha256": _digest(table, settings)}
-    try:
-        with atomic(path) as draft:
-            pq.write_table(table.replace_schema_metadata(metadata), draft, compression="zstd")
-    except OSError as error:
-        raise unwritable(path.parent, error) from None
+    with writing(path.parent), atomic(path) as draft:
+        pq.write_table(table.replace_schema_metadata(metadata), draft, compression="zstd")
 
 
 def _digest(table: pa.Table, settings: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import dinolizer
 from dinolizer.data.images import palette_png, write_image
-from dinolizer.errors import InputError
+from dinolizer.errors import writing
 from dinolizer.model.windows import Plan
 from dinolizer.paths import atomic, check_outputs, file_name
 
@@ -119,16 +119,13 @@ class Localization:
         paths = png, npz, text = result_paths(directory, name)
         source = Path(self.source) if self.source else None
         check_outputs(paths, inputs=[source], overwrite=overwrite)
-        try:
+        with writing(directory):
             texts = {name: str(self.settings[name]) for name in ("model", "licence", "caution")}
             write_image(png, self.mask, texts)
             with atomic(npz) as draft:
                 np.savez_compressed(draft, probability=self.probability, mask=self.mask)
             with atomic(text) as draft:
                 draft.write_text(json.dumps(self.summary(), indent=1) + "\n")
-        except OSError as error:
-            advice = f"({error.strerror or error}); give a folder that you may write to"
-            raise InputError(f"The result cannot be written to {directory} {advice}.") from None
         return paths
 
     def _repr_png_(self) -> bytes:
@@ -182,11 +179,9 @@ def noise_level(image: NDArray[np.uint8]) -> float:
     return (np.pi / 2) ** 0.5 / 6 * sum(cv2.norm(of, cv2.NORM_L1) for of in residuals) / image.size
 
 
-def gathered(
-    strips: Iterable[Tensor], size: tuple[int, int], threshold: float
-) -> tuple[NDArray[np.float32], NDArray[np.bool_], float]:
-    """Map, mask and score, as in `Localization`, from strips of the map, float32 ``(n, W)`` from
-    top to bottom on any device."""
+def gathered(strips: Iterable[Tensor], size: tuple[int, int]) -> tuple[NDArray[np.float32], float]:
+    """Map and score, as in `Localization`, from strips of the map, float32 ``(n, W)`` from top to
+    bottom on any device."""
     probability = np.empty(size, np.float32)
     first = 0
     for strip in strips:
@@ -196,4 +191,4 @@ def gathered(
     below, between = divmod(SCORE_QUANTILE * (probability.size - 1), 1)
     pair = [int(below), min(int(below) + 1, probability.size - 1)]
     low, high = np.partition(probability, pair, axis=None)[pair].tolist()
-    return probability, probability > threshold, low + between * (high - low)
+    return probability, low + between * (high - low)

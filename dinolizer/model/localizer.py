@@ -252,11 +252,10 @@ class Localizer:
         windows = plan.windows(image, self.backbone.device)
         # None: where stderr is no terminal.
         hidden = None if progress and len(windows) > COUNTED else True
-        with tqdm(total=len(windows), unit="window", leave=False, disable=hidden) as bar:
-            for first in range(0, len(windows), self.batch):
-                batch = windows[first : first + self.batch]
-                yield self.window_logits(batch)
-                bar.update(len(batch))
+        firsts, step = range(0, len(windows), self.batch), self.batch
+        bar = tqdm(firsts, unit="window", unit_scale=step, leave=False, disable=hidden)
+        for first in bar:
+            yield self.window_logits(windows[first : first + step])
 
     @torch.inference_mode()
     def window_logits(self, windows: list[Pixels]) -> Tensor:
@@ -270,10 +269,9 @@ class Localizer:
             logits: Tensor = self.head(tokens.float())
             if not logits.isfinite().all():
                 values = "logits of the head" if tokens.isfinite().all() else "tokens"
-                raise InputError(
-                    f"The {values} of {self.backbone.spec.name!r} are not all finite in "
-                    f"{self.precision}; use the precision float32, or other weights."
-                )
+                advice = f"in {self.precision}; use the precision float32, or other weights"
+                name = self.backbone.spec.name
+                raise InputError(f"The {values} of {name!r} are not all finite {advice}.")
             return logits
 
         return torch.cat(self._batches.run(run, windows))
@@ -295,10 +293,9 @@ class Localizer:
     ) -> Localization:
         """The map of an image from the logits of all its windows, ``(n, C, h, w)`` as they come."""
         maps = (probabilities(strip)[-1] for strip in strips(plan, patch_logits))
-        probability, mask, score = gathered(maps, plan.assembled, self.card.threshold)
-        if plan.assembled != plan.size:
-            probability = restored(plan, probability)
-            mask = probability > self.card.threshold
+        probability, score = gathered(maps, plan.assembled)
+        probability = restored(plan, probability)
+        mask = probability > self.card.threshold
         unlike = self.card.unlike(image)
         rank = None if unlike else self.card.rank(score)
         made = (image, source, plan, self.settings, seconds, rank, unlike)

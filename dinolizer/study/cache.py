@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from dinolizer.errors import unwritable
+from dinolizer.errors import writing
 from dinolizer.paths import atomic, cache_dir, file_hash
 
 LIBRARIES = [
@@ -60,12 +60,9 @@ def cached(kind: str, key: str, compute: Callable[[], pd.DataFrame]) -> pd.DataF
         return _read(path)
     except Exception:  # readers of Parquet meet damage with almost any
         table = compute()
-    try:
-        with atomic(path) as draft:
-            content = table.to_parquet(index=False)
-            draft.write_bytes(content + hashlib.sha256(content).digest())
-    except OSError as error:
-        raise unwritable(path.parent, error) from None
+    with writing(path.parent), atomic(path) as draft:
+        content = table.to_parquet(index=False)
+        draft.write_bytes(content + hashlib.sha256(content).digest())
     return _read(path)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from dinolizer.errors import InputError, unwritable
+from dinolizer.errors import InputError, writing
 from dinolizer.paths import atomic
 
 if TYPE_CHECKING:  # most who train here need none
@@ -186,11 +186,9 @@ def _finite(value: float, what: str, lr: float) -> float:
 
 
 def _write(path: Path, state: dict[str, Any]) -> None:
-    try:
-        with atomic(path) as draft:
-            torch.save(state, draft)
-    except (OSError, RuntimeError) as error:  # torch says RuntimeError when the disk is full
-        raise unwritable(path.parent, OSError(str(error).splitlines()[0])) from None
+    # torch says RuntimeError when the disk is full.
+    with writing(path.parent, RuntimeError), atomic(path) as draft:
+        torch.save(state, draft)
 
 
 def _resume(

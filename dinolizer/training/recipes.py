@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from dinolizer.data.manifest import validate
-from dinolizer.errors import InputError, check_choice, unwritable
+from dinolizer.errors import InputError, check_choice, writing
 from dinolizer.model.backbones import Backbone, pick_device
 from dinolizer.model.head import CLASSES, card_for, load_head, save_head
 from dinolizer.model.localizer import Localizer
@@ -111,11 +111,9 @@ def train(
     log, checkpoint = history_path(out), out.with_suffix(".checkpoint")
     check_outputs([out], ".safetensors", overwrite=overwrite)
     check_outputs([log], overwrite=out.exists() or checkpoint.exists())
-    try:  # and not after hours of training
+    with writing(out.parent):  # and not after hours of training
         out.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out.parent).close()
-    except OSError as error:
-        raise unwritable(out.parent, error) from None
     accelerator = _accelerator(recipe.precision, device)
     backbone = backbone.to(accelerator.device)
     learning = adapted(backbone, recipe.lora, recipe.seed) if recipe.lora else backbone

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, TensorDataset
 from tqdm.auto import tqdm
 
-from dinolizer.errors import InputError, unwritable
+from dinolizer.errors import InputError, writing
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.batches import Batches, as_batch, batch_size
 from dinolizer.paths import atomic, cache_dir
@@ -122,11 +122,9 @@ def _path(key: str, layer: int, backbone: Backbone, dtype: torch.dtype) -> Path:
 
 
 def _save(tokens: Tensor, path: Path) -> None:
-    try:
-        with atomic(path) as draft:
-            save_file({"tokens": tokens}, draft, metadata={"crc32": _checksum(tokens)})
-    except (OSError, SafetensorError) as error:  # it wraps that of a full disk
-        raise unwritable(path.parent, OSError(str(error))) from None
+    # Safetensors wrap the error of a full disk.
+    with writing(path.parent, SafetensorError), atomic(path) as draft:
+        save_file({"tokens": tokens}, draft, metadata={"crc32": _checksum(tokens)})
 
 
 def _load(path: Path) -> Tensor | None:
