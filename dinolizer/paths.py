@@ -48,6 +48,11 @@ def _user_cache() -> Path:
     return Path(pooch.os_cache("dinolizer"))
 
 
+def named_file(name: str) -> Path | None:
+    """File that a parameter names, relative to the checkout or absolute; None for no name."""
+    return ROOT / name if name else None
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path`` to write to; it becomes ``path`` when the block ends.

@@ -65,6 +65,12 @@ def test_fetched_weights_are_in_the_users_cache_unless_another_is_named(
     assert list(tmp_path.iterdir()) == []  # nothing is made by asking
 
 
+def test_a_named_file_is_relative_to_the_checkout(tmp_path) -> None:
+    assert paths.named_file("data/own.safetensors") == paths.ROOT / "data" / "own.safetensors"
+    assert paths.named_file(str(tmp_path / "own.safetensors")) == tmp_path / "own.safetensors"
+    assert paths.named_file("") is None
+
+
 def test_an_atomic_file_appears_when_the_block_ends(tmp_path) -> None:
     target = tmp_path / "new" / "table.csv"
     with paths.atomic(target) as draft:

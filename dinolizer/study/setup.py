@@ -13,7 +13,7 @@ from dinolizer.errors import InputError
 from dinolizer.model.backbones import BACKBONES, Backbone, load_backbone
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.weights import weights_hash
-from dinolizer.paths import PROFILES, ROOT, results_dir
+from dinolizer.paths import PROFILES, ROOT, named_file, results_dir
 from dinolizer.pocket.forging import FAMILIES
 from dinolizer.study.evaluation import Method, rows_of
 from dinolizer.study.experiments.robustness import CASES
@@ -74,7 +74,7 @@ class Study:
 
     def load_model(self, name: str, weights: str = "", window: int | None = None) -> Backbone:
         """Load another backbone, see `load_backbone`; its weights are recorded with the results."""
-        model = load_backbone(name, ROOT / weights if weights else None, window=window)
+        model = load_backbone(name, named_file(weights), window=window)
         self.results.sources[f"backbone {name}"] = model.hash
         return model
 
