@@ -53,6 +53,8 @@ demo: .venv/core
 	@env -u OMP_NUM_THREADS dinolizer report "$$PHOTO" --out data/demo --overwrite
 
 lab: .venv/installed
+	@# The notebooks ask for the kernel python3, as every Jupyter has it; here it gets a name of its own.
+	@python -m ipykernel install --sys-prefix --name python3 --display-name DinoLizer > /dev/null
 	env -u OMP_NUM_THREADS jupyter lab --notebook-dir=notebooks
 
 results: MADE = $${DINOLIZER_RESULTS:-results}/$(basename $(notdir $(PROFILE)))

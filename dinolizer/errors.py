@@ -1,9 +1,13 @@
-"""The one error that a user can cause, and how it is shown."""
+"""The one error that a user can cause, how it is shown, and how progress is."""
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
+
+Item = TypeVar("Item")
 
 
 class InputError(ValueError):
@@ -50,3 +54,11 @@ def say(sentence: str) -> None:
     from tqdm import tqdm  # here: most who import an error say nothing
 
     tqdm.write(f"dinolizer: {printable(sentence)}", file=sys.stderr)
+
+
+def progress(items: Iterable[Item], of: str, total: int | None = None) -> Iterable[Item]:
+    """Count what is drawn, with the time left: on a terminal, and in a notebook in a browser."""
+    from tqdm.auto import tqdm
+
+    hidden = None if "JPY_SESSION_NAME" not in os.environ else False  # set by Jupyter's server
+    return tqdm(items, of, total=total, leave=False, disable=hidden)

@@ -16,7 +16,7 @@ from joblib import Parallel, delayed
 
 from dinolizer.data.images import read_image, write_image
 from dinolizer.data.manifest import AUTHENTIC_KINDS, read_manifest, write_manifest
-from dinolizer.errors import InputError
+from dinolizer.errors import InputError, progress
 from dinolizer.paths import cache_dir
 from dinolizer.pocket.forging import CASES, CONDITIONS, HELD_OUT, Forgery, forge, past
 from dinolizer.pocket.generators import DOWNSAMPLING
@@ -83,9 +83,12 @@ def build(photos: Mapping[str, Path], window: int, seed: int = 0, rounds: int = 
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".draft-"))
-        cases = list_cases(photos, side, seed, rounds)
+        cases = [*list_cases(photos, side, seed, rounds)]
         try:
-            rows = Parallel(PROCESSES)(delayed(_write)(draft, case) for case in cases)
+            made = Parallel(PROCESSES, return_as="generator")(
+                delayed(_write)(draft, case) for case in cases
+            )
+            rows = list(progress(made, "forgeries", len(cases)))
             write_manifest(pd.DataFrame(rows), draft / "manifest.csv")
             draft.chmod(0o755)
             draft.rename(folder)

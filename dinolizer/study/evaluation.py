@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from dinolizer.data.degradations import Step, degrade, degrade_mask
 from dinolizer.data.manifest import AUTHENTIC_KINDS, read_pair, target
+from dinolizer.errors import progress
 from dinolizer.study.cache import cache_key, cached, images_hash, probe_hash
 from dinolizer.study.metrics import Map, Mask, score_image
 from dinolizer.study.statistics import ALL_FAMILIES, macro_table
@@ -101,7 +101,7 @@ def rows_of(
     ]
     jobs = [*product(cases, methods, parts)][number - 1 :: count]
     rows = [pd.DataFrame()]
-    for case, method, part in tqdm(jobs, "rows", leave=False, disable=None):
+    for case, method, part in progress(jobs, "rows"):
         key = cache_key(
             method=(method.name, method.key, method.threshold),
             images=(images_hash(part), list(part["image"])),  # the rows name them
@@ -115,7 +115,8 @@ def rows_of(
 def pictures(manifest: pd.DataFrame, steps: Case = (), seed: int = 0) -> Iterator[Picture]:
     """Every image of a manifest, uint8 ``(H, W, 3)``, its `edited_truth`, both degraded by the
     steps, and its row, with the columns of a study's manifest where it lacks them."""
-    for number, row in zip(manifest.index, manifest.to_dict("records"), strict=True):
+    rows = progress(manifest.to_dict("records"), "images")
+    for number, row in zip(manifest.index, rows, strict=True):
         image, mask = read_pair(row)
         image, truth = degraded(image, edited_truth(mask, row), steps, seed, number)
         yield image, truth, {"family": row["generator"], "seen": False, "condition": "clean", **row}

@@ -35,6 +35,8 @@ _STARTED = time.monotonic()
 PAGE, LIST = "SUMMARY.md", "SHA256SUMS"
 """The summary of a profile's results, and the signed-off list of all; `sha256sum --check` reads it
 too."""
+DPI = 200
+"""Of figures 7 inches wide: a notebook shows them at half their pixels."""
 TOLERANCE = 0.01
 """By how much a number may differ when another machine makes it again."""
 UNTRACKED = re.compile(r"(log|notebooks)/|.*-seconds|\.")
@@ -84,10 +86,10 @@ class Results:
         return table
 
     def save_figure(self, figure: Figure, name: str, caption: str) -> Path:
-        """Write a figure as PNG (150 dpi, 256 colours) and JSON to ``figures``; return its path."""
+        """Write a figure as PNG (256 colours) and JSON to ``figures``; return its path."""
         path = self.folder / "figures" / f"{name}.png"
         drawn = io.BytesIO()
-        figure.savefig(drawn, dpi=150, bbox_inches="tight")
+        figure.savefig(drawn, dpi=DPI, bbox_inches="tight")
         _write(path, palette_png(drawn.getvalue()))
         self._write_provenance(path, caption)
         return path

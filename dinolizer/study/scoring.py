@@ -18,6 +18,7 @@ from dinolizer.study.evaluation import authentic_table, benchmark_table, rows_of
 from dinolizer.study.methods import localized
 from dinolizer.study.metrics import METRIC_RULE, detection_table
 from dinolizer.study.peers import read_peers
+from dinolizer.study.results import DPI
 from dinolizer.study.statistics import ALL_FAMILIES, LEAST
 
 FILES = [f"{name}scores.csv" for name in ("", "authentic-", "detection-", "image-")]
@@ -66,7 +67,7 @@ def score(
     figures.style()
     figure = figures.benchmark(table, rows, f"{note}photographs; 95 % intervals over photographs")
     with atomic(out / "scores.png") as draft:
-        figure.savefig(draft, dpi=150, bbox_inches="tight")
+        figure.savefig(draft, dpi=DPI, bbox_inches="tight")
     record = {
         "version": dinolizer.__version__,
         "manifest": str(path),

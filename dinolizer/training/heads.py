@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dinolizer.errors import InputError, check_choice
+from dinolizer.errors import InputError, check_choice, progress
 from dinolizer.model.head import make_head, probabilities
 
 Loss = Literal["dice", "bce", "focal", "dice+bce"]
@@ -193,7 +193,7 @@ def fit(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps)
     order = torch.Generator().manual_seed(seed)
     history = []
-    for epoch in range(1, epochs + 1):
+    for epoch in progress(range(1, epochs + 1), "epochs"):
         of_steps = []
         for chosen in windows[torch.randperm(len(windows), generator=order)].split(batch_size):
             logits, wanted = heads(tokens[chosen].float()), targets[chosen].float()

@@ -13,9 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import ConcatDataset, TensorDataset
-from tqdm.auto import tqdm
 
-from dinolizer.errors import InputError, writing
+from dinolizer.errors import InputError, progress, writing
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.batches import Batches, as_batch, batch_size
 from dinolizer.paths import atomic, cache_dir
@@ -73,8 +72,11 @@ def _compute(
 
     size = batch_size(backbone.device, images[0].shape[0])
     batches, starts = Batches(), range(0, len(images), size)
-    shown = tqdm(starts, desc="tokens", unit="batch", leave=False, disable=None)
-    parts = [part for at in shown for part in batches.run(tokens, images[at : at + size])]
+    parts = [
+        part
+        for at in progress(starts, "tokens")
+        for part in batches.run(tokens, images[at : at + size])
+    ]
     computed = dict(zip(layers, map(torch.cat, zip(*parts, strict=True)), strict=True))
     for layer, values in computed.items():
         if not values.half().isfinite().all():
@@ -95,7 +97,7 @@ def extract_crops(
     return ConcatDataset(
         [
             TensorDataset(extract(backbone, list(images.permute(0, 2, 3, 1).numpy())), labels)
-            for images, labels in tqdm(batches, total=len(parts), desc="crops", disable=None)
+            for images, labels in progress(batches, "crops", len(parts))
         ]
     )
 

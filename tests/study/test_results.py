@@ -60,11 +60,11 @@ def test_latex_is_booktabs_with_text_escaped_and_the_profile_in_the_caption() ->
     assert r"c & 4 & -- \\" in lines
 
 
-def test_figure_is_150_dpi_and_the_same_bytes_each_time(folder: Path) -> None:
+def test_figure_is_200_dpi_and_the_same_bytes_each_time(folder: Path) -> None:
     path = save_figure()
     assert path == folder / "figures" / "curve.png"
     with Image.open(path) as image:
-        assert image.info["dpi"] == pytest.approx((150, 150), abs=0.1)
+        assert image.info["dpi"] == pytest.approx((200, 200), abs=0.1)
         assert image.mode == "P"
     first = path.read_bytes()
     save_figure()
