@@ -1,12 +1,17 @@
 """What the localizer is timed against gives the same logits of the same windows; none is timed."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 import speed
 from loops import BATCH, monai_sliding_window, published_loop, windows
-from small import random_image, small_localizer
+from small import random_head, random_image, small_backbone, small_localizer
 
+from dinolizer.model.engines import NEEDS
+from dinolizer.model.head import card_for
+from dinolizer.model.localizer import Localizer
 from dinolizer.model.windows import Reduce
 
 
@@ -34,8 +39,12 @@ def test_monai_gives_the_mean_of_the_same_windows(size: tuple[int, int], stride:
     np.testing.assert_allclose(logits, localizer.logits(image).cpu(), atol=1e-4)
 
 
-def test_the_table_holds_all_in_turns_on_the_same_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each takes a second, but for bfloat16, which takes half of one."""
+def test_the_table_holds_all_in_turns_on_the_same_windows(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Every run takes a second, but for the one after torch, which takes half of one; a product of
+    two matrices of 10 rows (2000 operations) takes a second and two."""
+    pytest.importorskip("monai")
     localizer, passed = small_localizer()
     order: list[int] = []
 
@@ -43,21 +52,52 @@ def test_the_table_holds_all_in_turns_on_the_same_windows(monkeypatch: pytest.Mo
         passed.clear()
         run()
         order.append(sum(passed))
-        return 0.5 if len(order) % 5 == 2 else 1.0
+        return [1.0, 0.5, 1.0, 1.0, 1.0, 1.0, 2.0][(len(order) - 1) % 7]
 
+    def products(device: object, folder: Path) -> speed.Runs:
+        return {("torch", "float32"): int, ("torch", "bfloat16"): int}
+
+    other = localizer.with_settings(precision="bfloat16")
+    both = {("torch", "float32"): localizer, ("torch", "bfloat16"): other}
     monkeypatch.setattr(speed, "PICTURES", {"small": 84})
+    monkeypatch.setattr(speed, "SIDE", {"cpu": 10})
     monkeypatch.setattr(speed, "load", lambda name: localizer)
+    monkeypatch.setattr(speed, "localizers", lambda localizer: both)
+    monkeypatch.setattr(speed, "products", products)
+    monkeypatch.setattr(speed, "memory_mb", lambda *way: 7.0)
     monkeypatch.setattr(speed, "seconds_of", count)
-    pytest.importorskip("monai")
-    monkeypatch.setattr(speed, "window_flops", lambda localizer: 100)
-    monkeypatch.setattr(speed, "peak_flops", lambda device, dtype: 1000.0 * dtype.itemsize)
-    table = pd.DataFrame(speed.measure()).set_index("what")
-    assert order == [4] * (5 * speed.ROUNDS)  # every 28 of 84 pixels: at 0 and 28
-    assert set(table["windows"]) == {4}
-    half = table.loc[speed.HALF]
-    assert (half["ratio"], half["windows_per_second"]) == (0.5, 8)
-    assert half["share_of_peak"] == pytest.approx(4 * 100 / 0.5 / 2000)
-    assert table.loc[speed.ALONE, "share_of_peak"] == pytest.approx(4 * 100 / 4000)
+    monkeypatch.setattr(speed, "window_flops", lambda localizer: 1000)
+    table = pd.DataFrame(speed.measure("small", tmp_path)).set_index(["model", "what", "precision"])
+    assert order == [4, 4, 4, 4, 4, 0, 0] * speed.ROUNDS  # every 28 of 84 pixels: at 0 and 28
+    exact, half = (table.loc["small", "torch", dtype] for dtype in ("float32", "bfloat16"))
+    assert (exact["seconds"], exact["speed"], exact["windows_per_second"]) == (0.25, 1, 4)
+    assert (half["seconds"], half["speed"], half["windows_per_second"]) == (0.125, 2, 8)
+    # 1000 operations a window, in a quarter and an eighth of a second, of 2000 and 1000 a second.
+    assert (exact["share_of_peak"], half["share_of_peak"]) == (pytest.approx(2), pytest.approx(8))
+    # Of 512 pixels: at 0, 28 ... 448 and 456, so 18 x 18 windows.
+    assert exact["seconds_512"] == 324 / 4
+    assert (exact["largest_difference"], exact["iou_change_at_most"]) == (0, 0)
+    image = speed.photo("astronaut", 84)
+    moved = np.abs(localizer(image).probability - other(image).probability).max()
+    assert half["largest_difference"] == pytest.approx(moved)
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnx"])
+def test_integers_move_a_map_a_little(
+    engine: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By more than rounding in float32 would, and less than 8 bits of a product and two blocks."""
+    for name in NEEDS[engine]:
+        pytest.importorskip(name)
+    from int8 import in_int8
+
+    monkeypatch.setenv("DINOLIZER_CACHE", str(tmp_path))
+    backbone = small_backbone()  # without a hook, which would be exported as well
+    localizer = Localizer(backbone, random_head(backbone.dim), card_for(backbone))
+    image = random_image(90, 120)
+    other = in_int8(localizer, engine, [random_image(112, 112)])
+    moved = np.abs(other(image).probability - localizer(image).probability).max()
+    assert 1e-4 < moved < 0.2
 
 
 def test_windows_are_the_localizers() -> None:

@@ -85,7 +85,7 @@ def tokens_by(
     counts values under one grey level, and engines fold constants, so that ties would fall another
     way. Batches are of any size, on the CPU.
     """
-    infer = _compiled(engine, _exported(backbone, window), precision, torch.get_num_threads())
+    infer = compiled(engine, exported(backbone, window), precision, torch.get_num_threads())
 
     def tokens(batch: Tensor) -> Tensor:
         windows = ((batch - backbone.mean) / backbone.std).contiguous().numpy()
@@ -95,7 +95,7 @@ def tokens_by(
 
 
 @lru_cache(maxsize=1)  # a localizer with another threshold or stride takes it over
-def _compiled(
+def compiled(
     engine: str, path: Path, precision: str, threads: int
 ) -> Callable[[dict[str, NDArray[np.float32]]], Any]:
     if engine == "openvino":
@@ -111,7 +111,7 @@ def _compiled(
     return partial(session.run, None)
 
 
-def _exported(backbone: Backbone, window: int) -> Path:
+def exported(backbone: Backbone, window: int) -> Path:
     """The ONNX file of a backbone without its normalisation, made if it is not in the cache."""
     key = _key(window=window, weights=backbone.hash, packages=("timm", *EXPORT))
     path = cache_dir() / "engines" / f"{backbone.spec.name}-{key}.onnx"
@@ -170,7 +170,7 @@ def fastest(localizer: "Localizer", any_precision: bool = False) -> tuple[str, s
     and `CHANGED`; what fails is said. All are timed in turns. The result is cached.
     """
     device, own = localizer.backbone.device, localizer.precision
-    precisions = [own, "bfloat16"] if any_precision and _has_bfloat16() else [own]
+    precisions = [own, "bfloat16"] if any_precision and has_bfloat16() else [own]
     others: list[tuple[str, str]] = []
     for engine, precision in product(NEEDS, precisions if device.type == "cpu" else [own]):
         with suppress(InputError):
@@ -196,7 +196,7 @@ def fastest(localizer: "Localizer", any_precision: bool = False) -> tuple[str, s
     return engine, precision
 
 
-def _has_bfloat16() -> bool:
+def has_bfloat16() -> bool:
     able = torch.cpu.get_capabilities()
     return any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 

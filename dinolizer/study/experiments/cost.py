@@ -1,6 +1,7 @@
 """What a map costs: time against pixels, the backbone's share, and what a wider stride saves."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,14 @@ from torch.utils.benchmark import Timer
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.head import card_for
 from dinolizer.model.localizer import Localizer
+from dinolizer.paths import ROOT
 from dinolizer.study.evaluation import pictures
 from dinolizer.study.metrics import score_image
 from dinolizer.study.samples import draw_rows
 from dinolizer.study.statistics import macro_table
 
 LARGE = 1024  # pixels: several windows
+FRONT_SIZES = ((1024, 1024), (3000, 4000))
 MOSAIC_RULE = (
     f"one picture for each photograph, at least {LARGE} pixels on a side; smaller images are put "
     "side by side to a square mosaic"
@@ -92,6 +95,33 @@ def stride_table(rows: pd.DataFrame, usual: int, seed: int = 0) -> pd.DataFrame:
     passes = rows.groupby("stride")["passes"].mean()
     ratio = (passes / float(passes[usual])).rename("passes_ratio")
     return table.join(passes, on="stride").join(ratio, on="stride")
+
+
+def front(table: pd.DataFrame, localizer: Localizer, window_seconds: float) -> pd.DataFrame:
+    """Rows of `stride_table` that pay, from the cheapest: a stride with a lower IoU than one that
+    takes as many windows or fewer is left out. Each is there for every picture of `FRONT_SIZES`
+    (``picture``), with its windows there, times the seconds of one: ``seconds``."""
+    ordered = table.sort_values(["passes", "iou"], ascending=[True, False])
+    paying = ordered[ordered["iou"] > ordered["iou"].cummax().shift(fill_value=-1)]
+    plans = [localizer.with_settings(stride=stride).plan for stride in paying["stride"]]
+    each = (
+        paying.assign(
+            picture=f"{width} x {height}",
+            seconds=[plan(height, width).passes * window_seconds for plan in plans],
+        )
+        for height, width in FRONT_SIZES
+    )
+    columns = ["picture", "stride", "seconds", "iou", "iou_low", "iou_high"]
+    return pd.concat(each, ignore_index=True)[columns]
+
+
+def newest_bench(folder: Path = ROOT / "results" / "bench") -> tuple[str, pd.DataFrame]:
+    """The newest table that `make bench` has made, and what it says of its machine."""
+    files = sorted(folder.glob("*_torch-*.csv"), key=lambda path: path.stat().st_mtime)
+    if not files:
+        return "There is no such table here: `make bench` measures one.", pd.DataFrame()
+    note = files[-1].read_text(encoding="utf-8").partition("\n")[0]
+    return note.removeprefix("# "), pd.read_csv(files[-1], comment="#")
 
 
 def strides_text(table: pd.DataFrame, usual: int) -> str:

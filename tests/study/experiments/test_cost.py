@@ -1,5 +1,6 @@
 """Costs are counted and put together right; no test here depends on how fast the machine is."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -105,3 +106,34 @@ def test_the_table_of_strides_holds_costs_scores_and_paired_changes() -> None:
         "a stride of 56 pixels takes 50% of the windows and changes the IoU by -0.067 "
         "(-0.210 to +0.077)"
     )
+
+
+def test_the_front_leaves_out_strides_that_cost_more_and_find_less() -> None:
+    """Counted by hand: windows of 56 on 112 pixels at strides of 14, 28 and 56."""
+    localizer, _ = small_localizer()
+    table = pd.DataFrame(
+        {
+            "stride": [14, 28, 42, 56],
+            "passes": [25.0, 9.0, 9.0, 4.0],
+            "iou": [0.4, 0.5, 0.3, 0.3],
+            "iou_low": 0.0,
+            "iou_high": 1.0,
+        }
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cost, "FRONT_SIZES", ((112, 112), (56, 112)))
+        front = cost.front(table, localizer, window_seconds=2)
+    assert front["picture"].tolist() == ["112 x 112"] * 2 + ["112 x 56"] * 2
+    assert front["stride"].tolist() == [56, 28] * 2
+    assert front["seconds"].tolist() == [2 * 4, 2 * 9, 2 * 2, 2 * 3]
+
+
+def test_the_newest_bench_is_read_and_none_is_said(tmp_path: Path) -> None:
+    assert "make bench" in cost.newest_bench(tmp_path)[0]
+    for number, name in enumerate(("new_torch-2.csv", "old_torch-3.csv", "fuzz.csv")):
+        (tmp_path / name).write_text(f"# machine {number}\nmodel,seconds\npocket,{number}\n")
+        os.utime(tmp_path / name, (1000 - number, 1000 - number))
+    os.utime(tmp_path / "fuzz.csv", (2000, 2000))
+    note, table = cost.newest_bench(tmp_path)
+    assert note == "machine 0"
+    assert table.to_dict("records") == [{"model": "pocket", "seconds": 0}]
