@@ -1,6 +1,6 @@
 """The pages work in a real browser: the report, the page that is served, and the quickstart in Lab.
 
-Run by ``make test-browser``; pytest does not collect this file by itself. The browser is Chromium,
+Run by ``make browser``; pytest does not collect this file by itself. The browser is Chromium,
 as the system has it. What is on the screen is kept in ``data/screenshots``, to be looked at.
 """
 
@@ -139,6 +139,7 @@ def free_port() -> int:
 def running(words: list[str], url: str, folder: Path) -> Iterator[None]:
     """A server, from when it answers."""
     settings = {"DINOLIZER_RESULTS": str(folder), "JUPYTER_CONFIG_DIR": str(folder / "jupyter")}
+    settings["JUPYTER_PATH"] = str(folder / "share" / "jupyter")
     with (folder / "log").open("w") as log:
         child = subprocess.Popen(words, env=os.environ | settings, stdout=log, stderr=log)
         try:
@@ -227,16 +228,22 @@ def test_the_quickstart_and_its_viewer_run_in_jupyterlab(
     wrong = tmp_path / "page.jpg"
     wrong.write_text("<!DOCTYPE html><p>")
     url = f"http://127.0.0.1:{(port := free_port())}"
+    kernel = [sys.executable, "-m", "ipykernel", "install", "--name", "python3"]
+    kernel += ["--prefix", str(tmp_path), "--display-name", "DinoLizer"]  # as 'make lab' has it
+    subprocess.run(kernel, check=True, capture_output=True)
     words = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
     words += [f"--port={port}", "--IdentityProvider.token=", f"--notebook-dir={notebook.parent}"]
-    words.append("--LabApp.news_url=None")  # asks at first whether it may look for news elsewhere
+    asks = tmp_path / "jupyter/lab/user-settings/@jupyterlab/apputils-extension"
+    asks.mkdir(parents=True)  # whether it may look for news elsewhere
+    (asks / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
+    words.append("--LabApp.expose_app_in_browser=True")  # to change the theme
     with running(words, f"{url}/api", tmp_path):
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         errors: list[str] = []
         page.on("console", lambda told: errors.append(told.text) if told.type == "error" else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(f"{url}/lab/tree/{notebook.name}?reset")
-        expect(page.get_by_text("Python 3 (ipykernel) | Idle")).to_be_visible(timeout=120_000)
+        expect(page.get_by_text("DinoLizer | Idle")).to_be_visible(timeout=120_000)
         page.locator(".lm-MenuBar-item", has_text="Run").first.click()
         page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Run All Cells$")).click()
         prompts = page.locator(".jp-InputPrompt")
@@ -245,7 +252,18 @@ def test_the_quickstart_and_its_viewer_run_in_jupyterlab(
         page.keyboard.press("Control+End")
         expect(prompts.filter(has_text=f"[{last}]")).to_be_attached(timeout=240_000)
         assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
-        keep(page, "lab")
+        # The imports are folded, and figures have two pixels for one of the screen.
+        assert page.locator(".jp-InputPlaceholder").count() == 1
+        figure = page.locator(".jp-RenderedImage img").first
+        figure.scroll_into_view_if_needed()
+        assert figure.evaluate("image => image.naturalWidth / image.clientWidth") >= 2
+        for theme in SCHEMES:
+            named = f"JupyterLab {theme.title()}"
+            page.evaluate(
+                "theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", named
+            )
+            page.wait_for_timeout(2000)
+            keep(page, f"lab-{theme}")
         page.locator(".widget-upload").scroll_into_view_if_needed()
         play(page, photo, wrong)
         page.close()

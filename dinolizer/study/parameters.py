@@ -58,15 +58,20 @@ def read_defaults(notebook: Path) -> dict[str, object]:
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
         tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
-        lines = ast.parse("\n".join("".join(cell["source"]) for cell in tagged)).body
-        assigned = [(line.targets[0], line.value) for line in lines if isinstance(line, ast.Assign)]
-        defaults = {ast.unparse(name): ast.literal_eval(value) for name, value in assigned}
+        values = assigned("\n".join("".join(cell["source"]) for cell in tagged))
+        defaults = {name: ast.literal_eval(value) for name, value in values.items()}
     except Exception as error:  # a file of another kind meets almost any
         said = f"{notebook} is not a Python notebook with plain parameters: save it with Jupyter."
         raise InputError(said) from error
     if not defaults:
         raise InputError(f"{notebook} has no parameters: tag the cell of them 'parameters'.")
     return defaults
+
+
+def assigned(source: str) -> dict[str, ast.expr]:
+    """Names that lines of Python give a value, and that value."""
+    lines = [line for line in ast.parse(source).body if isinstance(line, ast.Assign)]
+    return {ast.unparse(line.targets[0]): line.value for line in lines}
 
 
 def parameters_for(notebook: Path, profile: Path) -> dict[str, object]:

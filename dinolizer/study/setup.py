@@ -19,7 +19,7 @@ from dinolizer.study.evaluation import Method, rows_of
 from dinolizer.study.experiments.robustness import CASES
 from dinolizer.study.heads import Fits, fit
 from dinolizer.study.methods import BASELINES, baseline_method, localizer_method
-from dinolizer.study.parameters import check_values, parameters_for, read_defaults
+from dinolizer.study.parameters import assigned, check_values, parameters_for, read_defaults
 from dinolizer.study.peers import read_peers
 from dinolizer.study.results import Results
 from dinolizer.study.samples import Dataset, images_to_degrade, load
@@ -38,6 +38,12 @@ class Study:
         defaults = read_defaults(_path(notebook))
         for name in defaults.keys() - namespace.keys():
             raise InputError(f"{notebook} has no value of {name!r}: run its parameters cell first.")
+        # The cell that papermill put in: of names that no cell knows it only warns.
+        injected = [cell for cell in namespace.get("In", ()) if cell.startswith("# Parameters\n")]
+        if unknown := sorted(assigned("\n".join(injected)).keys() - defaults.keys()):
+            raise InputError(
+                f"{notebook} has no parameter {', '.join(unknown)}: use only {', '.join(defaults)}."
+            )
         values = {name: namespace[name] for name in defaults}
         models = ("backbone", "pair", "others")
         choices: dict[str, Iterable[str]] = dict.fromkeys(models, BACKBONES)

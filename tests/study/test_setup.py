@@ -25,6 +25,18 @@ def opened(**changed: Any) -> Study:
     return Study.open(NOTEBOOK, {"unrelated": object(), **CELL, **changed})
 
 
+def test_a_name_that_papermill_puts_in_and_no_cell_knows_is_refused() -> None:
+    from papermill.translators import PythonTranslator
+
+    for values, unknown in (({"seed": 1}, None), ({"sede": 1, "seed": float("nan")}, "sede")):
+        cells = ["", "import numpy", PythonTranslator.codify(values), "later = 1"]
+        if unknown is None:
+            opened(In=cells)
+            continue
+        with pytest.raises(InputError, match="has no parameter sede: use only profile, backbone"):
+            opened(In=cells)
+
+
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Results go where they would without the variable, but below another root."""
