@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -159,8 +160,11 @@ def _is_folder(path: Path) -> bool:
 
 
 def _counted(path: Path, table: "pa.Table") -> str:
-    failed = len(table) - table["error"].null_count
-    return f"{path}: {len(table)} images, of which {failed} could not be read"
+    failed = table.filter(table["error"].is_valid()).to_pylist()
+    # What a sentence says behind the name of its image is the same of many.
+    reasons = Counter(row["error"].rpartition(Path(row["path"]).name)[2] for row in failed)
+    lines = [f"{path}: {len(table)} images, of which {len(failed)} could not be read"]
+    return "\n".join([*lines, *(f"{count}: ...{of}" for of, count in reasons.most_common(10))])
 
 
 @app.command()
