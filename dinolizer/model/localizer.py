@@ -252,10 +252,11 @@ class Localizer:
         windows = plan.windows(image, self.backbone.device)
         # None: where stderr is no terminal.
         hidden = None if progress and len(windows) > COUNTED else True
-        firsts, step = range(0, len(windows), self.batch), self.batch
-        bar = tqdm(firsts, unit="window", unit_scale=step, leave=False, disable=hidden)
-        for first in bar:
-            yield self.window_logits(windows[first : first + step])
+        with tqdm(total=len(windows), unit="window", leave=False, disable=hidden) as bar:
+            for first in range(0, len(windows), self.batch):
+                batch = windows[first : first + self.batch]
+                yield self.window_logits(batch)
+                bar.update(len(batch))
 
     @torch.inference_mode()
     def window_logits(self, windows: list[Pixels]) -> Tensor:
