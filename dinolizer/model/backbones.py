@@ -27,12 +27,8 @@ class Backbone(nn.Module):
     It takes RGB in [0, 1] and normalises it itself. It stays in eval mode and without gradients,
     even inside a model in train mode; the transformer given is frozen in place.
 
-    Attributes
-    ----------
-    dim, depth : D, the number of values of a token, and the number of layers.
-    hash : SHA-256 of the weights, see `weights_hash`.
-    fingerprint : short hash of the tokens of a fixed image: it changes with the weights and with
-        any code on the way to the tokens, be it this package's, timm's or torch's.
+    ``fingerprint`` is a short hash of the tokens of a fixed image: it changes with the weights and
+    with any code on the way to the tokens, be it this package's, timm's or torch's.
     """
 
     mean: Tensor
@@ -42,9 +38,9 @@ class Backbone(nn.Module):
         super().__init__()
         self.spec = spec
         self.model = model.eval().requires_grad_(False)
-        self.dim = int(model.embed_dim)
-        self.depth = len(model.blocks)
-        self.hash = weights_hash(model)
+        self.dim = int(model.embed_dim)  #: D, the number of values of a token
+        self.depth = len(model.blocks)  #: number of layers
+        self.hash = weights_hash(model)  #: SHA-256 of the weights, see `weights_hash`
         for name, values in (("mean", spec.mean), ("std", spec.std)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
         self.eval()

@@ -131,7 +131,8 @@ class TraceStem(nn.Module):
         crossed = pool(colours * colours.roll(1, dims=1), size)
         strength = pool(colours.square(), size)
         means = first, second, fourth, small, pool(products, size), power, crossed, strength
-        return torch.cat([_described(means), _described([_around(of) for of in means])], dim=1)
+        around = [pool(of, 3, stride=1, padding=1, count_include_pad=False) for of in means]
+        return torch.cat([_described(means), _described(around)], dim=1)
 
 
 def _moments(residual: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -151,10 +152,6 @@ def _described(means: Sequence[Tensor]) -> Tensor:
     both = (strength * strength.roll(1, dims=1)).sqrt()
     alike = products / (power + FLOOR), crossed / (both + FLOOR)
     return torch.cat([spread, peaked, kurtosis, small, *alike], dim=1)
-
-
-def _around(means: Tensor) -> Tensor:
-    return F.avg_pool2d(means, 3, stride=1, padding=1, count_include_pad=False)
 
 
 def _filtered(x: Tensor, filters: Tensor) -> Tensor:

@@ -26,19 +26,11 @@ from torch import Tensor
 
 from dinolizer.data.fetch import download, extract, has_hash
 from dinolizer.errors import InputError, say
+from dinolizer.model import weights
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.head import card_for, make_head, save_head
 from dinolizer.model.lora import Lora, is_adapter, merge
 from dinolizer.model.specs import BACKBONES, Transformer, build
-from dinolizer.model.weights import (
-    check_finite,
-    check_fit,
-    checked,
-    fetched_path,
-    head_file,
-    read_checkpoint,
-    save_converted,
-)
 from dinolizer.paths import file_hash, weights_dir
 
 
@@ -98,12 +90,12 @@ def fetch(name: str, file: Path | None = None) -> Path:
     there. Raises `InputError` for a file that is missing, damaged, another model's or holds code, a
     failed download or a full disk.
     """
-    known, path, folder = PUBLISHED[name], fetched_path(name), weights_dir()
+    known, path, folder = PUBLISHED[name], weights.fetched_path(name), weights_dir()
     if file is None:
         with suppress(InputError):
             if name == "dinolizer":
-                checked(name, head_file(name))
-            return checked(name, path)
+                weights.checked(name, weights.head_file(name))
+            return weights.checked(name, path)
     elif not file.is_file():
         raise InputError(f"There is no file {file}; give the published {known.file!r}.")
     try:
@@ -130,14 +122,14 @@ def _convert(name: str, source: Path, *, published: bool) -> None:
         if source.suffix.lower() == ".zip":
             extract(source, Path(scratch), LARGEST, [known.member])
             checkpoint = Path(scratch) / known.member
-        state = read_checkpoint(checkpoint, known.key, f"the published {known.file!r}")
+        state = weights.read_checkpoint(checkpoint, known.key, f"the published {known.file!r}")
         record["checkpoint_sha256"] = file_hash(checkpoint)
     with torch.device("meta"):  # names and shapes only
         model = build(spec)
     if name == "dinolizer":
         state, adapter, head, record["left_out"] = _take_apart(state, model)
-        check_fit(model, state, source, name)
-        check_finite(adapter | head, source)
+        weights.check_fit(model, state, source, name)
+        weights.check_finite(adapter | head, source)
         model.load_state_dict(state, assign=True)
         merge(model, LORA, adapter)
         state = model.state_dict()
@@ -145,10 +137,10 @@ def _convert(name: str, source: Path, *, published: bool) -> None:
         layer.load_state_dict(head)
         card = card_for(Backbone(spec, model), ABOUT, "three-class")
         card = replace(card, restore="bicubic", score_threshold=SCORE_THRESHOLD)
-        save_head(head_file(name), layer, card)
+        save_head(weights.head_file(name), layer, card)
     else:
-        check_fit(model, state, source, name)
-    save_converted(spec, state, record)
+        weights.check_fit(model, state, source, name)
+    weights.save_converted(spec, state, record)
     if not published:
         say(f"{source} is not the published file (of the {known.hash}); it was taken as it is.")
 

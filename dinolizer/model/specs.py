@@ -8,14 +8,7 @@ import timm
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 
-from dinolizer.model.pocket_vit import (
-    PAIR_WINDOW,
-    ROTARY_PATCH,
-    WINDOW,
-    build_learned,
-    build_pocket_vit,
-    build_rotary,
-)
+from dinolizer.model import pocket_vit
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -70,7 +63,10 @@ _POCKET: dict[str, Any] = {
     "licence": "Apache-2.0",
     "citation": "This project; see the card beside the weights.",
 }
-_PAIR: dict[str, Any] = _POCKET | {"window": PAIR_WINDOW, "stride": PAIR_WINDOW // 2}
+_PAIR: dict[str, Any] = _POCKET | {
+    "window": pocket_vit.PAIR_WINDOW,
+    "stride": pocket_vit.PAIR_WINDOW // 2,
+}
 _TRAINED = (
     BackboneSpec(
         name="dinolizer",
@@ -118,22 +114,22 @@ _TRAINED = (
     ),
     BackboneSpec(
         name="pocket",
-        architecture=build_pocket_vit,
-        window=WINDOW,
-        stride=WINDOW // 2,
+        architecture=pocket_vit.build_pocket_vit,
+        window=pocket_vit.WINDOW,
+        stride=pocket_vit.WINDOW // 2,
         weights="package:pocket-vit.safetensors",
         **_POCKET,
     ),
     BackboneSpec(
         name="pocket-learned",
-        architecture=build_learned,
+        architecture=pocket_vit.build_learned,
         weights="package:pocket-learned.safetensors",
         **_PAIR,
     ),
     BackboneSpec(
         name="pocket-rotary",
-        architecture=build_rotary,
-        patch=ROTARY_PATCH,
+        architecture=pocket_vit.build_rotary,
+        patch=pocket_vit.ROTARY_PATCH,
         weights="package:pocket-rotary.safetensors",
         **_PAIR,
     ),

@@ -174,7 +174,12 @@ def _added(plan: Plan, logits: Iterable[Tensor]) -> Iterator[Tensor]:
     )  # how many windows lie over each pixel of an axis
     pending = torch.zeros(())  # then (C, window, W), from the next row on
     for top, following in pairwise([*plan.tops, plan.fitted[0]]):
-        pending = pending + _row(plan, torch.stack([*islice(each, len(plan.lefts))]).float())
+        logits_of_row = torch.stack([*islice(each, len(plan.lefts))]).float()  # (n, C, h, w)
+        upsampling = _upsampling(logits_of_row.shape[-1], plan.window, logits_of_row.device)
+        row = logits_of_row.new_zeros(*logits_of_row.shape[1:3], plan.fitted[1])  # (C, h, W)
+        for left, wide in zip(plan.lefts, logits_of_row @ upsampling.T, strict=True):
+            row[..., left : left + plan.window] += wide
+        pending = pending + upsampling @ row
         step = following - top
         done = pending[:, :step]
         if plan.reduce == "mean":
@@ -182,15 +187,6 @@ def _added(plan: Plan, logits: Iterable[Tensor]) -> Iterator[Tensor]:
         else:
             yield done.clone()  # which does not hold on to the rows that follow
         pending = F.pad(pending[:, step:], (0, 0, 0, step))
-
-
-def _row(plan: Plan, logits: Tensor) -> Tensor:
-    """The sum of a row of windows, ``(C, window, W)``, of logits ``(n, C, h, w)``."""
-    upsampling = _upsampling(logits.shape[-1], plan.window, logits.device)
-    row = logits.new_zeros(*logits.shape[1:3], plan.fitted[1])  # (C, h, W)
-    for left, wide in zip(plan.lefts, logits @ upsampling.T, strict=True):
-        row[..., left : left + plan.window] += wide
-    return upsampling @ row
 
 
 @lru_cache(maxsize=16)

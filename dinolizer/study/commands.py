@@ -7,19 +7,8 @@ from typing import Annotated, Literal
 import typer
 from typer import Argument, Option
 
+from dinolizer import options
 from dinolizer.errors import InputError, say
-from dinolizer.options import (
-    DatasetName,
-    Device,
-    FetchName,
-    File,
-    Model,
-    Overwrite,
-    Policy,
-    Precise,
-    Profile,
-    VariantName,
-)
 from dinolizer.paths import check_outputs
 
 # What needs torch is imported inside the commands: --help answers at once.
@@ -27,11 +16,11 @@ study = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
 def fetch(
-    name: Annotated[FetchName, Argument(help="What to get.")],
+    name: Annotated[options.FetchName, Argument(help="What to get.")],
     from_file: Annotated[Path | None, Option(metavar="FILE", help="The published file.")] = None,
     from_folder: Annotated[Path | None, Option(metavar="DIR", help="Files you have.")] = None,
     out: Annotated[Path | None, Option(metavar="DIR", help="Of pictures; default: data.")] = None,
-    overwrite: Overwrite = False,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Get what cannot be shipped; an interrupted download goes on.
 
@@ -75,14 +64,14 @@ def fetch(
 
 
 def manifest(
-    dataset: Annotated[DatasetName, Argument(help="Which; see data/README.md.")],
+    dataset: Annotated[options.DatasetName, Argument(help="Which; see data/README.md.")],
     root: Annotated[Path, Argument(help="Its folder, or its list's file.")],
     out: Annotated[Path, Option("--out", "-o", metavar="FILE", help="CSV file to write.")],
     incomplete: Annotated[
         bool, Option("--incomplete", help="Leave out what lacks a mask.")
     ] = False,
     invert: Annotated[bool, Option("--invert", help="Black marks the edit in the masks.")] = False,
-    overwrite: Overwrite = False,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Write the manifest of a dataset on disk; say what was found and left out."""
     check_outputs([out], ".csv", inputs=[root], overwrite=overwrite)
@@ -108,12 +97,14 @@ def train(
     ctx: typer.Context,
     manifests: Annotated[list[Path], Argument(help="CSV manifests, taken together.")],
     out: Annotated[Path, Option(metavar="FILE", help="The head, ending in .safetensors.")],
-    model: Model = "pocket",
-    weights: File = None,
+    model: options.Model = "pocket",
+    weights: options.File = None,
     variant: Annotated[
-        VariantName, Option(help="'v1': frozen, linear head; 'v2': LoRA, three classes.")
+        options.VariantName, Option(help="'v1': frozen, linear head; 'v2': LoRA, three classes.")
     ] = "v1",
-    policy: Annotated[Policy | None, Option(help="Of labels; by default the variant's.")] = None,
+    policy: Annotated[
+        options.Policy | None, Option(help="Of labels; by default the variant's.")
+    ] = None,
     epochs: Annotated[int, Option(min=1, help="Passes over the images.")] = 20,
     batch: Annotated[int, Option(min=1, help="Crops per step, of all processes together.")] = 32,
     lr: Annotated[float | None, Option(min=0, help="Rate; by default the variant's.")] = None,
@@ -122,13 +113,13 @@ def train(
         Literal["fixed", "fresh"] | None, Option(help="In every epoch; by default the variant's.")
     ] = None,
     cache_gb: Annotated[float, Option(min=0, help="That tokens of fixed crops may take.")] = 8,
-    device: Device = None,
-    precision: Precise = "float32",
+    device: options.Device = None,
+    precision: options.Precise = "float32",
     seed: Annotated[int, Option(min=0, max=2**32 - 1, help="Of everything random.")] = 0,
     workers: Annotated[int, Option(min=0, help="Processes that prepare crops ahead.")] = min(
         4, os.cpu_count() or 1
     ),
-    overwrite: Overwrite = False,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Train a head on images listed in manifests; an interrupted run goes on.
 
@@ -153,12 +144,12 @@ def calibrate(
     head: Annotated[Path, Argument(help="File of a head.")],
     photographs: Annotated[Path, Argument(help="Folder of photographs that nobody edited.")],
     out: Annotated[Path, Option(metavar="FILE", help="The head with the new card.")],
-    model: Model = "pocket",
-    weights: File = None,
+    model: options.Model = "pocket",
+    weights: options.File = None,
     most: Annotated[float | None, Option(min=0, max=1, help="Share that may be marked.")] = None,
     about: Annotated[str, Option(help="What the photographs are; by default the folder.")] = "",
-    device: Device = None,
-    overwrite: Overwrite = False,
+    device: options.Device = None,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Measure what untouched photographs score, so that a score says something.
 
@@ -212,7 +203,7 @@ def _profile_file(profile: str) -> Path:
 
 
 @study.command()
-def prepare(profile: Profile) -> None:
+def prepare(profile: options.Profile) -> None:
     """Make what the notebooks of a profile share: images, tokens, heads, thresholds."""
     from dinolizer.study.setup import prepare as run
 
@@ -221,7 +212,8 @@ def prepare(profile: Profile) -> None:
 
 @study.command()
 def evaluate(
-    profile: Profile, shard: Annotated[str, Option(metavar="I/N", help="Only part I of N.")] = "1/1"
+    profile: options.Profile,
+    shard: Annotated[str, Option(metavar="I/N", help="Only part I of N.")] = "1/1",
 ) -> None:
     """Compute the rows of a profile's benchmark and robustness study ahead of the notebooks.
 
@@ -236,7 +228,7 @@ def evaluate(
 
 @study.command()
 def export_images(
-    profile: Profile,
+    profile: options.Profile,
     folder: Annotated[Path, Argument(metavar="DIR", help="A new folder.")],
     degrade: Annotated[
         list[str] | None, Option(metavar="NAME=LEVEL", help="Such as jpeg=70; in this order.")
@@ -262,7 +254,7 @@ def export_images(
 
 
 @study.command()
-def summarise(profile: Profile) -> None:
+def summarise(profile: options.Profile) -> None:
     """Write the summary page of a profile's results, and the list of all files' hashes."""
     from dinolizer.study.parameters import read_profile
     from dinolizer.study.results import summarise_results
@@ -274,7 +266,7 @@ def summarise(profile: Profile) -> None:
 
 @study.command()
 def check_parameters(
-    notebook: Annotated[Path, Argument(help="An .ipynb file.")], profile: Profile
+    notebook: Annotated[Path, Argument(help="An .ipynb file.")], profile: options.Profile
 ) -> None:
     """Check the names and values that a profile sets; print the notebook's own, as YAML."""
     import yaml
