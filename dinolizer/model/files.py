@@ -5,7 +5,9 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tqdm.auto import tqdm
 
@@ -13,6 +15,7 @@ from dinolizer.data.images import read_header
 from dinolizer.errors import InputError, say
 from dinolizer.model.localization import Localization
 from dinolizer.model.localizer import Localizer
+from dinolizer.paths import file_name
 
 SLOW = 200
 """Windows of an image over which a wider stride is named."""
@@ -57,6 +60,19 @@ def localize_files(
         line = f"{path}  {score}  predicted area {result.predicted_area:.1%}"
         tqdm.write(json.dumps(result.summary()) if as_json else line + renamed)
     return failed
+
+
+def localize_bytes(localizer: Localizer, name: str, content: bytes) -> Localization:
+    """Localize in a photograph that came as a file's name, the ``source``, and content; it is on
+    the disk no longer than that takes."""
+    with TemporaryDirectory() as folder:
+        stem = Path(name).stem.lstrip(".") or "picture"
+        path = Path(folder) / file_name(stem, Path(name).suffix)
+        path.write_bytes(content)
+        try:
+            return replace(localizer(path), source=path.name)
+        except InputError as error:
+            raise InputError(str(error).replace(f"{folder}/", "")) from None
 
 
 def say_which(localizer: Localizer) -> None:

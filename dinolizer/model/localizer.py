@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
@@ -32,7 +31,6 @@ from dinolizer.model.weights import (
     weights_hash,
 )
 from dinolizer.model.windows import Pixels, Plan, assemble, make_plan, restored, strips
-from dinolizer.paths import file_name
 
 Source = str | Path | Image.Image | NDArray[np.uint8]
 """What `dinolizer.data.images.read_image` reads."""
@@ -206,18 +204,6 @@ class Localizer:
     def predict_proba(self, sources: Iterable[Source]) -> list[NDArray[np.float32]]:
         """Maps, float32 ``(H, W)`` each, of the probability that a pixel was generated."""
         return [self(source).probability for source in sources]
-
-    def localize_bytes(self, name: str, content: bytes) -> Localization:
-        """Localize in a photograph that came as a file's name, the ``source``, and content; it is
-        on the disk no longer than that takes."""
-        with TemporaryDirectory() as folder:
-            stem = Path(name).stem.lstrip(".") or "picture"
-            path = Path(folder) / file_name(stem, Path(name).suffix)
-            path.write_bytes(content)
-            try:
-                return replace(self(path), source=path.name)
-            except InputError as error:
-                raise InputError(str(error).replace(f"{folder}/", "")) from None
 
     def map(self, sources: Iterable[Source]) -> Iterator[Localization | InputError]:
         """Localize photographs one after the other, as they are drawn; the error of one that cannot

@@ -13,6 +13,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
 from dinolizer.errors import InputError, printable, say
+from dinolizer.model.files import localize_bytes
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.report import render, report_page
 
@@ -61,7 +62,7 @@ class Page(RequestHandler):
 
 def answer(localizer: Localizer, name: str, content: bytes) -> str:
     """The report on a picture that came under a name."""
-    return report_page(localizer.localize_bytes(name, content), back=True)
+    return report_page(localize_bytes(localizer, name, content), back=True)
 
 
 def listen(localizer: Localizer, host: str, port: int) -> str:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from dinolizer.data.degradations import jpeg
 from dinolizer.errors import InputError, printable
+from dinolizer.model.files import localize_bytes
 from dinolizer.model.localization import Localization
 from dinolizer.model.localizer import Localizer, Source
 from dinolizer.model.report import report_path, save_report
@@ -120,7 +121,8 @@ class Viewer:
         for file in change["new"]:
             with self._saying(f"{file['name']} is examined ..."):
                 content = bytes(file["content"])
-                self._show(self.localizer, self.localizer.localize_bytes(file["name"], content))
+                result = localize_bytes(self.localizer, file["name"], content)
+                self._show(self.localizer, result)
 
     def _choose_model(self, change: dict[str, Any]) -> None:
         with self._saying(f"The model {change['new']!r} examines the photograph ..."):
