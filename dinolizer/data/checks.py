@@ -24,7 +24,7 @@ LOSSY = (".jpg", ".jpeg", ".webp", ".avif")
 
 
 class Facts(NamedTuple):
-    """What the files of a row say: the image's size, the marked share, how the mask is read; or why
+    """What the files of a row say: the image's size, the edited share, how the mask is read; or why
     they cannot be used, as a heading to count under and as a sentence."""
 
     width: int = 0

@@ -23,9 +23,9 @@ def calibrated(
     """The card of a localizer's head with the scores of photographs that nobody edited, their sizes
     and their noise.
 
-    With ``most`` also with the lowest threshold at which at most that share of all their pixels is
-    marked, and no lower one than before. ``about`` says what the photographs are. Raises
-    `InputError` for none, and for one that cannot be read.
+    With ``most`` also with the lowest threshold at which the false-positive rate of all their
+    pixels is at most that, and no lower one than before. ``about`` says what the photographs are.
+    Raises `InputError` for none, and for one that cannot be read.
     """
     scores, sizes, noises, pixels = [], [], [], np.zeros(BINS, np.int64)
     for path in photographs:

@@ -146,7 +146,7 @@ def calibrate(
     out: Annotated[Path, Option(metavar="FILE", help="The head with the new card.")],
     model: options.Model = "pocket",
     weights: options.File = None,
-    most: Annotated[float | None, Option(min=0, max=1, help="Share that may be marked.")] = None,
+    most: Annotated[float | None, Option(min=0, max=1, help="Highest false-positive rate.")] = None,
     about: Annotated[str, Option(help="What the photographs are; by default the folder.")] = "",
     device: options.Device = None,
     overwrite: options.Overwrite = False,
@@ -154,7 +154,8 @@ def calibrate(
     """Measure what untouched photographs score, so that a score says something.
 
     Their scores are kept in the card of the head: 'localize' then says how many of a hundred score
-    lower than a picture. With --most the threshold is raised until no larger share is marked.
+    lower than a picture. With --most the threshold is raised until the false-positive rate of
+    their pixels is no higher.
     """
     from tqdm.auto import tqdm
 
