@@ -85,8 +85,8 @@ NOTEBOOKS = {
         "prepared": True,
     },
     "08-backbone": {
-        "tables": ["08-heads", "08-layers", "08-verdict"],
-        "figures": ["08-heads", "08-layers"],
+        "tables": ["08-layers", "08-losses", "08-verdict"],
+        "figures": ["08-layers", "08-losses"],
         "prepared": True,
     },
     "09-cost": {

@@ -203,7 +203,7 @@ def _of_texts(folder: Path) -> list[Reader]:
     def read_values(path: Path) -> None:
         given = read_profile(path)
         known = {name: value for name, value in given.items() if name in defaults}
-        check_values(known, defaults, str(path))
+        check_values(known, defaults, str(path), {})
 
     record = b'{"sha256": "0", "licence": "nonprofit"}'
     folder_of_weights = cache_dir() / "weights"

@@ -20,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -45,7 +44,7 @@ from dinolizer.data.images import read_image, write_image
 from dinolizer.data.manifest import read_manifest
 from dinolizer.errors import InputError
 from dinolizer.model.specs import BACKBONES
-from dinolizer.paths import ROOT
+from dinolizer.paths import ROOT, read_checked
 from dinolizer.study import results
 from dinolizer.study.cache import _read as read_cached
 from dinolizer.study.cache import cached
@@ -59,7 +58,8 @@ READ: dict[str, Callable[[Path], object]] = {
     ".json": lambda path: json.loads(path.read_text()),
     ".safetensors": load_file,
     ".csv": pd.read_csv,
-    ".checkpoint": lambda path: zipfile.ZipFile(path).testzip(),
+    ".checkpoint": read_checked,
+    ".tokens": read_checked,
 }
 """What must succeed with a file, by its suffix; that of the training names a damaged part of it."""
 

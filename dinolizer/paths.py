@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
 
-from dinolizer.errors import InputError
+from dinolizer.errors import InputError, writing
 
 PACKAGE = Path(__file__).resolve().parent
 ASSETS = PACKAGE / "assets"
@@ -70,6 +70,22 @@ def atomic(path: Path) -> Iterator[Path]:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def write_checked(path: Path, content: bytes) -> None:
+    """Write a file of the cache whole, the SHA-256 of its content behind it; an `InputError` where
+    that cannot be done."""
+    with writing(path.parent), atomic(path) as draft, draft.open("wb") as file:
+        file.write(content)
+        file.write(hashlib.sha256(content).digest())
+
+
+def read_checked(path: Path) -> bytes:
+    """What `write_checked` wrote; a `ValueError` where it is damaged, an `OSError` without it."""
+    content = path.read_bytes()  # at once: opened again it may have become another process's
+    if hashlib.sha256(content[:-32]).digest() != content[-32:]:
+        raise ValueError(f"{path} is damaged")
+    return content[:-32]
 
 
 def file_name(stem: str, suffix: str) -> str:

@@ -27,6 +27,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 from dinolizer.data.images import read_image
 from dinolizer.errors import InputError
@@ -38,9 +39,9 @@ from dinolizer.pocket import generators as nets
 from dinolizer.pocket.forging import CLASSICAL, Image, crop, log_uniform_area, random_mask
 from dinolizer.pocket.generators import AutoEncoder, Inpainter
 from dinolizer.pocket.photos import photo_paths
-from dinolizer.pocket.rival import statistics
-from dinolizer.training.heads import fit_head, temper
-from dinolizer.training.loop import Batch, Progress, drawn, optimise
+from dinolizer.study.methods import statistics
+from dinolizer.training.heads import fit_heads, temper
+from dinolizer.training.loop import Batch, Batches, Progress, optimise
 from dinolizer.training.tokens import extract
 
 SEED = 0
@@ -112,10 +113,23 @@ def pretrain(
         images, shares = draw_crops(Forge(pictures, generators, SEED + 1), HEAD_PAIRS, SEED)
         backbone = load_backbone("pocket", weights=out / "pocket-vit.safetensors", device=target)
         tokens = extract(backbone, images)
-        head = temper(fit_head(tokens, shares, seed=SEED).head, tokens, shares)
+        every = torch.ones(1, len(tokens), dtype=torch.bool)
+        (fitted,) = fit_heads(tokens, shares, every, seed=SEED)
+        head = temper(fitted.head, tokens, shares)
         save_head(out / "pocket-head.safetensors", head, card_for(backbone, about))
         with atomic(out / "pocket-rival.safetensors") as draft:
             save_file(fit_rival(images, shares), draft, {"about": about})
+
+
+def drawn(draw: Callable[[int], Batch], workers: int = 0) -> Batches:
+    """Batches by a function of nothing but the number of their step, drawn ahead by workers."""
+    return lambda first, last: DataLoader(
+        range(first, last),  # type: ignore[arg-type]
+        batch_size=None,
+        collate_fn=draw,  # type: ignore[arg-type]
+        num_workers=workers,
+        generator=torch.Generator(),  # torch's own random numbers are left to the model
+    )
 
 
 class Task(NamedTuple):

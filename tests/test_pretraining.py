@@ -15,7 +15,7 @@ import torch
 from fills import SHARINGS, Forge, shared
 from flux import FLUX_FILES, load_flux
 from numpy.typing import NDArray
-from pretrain import PENALTY, PURE, fit_rival
+from pretrain import PENALTY, PURE, drawn, fit_rival
 from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -28,8 +28,8 @@ from dinolizer.model.head import load_head
 from dinolizer.model.pocket_vit import DIM, PATCH, TraceStem, build_pocket_vit
 from dinolizer.paths import ROOT
 from dinolizer.pocket.generators import AutoEncoder, load_generator
-from dinolizer.pocket.rival import residual_classifier
-from dinolizer.training.loop import drawn, optimise
+from dinolizer.study.methods import residual_classifier
+from dinolizer.training.loop import optimise
 
 
 def small_forge(seed: int = 0, generators: bool = True) -> Forge:

@@ -12,8 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from dinolizer.errors import writing
-from dinolizer.paths import atomic, cache_dir, file_hash
+from dinolizer.paths import cache_dir, file_hash, read_checked, write_checked
 
 LIBRARIES = [
     "torch",
@@ -56,21 +55,12 @@ def cached(kind: str, key: str, compute: Callable[[], pd.DataFrame]) -> pd.DataF
     """Read the table ``key`` from the folder ``kind`` of the cache; where it is missing or damaged,
     it is computed and written whole. Raises InputError where it cannot be written."""
     path = cache_dir() / kind / f"{key}.parquet"
+
+    def read() -> pd.DataFrame:
+        return pd.read_parquet(io.BytesIO(read_checked(path)))
+
     try:
-        return _read(path)
+        return read()
     except Exception:  # readers of Parquet meet damage with almost any
-        table = compute()
-    with writing(path.parent), atomic(path) as draft:
-        content = table.to_parquet(index=False)
-        draft.write_bytes(content + hashlib.sha256(content).digest())
-    return _read(path)
-
-
-def _read(path: Path) -> pd.DataFrame:
-    # At once: opened twice, as by its name, it may have become another process's in between.
-    content = path.read_bytes()
-    if not content.endswith(b"PAR1"):  # as Parquet, and so older tables, end; its names need a hash
-        content, digest = content[:-32], content[-32:]
-        if hashlib.sha256(content).digest() != digest:
-            raise ValueError(f"{path} is damaged")
-    return pd.read_parquet(io.BytesIO(content), page_checksum_verification=True)
+        write_checked(path, compute().to_parquet(index=False))
+    return read()

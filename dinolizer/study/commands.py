@@ -197,18 +197,13 @@ def verify(
     typer.echo(f"{folder}: every file is the one that was made, and the summary follows from them")
 
 
-def _profile_file(profile: str) -> Path:
-    from dinolizer.study.parameters import find_profile
-
-    return Path(profile) if profile.endswith((".yaml", ".yml")) else find_profile(profile)
-
-
 @study.command()
 def prepare(profile: options.Profile) -> None:
     """Make what the notebooks of a profile share: images, tokens, heads, thresholds."""
+    from dinolizer.study.parameters import find_profile
     from dinolizer.study.setup import prepare as run
 
-    run(_profile_file(profile))
+    run(find_profile(profile))
 
 
 @study.command()
@@ -221,10 +216,11 @@ def evaluate(
     What is in the cache is not computed again, and any number of shards may run at the same time.
     """
     from dinolizer.data.files import Shard
+    from dinolizer.study.parameters import find_profile
     from dinolizer.study.setup import compute_rows
 
     part = Shard.parse(shard)
-    compute_rows(_profile_file(profile), part.number, part.count)
+    compute_rows(find_profile(profile), part.number, part.count)
 
 
 @study.command()
@@ -240,6 +236,7 @@ def export_images(
     The maps are then scored by 'dinolizer score DIR/manifest.csv --maps MAPS'.
     """
     from dinolizer.study import peers
+    from dinolizer.study.parameters import find_profile
     from dinolizer.study.setup import Study
 
     steps = []
@@ -249,7 +246,7 @@ def export_images(
             steps.append((name, float(level)))
         except ValueError:
             raise InputError(f"The degradation is {text!r}, but it must be NAME=LEVEL.") from None
-    study = Study.of_profile("03-benchmark", _profile_file(profile))
+    study = Study.of_profile("03-benchmark", find_profile(profile))
     images, seed = study.dataset.test, study.parameters["seed"]
     typer.echo(f"{peers.export_images(images, folder, steps, seed)}: {len(images)} images")
 
@@ -257,10 +254,10 @@ def export_images(
 @study.command()
 def summarise(profile: options.Profile) -> None:
     """Write the summary page of a profile's results, and the list of all files' hashes."""
-    from dinolizer.study.parameters import read_profile
+    from dinolizer.study.parameters import find_profile, read_profile
     from dinolizer.study.results import summarise_results
 
-    file = _profile_file(profile)
+    file = find_profile(profile)
     for path in summarise_results(str(read_profile(file).get("profile", file.stem))):
         typer.echo(str(path))
 
@@ -272,6 +269,6 @@ def check_parameters(
     """Check the names and values that a profile sets; print the notebook's own, as YAML."""
     import yaml
 
-    from dinolizer.study.parameters import parameters_for
+    from dinolizer.study.parameters import find_profile, parameters_for
 
-    typer.echo(yaml.safe_dump(parameters_for(notebook, _profile_file(profile))), nl=False)
+    typer.echo(yaml.safe_dump(parameters_for(notebook, find_profile(profile))), nl=False)

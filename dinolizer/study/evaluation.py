@@ -15,7 +15,7 @@ from dinolizer.data.manifest import AUTHENTIC_KINDS, read_pair, target
 from dinolizer.errors import progress
 from dinolizer.study.cache import cache_key, cached, images_hash, probe_hash
 from dinolizer.study.metrics import Map, Mask, score_image
-from dinolizer.study.statistics import ALL_FAMILIES, macro_table
+from dinolizer.study.statistics import ALL_FAMILIES, Measured, macro_mean, macro_table
 
 Image = NDArray[np.uint8]
 Row = Mapping[Hashable, Any]
@@ -26,6 +26,7 @@ Picture = tuple[Image, Mask, Row]
 Case = tuple[Step, ...]
 """Degradations, applied in this order; without any, images are as they are."""
 ABOUT = ("image", "group", "family", "kind", "seen", "condition", "area")
+RATE = "false_positive_rate"
 IMAGES = 25
 """At most so many in a part: minutes of work, whatever the machine."""
 
@@ -61,7 +62,7 @@ def score_maps(
         about = {name: row[name] for name in ABOUT if name in row}
         for name, values in zip(names, maps(image, row), strict=True):
             threshold = threshold_at(name.get("threshold", 0.0), row)
-            scores = score_image(values, threshold, truth)
+            scores = score_image(np.asarray(values), threshold, truth)
             rows.append({**name, **about, "threshold": threshold, **scores})
     return pd.DataFrame(rows)
 
@@ -187,3 +188,58 @@ def authentic_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     if authentic.empty:
         return pd.DataFrame(columns=["method", "kind", "false_positive_rate"])
     return macro_table(authentic, ["method", "kind"], "false_positive_rate", seed=seed)
+
+
+def compare_variants(
+    rows: pd.DataFrame,
+    by: Sequence[str],
+    against: Mapping[str, object],
+    seed: int = 0,
+    scores: Sequence[str] = ("iou",),
+) -> pd.DataFrame:
+    """Table of `macro_table`: ``scores`` of every variant and, where nothing is edited, its
+    ``false_positive_rate`` (all images count alike). A row is of an image (or crop of it), variant
+    and ``seed``: ``image, group, family``, the scores, ``predicted_area`` and the columns ``by``.
+    """
+    table = macro_table(rows[rows["iou"].notna()], by, scores, against, seed=seed)
+    unedited = rows[rows["iou"].isna()].drop(columns="family").drop(columns=RATE, errors="ignore")
+    if unedited.empty:
+        return table
+    rates = macro_table(unedited.rename(columns={"predicted_area": RATE}), by, RATE, seed=seed)
+    return table.merge(rates[[*by, RATE, f"{RATE}_low", f"{RATE}_high"]], "left", list(by))
+
+
+def by_generators(rows: pd.DataFrame, unedited: "pd.Series[bool]") -> pd.DataFrame:
+    """Rows by ``generators``, seen in training or held out, if they have edits; unedited rows are
+    of both."""
+    seen = rows["seen"].astype(bool)
+    return pd.concat(
+        rows[of | unedited].assign(generators=name)
+        for name, of in (("seen", seen), ("held out", ~seen))
+        if (of & ~unedited).any()
+    )
+
+
+def leads(
+    rows: pd.DataFrame, first: str, second: str = "", by: str = "method", score: str = "iou"
+) -> pd.DataFrame:
+    """How far a score of one value of ``by`` is above that of another, by default of the next best
+    (the highest mean over families), for each image that has both: ``family, group, image, lead``.
+    Several rows of an image count by their mean; no rows where nothing else has the score."""
+    scores = rows.pivot_table(score, ["family", "group", "image"], by)
+    others = scores[[second] if second else scores.columns.drop(first)]
+    best = others.groupby("family").mean().mean()
+    if best.empty:
+        return pd.DataFrame(columns=["family", "group", "image", "lead"])
+    return (scores[first] - scores[best.idxmax()]).dropna().rename("lead").reset_index()
+
+
+def mean_lead(lead: pd.DataFrame, seed: int = 0) -> Measured:
+    """Mean over families of `leads`."""
+    return macro_mean(lead["lead"], lead["group"], lead["family"], seed=seed)
+
+
+def change_text(line: "Mapping[Any, Any] | pd.Series[Any]", name: str) -> str:
+    """A change in words, and whether its interval, on the same line, leaves out zero."""
+    clear = line[f"{name}_low"] > 0 or line[f"{name}_high"] < 0
+    return f"{line[name]:+.3f}{'' if clear else ' (not significant)'}"

@@ -23,7 +23,7 @@ from dinolizer.study.evaluation import Image, Row
 from dinolizer.study.samples import POLICY, Dataset, Sample, window_sample
 from dinolizer.training import heads as training
 from dinolizer.training.crops import Crops
-from dinolizer.training.heads import Fit, Heads
+from dinolizer.training.heads import Fit, Heads, Loss
 from dinolizer.training.recipes import history_path, train
 from dinolizer.training.tokens import extracted
 
@@ -107,8 +107,8 @@ def fit(
 @cache
 def _fit_hash() -> str:
     tokens = torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(0))
-    targets = (tokens[:, 0] > 0).float()
-    fitted = training.fit_head(tokens, targets, epochs=2, batch_size=4)
+    targets, every = (tokens[:, 0] > 0).float(), torch.ones(1, 6)
+    (fitted,) = training.fit_heads(tokens, targets, every, epochs=2, batch_size=4)
     training.temper(fitted.head, tokens, targets)
     weights = [value.numpy() for value in fitted.head.state_dict().values()]
     return probe_hash(*weights, fitted.history["loss"])
@@ -125,6 +125,25 @@ class StudyLocalizer(Localizer):
             yield from super().patch_logits(image, plan)
         else:
             yield self.head(tokens.to(self.backbone.device))
+
+
+def fit_drawn(
+    tokens: Tensor,
+    sample: Sample,
+    seeds: Sequence[int],
+    epochs: int = EPOCHS,
+    losses: Sequence[Loss] = ("dice",),
+) -> Heads:
+    """Fit heads, axes ``loss, seed, fold``, on tokens ``(N, D, h, w)`` and a sample's labels; the
+    seeds draw the images, see `Sample.drawn`, and the first one is also that of the fit."""
+    drawn, targets = sample.drawn(seeds), sample.targets.to(tokens.device)
+    axes = dict(zip(("loss", "seed", "fold"), (len(losses), *drawn.shape), strict=False))
+    classes = targets.shape[1] if targets.ndim == 4 else 1
+    heads = Heads(axes, tokens.shape[1], classes).to(tokens.device)
+    train = drawn.expand(len(losses), *drawn.shape)
+    of_heads = [loss for loss in losses for _ in range(drawn.shape[0] * drawn.shape[1])]
+    training.fit(heads, tokens, targets, train, losses=of_heads, epochs=epochs, seed=seeds[0])
+    return heads
 
 
 def left_out_logits(heads: Heads, tokens: Tensor, sample: Sample) -> Tensor:

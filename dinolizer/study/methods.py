@@ -7,12 +7,16 @@ a unit of its own. Settings were chosen on photographs that are in no test.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import product
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from sklearn.decomposition import PCA
 
 from dinolizer.data.manifest import read_pair
@@ -20,7 +24,8 @@ from dinolizer.model.backbones import Backbone
 from dinolizer.model.head import card_for
 from dinolizer.model.localization import NOISE_KERNEL
 from dinolizer.model.localizer import Localizer
-from dinolizer.pocket.rival import residual_classifier
+from dinolizer.model.pocket_vit import PATCH, TraceStem
+from dinolizer.paths import ASSETS
 from dinolizer.study.cache import probe_hash
 from dinolizer.study.evaluation import Image, Method, Picture, Row, probe_image, rows_of
 from dinolizer.study.heads import Fits, StudyLocalizer
@@ -31,6 +36,7 @@ Map = NDArray[np.float32]
 # Third difference, the residual of Splicebuster (one of the linear filters of Fridrich 2012).
 THIRD_DIFFERENCE = np.array([[1, -3, 3, -1]], dtype=np.float32)
 REFLECT = cv2.BORDER_REFLECT_101
+_stem, _weights = cache(TraceStem), cache(load_file)
 MARKED, THRESHOLD_IMAGES = 0.05, 300
 """False-positive rate of a baseline, and images, drawn by the seed, that it is measured on."""
 
@@ -131,6 +137,29 @@ def residual_features(
     scores = np.log(distances / max(np.median(distances), 1e-6) + 1e-3)
     grid = scores.reshape(height, width).astype(np.float32)
     return np.asarray(cv2.resize(grid, image.shape[1::-1], interpolation=cv2.INTER_LINEAR))
+
+
+def residual_classifier(image: Image, folder: Path = ASSETS) -> Map:
+    """A rival of the pocket backbone: a linear classifier on the statistics of its stem, fitted on
+    the same kind of crops (``pretraining``). What the transformer is worth, it finds beyond this.
+
+    The map is of logits: those of whole patches, interpolated linearly; a last patch that the image
+    fills in part is mirrored."""
+    height, width = image.shape[:2]
+    ends = [(0, -length % PATCH) for length in (height, width)]
+    whole = np.pad(image, [*ends, (0, 0)], mode="symmetric")
+    weights = _weights(folder / "pocket-rival.safetensors")
+    logits = statistics(whole) @ weights["weight"].numpy() + weights["bias"].numpy()
+    enlarged = cv2.resize(logits, whole.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    return np.asarray(enlarged[:height, :width], np.float32)
+
+
+def statistics(image: Image) -> NDArray[np.float32]:
+    """The stem's statistics of each patch less their mean over the image, ``(h, w, C)``."""
+    with torch.inference_mode():
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
+        features = _stem().statistics(pixels)[0]
+        return (features - features.mean(dim=(1, 2), keepdim=True)).permute(1, 2, 0).numpy()
 
 
 BASELINES: dict[str, Callable[[Image], Map]] = {

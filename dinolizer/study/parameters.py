@@ -5,7 +5,6 @@ import json
 import reprlib
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
@@ -20,9 +19,10 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def find_profile(name: str) -> Path:
-    """Path of the profile of that name in ``notebooks/profiles``; an InputError lists all."""
-    path = PROFILES / f"{name}.yaml"
-    if not path.is_file():
+    """Path of the profile of that name in ``notebooks/profiles``, or the YAML file that it is; an
+    InputError lists all."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
+    if path.parent == PROFILES and not path.is_file():
         known = ", ".join(sorted(profile.stem for profile in PROFILES.glob("*.yaml")))
         raise InputError(f"Unknown profile {name!r}: choose one of {known}.")
     return path
@@ -89,7 +89,7 @@ def parameters_for(notebook: Path, profile: Path) -> dict[str, object]:
             f"beside it: use only {', '.join(sorted(known))}."
         )
     chosen = {name: value for name, value in given.items() if name in defaults}
-    check_values(chosen, defaults, str(profile))
+    check_values(chosen, defaults, str(profile), {})
     return chosen
 
 
@@ -97,7 +97,7 @@ def check_values(
     values: Mapping[str, Any],
     defaults: Mapping[str, Any],
     source: str,
-    choices: Mapping[str, Iterable[str]] = MappingProxyType({}),
+    choices: Mapping[str, Iterable[str]],
 ) -> None:
     """Refuse, naming the ``source``, a value or an item of a list of another type than its default,
     a number that is nan, infinite, below 0, or 0 where it must be at least 1, and a text that is

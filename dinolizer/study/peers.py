@@ -33,7 +33,7 @@ from dinolizer.data.degradations import Step
 from dinolizer.data.images import SUFFIXES, read_header, read_samples, turn, write_image
 from dinolizer.data.manifest import read_pair, write_manifest
 from dinolizer.errors import InputError
-from dinolizer.paths import ASSETS, ROOT, file_hash
+from dinolizer.paths import ROOT, file_hash
 from dinolizer.study.evaluation import Method, Row, degraded
 from dinolizer.study.parameters import UniqueNames, checked
 
@@ -45,11 +45,6 @@ PUBLISHED_RULE = (
     "Measured by their authors on other images than those of this study; not comparable with any "
     "number that was measured here"
 )
-
-
-def published_numbers() -> pd.DataFrame:
-    """What others have published of their methods, each with its source."""
-    return pd.read_csv(ASSETS / "published.csv")
 
 
 def export_images(

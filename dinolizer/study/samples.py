@@ -1,7 +1,7 @@
 """The images of a study, their windows with labels, and who may be fitted on which."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -252,8 +252,3 @@ def joined(first: Sample, second: Sample) -> Sample:
         np.concatenate([first.fold, np.full(len(second.fold), -1)]),
         torch.cat([first.train, second.train], dim=1),
     )
-
-
-def edits(sample: Sample) -> Sample:
-    """The same windows with labels of two classes instead of three: edited or not."""
-    return replace(sample, targets=sample.targets[:, -1])

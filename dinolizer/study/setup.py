@@ -24,6 +24,8 @@ from dinolizer.study.peers import read_peers
 from dinolizer.study.results import Results
 from dinolizer.study.samples import Dataset, images_to_degrade, load
 
+NOTEBOOKS = PROFILES.parent
+
 
 @dataclass(frozen=True)
 class Study:
@@ -35,7 +37,7 @@ class Study:
     @classmethod
     def open(cls, notebook: str, namespace: Mapping[str, Any]) -> "Study":
         """Open the study of a notebook, of whose ``globals()`` it checks and takes parameters."""
-        defaults = read_defaults(_path(notebook))
+        defaults = read_defaults(NOTEBOOKS / f"{notebook}.ipynb")
         for name in defaults.keys() - namespace.keys():
             raise InputError(f"{notebook} has no value of {name!r}: run its parameters cell first.")
         # The cell that papermill put in: of names that no cell knows it only warns.
@@ -116,17 +118,14 @@ class Study:
         self.results.sources["head"] = weights_hash(localizer.head)
 
 
-def _path(notebook: str) -> Path:
-    return PROFILES.parent / f"{notebook}.ipynb"
-
-
 def _of_profile(notebook: str, profile: Path) -> dict[str, Any]:
-    return read_defaults(_path(notebook)) | parameters_for(_path(notebook), profile)
+    path = NOTEBOOKS / f"{notebook}.ipynb"
+    return read_defaults(path) | parameters_for(path, profile)
 
 
 def prepare(profile: Path) -> None:
     """Fill the cache with the images, heads and thresholds of a profile, given by its file."""
-    for path in sorted(PROFILES.parent.glob("*.ipynb")):
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
         Study.of_profile(path.stem, profile)  # whatever is wrong is told before images are forged
     study = Study.of_profile("03-benchmark", profile)
     _ = study.model, study.methods

@@ -60,24 +60,15 @@ def interval(
         counts = np.stack([np.bincount(row, minlength=photos) for row in rows])
         return statistic(counts.astype(float)).reshape(drawn.shape[:-1])
 
-    ends: tuple[Any, Any] = student_interval(value, left_out, level)
+    error = left_out.std() * np.sqrt(photos - 1)  # by the jackknife
+    half = student.ppf((1 + level) / 2, photos - 1) * error
+    ends: tuple[Any, Any] = value - half, value + half
     if photos >= MANY and np.ptp(left_out) > 0:
         settings: dict[str, Any] = {"n_resamples": resamples, "rng": seed}
         settings |= {"confidence_level": level, "batch": max(1, BATCH // photos)}
         ends = bootstrap((np.arange(photos),), of_numbers, **settings).confidence_interval
     low, high = np.clip(ends, *bounds)
     return float(low), float(high)
-
-
-def student_interval(
-    value: ArrayLike, left_out: NDArray[np.float64], level: float = 0.95
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Student's t interval of numbers ``(...)`` by the jackknife, from what each is without one
-    photograph, ``(photos, ...)``."""
-    photos = len(left_out)
-    error = left_out.std(axis=0) * np.sqrt(photos - 1)
-    half = student.ppf((1 + level) / 2, photos - 1) * error
-    return value - half, value + half
 
 
 def sign_flip_p(statistic: Statistic, photos: int, seed: int = 0) -> float:

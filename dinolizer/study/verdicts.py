@@ -18,7 +18,6 @@ VERDICT_CAPTION = (
     "and under, as a whole; contradicted: outside of them, as a whole; undecided: neither; not "
     "testable here: the profile lacks what the rule needs, or has no interval"
 )
-TITLE = "What becomes of the paper's claims"
 HOW_TO_READ = (
     "A verdict follows from a number by the rule beside it: *supported* where the 95 % interval of "
     "the number lies, as a whole, where the rule asks; *contradicted* where it lies, as a whole, "
@@ -130,7 +129,7 @@ def summary(folder: Path) -> str:
     # A bar in a cell does not start a new column.
     cells = ([cell.replace("|", "\\|") for cell in row] for row in rows)
     blocks = [
-        f"# {TITLE}: profile {profile}",
+        f"# What becomes of the paper's claims: profile {profile}",
         *([SMALL] if profile == "pocket" else []),
         HOW_TO_READ,
         "\n".join(f"| {' | '.join(row)} |" for row in cells),

@@ -25,40 +25,24 @@ TEMPERATURES = tuple(np.geomspace(0.5, 50, 100).tolist())
 
 
 class Heads(nn.Module):
-    """K heads of one shape on the same tokens; each reads them as ``(tokens - mean) * scale``, of
-    buffers ``(K, D)``.
+    """K linear heads on the same tokens; each reads them as ``(tokens - mean) * scale``, of buffers
+    ``(K, D)``.
 
     K is the product of ``axes``, the lengths of what the heads differ in, say
-    ``{"seed": 5, "fold": 7}``; the last varies fastest. The shape is a convolution from D token
-    channels (``dim``) to C ``classes``, of an odd side ``kernel``, in patches (at the edge of the
-    window the outermost are repeated). With ``hidden`` values, which the seed starts at random, a
-    ReLU and a linear map follow; all other weights start at 0.
+    ``{"seed": 5, "fold": 7}``; the last varies fastest. Each is a map from D token channels
+    (``dim``) to C ``classes``, whose weights start at 0.
     """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(
-        self,
-        axes: Mapping[str, int],
-        dim: int,
-        classes: int = 1,
-        kernel: int = 1,
-        hidden: int = 0,
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, axes: Mapping[str, int], dim: int, classes: int = 1) -> None:
         super().__init__()
-        self.axes, self.kernel, self.hidden = dict(axes), kernel, hidden
-        count, width = len(self), hidden or classes
-        self.register_buffer("mean", torch.zeros(count, dim))
-        self.register_buffer("scale", torch.ones(count, dim))
-        self.weight = nn.Parameter(torch.zeros(count, width, dim, kernel, kernel))
-        self.bias = nn.Parameter(torch.zeros(count, width))
-        if hidden:
-            generator = torch.Generator().manual_seed(seed)
-            nn.init.normal_(self.weight, std=(dim * kernel**2) ** -0.5, generator=generator)
-            self.last_weight = nn.Parameter(torch.zeros(count, classes, hidden))
-            self.last_bias = nn.Parameter(torch.zeros(count, classes))
+        self.axes = dict(axes)
+        self.register_buffer("mean", torch.zeros(len(self), dim))
+        self.register_buffer("scale", torch.ones(len(self), dim))
+        self.weight = nn.Parameter(torch.zeros(len(self), classes, dim))
+        self.bias = nn.Parameter(torch.zeros(len(self), classes))
 
     def __len__(self) -> int:
         return prod(self.axes.values())
@@ -66,19 +50,14 @@ class Heads(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits of all heads: tokens ``(N, D, h, w)``, float32, to ``(N, K, C, h, w)``."""
         weight, bias = self.folded()
-        border = self.kernel // 2
-        padded = F.pad(tokens, (border,) * 4, mode="replicate") if border else tokens
-        logits = F.conv2d(padded, weight.flatten(0, 1), bias.flatten())
-        if self.hidden:  # each head reads its own hidden values only
-            last = self.last_weight.flatten(0, 1)[..., None, None]
-            logits = F.conv2d(logits.relu(), last, self.last_bias.flatten(), groups=len(self))
+        logits = F.conv2d(tokens, weight.flatten(0, 1)[..., None, None], bias.flatten())
         return logits.unflatten(1, (len(self), -1))
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        """Weights ``(K, F, D, k, k)`` and biases ``(K, F)`` for tokens as they are:
+        """Weights ``(K, C, D)`` and biases ``(K, C)`` for tokens as they are:
         ``w . (x - mean) * scale + b = (w * scale) . x + b'``."""
-        weight = self.weight * self.scale[:, None, :, None, None]
-        return weight, self.bias - torch.einsum("kfdyx,kd->kf", weight, self.mean)
+        weight = self.weight * self.scale[:, None]
+        return weight, self.bias - torch.einsum("kcd,kd->kc", weight, self.mean)
 
     def select(self, **positions: int) -> "Heads":
         """Copy, frozen, the heads at positions along some axes, which the copy no longer has:
@@ -94,22 +73,17 @@ class Heads(nn.Module):
         return chosen
 
     def linear(self, **positions: int) -> nn.Conv2d:
-        """One of the heads, if they are linear, as the plain 1x1 convolution that it is."""
+        """One of the heads as the plain 1x1 convolution that it is."""
         weight, bias = (part.squeeze(0) for part in self.select(**positions).folded())
         head = make_head(weight.shape[1], weight.shape[0]).to(weight.device)
-        head.load_state_dict({"weight": weight, "bias": bias})
+        head.load_state_dict({"weight": weight[..., None, None], "bias": bias})
         return head.eval().requires_grad_(False)
 
     def cut_at(self, logits: Tensor) -> "Heads":
         """Copy the heads, frozen, with ``logits``, ``(K,)``, subtracted from theirs."""
         moved = copy.deepcopy(self).requires_grad_(False)
-        (moved.last_bias if self.hidden else moved.bias).sub_(logits[:, None])
+        moved.bias.sub_(logits[:, None])
         return moved
-
-    @property
-    def size(self) -> int:
-        """Number of parameters of one head; its standardisation can be folded into them."""
-        return sum(parameter[0].numel() for parameter in self.parameters())
 
 
 class Fit(NamedTuple):
@@ -119,12 +93,6 @@ class Fit(NamedTuple):
 
     head: nn.Conv2d
     history: pd.DataFrame
-
-
-def fit_head(tokens: Tensor, targets: Tensor, **settings: Any) -> Fit:
-    """Fit one linear head on all windows; see `fit`."""
-    every = torch.ones(1, len(tokens), dtype=torch.bool)
-    return fit_heads(tokens, targets, every, **settings)[0]
 
 
 def fit_heads(tokens: Tensor, targets: Tensor, train: Tensor, **settings: Any) -> list[Fit]:

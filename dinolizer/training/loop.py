@@ -1,8 +1,8 @@
 """The resumable end-to-end loop: heads, adapters, backbones and generators pass through it."""
 
+import io
 import math
 import time
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +12,10 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from dinolizer.errors import InputError, writing
-from dinolizer.paths import atomic
+from dinolizer.errors import InputError
+from dinolizer.paths import atomic, read_checked, write_checked
 
 if TYPE_CHECKING:  # most who train here need none
     from accelerate import Accelerator
@@ -48,17 +47,6 @@ class Progress:
         return pd.DataFrame(
             {"epoch": range(1, count + 1), "loss": losses, "validation_dice": self.scores}
         )
-
-
-def drawn(draw: Callable[[int], Batch], workers: int = 0) -> Batches:
-    """Batches by a function of nothing but the number of their step, drawn ahead by workers."""
-    return lambda first, last: DataLoader(
-        range(first, last),  # type: ignore[arg-type]
-        batch_size=None,
-        collate_fn=draw,  # type: ignore[arg-type]
-        num_workers=workers,
-        generator=torch.Generator(),  # torch's own random numbers are left to the model
-    )
 
 
 def optimise(
@@ -127,7 +115,9 @@ def optimise(
             states = {name: part.state_dict() for name, part in movable.items()}
             state = {"settings": settings, "model": trained(model), **vars(progress), **states}
             state["random"] = torch.get_rng_state()  # of dropout
-            _write(checkpoint, state)
+            content = io.BytesIO()
+            torch.save(state, content)
+            write_checked(checkpoint, content.getvalue())
 
     per_round, done = score_every or steps, len(progress.losses)
     hidden = None if is_main else True  # None: where there is no terminal
@@ -185,22 +175,14 @@ def _finite(value: float, what: str, lr: float) -> float:
     return value
 
 
-def _write(path: Path, state: dict[str, Any]) -> None:
-    # torch says RuntimeError when the disk is full.
-    with writing(path.parent, RuntimeError), atomic(path) as draft:
-        torch.save(state, draft)
-
-
 def _resume(
     path: Path, settings: Mapping[str, object], model: nn.Module, movable: Mapping[str, Any]
 ) -> Progress:
     """Take up a checkpoint, after checking that it is whole and of the same training."""
     again = "delete it to train from the start."
     try:
-        with zipfile.ZipFile(path) as file:
-            if file.testzip():  # torch compares no checksum: a flipped bit would be trained on
-                raise zipfile.BadZipFile
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        content = io.BytesIO(read_checked(path))
+        state = torch.load(content, map_location="cpu", weights_only=True)
         made_with = dict(state.pop("settings"))
         if made_with == settings:
             if state["scores"]:

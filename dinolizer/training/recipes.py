@@ -186,7 +186,7 @@ class Network(nn.Module):
         """Logits float ``(N, C, h, w)``, of what `tokens` takes."""
         head = self.head
         standard = (self.tokens(crops) - head.mean[0, :, None, None]) * head.scale[0, :, None, None]
-        return F.conv2d(standard, head.weight[0], head.bias[0])
+        return F.conv2d(standard, head.weight[0, ..., None, None], head.bias[0])
 
     def tokens(self, crops: Tensor) -> Tensor:
         """Tokens ``(N, D, h, w)`` of uint8 crops ``(N, 3, H, W)``, with gradients where weights of

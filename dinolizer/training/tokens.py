@@ -1,7 +1,6 @@
 """Tokens of a frozen backbone, computed once and kept on the disk."""
 
 import hashlib
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,15 +8,14 @@ import numpy as np
 import timm
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save
 from torch import Tensor
 from torch.utils.data import ConcatDataset, TensorDataset
 
-from dinolizer.errors import InputError, progress, writing
+from dinolizer.errors import InputError, progress
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.batches import Batches, as_batch, batch_size
-from dinolizer.paths import atomic, cache_dir
+from dinolizer.paths import cache_dir, read_checked, write_checked
 from dinolizer.training.crops import Crops, crop_batches
 
 Images = Sequence[NDArray[np.uint8]]
@@ -57,7 +55,7 @@ def extract_layers(
     if missing := [layer for layer in layers if layer not in tokens]:
         computed = _compute(backbone, images, missing, dtype)
         for layer, values in computed.items():
-            _save(values, paths[layer])
+            write_checked(paths[layer], save({"tokens": values}))
         tokens |= computed
     return {layer: tokens[layer] for layer in layers}
 
@@ -120,24 +118,11 @@ def _key(backbone: Backbone, images: Images) -> str:
 def _path(key: str, layer: int, backbone: Backbone, dtype: torch.dtype) -> Path:
     end = "" if layer == backbone.depth else f"-{layer}"
     precise = "-float32" if dtype == torch.float32 else ""
-    return cache_dir() / "tokens" / f"{key}{end}{precise}.safetensors"
-
-
-def _save(tokens: Tensor, path: Path) -> None:
-    # Safetensors wrap the error of a full disk.
-    with writing(path.parent, SafetensorError), atomic(path) as draft:
-        save_file({"tokens": tokens}, draft, metadata={"crc32": _checksum(tokens)})
+    return cache_dir() / "tokens" / f"{key}{end}{precise}.tokens"
 
 
 def _load(path: Path) -> Tensor | None:
     try:
-        with safe_open(path, framework="pt") as file:
-            tokens, written = file.get_tensor("tokens"), (file.metadata() or {}).get("crc32")
-    except (OSError, SafetensorError):
+        return load(read_checked(path))["tokens"]
+    except (OSError, ValueError):
         return None
-    return tokens if written == _checksum(tokens) else None
-
-
-def _checksum(tokens: Tensor) -> str:
-    """CRC-32 of the values: safetensors itself checks only a file's header and length."""
-    return f"{zlib.crc32(tokens.contiguous().numpy().data):08x}"

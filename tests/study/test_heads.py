@@ -142,9 +142,9 @@ def test_changed_code_and_another_torch_are_another_key(
     assert keys[0] == keys[1]
     crossfit._fit_hash.cache_clear()
     if change == "fit":
-        fit_head = crossfit.training.fit_head
+        fit_heads = crossfit.training.fit_heads
         monkeypatch.setattr(
-            crossfit.training, "fit_head", lambda *given, **has: fit_head(*given, lr=0.1, **has)
+            crossfit.training, "fit_heads", lambda *given, **has: fit_heads(*given, lr=0.1, **has)
         )
     if change == "tokens":
         monkeypatch.setattr(Backbone, "forward", lambda self, batch: self.tokens(batch) * 1.1)

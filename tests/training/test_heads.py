@@ -1,5 +1,7 @@
 """A head learns what a line separates, many are those alone, and losses are the libraries'."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,18 +12,24 @@ from torchvision.ops import sigmoid_focal_loss
 from dinolizer.errors import InputError
 from dinolizer.training.heads import (
     LOSSES,
+    Fit,
     Heads,
     Loss,
     dice_loss,
     entropy_sums,
     fit,
-    fit_head,
     fit_heads,
     loss_of_heads,
     temper,
 )
 
 DIM = 12
+
+
+def fit_head(tokens: Tensor, targets: Tensor, **settings: Any) -> Fit:
+    """One head on all windows."""
+    every = torch.ones(1, len(tokens), dtype=torch.bool)
+    return fit_heads(tokens, targets, every, **settings)[0]
 
 
 def toy(seed: int, count: int = 40) -> tuple[Tensor, Tensor]:
@@ -160,12 +168,9 @@ def test_a_head_without_windows_is_refused() -> None:
         fit_heads(tokens, targets, torch.zeros(2, len(tokens), dtype=torch.bool))
 
 
-SHAPES = [(1, 0, 1), (1, 0, 3), (3, 0, 1), (1, 5, 1), (3, 5, 3)]
-
-
-def filled(count: int, dim: int, classes: int, kernel: int, hidden: int) -> Heads:
+def filled(count: int, dim: int, classes: int) -> Heads:
     """Heads of random numbers, its standardisation too."""
-    heads = Heads({"case": count}, dim, classes, kernel=kernel, hidden=hidden)
+    heads = Heads({"case": count}, dim, classes)
     generator = torch.Generator().manual_seed(1)
     for values in heads.state_dict().values():
         values.copy_(torch.randn(values.shape, generator=generator))
@@ -178,33 +183,24 @@ def data(count: int = 24, dim: int = 6) -> tuple[Tensor, Tensor]:
     return tokens, (tokens[:, :2].sum(1) > 1).float()
 
 
-@pytest.mark.parametrize(("kernel", "hidden", "classes"), SHAPES)
-def test_logits_are_those_of_torchs_own_layers(kernel: int, hidden: int, classes: int) -> None:
-    heads = filled(3, 6, classes, kernel, hidden)
+@pytest.mark.parametrize("classes", [1, 3])
+def test_logits_are_those_of_torchs_own_layer(classes: int) -> None:
+    heads = filled(3, 6, classes)
     tokens, _ = data()
     logits = heads(tokens)
     assert logits.shape == (24, 3, classes, 4, 4)
     for number in range(3):
-        first = nn.Conv2d(
-            6, hidden or classes, kernel, padding=kernel // 2, padding_mode="replicate"
-        )
-        first.load_state_dict({"weight": heads.weight[number], "bias": heads.bias[number]})
+        first = nn.Conv2d(6, classes, 1)
+        weight = heads.weight[number, ..., None, None]
+        first.load_state_dict({"weight": weight, "bias": heads.bias[number]})
         mean, scale = (part[number, :, None, None] for part in (heads.mean, heads.scale))
         expected = first((tokens - mean) * scale)
-        if hidden:
-            weight = heads.last_weight[number, ..., None, None]
-            expected = F.conv2d(expected.relu(), weight, heads.last_bias[number])
         torch.testing.assert_close(logits[:, number], expected, rtol=1e-4, atol=1e-4)
-    assert heads.size == 6 * (hidden or classes) * kernel**2 + (hidden or classes) + (
-        classes * (hidden + 1) if hidden else 0
-    )
 
 
-@pytest.mark.parametrize(("kernel", "hidden", "classes"), SHAPES)
-def test_selected_heads_are_those_at_the_positions_along_the_named_axes(
-    kernel: int, hidden: int, classes: int
-) -> None:
-    heads = filled(12, 6, classes, kernel, hidden)
+@pytest.mark.parametrize("classes", [1, 3])
+def test_selected_heads_are_those_at_the_positions_along_the_named_axes(classes: int) -> None:
+    heads = filled(12, 6, classes)
     heads.axes = {"case": 2, "seed": 2, "fold": 3}
     tokens, _ = data()
     every = heads(tokens).unflatten(1, (2, 2, 3))
@@ -219,23 +215,14 @@ def test_selected_heads_are_those_at_the_positions_along_the_named_axes(
         heads.select(photo=1)
 
 
-@pytest.mark.parametrize(("kernel", "hidden"), [(1, 0), (3, 0), (1, 5)])
-def test_every_loss_fitted_together_is_the_one_fitted_alone(kernel: int, hidden: int) -> None:
+def test_every_loss_fitted_together_is_the_one_fitted_alone() -> None:
     tokens, targets = data()
     train = torch.arange(24).expand(len(LOSSES), 24) % 3 != 0
     settings = {"epochs": 2, "batch_size": 8, "lr": 0.02}
-
-    def start(count: int) -> Heads:
-        """All heads with the same start."""
-        heads = Heads({"case": count}, 6, kernel=kernel, hidden=hidden)
-        one = Heads({"case": 1}, 6, kernel=kernel, hidden=hidden, seed=4)
-        heads.weight.data = one.weight.data.repeat(count, 1, 1, 1, 1)
-        return heads
-
-    together = start(len(LOSSES))
+    together = Heads({"case": len(LOSSES)}, 6)
     fit(together, tokens, targets, train, losses=LOSSES, **settings)
     for number, loss in enumerate(LOSSES):
-        alone = start(1)
+        alone = Heads({"case": 1}, 6)
         fit(alone, tokens, targets, train[:1], losses=[loss], **settings)
         torch.testing.assert_close(
             alone(tokens)[:, 0], together(tokens)[:, number], rtol=1e-3, atol=1e-3
@@ -253,19 +240,6 @@ def test_a_window_that_counts_twice_is_as_if_it_were_there_twice() -> None:
     every = torch.ones(1, len(doubled[0]), dtype=torch.bool)
     fit(repeated, *doubled, every, **settings)
     torch.testing.assert_close(weighted(tokens), repeated(tokens), rtol=1e-4, atol=1e-4)
-
-
-def test_hidden_values_learn_what_no_line_separates() -> None:
-    tokens, _ = data(64)
-    targets = (tokens[:, 0] * tokens[:, 1] > 0).float()  # exclusive or
-    every = torch.ones(1, 64, dtype=torch.bool)
-    losses = {}
-    for hidden in (0, 16):
-        heads = Heads({"case": 1}, 6, hidden=hidden)
-        fit(heads, tokens, targets, every, epochs=60, batch_size=16)
-        losses[hidden] = dice_loss(heads(tokens)[:, 0], targets).item()
-    # Half of the patches are edited: to mark all or none of them has a Dice loss of 1/3 or more.
-    assert losses[16] < 0.25 < 0.3 < losses[0]
 
 
 def test_what_is_not_finite_is_one_sentence_that_names_it() -> None:

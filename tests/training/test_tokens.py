@@ -1,5 +1,6 @@
 """Tokens are computed once, kept under a key of all they depend on, and remade when damaged."""
 
+import hashlib
 import multiprocessing
 import resource
 import time
@@ -10,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from small import small_backbone
 from timm.layers import PatchEmbed
 from torch import Tensor
@@ -18,6 +18,7 @@ from torch import Tensor
 from dinolizer.errors import InputError
 from dinolizer.model import backbones
 from dinolizer.model.batches import as_batch
+from dinolizer.paths import atomic
 from dinolizer.training import tokens as tokens_module
 from dinolizer.training.tokens import extract, extract_layers
 
@@ -151,16 +152,15 @@ def test_a_damaged_cache_file_is_computed_again(
 def one_of_two(meeting: Path, name: str) -> None:
     """Fill and read the cache in step with another process, on a slow disk."""
 
-    def slowly(tensors: dict[str, Tensor], path: Path, **options: object) -> None:
-        save_file(tensors, path, **options)
-        whole = path.read_bytes()
-        with path.open("wb") as file:  # on which the other one finds half a file
+    def slowly(path: Path, content: bytes) -> None:
+        whole = content + hashlib.sha256(content).digest()
+        with atomic(path) as draft, draft.open("wb") as file:  # where the other finds half a file
             for first in range(0, len(whole), 100):
                 file.write(whole[first : first + 100])
                 file.flush()
                 time.sleep(0.001)
 
-    tokens_module.save_file = slowly  # in this process alone
+    tokens_module.write_checked = slowly  # in this process alone
     torch.set_num_threads(1)
     backbone = small_backbone()
     for part in range(4):
@@ -187,7 +187,7 @@ def test_two_processes_at_once_fill_and_read_one_cache(cache: Path, tmp_path: Pa
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
-    assert len(list(cache.glob("*.safetensors"))) == len(list(cache.iterdir())) == 4
+    assert len(list(cache.glob("*.tokens"))) == len(list(cache.iterdir())) == 4
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_no_half(cache: Path) -> None:

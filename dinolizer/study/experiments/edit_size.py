@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from dinolizer.study.experiments.comparisons import RATE
+from dinolizer.study.evaluation import RATE
 from dinolizer.study.samples import Sample
 from dinolizer.study.statistics import Measured, Statistic, columns, interval, macro_table
 from dinolizer.training.heads import Heads

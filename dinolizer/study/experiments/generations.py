@@ -16,7 +16,6 @@ from torch import Tensor
 
 from dinolizer.model.backbones import BACKBONES, Backbone
 from dinolizer.model.batches import batch_size
-from dinolizer.model.lora import Lora, adapted
 from dinolizer.study.experiments.labels import CLASS_NAMES, THREE
 from dinolizer.study.heads import window_rows
 from dinolizer.study.samples import Dataset, Sample, crop_sample
@@ -24,12 +23,20 @@ from dinolizer.training.heads import Heads, dice_loss, fit
 from dinolizer.training.loop import optimise
 from dinolizer.training.recipes import Network
 
-FROZEN, LORA, FULL = TRAININGS = ("frozen", "LoRA", "full")
-LEARNING_RATES = {LORA: 1e-3, FULL: 3e-5}
-"""The best of four on forgeries of photographs that no study uses, for the small backbones."""
+UNTRAINED, GENERIC, FORENSIC = "untrained", "generic", "forensic"
+FROZEN, FULL = "frozen", "full"
+LEARNING_RATE = 3e-5
+"""Of all weights: the best of four on forgeries of photographs that no study uses."""
 BATCH, TESTED = 16, 0.4  # crops in a step, and the share of the photographs that a draw tests
 PURE = 0.9  # share of a patch that is of one class, at least, for a probe to count it as of it
 PATCHES = 20_000  # that a probe is fitted on, at most
+
+
+def pretraining(backbone: str) -> str:
+    """What a backbone of `dinolizer.model.backbones.BACKBONES` was pre-trained for, by its name."""
+    if backbone.startswith("untrained-"):
+        return UNTRAINED
+    return FORENSIC if backbone.startswith(("bfree", "pocket")) else GENERIC
 
 
 def common_window(names: Sequence[str]) -> int:
@@ -106,27 +113,26 @@ def train_and_test(
     for number, draw in enumerate(drawn):
         test = torch.from_numpy(draw.test)
         tested = replace(sample, fold=np.where(draw.test, 0, -1))
-        for training in TRAININGS:
+        for training in (FROZEN, FULL):
             head = heads.select(draw=number)
             logits = torch.full((len(tokens), 1, *tokens.shape[2:]), torch.nan)
             if training == FROZEN:
                 logits[test] = head(tokens[test].float())[:, 0]
             else:
-                lora = training == LORA
-                learning = adapted(backbone, Lora(), draw.seed) if lora else deepcopy(backbone)
-                if not lora:
-                    learning.model.requires_grad_(True)
+                learning = deepcopy(backbone)
+                learning.model.requires_grad_(True)
                 network = Network(learning, head)
-                _train(network, pixels, sample.targets, draw, LEARNING_RATES[training], steps)
-                logits[test] = _logits(network, pixels[test])
+                _train(network, pixels, sample.targets, draw, steps)
+                device = backbone.device
+                with torch.inference_mode():
+                    parts = pixels[test].split(batch_size(device))
+                    logits[test] = torch.cat([network(part.to(device)).cpu() for part in parts])
             name = {"backbone": backbone.spec.name, "training": training, "seed": draw.seed}
             rows.append(window_rows(logits, tested, [name]))
     return pd.concat(rows, ignore_index=True)
 
 
-def _train(
-    network: Network, pixels: Tensor, targets: Tensor, draw: Draw, rate: float, steps: int
-) -> None:
+def _train(network: Network, pixels: Tensor, targets: Tensor, draw: Draw, steps: int) -> None:
     """Minimise soft Dice over steps of `BATCH` crops each."""
     rng = np.random.default_rng((draw.seed, 2))
     passes = -(-steps * BATCH // len(draw.train))
@@ -139,14 +145,7 @@ def _train(
     def dice(network: Network, crops: Tensor, labels: Tensor) -> Tensor:
         return dice_loss(network(crops), labels)
 
-    optimise(network, batches, dice, steps=steps, lr=rate, label=f"seed {draw.seed}")
-
-
-@torch.inference_mode()
-def _logits(network: Network, pixels: Tensor) -> Tensor:
-    """float32 ``(N, 1, h, w)`` on the CPU."""
-    device = network.backbone.device
-    return torch.cat([network(of.to(device)).cpu() for of in pixels.split(batch_size(device))])
+    optimise(network, batches, dice, steps=steps, lr=LEARNING_RATE, label=f"seed {draw.seed}")
 
 
 def linear_probe(tokens: Tensor, sample: Sample, drawn: Sequence[Draw]) -> pd.DataFrame:

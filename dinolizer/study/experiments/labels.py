@@ -3,58 +3,40 @@
 Heads of all policies, for several seeds, are fitted on the same tokens and map an image together.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
 from dinolizer.data.manifest import POLICIES
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.head import CLASSES, probabilities
 from dinolizer.model.specs import Reduce
 from dinolizer.model.windows import REDUCTIONS
-from dinolizer.study.evaluation import Image, Row, pictures
-from dinolizer.study.experiments.comparisons import RATE
-from dinolizer.study.heads import EPOCHS, image_logits
+from dinolizer.study.evaluation import RATE, Image, Row, pictures
+from dinolizer.study.heads import image_logits
 from dinolizer.study.metrics import Map, score_mask
 from dinolizer.study.samples import Sample
 from dinolizer.study.statistics import macro_table
-from dinolizer.training.heads import Heads, fit
+from dinolizer.training.heads import Heads
 
-Policies = dict[str, Heads]
-"""From each policy to its heads, axes ``seed, fold``."""
 CLASS_NAMES = ("real", "re-encoded", "inpainted")  # as the three-class head's channels
 PRISTINE, FAKE, THREE = POLICIES
 
 
-def fit_policies(
-    tokens: Tensor, sample: Sample, seeds: Sequence[int], epochs: int = EPOCHS
-) -> Policies:
-    """Fit heads of all policies, for each seed, on tokens ``(N, D, h, w)`` and three-class labels;
-    the seeds draw the images, see `Sample.drawn`, the same ones for all policies."""
-    drawn = sample.drawn(seeds)  # (seeds, folds, N)
-    policies = {}
-    for policy in POLICIES:
-        axes = {"seed": len(seeds), "fold": drawn.shape[1]}
-        policies[policy] = Heads(axes, tokens.shape[1], CLASSES[policy]).to(tokens.device)
-        targets = targets_of(sample.targets, policy)
-        fit(policies[policy], tokens, targets, drawn, epochs=epochs, seed=seeds[0])
-    return policies
-
-
-def targets_of(shares: Tensor, policy: str) -> Tensor:
-    """Targets of a policy from the shares of the three classes, ``(N, 3, h, w)``."""
-    if policy == THREE:
-        return shares
-    return shares[:, 2] if policy == PRISTINE else shares[:, 1:].sum(1)
+def relabelled(sample: Sample, policy: str) -> Sample:
+    """The same windows with the labels of a policy in place of three classes."""
+    shares = sample.targets
+    edited = shares[:, 2] if policy == PRISTINE else shares[:, 1:].sum(1)
+    return replace(sample, targets=shares if policy == THREE else edited)
 
 
 def policy_maps(
-    backbone: Backbone, policies: Policies, sample: Sample, reduce: Reduce = "sum"
+    backbone: Backbone, policies: dict[str, Heads], sample: Sample, reduce: Reduce = "sum"
 ) -> Callable[[Image, Row], list[Map]]:
-    """Maps of an image by all policies and seeds, probabilities of an edit; ``reduce`` says how the
-    logits of windows are put together."""
+    """Maps of an image by the heads of all policies, see `fit_drawn`, and seeds: probabilities of
+    an edit; ``reduce`` says how the logits of windows are put together."""
     logits = image_logits(backbone, [*policies.values()], sample, reduce=reduce)
     channels = [heads.axes["seed"] * CLASSES[policy] for policy, heads in policies.items()]
 
@@ -67,7 +49,7 @@ def policy_maps(
 
 
 def reduction_rows(
-    backbone: Backbone, policies: Policies, sample: Sample, manifest: pd.DataFrame
+    backbone: Backbone, policies: dict[str, Heads], sample: Sample, manifest: pd.DataFrame
 ) -> pd.DataFrame:
     """What the mean of the logits changes against their sum: a row for each image, policy
     (``method``) and ``seed`` with ``image, group, family``, the IoU with the sum, ``iou``, with the

@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 
 from dinolizer.data.degradations import DEGRADATIONS, Step
-from dinolizer.study.evaluation import Case, step_columns
-from dinolizer.study.experiments.comparisons import leads, mean_lead
+from dinolizer.study.evaluation import Case, leads, mean_lead, step_columns
 from dinolizer.study.statistics import Measured, ratio
 
 CLEAN: Case = ()

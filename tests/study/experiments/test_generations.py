@@ -12,8 +12,8 @@ from small import SPEC, small_backbone
 
 from dinolizer.data.images import write_image
 from dinolizer.model.backbones import load_backbone
+from dinolizer.study.evaluation import by_generators, compare_variants
 from dinolizer.study.experiments import generations
-from dinolizer.study.experiments.comparisons import by_generators, compare
 from dinolizer.study.experiments.labels import CLASS_NAMES
 from dinolizer.study.samples import Dataset, Sample, crop_sample
 from dinolizer.study.statistics import macro_table
@@ -117,21 +117,17 @@ def test_training_end_to_end_starts_from_the_frozen_one_and_learns(
     backbone = small_backbone()
     tokens = extract(backbone, images)
     drawn = generations.draws(sample, [0])
-    monkeypatch.setattr(generations, "LEARNING_RATES", dict.fromkeys(("LoRA", "full"), 1e-12))
+    monkeypatch.setattr(generations, "LEARNING_RATE", 1e-12)
     still = generations.train_and_test(backbone, images, tokens, sample, drawn, epochs=2, steps=1)
-    assert list(still["training"].unique()) == ["frozen", "LoRA", "full"]
+    assert list(still["training"].unique()) == ["frozen", "full"]
     assert set(still["backbone"]) == {"small"}
     by_training = dict(list(still.groupby("training")))
-    for name in ("LoRA", "full"):
-        assert (
-            by_training[name]["predicted_area"].tolist()
-            == by_training["frozen"]["predicted_area"].tolist()
-        )
-    monkeypatch.setattr(generations, "LEARNING_RATES", {"LoRA": 1e-2, "full": 1e-2})
+    areas = {name: part["predicted_area"].tolist() for name, part in by_training.items()}
+    assert areas["full"] == areas["frozen"]
+    monkeypatch.setattr(generations, "LEARNING_RATE", 1e-2)
     moved = generations.train_and_test(backbone, images, tokens, sample, drawn, epochs=1, steps=20)
     iou = moved.groupby("training")["iou"].mean()
     assert iou["full"] > iou["frozen"]
-    assert iou["LoRA"] > iou["frozen"]
     assert backbone.hash == small_backbone().hash  # the backbone itself stays as it was
     state = small_backbone().model.state_dict()
     assert all(value.equal(state[name]) for name, value in backbone.model.state_dict().items())
@@ -158,7 +154,9 @@ def test_the_table_has_seen_and_held_out_generators_apart() -> None:
     )
     doubled = by_generators(rows, rows["iou"].isna())
     by = ["generators", "backbone", "training"]
-    table = compare(doubled, by, {"training": "frozen"}).set_index(["generators", "training"])
+    table = compare_variants(doubled, by, {"training": "frozen"}).set_index(
+        ["generators", "training"]
+    )
     assert table["backbone"].tolist() == ["v2"] * 4
     assert table["iou"].tolist() == pytest.approx([0.3, 0.4, 0.1, 0.05])
     assert table["iou_change"].tolist() == pytest.approx([0, 0.1, 0, -0.05])

@@ -1,5 +1,6 @@
 """Policies on the same tokens: labels, maps, and tables counted by hand."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from dinolizer.data.manifest import POLICIES, read_manifest, read_pair
 from dinolizer.model.head import CLASSES, card_for, probabilities
 from dinolizer.model.localizer import Localizer
 from dinolizer.study.experiments import labels
-from dinolizer.study.experiments.labels import fit_policies, targets_of
-from dinolizer.study.samples import Dataset, read_sample, window_sample
+from dinolizer.study.experiments.labels import relabelled
+from dinolizer.study.heads import fit_drawn
+from dinolizer.study.samples import Dataset, Sample, read_sample, window_sample
 from dinolizer.training.heads import Heads, fit
 
 SIDE = 84
@@ -54,11 +56,19 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
     return Dataset(pd.DataFrame(rows), None)
 
 
+def fit_policies(
+    tokens: torch.Tensor, sample: Sample, seeds: Sequence[int], epochs: int
+) -> dict[str, Heads]:
+    return {
+        policy: fit_drawn(tokens, relabelled(sample, policy), seeds, epochs) for policy in POLICIES
+    }
+
+
 @pytest.mark.parametrize("policy", POLICIES)
-def test_targets_of_the_shares_are_those_read_for_the_policy(dataset: Dataset, policy: str) -> None:
-    shares = window_sample(dataset, small_backbone(), "three-class")[1].targets
+def test_labels_of_the_shares_are_those_read_for_the_policy(dataset: Dataset, policy: str) -> None:
+    _, sample = window_sample(dataset, small_backbone(), "three-class")
     expected = window_sample(dataset, small_backbone(), policy)[1].targets
-    torch.testing.assert_close(targets_of(shares, policy), expected)
+    torch.testing.assert_close(relabelled(sample, policy).targets, expected)
 
 
 def test_seeds_draw_their_images_and_no_head_meets_its_photograph(dataset: Dataset) -> None:
@@ -71,7 +81,7 @@ def test_seeds_draw_their_images_and_no_head_meets_its_photograph(dataset: Datas
         found = heads.linear(seed=1, fold=1)
         assert found.out_channels == CLASSES[policy]
         alone = Heads({"head": 1}, tokens.shape[1], CLASSES[policy])
-        fit(alone, tokens, targets_of(sample.targets, policy), drawn[None], epochs=2, seed=0)
+        fit(alone, tokens, relabelled(sample, policy).targets, drawn[None], epochs=2, seed=0)
         # 36 windows are one batch, so that it has met the same ones as beside the others.
         weight = alone.linear(head=0).weight
         torch.testing.assert_close(found.weight, weight, atol=1e-3, rtol=1e-3)
@@ -107,7 +117,7 @@ def test_with_a_training_set_every_seed_draws_its_crops(
     backbone = small_backbone()
     tokens, sample = read_sample(dataset, backbone, policy="three-class")
     policies = fit_policies(tokens, sample, [0, 1], epochs=1)
-    assert all(heads.axes == {"seed": 2, "fold": 1} for heads in policies.values())
+    assert all(heads.axes == {"loss": 1, "seed": 2, "fold": 1} for heads in policies.values())
     rows = labels.reduction_rows(backbone, policies, sample, test.assign(family="x"))
     assert len(rows) == len(test) * 3 * 2
 
