@@ -151,7 +151,7 @@ class Localization:
         axes[1].set_title(f"probability{blue or ' of generation'}")
         figure.colorbar(drawn, ax=axes[1], shrink=0.8)
         axes[2].imshow(image)
-        axes[2].set_title(f"predicted area: {self.predicted_area:.1%} (over {self.threshold:g})")
+        axes[2].set_title(f"predicted area: {self.predicted_area:.1%} (over {self.threshold:.3g})")
         if mask.any() and not mask.all() and min(mask.shape) > 1:
             # White under dashed black is seen on any photograph, and in grey.
             axes[2].contour(mask, levels=[0.5], colors="white", linewidths=2.5)

@@ -111,7 +111,7 @@ def _write(path: Path, page: str) -> None:
 
 
 def _area(result: Localization) -> str:
-    over = f"over the threshold of {result.threshold:g}"
+    over = f"over the threshold of {result.threshold:.3g}"
     if not result.mask.any():
         return f"Nothing is marked: no pixel is {over}."
     return f"Marked as edited: {result.predicted_area:.1%} of the picture, where the map is {over}."

@@ -17,6 +17,7 @@ TABLE = pd.DataFrame(
         "iou_at_5": [0.1249, float("nan")],
         "recall_low": [-0.0001, 1.0],
         "significant": [True, False],
+        "low": [1, 2],
     }
 )
 
@@ -24,15 +25,16 @@ TABLE = pd.DataFrame(
 def test_a_table_has_plain_headings_and_as_many_digits_as_are_asked_for() -> None:
     html = show.table(TABLE)._repr_mimebundle_()["text/html"]
     shown = re.findall("<t[hd]>(.*?)</t[hd]>", html)
-    assert shown[:5] == [
+    assert shown[:6] == [
         "method",
         "number of images",
         "IoU at 5 % FPR",
         "recall [share] (95 %, low)",
         "significant",
+        "95 %, low",
     ]
-    assert shown[5:10] == ["ours", "1200", "0.12", "0.00", "yes"]
-    assert shown[10:] == ["&lt;other&gt;", "3", "-", "1.00", "no"]
+    assert shown[6:12] == ["ours", "1200", "0.12", "0.00", "yes", "1"]
+    assert shown[12:] == ["&lt;other&gt;", "3", "-", "1.00", "no", "2"]
 
 
 def test_an_index_with_a_name_stays_and_a_number_of_rows_goes() -> None:
