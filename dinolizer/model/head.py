@@ -170,12 +170,8 @@ def write_head(path: Path, tensors: Mapping[str, Tensor], card: HeadCard) -> Non
         draft.write_bytes(len(header).to_bytes(8, "little") + header + content[end:])
 
 
-def read_card(path: Path) -> HeadCard:
-    """The card of a head's file, or an `InputError`."""
-    return _read(path)[0]
-
-
-def _read(path: Path) -> tuple[HeadCard, dict[str, Tensor]]:
+def read_head(path: Path) -> tuple[HeadCard, dict[str, Tensor]]:
+    """Card and tensors of a head's file, or an `InputError`."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -194,7 +190,7 @@ def load_head(path: Path, backbone: Backbone) -> tuple[Backbone, nn.Conv2d, Head
     has an adapter, a copy with the adapter merged. Raises `InputError` for a file that is missing,
     damaged or no head, and for the head of another backbone.
     """
-    card, tensors = _read(path)
+    card, tensors = read_head(path)
     check_finite(tensors, path)
     if (card.backbone, card.backbone_hash) != (backbone.spec.name, backbone.hash):
         raise InputError(

@@ -19,7 +19,7 @@ from dinolizer.errors import InputError, check_choice
 from dinolizer.model.backbones import Backbone, load_backbone, pick_device
 from dinolizer.model.batches import Batches, as_batch, batch_size
 from dinolizer.model.engines import check_engine, fastest, tokens_by
-from dinolizer.model.head import HeadCard, load_head, probabilities, read_card
+from dinolizer.model.head import HeadCard, load_head, probabilities, read_head
 from dinolizer.model.localization import Localization, gathered
 from dinolizer.model.specs import BACKBONES, Reduce, Small
 from dinolizer.model.weights import (
@@ -115,7 +115,7 @@ class Localizer:
             local = Path(name) / HUB_FILE
             head, name = local if local.is_file() else hub_file(name, name), None
         usual = "dinolizer" if fetched_path("dinolizer").is_file() else "pocket"
-        name = name or (usual if head is None else read_card(Path(head)).backbone)
+        name = name or (usual if head is None else read_head(Path(head))[0].backbone)
         backbone = load_backbone(name, None if weights is None else Path(weights), device)
         path = head_file(name) if head is None else Path(head)
         if not path.is_file():

@@ -15,7 +15,7 @@ WORDS: dict[str, Any] = {
     r"\biou\b": "IoU",
     r"\bat (\d+)\b": r"at \1 % FPR",
     r"^(low|high)\b": r"95 %, \1",
-    r" (low|high)\b": r" (95 %, \1)",
+    r"(?<!,) (low|high)\b": r" (95 %, \1)",
     r"\bsd\b": "(standard deviation)",
     r"\b(area|rate|recall|missed|share)\b(?! at)": r"\1 [share]",
     r"\bmegapixels\b": "size [megapixels]",
