@@ -22,7 +22,7 @@ ModelName = Literal[
 ]
 DatasetName = Literal[
     "bfree", "tgif", "cocoglide", "sagid", "btb", "brgen", "opensdi", "autosplice", "magicbrush",
-    "inpaintings", "folder", "imdl", "csv",
+    "folder", "imdl", "csv",
 ]
 # fmt: on
 Precision = Literal["float32", "bfloat16", "float16"]

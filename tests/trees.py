@@ -272,11 +272,11 @@ def make_inpaintings(root: Path, number: int = 3, side: int = 64) -> Path:
             name = f"model_{kind}_{seed}"
             save(root / f"{name}.png", scene.edited(background))
             save(root / f"{name}_mask.png", scene.mask)
-            about = {"id": name, "file": f"{name}.png", "generator": "A model, v2", "kind": kind}
-            about |= {"scene": f"scene_{seed}", "base": "photo", "outside": "exact"}
+            about = {"image": f"{name}.png", "mask": f"{name}_mask.png", "generator": "A model, v2"}
+            about |= {"kind": kind, "group": f"scene_{seed}", "base": "photo", "outside": "exact"}
             lines.append(about | {"repository": "someone/model", "licence": "MIT"})
-    pd.DataFrame(lines).to_csv(root / "table.csv", index=False)
-    return root
+    pd.DataFrame(lines).to_csv(root / "inpaintings.csv", index=False)
+    return root / "inpaintings.csv"
 
 
 def make_folder(root: Path, number: int = 3, side: int = 64) -> Path:
@@ -323,7 +323,6 @@ MAKERS: dict[str, Callable[..., Path]] = {
     "opensdi": make_opensdi,
     "autosplice": make_autosplice,
     "magicbrush": make_magicbrush,
-    "inpaintings": make_inpaintings,
     "folder": make_folder,
     "imdl": make_imdl,
     "csv": make_csv,

@@ -13,7 +13,7 @@ import numpy as np
 from dinolizer.data.datasets import make_manifest
 from dinolizer.data.datasets.rows import Report
 from dinolizer.data.fetch import download
-from dinolizer.data.files import read_table
+from dinolizer.data.files import read_table, write_csv
 from dinolizer.data.images import read_image, write_image
 from dinolizer.errors import InputError
 from dinolizer.paths import ASSETS, atomic, check_outputs
@@ -25,6 +25,9 @@ apart by blanks: the one of the right hash is taken. None: it must be put by han
 MASKS = ASSETS / "inpaintings-masks.npz"
 """Packed masks of pictures without a mask of their own: where the result differs from its source,
 and rectangles."""
+KEPT = ["generator", "kind", "base", "outside", "repository", "licence"]
+"""Columns of the list that the manifest has too: ``outside`` says how the untouched part compares,
+``base`` whether the source is a photograph."""
 Row = Mapping[Any, str]
 RAW = "https://raw.githubusercontent.com/{}/{}"
 
@@ -38,10 +41,11 @@ def fetch_inpaintings(
     fails, nothing can be used, or a manifest is there."""
     manifest, pictures = folder / "inpaintings.csv", folder / "inpaintings"
     check_outputs([manifest], overwrite=overwrite)
-    with atomic(pictures / "table.csv") as draft:
-        shutil.copyfile(LIST, draft)
+    table = read_table(LIST, ["id", "file", "scene", *KEPT])
+    names = {"image": table["file"], "mask": table["id"] + "_mask.png", "group": table["scene"]}
+    write_csv(table[KEPT].assign(**names), pictures / "inpaintings.csv")
     missing, packed = [], np.load(MASKS)
-    for row in read_table(LIST, ["id", "file", "repository"]).to_dict("records"):
+    for row in table.to_dict("records"):
         picture, mask = pictures / row["file"], pictures / f"{row['id']}_mask.png"
         if row["id"] in packed:
             height, width = int(row["height"]), int(row["width"])
@@ -51,7 +55,7 @@ def fetch_inpaintings(
             files = _candidates(path, given, row["repository"], addresses.split())
             if not any(_take(file, path, row) for file in files):
                 missing.append(f"{path.name} ({row['repository']})")
-    report = make_manifest("inpaintings", pictures, manifest, incomplete=bool(missing))
+    report = make_manifest("csv", pictures / "inpaintings.csv", manifest, incomplete=bool(missing))
     if missing:
         line = f"not there as listed: {', '.join(missing)}; put them into a folder by hand"
         report.notes.append(f"{line}, and name it (from folder)")

@@ -38,12 +38,11 @@ FOUND = {
     "opensdi": (18, 12, 12, {"real": 6, "fr": 12}),
     "autosplice": (9, 3, 6, {"real": 3, "sp": 6}),
     "magicbrush": (6, 3, 3, {"real": 3, "fr": 3}),
-    "inpaintings": (6, 6, 6, {"sp": 3, "fr": 3}),
     "folder": (9, 6, 6, {"real": 3, "sp": 6}),
     "imdl": (6, 3, 3, {"real": 3, "sp": 3}),
     "csv": (6, 3, 3, {"real": 3, "sp": 3}),
 }
-ALONE = ("btb", "inpaintings", "imdl", "csv")
+ALONE = ("btb", "imdl", "csv")
 WITH_ORIGINALS = [name for name in trees.MAKERS if name not in ALONE]
 FOLDERS = [name for name in trees.MAKERS if name not in ("imdl", "csv")]
 
@@ -141,7 +140,7 @@ def test_names_in_another_case_are_found(
 
 
 PARQUET = ("opensdi", "magicbrush")  # whose files are found at any depth
-NESTED = [name for name in FOLDERS if name not in (*PARQUET, "inpaintings")]  # all in one folder
+NESTED = [name for name in FOLDERS if name not in PARQUET]
 
 
 @pytest.mark.parametrize("name", NESTED)

@@ -99,7 +99,7 @@ def test_files_are_got_checked_and_listed(origin: Path, serve: Serve, tmp_path: 
     frame = read_manifest(tmp_path / "data" / "inpaintings.csv")
     assert frame["licence"].tolist() == ["MIT"] * 3
     assert sorted(path.name for path in out.iterdir()) == sorted(
-        [*(path.name for path in origin.iterdir()), "table.csv"]
+        [*(path.name for path in origin.iterdir()), "inpaintings.csv"]
     )
 
 

@@ -30,7 +30,6 @@ DATASETS: dict[str, Dataset] = {
     "opensdi": (parquet.opensdi, "OpenSDI", ()),
     "autosplice": (folders.autosplice, "AutoSplice", ("Authentic", "Forged_JPEG*", "Mask")),
     "magicbrush": (parquet.magicbrush, "MagicBrush", ()),
-    "inpaintings": (tables.inpaintings, "the real inpaintings", ("table.csv",)),
     "folder": (folders.paired_folders, "pictures of one's own", ("images", "masks")),
     "imdl": (tables.imdl, "a list in IMDL-BenCo's JSON", None),
     "csv": (tables.listed_csv, "a CSV file of one's own", None),

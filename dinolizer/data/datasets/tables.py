@@ -69,17 +69,6 @@ def _inside(tree: Tree, source: str, part: str, listed: str) -> str:
     return path if Path(path).parent.name.casefold() == part else ""
 
 
-def inpaintings(tree: Tree, report: Report) -> Iterator[Row]:
-    """Give the rows of real outputs of published models, with columns of the table: ``outside``
-    says how the untouched part compares, ``base`` whether the source is a photograph."""
-    further = ("base", "outside", "repository", "licence")
-    names = ["id", "file", "generator", "kind", "scene", *further]
-    for record in read_table(tree.path("table.csv"), names).to_dict("records"):
-        image, mask = tree.path(record["file"]), tree.path(f"{record['id']}_mask.png")
-        row = Row(image, "test", record["scene"], mask, record["generator"], record["kind"])
-        yield row._replace(further={name: record[name] for name in further})
-
-
 def imdl(path: Path, report: Report) -> Iterator[Row]:
     """Give the rows of a JSON file ``[[image, mask or "Negative"], ...]``, paths relative to the
     file or absolute. Edits count as spliced; each image is its own group."""

@@ -38,7 +38,7 @@ def rows_of(**columns: object) -> pd.DataFrame:
 
 def test_scores_of_pictures_are_those_of_their_maps(tmp_path: Path) -> None:
     """Against counts of pixels and, for the AUC, of pairs of pixels."""
-    make_manifest("inpaintings", trees.make_inpaintings(tmp_path / "in"), tmp_path / "m.csv")
+    make_manifest("csv", trees.make_inpaintings(tmp_path / "in"), tmp_path / "m.csv")
     manifest = read_manifest(tmp_path / "m.csv").head(2)
     localizer, _ = small_localizer()
     rows = real.picture_rows(localizer, manifest)
@@ -148,8 +148,8 @@ def test_the_notebook_measures_pictures_that_are_there(
 ) -> None:
     """With miniatures in place of the real ones, and the shipped demonstration."""
     monkeypatch.setenv("DINOLIZER_RESULTS", str(tmp_path / "results"))
-    folder = trees.make_inpaintings(tmp_path / "in", number=2, side=224)
-    make_manifest("inpaintings", folder, tmp_path / "m.csv")
+    listed = trees.make_inpaintings(tmp_path / "in", number=2, side=224)
+    make_manifest("csv", listed, tmp_path / "m.csv")
     names = {"inpaintings": str(tmp_path / "m.csv"), "unedited": [str(tmp_path / "none")]}
     left = execute(ROOT / "notebooks" / "11-real-inpaintings.ipynb", names)
     assert left["means"]["n_pictures"].tolist() == [4] * 20
