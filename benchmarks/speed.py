@@ -7,6 +7,10 @@ through MONAI's sliding window, where it is installed. The large models have ran
 LayerScale of 1, as large as trained ones: with the 1e-5 that training starts from, their blocks
 would be all but the identity, and the maps of all engines equal.
 
+On a machine that others use, ``OMP_NUM_THREADS=1 python benchmarks/speed.py``: with one thread, all
+seconds are the processor's for this program, which others hardly change. Threads that wait for one
+another wait for the other programs as well.
+
 Writes ``results/bench/<machine and versions>.csv``, whose first line says what the machine is:
 
 - ``seconds`` of a window, the median of the rounds, with ``low`` and ``high``; ``speed``, how many
@@ -47,7 +51,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
-from whole import whole_runs
+from whole import clock, whole_runs
 
 from dinolizer import InputError, Localizer
 from dinolizer.model import engines
@@ -77,8 +81,9 @@ Runs = dict[tuple[str, str], Callable[[], object]]
 
 
 def seconds_of(run: Callable[[], object]) -> float:
-    """Wall-clock seconds of a run, by torch's benchmark timer."""
-    return Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads()).timeit(1).mean
+    """Seconds of a run, by torch's benchmark timer."""
+    threads = torch.get_num_threads()
+    return Timer("run()", globals={"run": run}, num_threads=threads, timer=clock()).timeit(1).mean
 
 
 def in_turns(runs: Runs) -> pd.DataFrame:
@@ -233,8 +238,8 @@ def measure(name: str, folder: Path) -> Iterator[dict[str, Any]]:
     made = localizers(localizer)
     agreed = agreement(made, name)
     runs: Runs = {way: partial(one, image) for way, one in made.items()}
-    runs["backbone alone", "float32"] = lambda: backbone_alone(localizer, batch)
     if name not in WITHOUT_PEERS:
+        runs["backbone alone", "float32"] = lambda: backbone_alone(localizer, batch)
         runs["loop as published", "float32"] = lambda: published_loop(localizer, image)
         if find_spec("monai"):
             runs["MONAI sliding window", "float32"] = lambda: monai_sliding_window(localizer, image)
@@ -295,15 +300,16 @@ def note() -> str:
     has, loads = torch.cpu.get_capabilities(), psutil.getloadavg()
     wanted = ("avx2", "avx512_f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
     able = ", ".join(f"{name}: {'yes' if has.get(name) else 'no'}" for name in wanted)
+    only = " Seconds are the processor's." if torch.get_num_threads() == 1 else ""
     return (
         f"# {machine()}; {able}; load average over the last 15 minutes {loads[2]:.1f}, of "
-        f"{os.cpu_count()} cores. What exceeds these is of other programs: then seconds are too "
-        "many, but ratios of what was timed in turns hold."
+        f"{os.cpu_count()} cores.{only} What exceeds these is of other programs: then seconds are "
+        "too many, but ratios of what was timed in turns hold."
     )
 
 
 def main() -> None:
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     if given := sys.argv[1:]:  # see `memory_mb`
         name, engine, precision = given
         load(name).with_settings(engine=engine, precision=precision)(

@@ -24,6 +24,11 @@ MANY = 2000
 """Small pictures of the run whose memory is watched."""
 
 
+def clock() -> Callable[[], float]:
+    """Of the wall; with one thread of the processor, which other programs do not disturb."""
+    return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+
+
 def whole_runs(localizer: Localizer, folder: Path) -> Iterator[dict[str, Any]]:
     """Rows, see `speed.py`."""
     wide = localizer.with_settings(stride=localizer.window)
@@ -36,11 +41,11 @@ def alone(localizer: Localizer, windows: int) -> float:
     """Seconds of the backbone for so many windows, in the localizer's batches."""
     side, size = localizer.window, localizer.batch
     batch = torch.rand(size, 3, side, side).to(localizer.backbone.device)
-    start = time.perf_counter()
+    start = clock()()
     with torch.inference_mode():
         for _ in range(0, windows, size):
             localizer._tokens(batch)
-    return (time.perf_counter() - start) * windows / (-(-windows // size) * size)
+    return (clock()() - start) * windows / (-(-windows // size) * size)
 
 
 def beside(localizer: Localizer, run: Callable[[], object], windows: int) -> tuple[float, float]:
@@ -48,9 +53,9 @@ def beside(localizer: Localizer, run: Callable[[], object], windows: int) -> tup
     a quarter of them before it, and another after."""
     quarter = -(-windows // 4)
     first = alone(localizer, quarter)
-    start = time.perf_counter()
+    start = clock()()
     run()
-    seconds = time.perf_counter() - start
+    seconds = clock()() - start
     return seconds, (first + alone(localizer, quarter)) * windows / (2 * quarter)
 
 
@@ -117,9 +122,9 @@ def memory(localizer: Localizer, folder: Path) -> dict[str, Any]:
 
     localization = small.localization
     small.localization = watched  # type: ignore[method-assign]
-    start = time.perf_counter()
+    start = clock()()
     scan(small, Listing(folder / "photos", tuple(names)), folder / "out")
-    seconds = time.perf_counter() - start
+    seconds = clock()() - start
     assert len(used) == MANY
     what = f"bulk run by {small.engine}: growth over {MANY} pictures of {small.window} pixels"
     growth = max(used[MANY // 10 :]) - used[MANY // 10]
