@@ -121,7 +121,9 @@ def load(name: str) -> Localizer:
         if parameter.endswith("gamma"):
             nn.init.ones_(values)
     backbone = Backbone(spec, model).to(pick_device())
-    return Localizer(backbone, make_head(backbone.dim), card_for(backbone))
+    head = make_head(backbone.dim)
+    nn.init.normal_(head.weight, std=backbone.dim**-0.5)
+    return Localizer(backbone, head, card_for(backbone))
 
 
 def photo(name: str, side: int) -> NDArray[np.uint8]:
