@@ -119,7 +119,9 @@ if PROFILE == "published":  # nothing is trained or forged for it
     CHOSEN["10-published-model"]["tables"] += ["10-comparison"]
     CHOSEN["10-published-model"]["figures"] += ["10-comparison"]
 if PROFILE == "real":
-    tables = ("areas", "generators", "means", "outside", "pictures", "unedited", "wanted")
+    tables = ["areas", "generators", "means", "outside", "pictures", "wanted"]
+    if any(Path(folder).is_dir() for folder in PARAMETERS["unedited"]):  # what is not is left out
+        tables.append("unedited")
     made = {"tables": [f"11-{table}" for table in tables], "figures": ["11-generators"]}
     CHOSEN = {"11-real-inpaintings": made}
 RESULTS = os.path.relpath(results_dir(PROFILE))
