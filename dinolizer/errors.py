@@ -60,5 +60,6 @@ def progress(items: Iterable[Item], of: str, total: int | None = None) -> Iterab
     """Count what is drawn, with the time left: on a terminal, and in a notebook in a browser."""
     from tqdm.auto import tqdm
 
-    hidden = None if "JPY_SESSION_NAME" not in os.environ else False  # set by Jupyter's server
+    # Jupyter's server sets the name; a notebook that nobody watches would keep every bar.
+    hidden = "JPY_SESSION_NAME" not in os.environ and not sys.stderr.isatty()
     return tqdm(items, of, total=total, leave=False, disable=hidden)
