@@ -46,7 +46,6 @@ from dinolizer.errors import InputError
 from dinolizer.model.specs import BACKBONES
 from dinolizer.paths import ROOT, read_checked
 from dinolizer.study import results
-from dinolizer.study.cache import _read as read_cached
 from dinolizer.study.cache import cached
 from dinolizer.study.results import check
 from dinolizer.training.recipes import train
@@ -159,7 +158,7 @@ def half_written(folder: Path) -> list[str]:
     for name, path in visible(folder).items():
         try:
             if path.suffix == ".parquet":
-                read_rows(path) if name.startswith("run/") else read_cached(path)
+                read_rows(path) if name.startswith("run/") else read_checked(path)
             elif path.suffix in READ:
                 content = READ[path.suffix](path)
                 assert path.suffix != ".checkpoint" or content is None

@@ -6,6 +6,7 @@ windows of 56 pixels), and so is an untrained DINOv3, which takes part in place 
 the hub is not asked, and a DINOv2 from there is reported as not run.
 """
 
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +25,7 @@ from dinolizer.data.datasets import make_manifest
 from dinolizer.data.manifest import read_manifest
 from dinolizer.model.published import fetch
 from dinolizer.model.specs import BACKBONES
-from dinolizer.paths import PROFILES
-from dinolizer.study.cache import _read
+from dinolizer.paths import PROFILES, read_checked
 from dinolizer.study.experiments import cost
 from dinolizer.study.parameters import parameters_for
 from dinolizer.study.setup import compute_rows, prepare
@@ -157,7 +157,7 @@ def test_jobs_compute_every_row_and_the_notebooks_none(folder: Path, run: Run) -
     files = [*(folder / "cache" / "rows").iterdir()]
     computed = (folder / "computed").stat().st_mtime_ns
     assert max(path.stat().st_mtime_ns for path in files) <= computed
-    rows = [_read(path) for path in files]
+    rows = [pd.read_parquet(io.BytesIO(read_checked(path))) for path in files]
     # Of the benchmark: every test image, by each of five methods.
     images = pd.concat([read_manifest(folder / f"{name}.csv") for name in DATASETS[1:]])
     plain = pd.concat([part for part in rows if _of_the_benchmark(part)])
