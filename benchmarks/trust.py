@@ -55,12 +55,14 @@ READ: dict[str, Callable[[Path], object]] = {
     ".png": read_image,
     ".npz": lambda path: dict(np.load(path)),
     ".json": lambda path: json.loads(path.read_text()),
-    ".safetensors": load_file,
+    ".safetensors": lambda path: (read_checked if path.parent.name == "tokens" else load_file)(
+        path
+    ),
     ".csv": pd.read_csv,
     ".checkpoint": read_checked,
     ".tokens": read_checked,
 }
-"""What must succeed with a file, by its suffix; that of the training names a damaged part of it."""
+"""What must succeed with a file, by its suffix."""
 
 
 def timed(name: str) -> bool:
@@ -160,8 +162,7 @@ def half_written(folder: Path) -> list[str]:
             if path.suffix == ".parquet":
                 read_rows(path) if name.startswith("run/") else read_checked(path)
             elif path.suffix in READ:
-                content = READ[path.suffix](path)
-                assert path.suffix != ".checkpoint" or content is None
+                READ[path.suffix](path)
             if path.suffix == ".zip":
                 assert f"md5:{hashlib.md5(path.read_bytes()).hexdigest()}" == MD5
         except Exception as error:
