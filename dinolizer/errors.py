@@ -60,6 +60,11 @@ def progress(items: Iterable[Item], of: str, total: int | None = None) -> Iterab
     """Count what is drawn, with the time left: on a terminal, and in a notebook in a browser."""
     from tqdm.auto import tqdm
 
-    # Jupyter's server sets the name; a notebook that nobody watches would keep every bar.
-    hidden = "JPY_SESSION_NAME" not in os.environ and not sys.stderr.isatty()
-    return tqdm(items, of, total=total, leave=False, disable=hidden)
+    return tqdm(items, of, total=total, leave=False, disable=unwatched())
+
+
+def unwatched() -> bool:
+    """Whether nobody would see a progress bar: tqdm's own rule shows one in any notebook, and one
+    that is executed without a browser would keep it."""
+    in_browser = "JPY_SESSION_NAME" in os.environ  # Jupyter's server sets it
+    return not in_browser and not sys.stderr.isatty()

@@ -30,18 +30,14 @@ SCHEMA = pa.schema(
         # Of the image, relative to the folder that was localized or to its manifest.
         pa.field("path", pa.string(), nullable=False),
         ("score", pa.float64()),  # 99th percentile of its map, 0 to 1
-        (
-            "rank",
-            pa.float64(),
-        ),  # share of untouched photographs that score lower, where it is known
+        # Share of untouched photographs that score lower, where it is known.
+        ("rank", pa.float64()),
         ("predicted_area", pa.float64()),  # share of its pixels that are in the mask, 0 to 1
         ("width", pa.int32()),  # in pixels
         ("height", pa.int32()),
         ("seconds", pa.float64()),  # its share of the run's time, by windows: they add up to it
-        (
-            "error",
-            pa.string(),
-        ),  # why it could not be localized, a sentence; then others are missing
+        # Why it could not be localized, a sentence; then others are missing.
+        ("error", pa.string()),
         ("sha256", pa.string()),  # of its file
         ("bytes", pa.int64()),
         ("changed", pa.int64()),  # when it, its name or its rights were last, in ns since 1970

@@ -11,7 +11,7 @@ import pooch
 from tqdm.auto import tqdm
 
 from dinolizer.data.formats import other_file
-from dinolizer.errors import InputError, refuse
+from dinolizer.errors import InputError, refuse, unwatched
 
 CHUNK = 2**20
 LARGEST = 2**32
@@ -48,7 +48,9 @@ def download(
                     response.raise_for_status()
                     if response.status_code == 200:  # and not 206, the range that was asked for
                         arrived = file.truncate(0)
-                    for chunk in tqdm(response.iter_content(CHUNK), unit="MiB", disable=None):
+                    for chunk in tqdm(
+                        response.iter_content(CHUNK), unit="MiB", disable=unwatched()
+                    ):
                         arrived += file.write(chunk)
                         if arrived > largest:
                             break

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from tqdm.auto import tqdm
 
 from dinolizer.data.images import read_header
-from dinolizer.errors import InputError, say
+from dinolizer.errors import InputError, say, unwatched
 from dinolizer.model.localization import Localization
 from dinolizer.model.localizer import Localizer
 from dinolizer.paths import file_name
@@ -43,7 +43,7 @@ def localize_files(
     summary as JSON; return the sentences on the images that failed, which are said too."""
     failed: list[str] = []
     introduced = False
-    for path, name in tqdm(images.items(), disable=len(images) == 1 or None):
+    for path, name in tqdm(images.items(), disable=len(images) == 1 or unwatched()):
         try:
             say_slow(localizer, path)
             result = localizer(path, progress=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from dinolizer.data.images import file_facts, read_image
-from dinolizer.errors import InputError, check_choice
+from dinolizer.errors import InputError, check_choice, unwatched
 from dinolizer.model.backbones import Backbone, load_backbone, pick_device
 from dinolizer.model.batches import Batches, as_batch, batch_size
 from dinolizer.model.engines import check_engine, fastest, tokens_by
@@ -236,8 +236,7 @@ class Localizer:
     ) -> Iterator[Tensor]:
         """Logits ``(n, C, h, w)`` of an image's windows, batch by batch."""
         windows = plan.windows(image, self.backbone.device)
-        # None: where stderr is no terminal.
-        hidden = None if progress and len(windows) > COUNTED else True
+        hidden = not progress or len(windows) <= COUNTED or unwatched()
         with tqdm(total=len(windows), unit="window", leave=False, disable=hidden) as bar:
             for first in range(0, len(windows), self.batch):
                 batch = windows[first : first + self.batch]

@@ -8,7 +8,7 @@ import typer
 from typer import Argument, Option
 
 from dinolizer import options
-from dinolizer.errors import InputError, say
+from dinolizer.errors import InputError, progress, say
 from dinolizer.paths import check_outputs
 
 # What needs torch is imported inside the commands: --help answers at once.
@@ -157,14 +157,12 @@ def calibrate(
     lower than a picture. With --most the threshold is raised until the false-positive rate of
     their pixels is no higher.
     """
-    from tqdm.auto import tqdm
-
     from dinolizer.data.files import list_images
     from dinolizer.model.calibration import calibrated, save_calibrated
     from dinolizer.model.localizer import Localizer
 
     check_outputs([out], ".safetensors", inputs=[head], overwrite=overwrite)
-    paths = tqdm([Path(path) for path in list_images(photographs)[0]], disable=None)
+    paths = progress([Path(path) for path in list_images(photographs)[0]], "photographs")
     localizer = Localizer.from_pretrained(model, head, device, weights)
     card = calibrated(localizer, paths, about or photographs.name, most)
     save_calibrated(head, card, out)

@@ -100,14 +100,17 @@ def rows_of(
     parts = [
         part.iloc[at : at + IMAGES] for part in of_datasets for at in range(0, len(part), IMAGES)
     ]
-    jobs = [*product(cases, methods, parts)][number - 1 :: count]
+    jobs = [*product(cases, methods, range(len(parts)))][number - 1 :: count]
+    hashes = {at: images_hash(parts[at]) for at in {at for *_, at in jobs}}  # of all their files
+    codes = {case: evaluation_hash(case) for case in {case for case, *_ in jobs}}
     rows = [pd.DataFrame()]
-    for case, method, part in progress(jobs, "rows"):
+    for case, method, at in progress(jobs, "rows"):
+        part = parts[at]
         key = cache_key(
             method=(method.name, method.key, method.threshold),
-            images=(images_hash(part), list(part["image"])),  # the rows name them
+            images=(hashes[at], list(part["image"])),  # the rows name them
             case=(case, seed if case else 0),
-            code=evaluation_hash(case),
+            code=codes[case],
         )
         rows.append(cached("rows", key, partial(evaluate, method, part, steps=case, seed=seed)))
     return pd.concat(rows, ignore_index=True)

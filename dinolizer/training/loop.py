@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from dinolizer.errors import InputError
+from dinolizer.errors import InputError, unwatched
 from dinolizer.paths import atomic, read_checked, write_checked
 
 if TYPE_CHECKING:  # most who train here need none
@@ -120,7 +120,7 @@ def optimise(
             write_checked(checkpoint, content.getvalue())
 
     per_round, done = score_every or steps, len(progress.losses)
-    hidden = None if is_main else True  # None: where there is no terminal
+    hidden = not is_main or unwatched()
     with tqdm(total=steps, initial=done, desc=label, mininterval=5, disable=hidden) as bar:
         while done < steps:
             rounds = done // per_round
