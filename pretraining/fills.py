@@ -59,10 +59,8 @@ class Forge:
             number = int(rng.integers(min(WHOLES, len(self.photos))))
             real, fake, mask = self._whole(name, number)
         else:
-            room = side if way != "resize" else int(np.ceil(side / RESIZING[0]))
-            photo = self.photos[int(rng.integers(len(self.photos)))]
-            clean = rng.random() < CLEAN
-            real = forging.tiled(photo, (room, room), rng) if clean else past(photo, room, rng)
+            room = _room(side, way)
+            real, clean = self._photograph(room, rng)
             mask = forging.random_mask(room, room, forging.log_uniform_area(rng, AREA_RANGE), rng)
             fake = blended(real, self._fill(real, mask, rng, clean), mask, rng)
         shown = np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * 255
@@ -72,6 +70,17 @@ class Forge:
         geometry = way if way == "resize" else "none"
         (moved,) = shared([shown], geometry, side, np.random.default_rng(seed))
         return Twins(real, fake, moved[..., 0] > 127)
+
+    def draw_real(self, side: int, rng: np.random.Generator) -> Image:
+        """Draw a photograph's crop with a past and a sharing of the same kinds, and no forgery."""
+        way = _chosen(SHARINGS, rng)
+        return shared([self._photograph(_room(side, way), rng)[0]], way, side, rng)[0]
+
+    def _photograph(self, room: int, rng: np.random.Generator) -> tuple[Image, bool]:
+        """A crop of a photograph, and whether it is clean: without a past."""
+        photo = self.photos[int(rng.integers(len(self.photos)))]
+        clean = rng.random() < CLEAN
+        return forging.tiled(photo, (room, room), rng) if clean else past(photo, room, rng), clean
 
     def _fill(self, real: Image, mask: Mask, rng: np.random.Generator, clean: bool) -> Image:
         """Content for a whole crop, of which the mask is used."""
@@ -134,6 +143,11 @@ class Forge:
 
     def _rng(self, name: str, *numbers: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, list(self.generators).index(name), *numbers])
+
+
+def _room(side: int, way: str) -> int:
+    """Side of what a crop is cut from, after a sharing that may shrink it."""
+    return side if way != "resize" else int(np.ceil(side / RESIZING[0]))
 
 
 def _chosen(shares: Mapping[str, float], rng: np.random.Generator) -> str:

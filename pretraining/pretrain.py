@@ -13,6 +13,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,17 +46,8 @@ from dinolizer.training.loop import Batch, Batches, Progress, optimise
 from dinolizer.training.tokens import extract
 
 SEED = 0
-STEPS = {
-    **{"autoencoder": 1600, "heldout": 1600, "inpainter": 900},
-    **{"vit": 2400, "learned": 1200, "rotary": 1200},
-}
-"""Of the trainings; the last two are made alike, to be compared with each other."""
-BUILDERS = {
-    "vit": (pocket_vit.build_pocket_vit, pocket_vit.WINDOW),
-    "learned": (pocket_vit.build_learned, pocket_vit.PAIR_WINDOW),
-    "rotary": (pocket_vit.build_rotary, pocket_vit.PAIR_WINDOW),
-}
-"""Each with the side of the crops that it is trained on, in pixels."""
+STEPS = {"autoencoder": 1600, "heldout": 1600, "inpainter": 900}
+"""Of the generators' trainings."""
 LEARNING: dict[str, Any] = {"lr": 1e-3, "weight_decay": 0.05, "clip": 1.0, "save_every": 250}
 STEPS_PER_LOSS = 50  # steps over which the losses in a card are averaged
 PAIRS = 8  # real and forged twins in a batch
@@ -66,6 +58,8 @@ TEXTURE_WEIGHT = 0.01
 PURE = 0.1  # most of a patch that may be of the other class where the rival learns from it
 PENALTY = 0.01  # ``C`` of scikit-learn's logistic regression, on standardised statistics
 HEAD_PAIRS = 300  # twins that the head is fitted on
+MASKED = 0.5  # share of the squares of patches that are hidden from the generic backbone
+SQUARE = 4  # their side in patches: the statistics of a neighbourhood tell of single patches
 
 
 def pretrain(
@@ -86,28 +80,30 @@ def pretrain(
     (out / "checkpoints").mkdir(parents=True, exist_ok=True)
     card: dict[str, object] = {"photographs": len(pictures), "about": photos.name}
 
-    def make(name: str, seed: int, task: Callable[[], Task], **facts: object) -> None:
+    def make(name: str, seed: int, steps: int, task: Callable[[], Task], **facts: object) -> None:
         if not (out / f"pocket-{name}.safetensors").exists():
-            settings = {"name": name, "seed": seed, "steps": STEPS[name], "photographs": pixels}
+            settings = {"name": name, "seed": seed, "steps": steps, "photographs": pixels}
             torch.manual_seed(seed)
             made = task()
             batches = drawn(made.draw, 4 if target.type == "cuda" else 0)
-            options = LEARNING | {"steps": STEPS[name], "label": name, "settings": settings}
+            options = LEARNING | {"steps": steps, "label": name, "settings": settings}
             options["checkpoint"] = out / "checkpoints" / f"{name}.pt"
             progress = optimise(made.model.to(target), batches, made.loss_of, **options)
-            about = card | {"seed": seed, "steps": STEPS[name]} | facts
+            about = card | {"seed": seed, "steps": steps} | facts
             _save(out / f"pocket-{name}.safetensors", made.result, progress, about)
 
     for number, name in enumerate(nets.GENERATORS, start=SEED + 1):
-        make(name, number, lambda: generator_task(name, pictures, number))  # noqa: B023 (at once)
+        steps, task = STEPS[name], partial(generator_task, name, pictures, number)
+        make(name, number, steps, task)
     own = nets.load_generator("autoencoder", out)
     assert isinstance(own, AutoEncoder)
     generators = {"autoencoder": own}
     generators |= {"flux": load_flux(flux)} if flux else {}
     card["generators"] = [*CLASSICAL[:2], *generators]
-    for name, builder in BUILDERS.items():
-        forge = Forge(pictures, generators, SEED)
-        make(name, SEED, lambda: backbone_task(*builder, forge, SEED), batch=2 * PAIRS)  # noqa: B023
+    forge = Forge(pictures, generators, SEED)
+    for name, one in RECIPES.items():
+        task = partial(one.task, one.build, one.side, forge, one.seed)
+        make(name, one.seed, one.steps, task, batch=2 * PAIRS)
     if not all((out / f"pocket-{name}.safetensors").exists() for name in ("head", "rival")):
         about = json.dumps(card | {"seed": SEED, "pairs": HEAD_PAIRS})
         images, shares = draw_crops(Forge(pictures, generators, SEED + 1), HEAD_PAIRS, SEED)
@@ -130,6 +126,9 @@ def drawn(draw: Callable[[int], Batch], workers: int = 0) -> Batches:
         num_workers=workers,
         generator=torch.Generator(),  # torch's own random numbers are left to the model
     )
+
+
+Build = Callable[[], nn.Module]
 
 
 class Task(NamedTuple):
@@ -177,10 +176,12 @@ def generator_loss(model: AutoEncoder | Inpainter, crops: Tensor, holes: Tensor)
     return error + TEXTURE_WEIGHT * fine + inside.to(crops.device)
 
 
-def backbone_task(build: Callable[[], nn.Module], side: int, forge: Forge, seed: int) -> Task:
+def forensic_task(
+    build: Build, side: int, forge: Forge, seed: int, *, of_patches: bool = True
+) -> Task:
     """To tell real from forged crops of a side S in pixels, drawn anew at every step, as B-Free
     does, by a backbone of `dinolizer.model.pocket_vit`; and, by a linear map of its patch tokens,
-    which patches are: an auxiliary task."""
+    which patches are: an auxiliary task, unless ``of_patches`` is False."""
     backbone: Any = build()
     patches = nn.Linear(pocket_vit.DIM, 1)  # left behind afterwards
 
@@ -205,10 +206,76 @@ def backbone_task(build: Callable[[], nn.Module], side: int, forge: Forge, seed:
         patch = side // round(patch_logits.shape[1] ** 0.5)
         shares = F.avg_pool2d(masks[:, None].float(), patch).flatten(1)
         loss = F.binary_cross_entropy_with_logits
-        return loss(image_logits, labels) + loss(patch_logits, shares)
+        of_images = loss(image_logits, labels)
+        return of_images + loss(patch_logits, shares) if of_patches else of_images
 
     model = nn.ModuleDict({"backbone": backbone, "patches": patches})
     return Task(model, draw, loss_of, backbone)
+
+
+def generic_task(build: Build, side: int, forge: Forge, seed: int) -> Task:
+    """To predict the statistics of hidden patches of real crops, drawn as in `forensic_task`, from
+    those around: masked feature prediction (Wei et al., CVPR 2022), which knows of no forgery."""
+    backbone: Any = build()
+    stem = backbone.patch_embed
+    channels = stem.norm.num_features // 2  # of a patch alone: neighbours tell of the others
+    predict = nn.Linear(pocket_vit.DIM, channels)
+    unseen = nn.Embedding(1, pocket_vit.DIM)  # stands where a patch is hidden
+
+    def draw(step: int) -> Batch:
+        """Images uint8 ``(2 * PAIRS, 3, S, S)``; what is hidden, bool ``(2 * PAIRS, h, w)``."""
+        torch.set_num_threads(1)
+        rng = np.random.default_rng([seed, step])
+        images = np.stack([forge.draw_real(side, rng) for _ in range(2 * PAIRS)])
+        grid = side // pocket_vit.PATCH
+        squares = rng.random((2 * PAIRS, *[-(-grid // SQUARE)] * 2)) < MASKED
+        hidden = squares.repeat(SQUARE, axis=1).repeat(SQUARE, axis=2)[:, :grid, :grid]
+        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+        return pixels, torch.from_numpy(hidden)
+
+    def loss_of(_model: nn.Module, images: Tensor, hidden: Tensor) -> Tensor:
+        def hide(_stem: nn.Module, _given: object, tokens: Tensor) -> Tensor:
+            return torch.where(hidden[..., None], unseen.weight[0], tokens)
+
+        hook = stem.register_forward_hook(hide)
+        tokens = backbone.forward_features(images.float())[:, backbone.num_prefix_tokens :]
+        hook.remove()
+        with torch.no_grad():
+            known = stem.normalised(images.float())[:, :channels]
+        error = F.smooth_l1_loss(predict(tokens), known.flatten(2).mT, reduction="none").mean(2)
+        return error[hidden.flatten(1)].mean()
+
+    model = nn.ModuleDict({"backbone": backbone, "predict": predict, "unseen": unseen})
+    return Task(model, draw, loss_of, backbone)
+
+
+class Recipe(NamedTuple):
+    """How a backbone is made: its task, what builds it, side of its crops in pixels, and so on."""
+
+    task: Callable[[Build, int, Forge, int], Task]
+    build: Build
+    side: int
+    steps: int
+    seed: int = SEED
+
+
+_VIT = pocket_vit.build_pocket_vit, pocket_vit.WINDOW, 2400
+RECIPES = {
+    "vit": Recipe(forensic_task, *_VIT),
+    "images": Recipe(partial(forensic_task, of_patches=False), *_VIT),
+    "generic": Recipe(generic_task, *_VIT),
+} | {
+    f"{name}-{seed}" if seed else name: Recipe(
+        forensic_task, build, pocket_vit.PAIR_WINDOW, 1200, seed
+    )
+    for name, build in (
+        ("learned", pocket_vit.build_learned),
+        ("rotary", pocket_vit.build_rotary),
+    )
+    for seed in pocket_vit.SEEDS
+}
+"""Of all backbones: the pocket one, a twin that saw no label of a patch, a generic twin, and three
+of each of the two designs that are compared, all made alike."""
 
 
 def draw_crops(forge: Forge, pairs: int, seed: int) -> tuple[list[Image], Tensor]:

@@ -15,6 +15,8 @@ WINDOW = 224
 """Side of the crops of the pre-training, in pixels."""
 PAIR_WINDOW = 112
 """That of the two designs that are compared: a multiple of both their patches."""
+SEEDS = 0, 1, 2
+"""Of the pre-trainings of each of these designs."""
 DIM = 128
 REGISTERS = 4
 SHARED: dict[str, Any] = {
@@ -106,13 +108,16 @@ class TraceStem(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Tokens ``(N, h, w, D)``, which timm flattens itself, of RGB ``(N, 3, H, W)`` in grey
         levels of 0 to 255."""
+        normal = F.dropout2d(self.normalised(x), STATISTICS_DROPPED, self.training)
+        return self.proj(normal).permute(0, 2, 3, 1)
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """The statistics ``(N, C, h, w)`` less their mean over the window, of unit variance."""
         # Residuals are differences of almost equal numbers: never in half precision.
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             features = self.statistics(x.float())
             features = features - features.mean(dim=(2, 3), keepdim=True)
-        normal = self.norm(features).clamp(-6, 6).to(self.proj.weight.dtype)
-        normal = F.dropout2d(normal, STATISTICS_DROPPED, self.training)
-        return self.proj(normal).permute(0, 2, 3, 1)
+        return self.norm(features).clamp(-6, 6).to(self.proj.weight.dtype)
 
     def statistics(self, x: Tensor) -> Tensor:
         """The statistics ``(N, C, h, w)``, first of each patch, then of its neighbourhood."""
