@@ -19,7 +19,7 @@ from safetensors.torch import save
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from dinolizer.bulk.listing import read_listing
+from dinolizer.bulk.run import read_listing
 from dinolizer.bulk.table import SCHEMA, read_rows, save_rows
 from dinolizer.data.datasets import make_manifest
 from dinolizer.data.fetch import extract

@@ -37,7 +37,7 @@ from servers import MD5, serving
 from small import random_image, small_backbone, small_localizer, small_manifest
 
 from dinolizer.bulk import run as bulk
-from dinolizer.bulk.listing import read_listing
+from dinolizer.bulk.run import read_listing
 from dinolizer.bulk.table import read_rows
 from dinolizer.data.fetch import download
 from dinolizer.data.images import read_image, write_image

@@ -14,8 +14,7 @@ import torch
 from PIL import Image
 
 from dinolizer import Localizer
-from dinolizer.bulk.listing import Listing
-from dinolizer.bulk.run import scan
+from dinolizer.bulk.run import Listing, scan
 from dinolizer.pocket.photos import load_photo
 
 TURNS, PICTURES = 10, 50

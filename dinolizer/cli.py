@@ -138,8 +138,8 @@ def localize(
             as_json=as_json,
         )
         raise typer.Exit(int(bool(failed)))
-    from dinolizer.bulk.listing import TABLE, read_listing
-    from dinolizer.bulk.run import scan
+    from dinolizer.bulk.run import read_listing, scan
+    from dinolizer.bulk.table import TABLE
     from dinolizer.data.files import Shard
 
     part, listing = Shard.parse(shard or "1/1"), read_listing(many[0], out)

@@ -21,8 +21,8 @@ from processes import started
 from small import random_head
 
 from dinolizer.bulk import run
-from dinolizer.bulk.listing import list_hash, read_listing
-from dinolizer.bulk.table import Table, read_rows
+from dinolizer.bulk.run import read_listing
+from dinolizer.bulk.table import Table, list_hash, read_rows
 from dinolizer.cli import app
 from dinolizer.model.backbones import load_backbone
 from dinolizer.model.head import HeadCard, save_head

@@ -9,7 +9,7 @@ Each file has the run's settings in its metadata, as JSON, and the SHA-256 of th
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +20,12 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from dinolizer.bulk.listing import TABLE, list_hash
 from dinolizer.data.files import WHOLE, Shard, write_csv
 from dinolizer.errors import InputError, refuse, writing
 from dinolizer.paths import atomic, check_outputs
 
+TABLE = "localized.parquet"
+"""Name of the folder of a run's rows; where it is, all is the run's output, and no image."""
 SCHEMA = pa.schema(
     [
         # Of the image, relative to the folder that was localized or to its manifest.
@@ -135,6 +136,11 @@ class Table:
             )
         remedy = "give another folder, or what it was begun with"
         _compare(begun, mine, f"The folder {self.out}", "this run", remedy)
+
+
+def list_hash(names: Iterable[str]) -> str:
+    """SHA-256 of names in sorted order: the same for the same images, listed in any order."""
+    return hashlib.sha256("\0".join(sorted(names)).encode()).hexdigest()
 
 
 def merge(folders: Sequence[Path], out: Path, *, overwrite: bool = False) -> pa.Table:

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import small_manifest
 
-from dinolizer.bulk.listing import Listing, list_hash, read_listing
+from dinolizer.bulk.run import Listing, read_listing
+from dinolizer.bulk.table import list_hash
 from dinolizer.data.files import Shard
 from dinolizer.errors import InputError
 

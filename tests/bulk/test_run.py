@@ -22,9 +22,16 @@ from small import random_head, small_backbone
 
 from dinolizer.bulk import run as scans
 from dinolizer.bulk import table as tables
-from dinolizer.bulk.listing import TABLE, list_hash, read_listing
-from dinolizer.bulk.run import scan
-from dinolizer.bulk.table import SCHEMA, Table, merge, read_rows, save_rows
+from dinolizer.bulk.run import read_listing, scan
+from dinolizer.bulk.table import (
+    SCHEMA,
+    TABLE,
+    Table,
+    list_hash,
+    merge,
+    read_rows,
+    save_rows,
+)
 from dinolizer.data.files import Shard
 from dinolizer.data.images import write_image
 from dinolizer.errors import InputError
