@@ -100,8 +100,10 @@ def save_index(path: Path, entries: Iterable[Entry], failed: Iterable[str] = ())
 
 
 def render(template: str, **values: Any) -> str:
-    """A page of a template in ``assets``, in which whatever is put is escaped."""
-    pages = Environment(loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined)
+    """A page of a template in ``assets``; in HTML whatever is put is escaped."""
+    rules: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True}
+    rules |= {"autoescape": template.endswith(".html"), "keep_trailing_newline": True}
+    pages = Environment(loader=FileSystemLoader(ASSETS), **rules)
     return pages.get_template(template).render(values)
 
 

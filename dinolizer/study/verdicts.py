@@ -1,7 +1,7 @@
 """How the paper's claims fare: verdicts, by a rule from a table's numbers, and their summary."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from dinolizer.errors import InputError, check_choice
+from dinolizer.model.report import render
 from dinolizer.paths import PROFILES
 
 DECIMALS = 3
@@ -17,18 +18,6 @@ VERDICT_CAPTION = (
     "Verdicts on the paper's claims. Supported: the 95 % interval of the number lies between over "
     "and under, as a whole; contradicted: outside of them, as a whole; undecided: neither; not "
     "testable here: the profile lacks what the rule needs, or has no interval"
-)
-HOW_TO_READ = (
-    "A verdict follows from a number by the rule beside it: *supported* where the 95 % interval of "
-    "the number lies, as a whole, where the rule asks; *contradicted* where it lies, as a whole, "
-    "elsewhere; *undecided* where it holds both; *not testable here* where the profile lacks what "
-    "the rule needs; *not tested* where no notebook has left a verdict. Written from the tables by "
-    "`dinolizer study summarise`; `dinolizer verify` says whether it still follows from them."
-)
-SMALL = (
-    "This profile is a small demonstration: its verdicts hold for a small backbone on a few "
-    "photographs, and neither confirm nor refute the paper. Those of 10-published-model alone "
-    "are of the authors' released model."
 )
 
 
@@ -112,30 +101,27 @@ def summary(folder: Path) -> str:
     """The summary of a profile's results in Markdown: every claim and its verdicts, and figures and
     tables of those notebooks; empty without verdicts, as of real inpaintings. Links are as from
     ``results/PROFILE``, also where the folder is copied to."""
-    profile, verdicts = profile_of(folder), read_verdicts(folder)
+    verdicts, rows = read_verdicts(folder), []
     if verdicts.empty:
         return ""
-    rows = [("claim", "verdict", "number (95 % interval)", "rule", "notebook"), ("---",) * 5]
     for name, claim in sorted(CLAIMS.items(), key=lambda item: (item[1].open, item[1].notebook)):
         said = claim.statement + (" (an open question)" if claim.open else "")
         lines = verdicts[verdicts["claim"] == name].to_dict("records")
-        rows += [
-            (
-                *(said, line["verdict"], number_text(line["number"], line["low"], line["high"])),
-                *(line["rule"], _notebook_link(line["notebook"])),
-            )
-            for line in lines
-        ] or [(said, "not tested", "-", "-", claim.notebook)]
-    # A bar in a cell does not start a new column.
-    cells = ([cell.replace("|", "\\|") for cell in row] for row in rows)
-    blocks = [
-        f"# What becomes of the paper's claims: profile {profile}",
-        *([SMALL] if profile == "pocket" else []),
-        HOW_TO_READ,
-        "\n".join(f"| {' | '.join(row)} |" for row in cells),
-        *(part for of in sorted(set(verdicts["notebook"])) for part in _section(folder, of)),
+        for line in lines:
+            number = number_text(line["number"], line["low"], line["high"])
+            link = notebook_link(line["notebook"])
+            rows.append((said, line["verdict"], number, line["rule"], link))
+        if not lines:
+            rows.append((said, "not tested", "-", "-", claim.notebook))
+    sections = [
+        (
+            notebook_link(number),
+            _captions(folder / "figures", f"{number}-*.png"),
+            _captions(folder / "tables", f"{number}-*.csv"),
+        )
+        for number in sorted(set(verdicts["notebook"]))
     ]
-    return "\n\n".join(blocks) + "\n"
+    return render("summary.md", profile=profile_of(folder), rows=rows, sections=sections)
 
 
 def profile_of(folder: Path) -> str:
@@ -158,21 +144,15 @@ def read_verdicts(folder: Path) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else none
 
 
-def _section(folder: Path, number: str) -> Iterator[str]:
-    """The figures and tables of a notebook."""
-
-    def caption(path: Path) -> str:
-        return str(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["caption"])
-
-    yield f"## {_notebook_link(number)}"
-    for path in sorted((folder / "figures").glob(f"{number}-*.png")):
-        yield f"![{path.stem}](figures/{path.name})"
-        yield f"*{caption(path)}*"
-    tables = sorted((folder / "tables").glob(f"{number}-*.csv"))
-    yield "\n".join(f"- [{path.name}](tables/{path.name}): {caption(path)}" for path in tables)
+def _captions(folder: Path, pattern: str) -> dict[str, str]:
+    """Captions of results, by the files' names."""
+    return {
+        path.name: json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["caption"]
+        for path in sorted(folder.glob(pattern))
+    }
 
 
-def _notebook_link(number: str) -> str:
+def notebook_link(number: str) -> str:
     for path in PROFILES.parent.glob(f"{number}-*.ipynb"):
         return f"[{path.stem}](../../notebooks/{path.name})"
     return number
