@@ -72,6 +72,12 @@ def atomic(path: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all; text in UTF-8."""
+    with atomic(path) as draft:
+        draft.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
 def write_checked(path: Path, content: bytes) -> None:
     """Write a file of the cache whole, the SHA-256 of its content behind it; an `InputError` where
     that cannot be done."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import pooch
+from pooch.hashes import hash_matches
 from tqdm.auto import tqdm
 
 from dinolizer.data.formats import other_file
@@ -34,7 +34,7 @@ def download(
     for), and `OSError` if it cannot be written."""
     import requests  # slow, and pooch's own; its errors are OSErrors, like those of a full disk
 
-    if path.exists() and has_hash(path, known_hash):
+    if path.exists() and hash_matches(path, known_hash or None):
         return
     part, largest = path.with_name(f"{path.name}.part"), size or LARGEST
     try:
@@ -64,19 +64,14 @@ def download(
         raise InputError(
             f"The download of {url} did not end well {why} where it stopped."
         ) from None
-    if arrived > largest or size not in (None, arrived) or not has_hash(part, known_hash):
+    is_whole = arrived <= largest and size in (None, arrived)
+    if not is_whole or not hash_matches(part, known_hash or None):
         came = other_file(part, "another file").partition(";")[0]
         part.unlink()
         wanted = f"{size:,} bytes" if size else known_hash
         sent = f"{came}, at least {arrived:,} bytes of it, and not the published file ({wanted})"
         raise InputError(f"{url} sent {sent}; nothing of it was kept, {advice}.")
     part.replace(path)
-
-
-def has_hash(path: Path, known_hash: str) -> bool:
-    """Whether a file has a hash, as of `download`; any has the empty one."""
-    kind, _, value = known_hash.partition(":")
-    return not value or pooch.file_hash(str(path), kind) == value
 
 
 def extract(archive: Path, folder: Path, limit: int, names: Sequence[str] = ()) -> None:

@@ -1,7 +1,6 @@
 """Real outputs of published inpainting models: where each is, and how it is got and checked."""
 
 import hashlib
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +15,7 @@ from dinolizer.data.fetch import download
 from dinolizer.data.files import read_table, write_csv
 from dinolizer.data.images import read_image, write_image
 from dinolizer.errors import InputError
-from dinolizer.paths import ASSETS, atomic, check_outputs
+from dinolizer.paths import ASSETS, check_outputs, write_file
 
 LIST = ASSETS / "inpaintings.csv"
 """A row per picture, with generator, repository, licence, addresses and hashes. ``paths`` and
@@ -95,7 +94,6 @@ def _take(file: Path, path: Path, row: Row) -> bool:
             return False
         content = file.read_bytes() if path.suffix == ".jpg" else read_image(file).tobytes()
         if hashlib.sha256(content).hexdigest() == row["sha256"]:
-            with atomic(path) as draft:
-                shutil.copyfile(file, draft)
+            write_file(path, file.read_bytes())
             return True
     return False

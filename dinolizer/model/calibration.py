@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
 
 from dinolizer.errors import InputError
-from dinolizer.model.head import HeadCard, write_head
+from dinolizer.model.head import HeadCard
 from dinolizer.model.localization import noise_level
 from dinolizer.model.localizer import Localizer
 
@@ -46,10 +45,3 @@ def calibrated(
     about = f"{card.about}; scores calibrated on {len(scores)} photographs: {about}".lstrip("; ")
     spans: Any = {"megapixels": (min(sizes), max(sizes)), "noise": (min(noises), max(noises))}
     return replace(card, untouched=tuple(sorted(scores)), about=about, **spans)
-
-
-def save_calibrated(head: Path, card: HeadCard, out: Path) -> None:
-    """Write the head of a file with another card, whole or not at all."""
-    with safe_open(head, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    write_head(out, tensors, card)

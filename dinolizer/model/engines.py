@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from dinolizer.errors import InputError, check_choice, say
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.localization import Localization
-from dinolizer.paths import atomic, cache_dir
+from dinolizer.paths import atomic, cache_dir, write_file
 
 if TYPE_CHECKING:
     from dinolizer.model.localizer import Localizer
@@ -187,8 +187,7 @@ def fastest(localizer: "Localizer", any_precision: bool = False) -> tuple[str, s
     )
     path = cache_dir() / "engines" / f"{localizer.backbone.spec.name}-{key}.json"
     if not path.is_file():
-        with atomic(path) as draft:
-            draft.write_text(json.dumps(_compared(localizer, others), indent=1))
+        write_file(path, json.dumps(_compared(localizer, others), indent=1))
     compared = json.loads(path.read_text())
     for sentence in compared["refused"]:
         say(sentence)

@@ -22,7 +22,7 @@ from dinolizer.model.lora import Lora, merged
 from dinolizer.model.specs import Reduce, Small
 from dinolizer.model.weights import check_finite, misfit
 from dinolizer.model.windows import Restore
-from dinolizer.paths import atomic
+from dinolizer.paths import write_file
 
 CLASSES = {"pristine": 1, "fake": 1, "three-class": 3}
 """Label policy to the number of channels of the head's logits."""
@@ -166,8 +166,7 @@ def write_head(path: Path, tensors: Mapping[str, Tensor], card: HeadCard) -> Non
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
-    with atomic(path) as draft:
-        draft.write_bytes(len(header).to_bytes(8, "little") + header + content[end:])
+    write_file(path, len(header).to_bytes(8, "little") + header + content[end:])
 
 
 def read_head(path: Path) -> tuple[HeadCard, dict[str, Tensor]]:
@@ -191,7 +190,7 @@ def load_head(path: Path, backbone: Backbone) -> tuple[Backbone, nn.Conv2d, Head
     damaged or no head, and for the head of another backbone.
     """
     card, tensors = read_head(path)
-    check_finite(tensors, path)
+    check_finite(tensors, str(path))
     if (card.backbone, card.backbone_hash) != (backbone.spec.name, backbone.hash):
         raise InputError(
             f"The head {path} was trained on {card.backbone!r} (weights "

@@ -1,6 +1,5 @@
 """Heads on the Hugging Face hub: a repository of the file, and of a page that says what it is."""
 
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +10,7 @@ from dinolizer.errors import InputError
 from dinolizer.model.head import read_head
 from dinolizer.model.specs import BACKBONES
 from dinolizer.model.weights import HUB_FILE
-from dinolizer.paths import ASSETS, atomic, check_outputs, file_hash
+from dinolizer.paths import ASSETS, check_outputs, file_hash, write_file
 
 
 def save_repository(head: Path, folder: Path, repository: str = "") -> None:
@@ -25,8 +24,7 @@ def save_repository(head: Path, folder: Path, repository: str = "") -> None:
     facts = asdict(card) | {"untouched": len(card.untouched), "sha256": file_hash(head)}
     values = {"spec": spec, "facts": facts, "repository": repository or folder}
     page = ModelCard.from_template(data, str(ASSETS / "model-card.md"), None, **values)
-    with atomic(files[0]) as draft:
-        shutil.copyfile(head, draft)
+    write_file(files[0], head.read_bytes())
     page.save(files[1])
 
 

@@ -18,7 +18,7 @@ import dinolizer
 from dinolizer.data.images import palette_png, write_image
 from dinolizer.errors import writing
 from dinolizer.model.windows import Plan
-from dinolizer.paths import atomic, check_outputs, file_name
+from dinolizer.paths import atomic, check_outputs, file_name, write_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -124,8 +124,7 @@ class Localization:
             write_image(png, self.mask, texts)
             with atomic(npz) as draft:
                 np.savez_compressed(draft, probability=self.probability, mask=self.mask)
-            with atomic(text) as draft:
-                draft.write_text(json.dumps(self.summary(), indent=1) + "\n")
+            write_file(text, json.dumps(self.summary(), indent=1) + "\n")
         return paths
 
     def _repr_png_(self) -> bytes:

@@ -21,10 +21,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from pooch.hashes import hash_matches
 from safetensors import SafetensorError
 from torch import Tensor
 
-from dinolizer.data.fetch import download, extract, has_hash
+from dinolizer.data.fetch import download, extract
 from dinolizer.errors import InputError, say
 from dinolizer.model import weights
 from dinolizer.model.backbones import Backbone
@@ -104,7 +105,7 @@ def fetch(name: str, file: Path | None = None) -> Path:
         if file is None:
             download(known.url, source, known.hash, size=known.size, advice=known.advice)
         # What was downloaded has been compared already.
-        _convert(name, source, published=file is None or has_hash(source, known.hash))
+        _convert(name, source, published=file is None or hash_matches(source, known.hash))
         if file is None:
             source.unlink()
     except (OSError, SafetensorError) as error:
@@ -129,7 +130,7 @@ def _convert(name: str, source: Path, *, published: bool) -> None:
     if name == "dinolizer":
         state, adapter, head, record["left_out"] = _take_apart(state, model)
         weights.check_fit(model, state, source, name)
-        weights.check_finite(adapter | head, source)
+        weights.check_finite(adapter | head, str(source))
         model.load_state_dict(state, assign=True)
         merge(model, LORA, adapter)
         state = model.state_dict()

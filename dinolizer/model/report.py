@@ -17,7 +17,7 @@ from PIL import Image
 
 from dinolizer.errors import printable
 from dinolizer.model.localization import Localization
-from dinolizer.paths import ASSETS, atomic, check_outputs, file_name
+from dinolizer.paths import ASSETS, check_outputs, file_name, write_file
 
 SIDE = 1600
 """Pixels that the longer side of a picture in a report has at most."""
@@ -64,8 +64,6 @@ def report_page(result: Localization, name: str = "", back: bool = False) -> str
         rows=[(key, _shown(value)) for key, value in facts.items() if key not in SAID],
         size=result.plan.size,
         side=mask.shape,
-        area=_area(result),
-        score=_score(result),
         photo=_uri(_scaled(result.image, SIDE), "JPEG", quality=90),
         map=_uri((255 * probability + 0.5).astype(np.uint8), "PNG", optimize=True),
         outline=_outline(mask),
@@ -80,7 +78,7 @@ def save_report(
     there and not to be overwritten, or would replace the photograph."""
     path, source = report_path(directory, name), Path(result.source)
     check_outputs([path], inputs=[source], overwrite=overwrite)
-    _write(path, report_page(result, name))
+    write_file(path, report_page(result, name))
     photo = _scaled(result.image, THUMBNAIL)
     mask = _scaled(np.uint8(255) * result.mask, THUMBNAIL)[..., None] > 0
     tinted = np.where(mask, 0.4 * photo + 0.6 * np.array(MAGENTA), photo).astype(np.uint8)
@@ -96,7 +94,7 @@ def save_index(path: Path, entries: Iterable[Entry], failed: Iterable[str] = ())
     rows = [(quote(bytes(Path(entry.file.name))), entry) for entry in ordered]
     title = f"Reports on {len(rows)} pictures"
     lost = [*map(printable, failed)]
-    _write(path, render("report-index.html", title=title, rows=rows, failed=lost))
+    write_file(path, render("report-index.html", title=title, rows=rows, failed=lost))
 
 
 def render(template: str, **values: Any) -> str:
@@ -105,27 +103,6 @@ def render(template: str, **values: Any) -> str:
     rules |= {"autoescape": template.endswith(".html"), "keep_trailing_newline": True}
     pages = Environment(loader=FileSystemLoader(ASSETS), **rules)
     return pages.get_template(template).render(values)
-
-
-def _write(path: Path, page: str) -> None:
-    with atomic(path) as draft:
-        draft.write_text(page, encoding="utf-8")
-
-
-def _area(result: Localization) -> str:
-    over = f"over the threshold of {result.threshold:.3g}"
-    if not result.mask.any():
-        return f"Nothing is marked: no pixel is {over}."
-    return f"Marked as edited: {result.predicted_area:.1%} of the picture, where the map is {over}."
-
-
-def _score(result: Localization) -> str:
-    score = f"Score of the whole picture: {result.score:.3f}"
-    limit = result.settings["score_threshold"]
-    if limit is None:
-        return f"{score}, {result.meaning}: from which score on a picture is edited is not known."
-    side = "over" if result.score > limit else "not over"
-    return f"{score}, {side} {limit:g}, from which on this model calls a picture edited."
 
 
 def _shown(value: Any) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dinolizer.errors import InputError, refuse
 from dinolizer.model.specs import BACKBONES, BackboneSpec, Transformer
-from dinolizer.paths import ASSETS, atomic, file_hash, weights_dir
+from dinolizer.paths import ASSETS, atomic, file_hash, weights_dir, write_file
 
 HUB_FILE = "model.safetensors"
 HUB_LIMIT = 2 * 2**30
@@ -112,8 +112,7 @@ def save_converted(
         "citation": spec.citation,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    with atomic(path.with_suffix(".json")) as draft:
-        draft.write_text(json.dumps(whole, indent=2) + "\n")
+    write_file(path.with_suffix(".json"), json.dumps(whole, indent=2) + "\n")
 
 
 def read_checkpoint(path: Path, key: str, wanted: str) -> dict[str, Tensor]:
@@ -170,15 +169,16 @@ def check_fit(model: nn.Module, state: Mapping[str, Tensor], path: Path, name: s
     if difference := misfit(state, shapes):
         wrong = f"do not fit the model {name!r} ({difference}); give a file made for it"
         raise InputError(f"The weights {path} {wrong}.")
-    check_finite(state, path)
+    check_finite(state, str(path))
 
 
-def check_finite(state: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse tensors of a file that hold NaN or infinity."""
-    for name, tensor in state.items():
-        if not tensor.isfinite().all():
-            what = "is not finite: it holds NaN or infinity; make or get that file again"
-            raise InputError(f"The tensor {name} in {path} {what}.")
+def check_finite(
+    tensors: Mapping[str, Tensor], of: str, advice: str = "make or get that file again"
+) -> None:
+    """Refuse tensors that hold NaN or infinity; ``of`` says what they are of."""
+    for name, tensor in tensors.items():
+        wrong = f"The {name} of {of} is not finite: it holds NaN or infinity; {advice}."
+        refuse({wrong: not tensor.isfinite().all()})
 
 
 def misfit(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> str | None:

@@ -14,7 +14,7 @@ from dinolizer.data.fetch import download, fetch_zip
 from dinolizer.data.files import list_images
 from dinolizer.data.images import read_image
 from dinolizer.errors import InputError, check_choice
-from dinolizer.paths import atomic, check_outputs
+from dinolizer.paths import check_outputs, write_file
 
 PHOTOS = {
     "astronaut": ("skimage.data", "astronaut.png"),
@@ -98,8 +98,7 @@ def fetch_bsds(out: Path, given: Path | None = None, *, overwrite: bool = False)
         raise InputError(f"{archive} holds {len(photos)}, but not {wanted}, unchanged; give these.")
     check_outputs([out / name for name in photos], overwrite=overwrite)
     for name, photo in photos.items():
-        with atomic(out / name) as draft:
-            draft.write_bytes(photo)
+        write_file(out / name, photo)
 
 
 def _bsds_photos(path: Path) -> Iterator[tuple[str, bytes]]:

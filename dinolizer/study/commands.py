@@ -158,14 +158,15 @@ def calibrate(
     their pixels is no higher.
     """
     from dinolizer.data.files import list_images
-    from dinolizer.model.calibration import calibrated, save_calibrated
+    from dinolizer.model.calibration import calibrated
+    from dinolizer.model.head import read_head, write_head
     from dinolizer.model.localizer import Localizer
 
     check_outputs([out], ".safetensors", inputs=[head], overwrite=overwrite)
     paths = progress([Path(path) for path in list_images(photographs)[0]], "photographs")
     localizer = Localizer.from_pretrained(model, head, device, weights)
     card = calibrated(localizer, paths, about or photographs.name, most)
-    save_calibrated(head, card, out)
+    write_head(out, read_head(head)[1], card)
     typer.echo(f"{out}: {len(card.untouched)} photographs, threshold {card.threshold:g}")
 
 

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from dinolizer.data.images import palette_png
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import pick_device
-from dinolizer.paths import ROOT, atomic, file_hash, results_dir
+from dinolizer.paths import ROOT, file_hash, results_dir, write_file
 from dinolizer.study import verdicts
 from dinolizer.study.cache import LIBRARIES
 from dinolizer.study.parameters import find_profile
@@ -72,8 +72,8 @@ class Results:
         look: dict[str, Any] = {"index": False, "float_format": f"%.{decimals}f"}
         title = self._caption(caption).translate(_LATEX)
         latex = frame.to_latex(**look, na_rep="--", escape=True, caption=title, label=f"tab:{name}")
-        _write(path, frame.to_csv(**look))
-        _write(path.with_suffix(".tex"), latex)
+        write_file(path, frame.to_csv(**look))
+        write_file(path.with_suffix(".tex"), latex)
         self._write_provenance(path, caption)
         return path
 
@@ -90,7 +90,7 @@ class Results:
         path = self.folder / "figures" / f"{name}.png"
         drawn = io.BytesIO()
         figure.savefig(drawn, dpi=DPI, bbox_inches="tight")
-        _write(path, palette_png(drawn.getvalue()))
+        write_file(path, palette_png(drawn.getvalue()))
         self._write_provenance(path, caption)
         return path
 
@@ -106,15 +106,10 @@ class Results:
         }
         log = self.folder / "log" / f"{path.name}.json"
         for file, facts in ((path.with_suffix(".json"), record), (log, run_facts())):
-            _write(file, json.dumps(facts, indent=2, default=str) + "\n")
+            write_file(file, json.dumps(facts, indent=2, default=str) + "\n")
 
     def _caption(self, caption: str) -> str:
         return f"{caption.removesuffix('.')}. Profile: {self.profile}."
-
-
-def _write(path: Path, content: str | bytes) -> None:
-    with atomic(path) as draft:
-        draft.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def run_facts() -> dict[str, object]:
@@ -139,7 +134,7 @@ def summarise_results(profile: str) -> list[Path]:
     find_profile(profile)
     folder = results_dir(profile)
     if text := summary(folder):
-        _write(folder / PAGE, text)
+        write_file(folder / PAGE, text)
     return [*([folder / PAGE] if text else []), sign(folder)]
 
 
@@ -148,7 +143,7 @@ def sign(folder: Path) -> Path:
     if not tables(folder):
         raise InputError(f"There is no table in {folder}: run 'make results' first.")
     lines = (f"{file_hash(folder / name)}  {name}\n" for name in _names(folder))
-    _write(folder / LIST, "".join(lines))
+    write_file(folder / LIST, "".join(lines))
     return folder / LIST
 
 

@@ -12,7 +12,7 @@ from dinolizer.data.manifest import AUTHENTIC_KINDS, read_manifest
 from dinolizer.errors import InputError, say
 from dinolizer.model.files import say_which
 from dinolizer.model.localizer import Localizer
-from dinolizer.paths import atomic, file_hash
+from dinolizer.paths import atomic, file_hash, write_file
 from dinolizer.study import figures
 from dinolizer.study.evaluation import authentic_table, benchmark_table, rows_of
 from dinolizer.study.methods import localized
@@ -78,8 +78,7 @@ def score(
         "model": None if localizer is None else localizer.settings,
         "maps": [*map(str, maps)],
     }
-    with atomic(out / "scores.json") as draft:
-        draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_file(out / "scores.json", json.dumps(record, indent=1) + "\n")
     if photos < LEAST:
         say(
             f"Intervals need {LEAST} photographs (groups of the manifest), and the edited images "

@@ -23,7 +23,7 @@ from dinolizer.model.localizer import Localizer, Source
 from dinolizer.model.report import report_path, save_report
 from dinolizer.model.specs import BACKBONES
 from dinolizer.model.weights import head_file
-from dinolizer.paths import atomic, check_outputs, file_name
+from dinolizer.paths import check_outputs, file_name, write_file
 from dinolizer.study.overlays import OPACITY, marked
 
 SIDE = 800  # pixels that the longer side of a picture is drawn with
@@ -140,8 +140,7 @@ class Viewer:
         with self._saying("Figure and report are written ..."):
             check_outputs([figure, report])
             save_report(shown, self.directory, name)
-            with atomic(figure) as draft:
-                draft.write_bytes(shown._repr_png_())
+            write_file(figure, shown._repr_png_())
             self.said.value = escape(f"Written to {self.directory}: {figure.name}, {report.name}")
 
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from dinolizer.errors import InputError, check_choice, progress
 from dinolizer.model.head import make_head, probabilities
+from dinolizer.model.weights import check_finite
 
 Loss = Literal["dice", "bce", "focal", "dice+bce"]
 LOSSES: tuple[Loss, ...] = get_args(Loss)
@@ -175,12 +176,8 @@ def fit(
             schedule.step()
             of_steps.append(loss.detach())
         mean_loss = torch.stack(of_steps).mean(0)
-        for name, values in {"loss": mean_loss, **dict(heads.named_parameters())}.items():
-            if not values.isfinite().all():
-                raise InputError(
-                    f"The {name} of a head is not finite any more: it holds NaN or infinity; fit "
-                    f"with a lower learning rate than {lr}."
-                )
+        made = {"loss": mean_loss, **dict(heads.named_parameters())}
+        check_finite(made, "a head", f"fit with a lower learning rate than {lr}")
         sums = torch.zeros(2, len(weights), targets.shape[1], device=tokens.device)
         with torch.no_grad():
             for chosen in held.split(batch_size) if len(held) else ():
@@ -208,11 +205,10 @@ def standardisation(tokens: Tensor, train: Tensor, batch_size: int) -> tuple[Ten
     count = train.double().sum(1, keepdim=True) * tokens[0, 0].numel()
     mean = train.double() @ sums / count
     variance = train.double() @ squares / count - mean.square()
-    if not (mean + variance + centre).isfinite().all():
-        raise InputError(
-            "The tokens to fit on are not finite: they hold NaN or infinity; check the weights of "
-            "the backbone and the pictures."
-        )
+    moments_of = {"mean or variance": mean + variance + centre}
+    check_finite(
+        moments_of, "the tokens to fit on", "check the backbone's weights and the pictures"
+    )
     std = variance.clamp(min=0).sqrt()
     return (centre + mean).float(), torch.where(std > 1e-6, 1 / std, 0).float()
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from dinolizer.errors import InputError, unwatched
-from dinolizer.paths import atomic, read_checked, write_checked
+from dinolizer.paths import read_checked, write_checked, write_file
 
 if TYPE_CHECKING:  # most who train here need none
     from accelerate import Accelerator
@@ -147,8 +147,7 @@ def optimise(
                     progress.best = trained(model)
             save()
             if log and is_main:
-                with atomic(log) as draft:
-                    progress.history().to_csv(draft, index=False)
+                write_file(log, progress.history().to_csv(index=False))
     if score:
         _load(model, progress.best)
     for weight in learned:

@@ -15,6 +15,7 @@ from torch.utils.data import ConcatDataset, TensorDataset
 from dinolizer.errors import InputError, progress
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.batches import Batches, as_batch, batch_size
+from dinolizer.model.weights import check_finite
 from dinolizer.paths import cache_dir, read_checked, write_checked
 from dinolizer.training.crops import Crops, crop_batches
 
@@ -76,12 +77,9 @@ def _compute(
         for part in batches.run(tokens, images[at : at + size])
     ]
     computed = dict(zip(layers, map(torch.cat, zip(*parts, strict=True)), strict=True))
-    for layer, values in computed.items():
-        if not values.half().isfinite().all():
-            raise InputError(
-                f"Tokens of layer {layer} of {backbone.spec.name!r} are not finite numbers in half "
-                "precision: its weights are damaged, or this layer cannot be used."
-            )
+    halves = {f"layer {layer}": values.half() for layer, values in computed.items()}
+    advice = "its weights are damaged, or this layer cannot be used in half precision"
+    check_finite(halves, repr(backbone.spec.name), advice)
     return computed
 
 

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from dinolizer import InputError, Localizer
 from dinolizer.cli import app
-from dinolizer.model.calibration import BINS, calibrated, save_calibrated
-from dinolizer.model.head import load_head
+from dinolizer.model.calibration import BINS, calibrated
+from dinolizer.model.head import load_head, read_head, write_head
 from dinolizer.model.localization import noise_level
 from dinolizer.paths import ASSETS
 
@@ -142,10 +142,10 @@ def test_a_card_goes_into_a_copy_and_not_into_the_head(
     localizer: Localizer, tmp_path: Path
 ) -> None:
     before, out = HEAD.read_bytes(), tmp_path / "copy.safetensors"
-    save_calibrated(HEAD, replace(localizer.card, untouched=(0.5,)), out)
+    write_head(out, read_head(HEAD)[1], replace(localizer.card, untouched=(0.5,)))
     assert HEAD.read_bytes() == before
     assert load_head(out, localizer.backbone)[2].untouched == (0.5,)
-    save_calibrated(HEAD, replace(localizer.card, untouched=(0.5,)), tmp_path / "equal.safetensors")
+    write_head(tmp_path / "equal.safetensors", *read_head(out)[::-1])
     assert (tmp_path / "equal.safetensors").read_bytes() == out.read_bytes()
 
 

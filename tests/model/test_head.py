@@ -86,7 +86,7 @@ def test_a_head_that_is_not_finite_is_one_sentence(tmp_path: Path) -> None:
     path, head = tmp_path / "head.safetensors", make_head(32)
     head.bias.data.fill_(torch.nan)
     save_head(path, head, card())
-    with pytest.raises(InputError, match=r"tensor bias in .*head.safetensors is not finite"):
+    with pytest.raises(InputError, match=r"The bias of .*head.safetensors is not finite"):
         load_head(path, small_backbone())
 
 

@@ -127,7 +127,7 @@ def test_other_code_or_libraries_are_in_the_key(
 def test_tokens_that_are_no_numbers_are_refused_and_not_kept(cache: Path) -> None:
     backbone = small_backbone()
     backbone.model.norm.bias.data[3] = torch.inf
-    with pytest.raises(InputError, match="Tokens of layer 2 of 'small' are not finite"):
+    with pytest.raises(InputError, match="The layer 2 of 'small' is not finite"):
         extract(backbone, IMAGES)
     assert not cache.exists()
 

@@ -15,7 +15,7 @@ from PIL import Image
 from dinolizer.data.datasets.rows import SPLITS, Report, Row, Tree
 from dinolizer.data.images import FORMATS, read_header, read_samples, write_image
 from dinolizer.errors import InputError, refuse
-from dinolizer.paths import atomic
+from dinolizer.paths import write_file
 
 BATCH = 16  # rows of a parquet file that are in memory at a time
 UNREADABLE = "rows whose cells cannot be read"
@@ -131,8 +131,7 @@ def _save(data: bytes, path: Path, at: str) -> str:
     """Write an image's own bytes, with the suffix of its format, and return where."""
     suffix = (_open(data, at).format or "png").lower().replace("jpeg", "jpg")
     path = path.with_name(f"{path.name}.{suffix}")
-    with atomic(path) as draft:
-        draft.write_bytes(data)
+    write_file(path, data)
     return str(path)
 
 

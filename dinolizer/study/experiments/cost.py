@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from skimage.util import montage
 from torch import nn
 from torch.utils.benchmark import Timer
 
@@ -66,7 +66,9 @@ def large_pictures(
         few = len(alike) < across**2
         drawn = alike.sample(across**2, replace=few, random_state=seed)
         images, truths, _ = zip(*pictures(drawn), strict=True)
-        yield first["group"], _mosaic(images, across), _mosaic(truths, across)
+        square = {"grid_shape": (across, across)}
+        picture = montage(np.stack(images), **square, channel_axis=-1)
+        yield first["group"], picture, montage(np.stack(truths), **square)
 
 
 def stride_rows(
@@ -132,9 +134,3 @@ def strides_text(table: pd.DataFrame, usual: int) -> str:
         f"{row['iou_change_high']:+.3f})"
         for row in table[table["stride"] != usual].to_dict("records")
     )
-
-
-def _mosaic(tiles: Sequence[NDArray[Any]], across: int) -> NDArray[Any]:
-    """Square of tiles ``(H, W, ...)`` of one size, row by row."""
-    rows = np.split(np.stack(tiles), across)
-    return np.concatenate([np.concatenate([*row], axis=1) for row in rows])
