@@ -25,8 +25,8 @@ def _made(variable: str, default: Path, below: str = "") -> Path:
 
 
 def results_dir(profile: str, beside: Path | None = None) -> Path:
-    """Folder of one profile's results, made if absent: in ``$DINOLIZER_RESULTS``, else ``beside``,
-    else ``results`` of the checkout."""
+    """Folder of a profile's results, made if absent, in ``$DINOLIZER_RESULTS``, or ``beside``, or
+    ``results`` of the checkout."""
     return _made("DINOLIZER_RESULTS", beside or ROOT / "results", profile)
 
 
@@ -37,8 +37,7 @@ def cache_dir() -> Path:
 
 
 def weights_dir() -> Path:
-    """Folder of fetched weights, which may be absent: ``weights`` of ``$DINOLIZER_CACHE``, else of
-    the user's cache."""
+    """Folder of fetched weights, perhaps absent, in ``$DINOLIZER_CACHE`` or the user's cache."""
     return Path(os.environ.get("DINOLIZER_CACHE") or _user_cache()) / "weights"
 
 
@@ -79,8 +78,7 @@ def write_file(path: Path, content: str | bytes) -> None:
 
 
 def write_checked(path: Path, content: bytes) -> None:
-    """Write a file of the cache whole, the SHA-256 of its content behind it; an `InputError` where
-    that cannot be done."""
+    """Write a file of the cache whole, its SHA-256 behind it; `InputError` where that fails."""
     with writing(path.parent), atomic(path) as draft, draft.open("wb") as file:
         file.write(content)
         file.write(hashlib.sha256(content).digest())
@@ -122,8 +120,7 @@ SIGNS = {
     "-history.csv": b"validation_dice",
     ".csv": b",authentic,|,predicted_area,",
 }
-"""By the end of its name, what an output of this project holds near its beginning or end: a regular
-expression."""
+"""By the end of its name, a regular expression of what an output holds near its start or end."""
 NEAR = 2**16
 
 

@@ -26,8 +26,7 @@ from dinolizer.paths import atomic, file_hash, file_name
 
 PART_ROWS = 10_000
 PART_SECONDS = 60.0
-"""Rows are written to the disk after so many of them, or so many seconds: as much work is done
-again after a run was killed."""
+"""Rows are written to the disk after so many of them, or so many seconds."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +83,11 @@ def scan(
     could not be read then, or are others now. ``out`` is the folder of the run, which all shards
     may share; see `dinolizer.bulk.table`. ``masks`` and ``maps`` write each mask to
     ``masks/<image>.mask.png`` (0 and 255), and each map to ``maps/<image>.map.npz``
-    (``probability``, float16); a name too long for that is cut and ends in a hash, as is that of an
-    image outside of the list's folder. With ``add`` the list may have more images than when the
-    folder was begun.
+    (``probability``, float16); long names, and those from outside of the list's folder, end in a
+    hash. With ``add`` the list may have more images than when the folder was begun.
 
-    Raises `InputError` for a folder that was made with other settings or of another list, where
-    more than ``max_failures`` images could not be read (by default any number may fail), and where
-    nothing can be written. What is done by then is kept.
+    Raises `InputError` for a folder of other settings or another list, for more unreadable images
+    than ``max_failures`` (None: any number), and where nothing can be written; what is done stays.
     """
     settings = localizer.settings | {
         "version": dinolizer.__version__,

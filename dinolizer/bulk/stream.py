@@ -55,14 +55,12 @@ def localize_many(
     Images are read ahead and results finished behind in threads. Every batch has the same number of
     windows (by default the localizer's), of as many images as it takes, the last one filled up with
     repeats: so what a window gives depends neither on its neighbours nor on where a run was taken
-    up again. Only where memory is short, batches are halved, a line says so, and the last bits of
-    float32 may be others.
+    up again; but where memory is short batches are halved, and the last bits may be others.
 
     Sources, as for `read_image`, are drawn from as results are taken: at any time the images of one
-    batch are in memory, and some ``2 * threads`` more. Each result goes to ``then``, in a thread:
-    what is to be saved of it, is saved there. For every source, in order, what that returned is
-    yielded, or why the image could not be read. A result's ``seconds`` are the image's share, by
-    windows, of the time that passed.
+    batch are in memory, and some ``2 * threads`` more. Each result goes to ``then``, in a thread,
+    which saves what is to be saved. What that returns, or why an image could not be read, is
+    yielded in order. A result's ``seconds`` are its share, by windows, of the time that passed.
     """
 
     def load(source: Source) -> _Open | InputError:

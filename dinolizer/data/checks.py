@@ -37,8 +37,7 @@ class Facts(NamedTuple):
 
 
 def inspect_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Read the headers of the images and the masks of a table of ``image, mask, kind``: its
-    `Facts`."""
+    """The `Facts` of a table of ``image, mask, kind``, from images' headers and masks."""
 
     @functools.cache  # images may share a mask
     def read_marks(mask: str, orientation: int) -> tuple[tuple[int, ...], float]:

@@ -55,8 +55,7 @@ def _encode(image: Pixels, codec: str, quality: float, **options: object) -> Pix
 
 
 def gaussian_noise(image: Pixels, std: float, rng: np.random.Generator) -> Pixels:
-    """Add white Gaussian noise of ``std`` grey levels (of 0 to 255), independent in every pixel and
-    channel; then round and clip."""
+    """Add white Gaussian noise of ``std`` grey levels of 0 to 255; then round and clip."""
     refuse({f"The noise level is {std}, but a standard deviation is at least 0.": std < 0})
     return to_uint8(image + std * rng.standard_normal(image.shape, dtype=np.float32))
 

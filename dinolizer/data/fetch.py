@@ -76,9 +76,8 @@ def download(
 
 def extract(archive: Path, folder: Path, limit: int, names: Sequence[str] = ()) -> None:
     """Extract a zip archive to a folder; or only the files ``names`` of it, which it may hold at
-    its top or in one folder, to ``folder / name``. An archive that is damaged, takes over ``limit``
-    bytes, lacks a name, or has it twice or under a path that leads elsewhere, is an
-    `InputError`."""
+    its top or in one folder, to ``folder / name``. Raises `InputError` for an archive that is
+    damaged, takes over ``limit`` bytes, or has a name not once, or under a path that leads out."""
     try:
         with zipfile.ZipFile(archive) as file:
             infos = file.infolist()

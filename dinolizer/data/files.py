@@ -70,8 +70,7 @@ def _leave(left_out: LeftOut, what: str, path: str) -> None:
 
 
 def list_images(folder: str | Path, skip: Skip = lambda folder: None) -> tuple[list[str], LeftOut]:
-    """The images in and below a folder, in the order of `walk`, and what is left out; a folder
-    without an image is refused."""
+    """The images in and below a folder (at least one), in the order of `walk`, and the rest."""
     images: list[str] = []
     left_out: LeftOut = {}
     for path in walk(folder, left_out, skip):

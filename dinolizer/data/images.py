@@ -44,9 +44,8 @@ def read_image(source: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[
     whose memory is shared, or ``(H, W, 4)`` RGBA. Alpha is dropped and the colour under it kept, as
     blending would invent pixels. Of 16-bit values the high byte is taken, as Pillow does in colour.
     CMYK, palette, grey and 1-bit images are converted by Pillow, without colour profiles. Of an
-    animation the first frame is read. Raises `InputError` for what is missing, empty, damaged,
-    larger than `MAX_PIXELS` or of none of `FORMATS`, for TIFF files of several pages, and for
-    another type or shape.
+    animation the first frame is read. Raises `InputError` for what is missing, empty, damaged, over
+    `MAX_PIXELS`, of none of `FORMATS`, a TIFF of several pages, or of another type or shape.
     """
     if isinstance(source, np.ndarray):
         _check_array(source, channels=(3, 4))
@@ -122,8 +121,7 @@ def write_image(
     texts: Mapping[str, str] | None = None,
 ) -> None:
     """Write a uint8 array, ``(H, W)`` grey or ``(H, W, 3)`` RGB, or a bool mask (white is True) as
-    PNG with ``texts`` in its metadata, whole or not at all; another array or a suffix but ``.png``
-    is an `InputError`."""
+    PNG with ``texts`` in its metadata; `InputError` for another array or suffix than ``.png``."""
     path, image = Path(path), np.uint8(255) * image if image.dtype == np.bool_ else image
     if path.suffix.lower() != ".png":
         raise InputError(f"The image was to be written as {path.name}, but only .png is lossless.")

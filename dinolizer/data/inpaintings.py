@@ -22,8 +22,7 @@ LIST = ASSETS / "inpaintings.csv"
 ``mask_paths`` are files of the repository, each after a commit (``HEAD`` where that is not known),
 apart by blanks: the one of the right hash is taken. None: it must be put by hand."""
 MASKS = ASSETS / "inpaintings-masks.npz"
-"""Packed masks of pictures without a mask of their own: where the result differs from its source,
-and rectangles."""
+"""Packed masks of pictures without one: where the result differs from its source, and boxes."""
 KEPT = ["generator", "kind", "base", "outside", "repository", "licence"]
 """Columns of the list that the manifest has too: ``outside`` says how the untouched part compares,
 ``base`` whether the source is a photograph."""

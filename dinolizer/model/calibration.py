@@ -19,8 +19,7 @@ BINS = 10_000
 def calibrated(
     localizer: Localizer, photographs: Iterable[Path], about: str, most: float | None = None
 ) -> HeadCard:
-    """The card of a localizer's head with the scores of photographs that nobody edited, their sizes
-    and their noise.
+    """The card of a localizer's head with scores, sizes and noise of photographs nobody edited.
 
     With ``most`` also with the lowest threshold at which the false-positive rate of all their
     pixels is at most that, and no lower one than before. ``about`` says what the photographs are.

@@ -1,5 +1,4 @@
-"""The linear head, a 1x1 convolution, and its file: what it was made for, and any adapter of the
-backbone that was trained with it."""
+"""The linear head, a 1x1 convolution, and its file, with its card and any adapter."""
 
 import json
 from bisect import bisect_left
@@ -116,8 +115,7 @@ def card_for(
     backbone: Backbone, about: str = "", policy: str = "pristine", lora: Lora | None = None
 ) -> HeadCard:
     """The card of a head trained on a backbone, with the settings of the backbone's spec; but the
-    logits of three classes are always averaged, as in the later public release, since their softmax
-    depends on it."""
+    logits of three classes are averaged, as in the later release: their softmax depends on it."""
     spec = backbone.spec
     return HeadCard(
         backbone=spec.name,
@@ -150,9 +148,8 @@ def make_head(dim: int, classes: int = 1) -> nn.Conv2d:
 def save_head(
     path: Path, head: nn.Conv2d, card: HeadCard, adapter: Mapping[str, Tensor] | None = None
 ) -> None:
-    """Write a head as safetensors, its card in the metadata, whole or not at all; where the card
-    says ``lora``, with the tensors of `dinolizer.model.lora.adapter_tensors`. Equal ones give equal
-    bytes."""
+    """Write a head as safetensors, its card in the metadata; where that says ``lora``, with the
+    tensors of `dinolizer.model.lora.adapter_tensors`. Equal ones give equal bytes."""
     tensors = dict(head.state_dict())
     tensors |= {ADAPTER + name: tensor for name, tensor in (adapter or {}).items()}
     write_head(path, tensors, card)

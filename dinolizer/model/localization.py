@@ -179,8 +179,7 @@ def noise_level(image: NDArray[np.uint8]) -> float:
 
 
 def gathered(strips: Iterable[Tensor], size: tuple[int, int]) -> tuple[NDArray[np.float32], float]:
-    """Map and score, as in `Localization`, from strips of the map, float32 ``(n, W)`` from top to
-    bottom on any device."""
+    """Map and score, as in `Localization`, from strips of the map, float32 ``(n, W)``."""
     probability = np.empty(size, np.float32)
     first = 0
     for strip in strips:

@@ -40,8 +40,7 @@ COUNTED = 30
 
 
 class Settings(TypedDict, total=False):
-    """What a localizer may do otherwise than its head's card says, see `HeadCard` and `Localizer`;
-    None is what that says."""
+    """What a localizer may do otherwise than its card, see `HeadCard`; None is what that says."""
 
     stride: int | None
     threshold: float | None

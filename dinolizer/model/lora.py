@@ -52,9 +52,8 @@ class AdaptedQkv(nn.Module):
 
 
 def adapted(backbone: Backbone, lora: Lora, seed: int = 0) -> Backbone:
-    """Copy a backbone and put a trainable adapter inside, which at first changes nothing: A is
-    drawn by the seed, B is zero. Only its ``4 * rank * D`` parameters per layer have gradients;
-    ``hash`` stays the original's."""
+    """Copy a backbone and put a trainable adapter, ``4 * rank * D`` parameters per layer, inside,
+    which at first changes nothing: A is drawn by the seed, B is zero; ``hash`` stays."""
     twin = copy.deepcopy(backbone)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -3,8 +3,7 @@
 B-Free: by its authors' repository (grip-unina/B-Free) and public code that uses it, the archive
 holds ``BFREE_dino2reg4/model_epoch_best.pth``, a pickled dict whose ``model`` is a state dict. The
 wrapper it is for loads the keys in ``patch_embed.`` apart from the others, but prefixes neither:
-together they are the state dict of one timm model at 504 pixels whose one logit is positive for
-generated images.
+they are the state dict of one timm model at 504 pixels with a logit, positive for generated images.
 
 The authors' released DinoLizer: by a third party's working adapter for it (the repository,
 ``anonyme610/dinolizer``, commit 3241ce5, could not be opened) it is a Lightning checkpoint whose
@@ -87,9 +86,8 @@ def fetch(name: str, file: Path | None = None) -> Path:
     weights; a head and the record lie beside them.
 
     ``file`` is the published file, the checkpoint out of its archive, or another one of that kind,
-    which a line then says; without it the published one is downloaded, unless good weights are
-    there. Raises `InputError` for a file that is missing, damaged, another model's or holds code, a
-    failed download or a full disk.
+    which a line then says; by default it is downloaded, unless good weights are there. Raises
+    `InputError` for a file that is missing, damaged, another model's or code, and for a full disk.
     """
     known, path, folder = PUBLISHED[name], weights.fetched_path(name), weights_dir()
     if file is None:

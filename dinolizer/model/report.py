@@ -45,12 +45,10 @@ def report_path(directory: Path, name: str) -> Path:
 
 def report_page(result: Localization, name: str = "", back: bool = False) -> str:
     """A page of HTML: the photograph, the map over it, the outline of the mask, what they mean, and
-    `Localization.summary` as a table and as JSON, with the SHA-256 of the photograph's file but not
-    the folder it lies in.
+    `Localization.summary`, without the photograph's folder, as a table and as JSON.
 
     It loads nothing from anywhere: photograph (JPEG) and map (PNG) are inside of it, scaled down to
-    `SIDE`. Printed or without JavaScript it says the same. ``name`` is that of a photograph without
-    a file; ``back`` puts a link to the page above on it.
+    `SIDE`. ``name`` is that of a photograph without a file; ``back`` adds a link to the page above.
     """
     source = Path(result.source).name
     facts = result.summary() | {"source": source, "torch": torch.__version__}
@@ -125,7 +123,6 @@ def _uri(pixels: NDArray[np.uint8], kind: str, **options: Any) -> str:
 
 
 def _outline(mask: NDArray[np.bool_]) -> str:
-    """An SVG path around each part of a mask ``(H, W)`` and each hole in one, through the pixels
-    (column and row) at its edge."""
+    """An SVG path (column and row) around each part of a mask ``(H, W)`` and each hole in one."""
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     return "".join(f"M{' '.join(map(str, points.ravel()))}Z" for points in contours)

@@ -1,8 +1,5 @@
-"""A page on this machine to drop a picture on; what comes back is its report.
-
-It is built on Tornado, which Jupyter runs on: one package without further ones, that reads forms
-and bounds their size itself.
-"""
+"""A page on this machine to drop a picture on; what comes back is its report. It is built on
+Tornado, which Jupyter runs on, and which reads forms and bounds their size itself."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor

@@ -24,8 +24,7 @@ SMALL_AREA, SMALL_AREA_WINDOW = 1016 * 1016, 504
 """Area that small images are resized to for windows of 504 pixels, as the official code is reported
 to do; for another window it is scaled with the window's own area."""
 THIN = 32
-"""How many times as long as wide an image may be that is resized: it takes some 120 windows of 504
-pixels at a stride of 128."""
+"""How many times as long as wide an image may be that is resized: it takes some 120 windows."""
 
 Pair = tuple[int, int]
 Pixels = NDArray[np.uint8] | Tensor
@@ -134,14 +133,12 @@ def assemble(plan: Plan, logits: Iterable[Tensor]) -> Tensor:
 def strips(plan: Plan, logits: Iterable[Tensor]) -> Iterator[Tensor]:
     """Logits of the image from those of its windows, as strips from top to bottom.
 
-    ``logits`` are ``(n, C, h, w)`` at patch resolution, any number at a time: of all windows, row
-    by row. A strip is float32 ``(C, n, W)`` on their device: the next n rows of `Plan.assembled`; a
-    resized image is one strip.
+    ``logits`` are ``(n, C, h, w)`` at patch resolution, any number at a time, row by row. A strip
+    is float32 ``(C, n, W)``: the next n rows of `Plan.assembled`; a resized image is one.
 
     Each window is upsampled bicubically with ``align_corners=False``. That is linear and separable,
     ``U L V^T``: windows of one row are put together at the height of their patches, and only the
-    row is brought to full height. So no window has a copy at full resolution, and never more rows
-    of the image are in memory than those of a window and a stride.
+    row is brought to full height: never more rows than of a window and a stride are in memory.
     """
     added = _added(plan, logits)
     if plan.assembled != plan.size:

@@ -1,6 +1,5 @@
-"""The forger: from a photograph and a seed to a forgery whose every pixel's history is known: what
-the photograph has been through before the edit, what fills the edit, and what the picture goes
-through after it.
+"""The forger: from a photograph and a seed to a forgery whose every pixel's history is known:
+before the edit, in it, and after it.
 
 Most photographs on the web are JPEG files with chroma subsampled, often resized or stored more than
 once; what a generator fills in has never been through that. Wiping out a photograph's history, or
@@ -119,8 +118,7 @@ def reencode(image: Image, generator: str) -> Image:
 
 
 def tiled(source: Image, size: tuple[int, ...], rng: np.random.Generator) -> Image:
-    """Shrink a source by a factor of `SHRINKING`, and fill a size with it from a random place on,
-    mirrored beyond its edges."""
+    """Shrink a source by a factor of `SHRINKING`, and fill a size with it, see `mirrored`."""
     scale = rng.uniform(*SHRINKING)
     small = [max(1, round(length * scale)) for length in source.shape[1::-1]]
     content = cv2.resize(source, small, interpolation=cv2.INTER_AREA)

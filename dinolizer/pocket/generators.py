@@ -1,6 +1,5 @@
-"""Small learned generators, auto-encoders and a convolutional inpainter, which stand in for latent
-diffusion models: what passes through the decoder carries its traces. They are far smaller, and blur
-more."""
+"""Small learned generators, auto-encoders and a convolutional inpainter, in place of latent
+diffusion models: what passes through the decoder carries its traces. They blur more."""
 
 from collections.abc import Callable
 from functools import cache
@@ -70,8 +69,7 @@ class AutoEncoder(nn.Module):
 
 
 def _autoencoder(latents: int, up: Callable[[int, int], nn.Sequential]) -> AutoEncoder:
-    """With a number of latent channels, and what builds one 2x stage of the decoder, which decides
-    much of its trace."""
+    """With so many latent channels, and what builds a 2x stage of the decoder, and its trace."""
     first, second, third = WIDTHS
     downs = _down(3, first), _down(first, second), _down(second, third)
     encoder = nn.Sequential(*downs, nn.Conv2d(third, latents, 1))

@@ -28,8 +28,7 @@ PHOTOS = {
 """Name to package and file. Licences: see the packages' own notes beside the files."""
 
 DIV2K = "https://data.vision.ee.ethz.ch/cvl/DIV2K/DIV2K_valid_HR.zip"
-"""Validation set of DIV2K (Agustsson and Timofte, NTIRE 2017): 100 photographs of some 2000 pixels,
-for academic research."""
+"""Validation set of DIV2K (Agustsson and Timofte, NTIRE 2017), for academic research."""
 DIV2K_HASH = "sha256:20dd31fd84d777bc1cf5d6b7654a3f569c0aec74458ae094122ad1d0489900fc"
 """As TensorFlow Datasets records it for that address."""
 DIV2K_NAMES = tuple(f"{number:04}.png" for number in range(801, 901))

@@ -37,8 +37,7 @@ class Method:
 
     ``predict`` takes an image, uint8 ``(H, W, 3)``, and its row of the manifest to a map, float
     ``(H, W)``, higher = more suspicious. An edit is predicted over the threshold: one for all
-    images, or for each photograph; nan for no mask. ``key`` is all that the maps depend on, for a
-    `cache_key`.
+    images, or for each photograph; nan for no mask. ``key`` is all that the maps depend on.
     """
 
     name: str
@@ -54,9 +53,8 @@ def threshold_at(threshold: float | Mapping[str, float], row: Row) -> float:
 def score_maps(
     maps: Maps, names: Sequence[Mapping[str, Any]], pictures: Iterable[Picture]
 ) -> pd.DataFrame:
-    """Score several maps of each picture: a row for each, with what the map is, one of ``names``,
-    among it its ``threshold`` (if none, 0: that of logits); what of `ABOUT` is known of the
-    picture; and `score_image`."""
+    """Score several maps of each picture: a row for each, with its one of ``names``, among it a
+    ``threshold`` (by default 0, of logits), what of `ABOUT` is known, and `score_image`."""
     rows = []
     for image, truth, row in pictures:
         about = {name: row[name] for name in ABOUT if name in row}
@@ -90,12 +88,9 @@ def rows_of(
     number: int = 1,
     count: int = 1,
 ) -> pd.DataFrame:
-    """Rows of methods on images of a manifest after each of the cases.
-
-    They are computed and cached in parts, of one method and dataset each, so that many machines can
-    share the work, and one method more costs no other; every ``count``-th is taken, from the
-    ``number``-th on (counted from 1).
-    """
+    """Rows of methods on images of a manifest after each of the cases, cached in parts of one
+    method and dataset each, so that machines can share the work: every ``count``-th is taken, from
+    the ``number``-th on (counted from 1)."""
     of_datasets = [part for _, part in images.groupby("dataset", sort=False)]
     parts = [
         part.iloc[at : at + IMAGES] for part in of_datasets for at in range(0, len(part), IMAGES)
@@ -213,8 +208,7 @@ def compare_variants(
 
 
 def by_generators(rows: pd.DataFrame, unedited: "pd.Series[bool]") -> pd.DataFrame:
-    """Rows by ``generators``, seen in training or held out, if they have edits; unedited rows are
-    of both."""
+    """Rows by ``generators``, seen in training or held out, if they have edits; unedited: both."""
     seen = rows["seen"].astype(bool)
     return pd.concat(
         rows[of | unedited].assign(generators=name)

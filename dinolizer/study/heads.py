@@ -29,8 +29,7 @@ from dinolizer.training.tokens import extracted
 
 EPOCHS = 20
 Logits = Callable[[Image, Row], Tensor]
-"""Takes an image, uint8 (H, W, 3), and its row of the manifest; gives logits, float32 (K, H, W), on
-the CPU."""
+"""From an image, uint8 (H, W, 3), and its row to logits, float32 (K, H, W), on the CPU."""
 
 
 @dataclass(frozen=True)

@@ -143,8 +143,7 @@ def residual_classifier(image: Image, folder: Path = ASSETS) -> Map:
     """A rival of the pocket backbone: a linear classifier on the statistics of its stem, fitted on
     the same kind of crops (``pretraining``). What the transformer is worth, it finds beyond this.
 
-    The map is of logits: those of whole patches, interpolated linearly; a last patch that the image
-    fills in part is mirrored."""
+    The map is of logits, interpolated linearly; a patch that is cut by the edge is mirrored."""
     height, width = image.shape[:2]
     ends = [(0, -length % PATCH) for length in (height, width)]
     whole = np.pad(image, [*ends, (0, 0)], mode="symmetric")

@@ -45,8 +45,7 @@ DETECTION_RULE = (
 
 def score_mask(mask: Mask, truth: Mask) -> dict[str, float]:
     """Score a predicted mask against the truth, both bool ``(H, W)``: ``tp, fp, fn, tn`` in pixels,
-    and, as shares, ``iou, f1, recall, false_positive_rate`` (of the pixels that are not edited) and
-    ``predicted_area``."""
+    and the shares ``iou, f1, recall, false_positive_rate, predicted_area``."""
     if mask.shape != truth.shape:
         sizes = [" x ".join(map(str, array.shape)) for array in (mask, truth)]
         raise InputError(
@@ -65,10 +64,9 @@ def score_mask(mask: Mask, truth: Mask) -> dict[str, float]:
 
 
 def score_image(values: Map, threshold: float, truth: Mask) -> dict[str, Any]:
-    """Score one map: `score_mask` at the threshold (if that is nan, no shares); without one the
-    average precision ``ap``, ``auc``, and ``best_iou``, an upper bound; ``score``, the
-    `SCORE_PERCENTILE`; and the quantiles, at `LEVELS`, of the map where it is edited and where not,
-    ``inside, outside``."""
+    """Score one map: `score_mask` at the threshold (if that is nan, no shares); average precision
+    ``ap``, ``auc``, and ``best_iou``, an upper bound; ``score``, the `SCORE_PERCENTILE`; and the
+    quantiles, at `LEVELS`, of the map where it is edited and where not, ``inside, outside``."""
     scores: dict[str, Any] = score_mask(values > threshold, truth)
     if np.isnan(threshold):
         scores |= dict.fromkeys(list(scores)[4:], np.nan)

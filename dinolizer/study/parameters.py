@@ -19,8 +19,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def find_profile(name: str) -> Path:
-    """Path of the profile of that name in ``notebooks/profiles``, or the YAML file that it is; an
-    InputError lists all."""
+    """Path of a profile in ``notebooks/profiles``, or the YAML file that it is."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
     if path.parent == PROFILES and not path.is_file():
         known = ", ".join(sorted(profile.stem for profile in PROFILES.glob("*.yaml")))

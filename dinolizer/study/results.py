@@ -33,8 +33,7 @@ PACKAGES = ("dinolizer", *LIBRARIES, "pandas", "scikit-image", "matplotlib")
 # A notebook imports this module in its first cell: its seconds are counted from there.
 _STARTED = time.monotonic()
 PAGE, LIST = "SUMMARY.md", "SHA256SUMS"
-"""The summary of a profile's results, and the signed-off list of all; `sha256sum --check` reads it
-too."""
+"""The summary of a profile's results, and the list of all, which `sha256sum --check` reads too."""
 DPI = 200
 """Of figures 7 inches wide: a notebook shows them at half their pixels."""
 TOLERANCE = 0.01
@@ -148,8 +147,7 @@ def sign(folder: Path) -> Path:
 
 
 def check(folder: Path) -> list[str]:
-    """Compare results with their list, verdicts with their numbers, the summary with both; return a
-    line for everything that differs."""
+    """A line for each result that differs from its list, its numbers, or the summary of both."""
     path = folder / LIST
     if not path.is_file():
         raise InputError(f"There is no list {path} of what was made; give a folder of results.")
@@ -181,8 +179,7 @@ def check(folder: Path) -> list[str]:
 
 
 def compare(fresh: Path, committed: Path) -> list[str]:
-    """A line for every table of two folders that differs: in its columns, rows or texts, or in a
-    number by more than `TOLERANCE`."""
+    """A line for every table of two folders that differs, or in a number by over `TOLERANCE`."""
     close: dict[str, Any] = {"check_exact": False, "rtol": 0, "atol": TOLERANCE}
     lines = [f"{name}: is not made any more" for name in sorted(tables(committed) - tables(fresh))]
     lines += [f"{name}: is not committed" for name in sorted(tables(fresh) - tables(committed))]

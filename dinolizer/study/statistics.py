@@ -92,9 +92,8 @@ def measured(statistic: Statistic, photos: int, **settings: Any) -> Measured:
 def macro_statistic(
     values: ArrayLike, groups: ArrayLike, families: ArrayLike | None = None
 ) -> tuple[Statistic, int]:
-    """Mean over the families of the mean over each one's images, and its number of photographs:
-    values are float ``(N,)``, one per image (nan is left out). Without families images count alike;
-    one that is not drawn is left out."""
+    """Mean over the families of the mean over each one's images, and its number of photographs, of
+    float ``(N,)``, one per image (nan is left out). Without families images count alike."""
     values = np.asarray(values, dtype=float)
     known = ~np.isnan(values)
     photos, photo = np.unique(np.asarray(groups)[known], return_inverse=True)
@@ -131,8 +130,7 @@ def ratio(
     families: ArrayLike | None = None,
     seed: int = 0,
 ) -> Measured:
-    """Ratio of the means (over families, if named) of two values ``(N,)`` of the same images; nan
-    where the lower mean is 0."""
+    """Ratio of the means (over families, if named) of two values ``(N,)`` of the same images."""
     (one, photos), (other, _) = (macro_statistic(of, groups, families) for of in (above, below))
     return measured(lambda counts: quotient(one(counts), other(counts)), photos, seed=seed)
 

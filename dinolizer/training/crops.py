@@ -42,8 +42,7 @@ class Augmentations:
 def build_transform(window: int, settings: Augmentations | None) -> v2.Transform:
     """The transform of ``(image, labels)``, uint8 ``tv_tensors.Image`` (3, H, W) and ``Mask`` (H,
     W), to (window, window), by torch's global random numbers; without settings it only cuts.
-    Nothing is resized. JPEG, really encoded, comes last, as compression is what an image has
-    usually met last."""
+    Nothing is resized. JPEG, really encoded, comes last, as it usually does."""
     crop = v2.RandomCrop(window)
     if settings is None:
         return crop
@@ -117,9 +116,8 @@ class Crops(Dataset[tuple[Tensor, ...]]):
 def crop_batches(
     crops: Dataset[tuple[Tensor, ...]], items: Sequence[Sequence[int]], workers: int = 0
 ) -> Iterator[tuple[Tensor, ...]]:
-    """Crops and labels of each list of items (none of them empty), stacked, in the lists' order;
-    the ``workers`` that prepare them change nothing. Raises InputError for a file that cannot be
-    read, whichever process met it."""
+    """Crops and labels of each list of items (none of them empty), stacked, in the lists' order,
+    whatever the ``workers``. Raises InputError for a file that cannot be read."""
     loader = DataLoader(
         crops,
         batch_sampler=[list(batch) for batch in items],
@@ -137,8 +135,7 @@ def crop_batches(
 
 def patch_shares(labels: Tensor, policy: str, patch: int) -> Tensor:
     """From uint8 labels ``(H, W)`` of `dinolizer.data.manifest.target` to the share of each patch
-    that is labelled 1, float32 ``(h, w)`` in [0, 1], or for three classes those of each,
-    ``(3, h, w)``."""
+    that is labelled 1, float32 ``(h, w)`` in [0, 1], or those of three classes, ``(3, h, w)``."""
     if policy != "three-class":
         return F.avg_pool2d(labels[None].float(), patch)[0]
     return F.avg_pool2d(F.one_hot(labels.long(), 3).permute(2, 0, 1).float(), patch)

@@ -26,8 +26,7 @@ TEMPERATURES = tuple(np.geomspace(0.5, 50, 100).tolist())
 
 
 class Heads(nn.Module):
-    """K linear heads on the same tokens; each reads them as ``(tokens - mean) * scale``, of buffers
-    ``(K, D)``.
+    """K linear heads on the same tokens, standardised as ``(tokens - mean) * scale``, ``(K, D)``.
 
     K is the product of ``axes``, the lengths of what the heads differ in, say
     ``{"seed": 5, "fold": 7}``; the last varies fastest. Each is a map from D token channels
@@ -195,8 +194,7 @@ def fit(
 
 def standardisation(tokens: Tensor, train: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
     """Mean of each channel over each head's windows, and one over its standard deviation, or 0 for
-    a constant channel: ``(K, D)`` each. In two passes, as tokens may lie far from 0, and without a
-    float copy of all of them."""
+    a constant channel: ``(K, D)`` each. In two passes, as tokens may lie far from 0."""
     over, batches = (2, 3), tokens.split(batch_size)
     centre = torch.cat([batch.double().mean(over) for batch in batches]).mean(0)
     centred = (batch.double() - centre[:, None, None] for batch in batches)

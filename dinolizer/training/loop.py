@@ -79,8 +79,7 @@ def optimise(
     After each ``score_every`` steps, a round, the score is measured, and the history written to the
     CSV ``log``. Training stops after ``patience`` rounds without a better score, and the model ends
     as after the best. Where the checkpoint, written after ``save_every`` steps and every round,
-    exists, training goes on from there, and on a CPU ends with the same bits as if never
-    interrupted.
+    exists, training goes on from there, on a CPU to the same bits as without interruption.
 
     Raises InputError for a checkpoint with other ``settings`` (all that the result depends on), or
     that is damaged or cannot be written, and for a loss, score or weight that is not finite.

@@ -1,8 +1,7 @@
 """The two published variants, trained from a manifest.
 
 ``v1`` is the paper's: a frozen backbone and a linear head. ``v2`` is the later public release's:
-LoRA on the attention projections, three classes (real, re-encoded, inpainted), and the mean of the
-logits of overlapping windows.
+LoRA, three classes (real, re-encoded, inpainted), and the mean of overlapping windows' logits.
 """
 
 import tempfile
@@ -43,10 +42,9 @@ SAMPLE = 64
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides the result of a training, apart from the data and the backbone's weights;
-    learning rate, batch and epochs are this project's. Crops are ``"fixed"``, the same in all
-    epochs (without an adapter the backbone then sees each once, and its tokens stay in memory), or
-    ``"fresh"``."""
+    """What decides the result of a training, apart from data and backbone; learning rate, batch and
+    epochs are this project's. Crops are ``"fresh"``, or ``"fixed"``: the same in all epochs, so
+    that without an adapter the backbone sees each once, and its tokens stay in memory."""
 
     policy: str  # a key of `CLASSES`
     lora: Lora | None  # the adapter that is trained too; without one the backbone is frozen
@@ -96,13 +94,11 @@ def train(
     used. The backbone is moved to the device (by default the GPU if there is one, under
     ``torchrun`` one each), and otherwise stays as it is. ``changes`` are fields of `Recipe` that
     differ from the variant's, but for None. ``workers`` processes prepare crops. Tokens of fixed
-    crops may take ``cache_gb`` (10^9 bytes) in memory, and again on disk. Beside ``out``, which
-    ends in .safetensors, go `history_path` and, until the end, ``<stem>.checkpoint``, from which
-    training goes on.
+    crops may take ``cache_gb`` (10^9 bytes) in memory, and again on disk. Beside ``out``, a
+    .safetensors, go `history_path` and ``<stem>.checkpoint``, from which training goes on.
 
-    Raises InputError for an unknown setting, a split without rows, a photograph in two splits, an
-    image that cannot be read, tokens over ``cache_gb``, an ``out`` that cannot be written or would
-    replace something, and what `dinolizer.training.loop.optimise` refuses.
+    Raises InputError for an unknown setting, a split without rows, an image that cannot be read,
+    tokens over ``cache_gb``, an ``out`` that cannot be written or is there, and as `optimise`.
     """
     check_choice("variant", variant, VARIANTS)
     given = {name: value for name, value in changes.items() if value is not None}

@@ -42,8 +42,7 @@ def extracted(backbone: Backbone, images: Images, dtype: torch.dtype) -> Tensor 
 def extract_layers(
     backbone: Backbone, images: Images, layers: Sequence[int], dtype: torch.dtype = torch.float16
 ) -> dict[int, Tensor]:
-    """As `extract`, for several layers, numbered as in `Backbone.tokens_of_layers`, in one pass for
-    those that are not in the cache."""
+    """As `extract`, for layers as in `Backbone.tokens_of_layers`, in one pass for those missing."""
     sizes = sorted({image.shape for image in images})
     if len(sizes) != 1:
         raise InputError(

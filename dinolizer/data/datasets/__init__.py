@@ -47,8 +47,7 @@ def make_manifest(
     go beside it, to the folder of its name and ``-images``. ``incomplete`` leaves out, and counts,
     images that are unreadable or whose mask is missing, unreadable or all black on a forged image;
     else the first is refused. With ``invert`` black marks the edit; inverted copies are listed.
-    Raises `InputError` if the files are not as expected, the masks look inverted, or nothing can be
-    written."""
+    Raises `InputError` for other files, masks that look inverted, and where it cannot write."""
     root, out = Path(root).absolute(), Path(out).absolute()
     if out.suffix.lower() != ".csv":
         raise InputError(f"The manifest was to be written as {out}, but its name must end in .csv.")

@@ -67,8 +67,7 @@ def bfree(tree: Tree, report: Report) -> Iterator[Row]:
 
 def tgif(tree: Tree, report: Report) -> Iterator[Row]:
     """Give the rows of TGIF, of TGIF2, or of as much of them as there is. The generator comes
-    before ``-sp`` or ``-fr`` in a folder's name; the group is category and id, as some photographs
-    are in several categories."""
+    before ``-sp`` or ``-fr`` in a folder's name; the group is category and id."""
     splits_of_id: dict[str, set[str]] = {}
     for key, path in tree.files.items():
         at = re.fullmatch(TGIF, key)
@@ -146,9 +145,8 @@ def autosplice(tree: Tree, report: Report) -> Iterator[Row]:
 def paired_folders(tree: Tree, report: Report) -> Iterator[Row]:
     """Give the rows of pictures of one's own in ``images``: each has its mask in ``masks``, in the
     same folder and of the same name but for the suffix, or is authentic. Edits count as spliced.
-    The first folder below ``images`` names the generator, and pictures of one name, in several
-    folders, are of one photograph. Photographs get the splits `TURNS`, in the order of their names'
-    hashes."""
+    The first folder below ``images`` names the generator; pictures of one name are of one
+    photograph. Photographs get the splits `TURNS`, in the order of their names' hashes."""
     report.dataset = tree.root.name
     files: dict[str, dict[str, str]] = {"images": {}, "masks": {}}
     for path, named in tree.match(r"(images|masks)/(.+)\.(?!csv$|parquet$)\w+"):

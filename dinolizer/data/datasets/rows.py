@@ -47,9 +47,8 @@ class Row(NamedTuple):
 
 @dataclass
 class Report:
-    """What an adapter found (images, mask files, pairs of both) and left out: with ``incomplete``
-    also images that cannot be used, the first of which is refused otherwise. What is extracted or
-    made goes to ``folder``."""
+    """What an adapter found (images, mask files, pairs of both) and left out, with ``incomplete``
+    also images that cannot be used. What is extracted or made goes to ``folder``."""
 
     dataset: str
     folder: Path

@@ -56,9 +56,8 @@ def large_pictures(
     manifest: pd.DataFrame, count: int = 0, seed: int = 0
 ) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.bool_]]]:
     """Make one picture for each photograph of edited images, see `MOSAIC_RULE`; of at most
-    ``count``, 0 for all. The images of a mosaic are of one size; they and the photographs are drawn
-    by the seed. Yields the photograph's name, the picture, uint8 ``(H, W, 3)``, and its truth, bool
-    ``(H, W)``."""
+    ``count``, 0 for all. Images of one size for a mosaic, and photographs, are drawn by the seed.
+    Yields the photograph's name, the picture, uint8 ``(H, W, 3)``, and its truth."""
     for first in draw_rows(manifest.drop_duplicates("group"), count, seed).to_dict("records"):
         same = ["group", "width", "height"]
         alike = manifest[(manifest[same] == [first[name] for name in same]).all(axis=1)]

@@ -29,9 +29,8 @@ SIZE_RULE = (
 
 
 def training_weights(sample: Sample, extra: Sample, drawn: Tensor) -> dict[str, Tensor]:
-    """How much each window counts, ``(S, F, N)``, in each sampling strategy: windows as they are,
-    and ``extra`` ones of enlarged images behind them, ``drawn`` as of `Sample.drawn`. Those without
-    an edit stay in all."""
+    """How much each window, and each ``extra`` one of enlarged images behind them, counts in each
+    sampling strategy, ``(S, F, N)``, as `Sample.drawn`. Those without an edit stay in all."""
     share = np.concatenate([sample.rows["share"], extra.rows["share"]])
     native = np.arange(len(share)) < len(sample.rows)
     small = (share > 0) & (share <= SMALL)
@@ -65,9 +64,8 @@ def matched_cuts(
 
 
 def by_size(rows: pd.DataFrame, share: str, seed: int = 0) -> pd.DataFrame:
-    """Table of `macro_table` in logarithmic bins of the edited share, a column of rows of several
-    seeds: ``iou, recall, missed``, and ``share`` (geometric middle), ``from`` and ``to`` of each
-    bin."""
+    """`macro_table` in logarithmic bins of the edited share, a column of rows of several seeds:
+    ``iou, recall, missed``, and ``share`` (geometric middle), ``from`` and ``to`` of each bin."""
     edges = np.geomspace(SMALLEST, LARGEST, BINS + 1)
     rows = _numbered(rows, ["seed"]).assign(missed=(rows["recall"] < DETECTED).astype(float))
     rows = rows.assign(bin=np.digitize(rows[share], edges) - 1).sort_values("bin", kind="stable")
@@ -81,12 +79,9 @@ def detection_size(
     rows: pd.DataFrame, share: str, reference: pd.DataFrame | None = None, seed: int = 0
 ) -> Measured:
     """Size at 50 % detection, see `SIZE_RULE`, or its difference to that of other rows of the same
-    photographs; of edits from `SMALLEST` to `LARGEST`, nan without any.
-
-    It is 1 where the whole window would not be enough, or detection does not grow with the share,
-    and `SMALLEST` where half is reached at every size measured: where the curve says no more, there
-    is no interval.
-    """
+    photographs; of edits from `SMALLEST` to `LARGEST`, nan without any. It is 1, without an
+    interval, where the whole window would not be enough, or detection does not grow with the share,
+    and `SMALLEST` where half is reached at every size."""
     given = [rows] if reference is None else [rows, reference]
     compared = [of[of[share].between(SMALLEST, LARGEST)] for of in given]
     photos = np.unique(compared[0]["group"].to_numpy(str))

@@ -68,9 +68,8 @@ def reduction_rows(
 
 
 def background_rates(rows: pd.DataFrame) -> pd.DataFrame:
-    """Table of `macro_table`: false-positive rate of fully re-generated backgrounds (``fr``),
-    against untouched ones (``sp``), by policy. Photographs count alike, those that have both; no
-    line without."""
+    """`macro_table` of the false-positive rate of re-generated backgrounds (``fr``), against
+    untouched ones (``sp``), by policy. Photographs that have both count alike; no line without."""
     named = rows.assign(background=rows["kind"].map({"fr": "regenerated", "sp": "untouched"}))
     long = named[["method", "background", "group", RATE]].dropna()
     long = long.sort_values("background", kind="stable").assign(image=long["group"])

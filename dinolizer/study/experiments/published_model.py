@@ -111,8 +111,7 @@ def sizes_at_half(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
 
 def shared_images(file: str, limit: int = 0) -> pd.DataFrame:
-    """Rows of a manifest that the third party has, too: of its first ``limit`` photographs by name,
-    0 for all."""
+    """Rows of a manifest that the third party has, of its first ``limit`` photographs (0: all)."""
     path, how = ROOT / file, "make it with 'dinolizer fetch cocoglide'."
     if not path.is_file():
         raise InputError(f"There is no manifest {file}; {how}")

@@ -31,14 +31,12 @@ WANTED = (
         for condition, most in zip(CONDITIONS, (0.03, 0.05), strict=True)
     ),
 )
-"""What was to be reached, fixed before the demonstration was made: in which condition, table and
-score, and the value."""
+"""What was to be reached, fixed before the demonstration was made: where, which score, how much."""
 
 
 def picture_rows(localizer: Localizer, manifest: pd.DataFrame) -> pd.DataFrame:
     """Rows of the localizer and the `BASELINES` on each picture, in each of `CONDITIONS`, those of
-    generators with more pictures first. Baselines, without a threshold of their own, have no IoU
-    and false-positive rate."""
+    generators with more pictures first. Baselines have no threshold, so no IoU."""
     about = ["picture", "scene", "generator", "kind", "base", "outside", "area"]
     names = [Path(path).stem for path in manifest["image"]]
     sizes = manifest.groupby("generator")["image"].transform("size")
