@@ -38,10 +38,8 @@ def writing(folder: str | Path, wrapping: type[Exception] = OSError) -> Iterator
         yield
     except (OSError, wrapping) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise InputError(
-            f"The results cannot be written to {folder} ({reason}); make room or give a folder "
-            "that you may write to, and run the same command again: it goes on."
-        ) from None
+        advice = "make room or give another folder, and run the same command again: it goes on"
+        raise InputError(f"Results cannot be written to {folder} ({reason}); {advice}.") from None
 
 
 def printable(text: str) -> str:

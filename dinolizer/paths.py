@@ -147,9 +147,7 @@ def check_outputs(
     read = {_identity(path) for path in inputs if path is not None} - {None}
     for path in paths:
         if suffix and path.suffix.lower() != suffix:
-            raise InputError(
-                f"The output was to be written as {path}, but its name must end in {suffix}."
-            )
+            raise InputError(f"The output is named {path}, but its name must end in {suffix}.")
         if not os.path.lexists(path):
             continue
         if not path.is_file():
@@ -157,13 +155,12 @@ def check_outputs(
         if _identity(path) in read:
             raise InputError(f"The output {path} is one of the inputs; give it another name.")
         if not overwrite:
-            raise InputError(
-                f"{path} is there already; give another name, or have it replaced (overwrite)."
-            )
+            advice = "give another name, or have it replaced (overwrite)"
+            raise InputError(f"{path} is there already; {advice}.")
         if not is_known_output(path):
+            advice = "give another name, or move it away"
             raise InputError(
-                f"{path} is there already, and not an output of this project that may be replaced; "
-                "give another name, or move it away."
+                f"{path} is there already, and not an output of this project; {advice}."
             )
 
 

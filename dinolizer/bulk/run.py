@@ -115,10 +115,8 @@ def scan(
                     progress.update()
                     failed += row["error"] is not None
                     if max_failures is not None and failed > max_failures:
-                        raise InputError(
-                            f"Of the images, {failed} could not be read, but at most "
-                            f"{max_failures} may fail; the last one: {row['error']}"
-                        )
+                        most = f"at most {max_failures} may fail; the last one: {row['error']}"
+                        raise InputError(f"Of the images, {failed} could not be read, but {most}")
                     if len(rows) >= PART_ROWS or time.monotonic() - written > PART_SECONDS:
                         table.write(rows)
                         rows, written = [], time.monotonic()

@@ -130,10 +130,9 @@ class Table:
         mine = self._settings | {name: begun.get(name) for name in free}
         if mine["list"] != begun.get("list"):
             lists = f"({begun.get('images')} of them) than this run ({mine['images']})"
-            raise InputError(
-                f"The folder {self.out} was begun with another list of images {lists}; give "
-                "another folder, or have the new images added (add)."
-            )
+            advice = "give another folder, or have images added (add)"
+            begun_with = f"{self.out} was begun with another list of images {lists}"
+            raise InputError(f"The folder {begun_with}; {advice}.")
         remedy = "give another folder, or what it was begun with"
         _compare(begun, mine, f"The folder {self.out}", "this run", remedy)
 

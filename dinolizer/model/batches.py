@@ -62,10 +62,8 @@ class Batches:
                 ):
                     raise
                 if len(batch) == 1:
-                    advice = "end other programs that use it, or choose a smaller backbone"
-                    raise InputError(
-                        f"The memory is not enough for one window; {advice} or another device."
-                    ) from error
+                    advice = "end other programs, or choose a smaller backbone or another device"
+                    raise InputError(f"Memory is not enough for one window; {advice}.") from error
             # Here, where the error no longer holds on to what the function had made.
             torch.cuda.empty_cache()
             self.most = len(batch) // 2

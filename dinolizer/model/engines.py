@@ -47,17 +47,14 @@ def check_engine(engine: str, precision: str, device: torch.device) -> None:
     if engine in ("torch", "auto"):
         return
     if device.type != "cpu":
-        raise InputError(
-            f"The engine {engine!r} runs on a CPU, but the device is {str(device)!r}; choose the "
-            "device 'cpu', or the engine 'torch'."
-        )
+        advice = "choose the device 'cpu', or the engine 'torch'"
+        wrong = f"runs on a CPU, but the device is {str(device)!r}"
+        raise InputError(f"The engine {engine!r} {wrong}; {advice}.")
     _check_installed(engine, NEEDS[engine])
     known = _openvino_precisions() if engine == "openvino" else ["float32"]
     if precision not in known:
-        raise InputError(
-            f"The precision is {precision!r}, but the engine {engine!r} has {known} on this "
-            "machine; choose one of these, or the engine 'torch'."
-        )
+        has = f"the engine {engine!r} has {known} on this machine"
+        raise InputError(f"The precision is {precision!r}, but {has}; choose one, or 'torch'.")
 
 
 @cache
@@ -70,10 +67,8 @@ def _openvino_precisions() -> list[str]:
 
 def _check_installed(extra: str, packages: tuple[str, ...]) -> None:
     if missing := [name for name in packages if find_spec(name) is None]:
-        raise InputError(
-            f"This needs {' and '.join(missing)}, not installed here; run: pip install "
-            f"'dinolizer[{extra}]'"
-        )
+        command = f"pip install 'dinolizer[{extra}]'"
+        raise InputError(f"This needs {' and '.join(missing)}, not installed here; run: {command}")
 
 
 def tokens_by(

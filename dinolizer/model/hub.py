@@ -36,8 +36,7 @@ def push(head: Path, repository: str) -> str:
             url = HfApi().create_repo(repository, private=True, exist_ok=True)
             HfApi().upload_folder(repo_id=repository, folder_path=folder)
         except Exception as error:  # the errors of its transports share no base
-            raise InputError(
-                f"The head {head} could not be sent to {repository} ({type(error).__name__}); give "
-                "a repository of yours as USER/NAME, and log in by 'hf auth login'."
-            ) from None
+            sent = f"The head {head} could not be sent to {repository} ({type(error).__name__})"
+            advice = "give a repository of yours as USER/NAME, and log in by 'hf auth login'"
+            raise InputError(f"{sent}; {advice}.") from None
     return str(url)

@@ -118,11 +118,8 @@ class Localizer:
         backbone = load_backbone(name, None if weights is None else Path(weights), device)
         path = head_file(name) if head is None else Path(head)
         if not path.is_file():
-            advice = "name the file of one that was trained on it, as 'dinolizer train' and"
-            raise InputError(
-                f"There is no head {path} for the model {name!r}; {advice} "
-                "notebooks/02-train-head.ipynb do."
-            )
+            advice = "name one that was trained on it, as 'dinolizer train' does"
+            raise InputError(f"There is no head {path} for the model {name!r}; {advice}.")
         if head is None and backbone.spec.fetched:
             checked(name, path)
         return cls(*load_head(path, backbone)).with_settings(**settings)

@@ -175,9 +175,7 @@ def _take_apart(
     matrix = (CLASSES, model.embed_dim)
     if shapes not in [{"weight": of, "bias": (CLASSES,)} for of in (matrix, (*matrix, 1, 1))]:
         layers = {name: tuple(tensor.shape) for name, tensor in state.items() if HEAD in name}
-        due = f"a linear layer or a 1x1 convolution from {model.embed_dim} values to {CLASSES}"
-        raise InputError(
-            f"The head of the checkpoint is {layers}, but {due} classes is expected; give the "
-            f"published {RELEASE!r}, and if it is, report these names and shapes."
-        )
+        due = f"a linear layer from {model.embed_dim} values to {CLASSES} classes is expected"
+        advice = f"give the published {RELEASE!r}, and if it is, report this"
+        raise InputError(f"The head of the checkpoint is {layers}, but {due}; {advice}.")
     return backbone, adapter, head | {"weight": head["weight"].view(*matrix, 1, 1)}, left_out

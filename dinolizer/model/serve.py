@@ -68,9 +68,8 @@ def listen(localizer: Localizer, host: str, port: int) -> str:
     try:
         sockets = bind_sockets(port, host)
     except (OSError, OverflowError) as error:
-        raise InputError(
-            f"No page can be served at {host}, port {port} ({error}); give another."
-        ) from None
+        at = f"{host}, port {port} ({error})"
+        raise InputError(f"No page can be served at {at}; give another.") from None
     names = LOOPBACK if host in LOOPBACK else ()
     values = {"localizer": localizer, "names": names}
     application = Application([("/", Page, values)], queue=ThreadPoolExecutor(1))

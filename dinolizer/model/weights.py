@@ -54,12 +54,10 @@ def hub_file(repository: str, name: str) -> Path:
     except InputError:
         raise
     except Exception as error:  # the errors of its transports share no base
-        neither = f"({HUB_FILE} of {repository}) are neither in the hub's cache nor could they be"
-        raise InputError(
-            f"The weights of {name!r} {neither} downloaded ({type(error).__name__}); connect to "
-            "the network once, let HF_HOME name a cache that holds them, or name the file itself "
-            "as the weights."
-        ) from None
+        kept = f"of {name!r} ({HUB_FILE} of {repository}) are not in the hub's cache"
+        why = f"and could not be downloaded ({type(error).__name__})"
+        advice = "connect to the network once, let HF_HOME name a cache that holds them, or name a"
+        raise InputError(f"The weights {kept}, {why}; {advice} file of weights.") from None
 
 
 def _unchanged(path: Path, expected: str = "", source: str = "", advice: str = "") -> Path:

@@ -47,10 +47,8 @@ def score_mask(mask: Mask, truth: Mask) -> dict[str, float]:
     """Score a predicted mask against the truth, both bool ``(H, W)``: ``tp, fp, fn, tn`` in pixels,
     and the shares ``iou, f1, recall, false_positive_rate, predicted_area``."""
     if mask.shape != truth.shape:
-        sizes = [" x ".join(map(str, array.shape)) for array in (mask, truth)]
-        raise InputError(
-            "The mask is {} and the truth {} pixels: find those of one size.".format(*sizes)
-        )
+        sizes = f"The mask is {mask.shape} and the truth {truth.shape} pixels (H, W)"
+        raise InputError(f"{sizes}: find those of one size.")
     tn, fp, fn, tp = np.bincount((2 * truth + mask).ravel(), minlength=4).tolist()
     edited = tp + fn
     return {

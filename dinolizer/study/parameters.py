@@ -83,10 +83,8 @@ def parameters_for(notebook: Path, profile: Path) -> dict[str, object]:
         others = (path for path in notebook.parent.glob("*.ipynb") if path != notebook)
         known.update(*map(read_defaults, others))
     if unknown := [name for name in given if name not in known]:
-        raise InputError(
-            f"{profile} sets {', '.join(unknown)}, unknown to {notebook.name} and every notebook "
-            f"beside it: use only {', '.join(sorted(known))}."
-        )
+        them = f"{', '.join(unknown)}, unknown to {notebook.name} and every notebook beside it"
+        raise InputError(f"{profile} sets {them}: use only {', '.join(sorted(known))}.")
     chosen = {name: value for name, value in given.items() if name in defaults}
     check_values(chosen, defaults, str(profile), {})
     return chosen

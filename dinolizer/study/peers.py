@@ -132,10 +132,10 @@ def _read_peer(folder: Path, images: Sequence[str]) -> Method:
         values = _read_map(path, declared.array, image.shape[:2], row["image"])
         least, most, size = values.min(), values.max(), image.shape[:2]
         if values.shape != size or not (low <= least and most <= high):  # nor nan
+            has = f"has the shape {values.shape} and values from {least:g} to {most:g}"
+            due = f"its image {row['image']} is {size} (H, W), and {DECLARATION} declares the range"
             raise InputError(
-                f"The map {path} has the shape {values.shape} and values from {least:g} to "
-                f"{most:g}, but its image {row['image']} is {size} (H, W), and {DECLARATION} "
-                f"declares the range {low:g} to {high:g}: correct either."
+                f"The map {path} {has}, but {due} {low:g} to {high:g}: correct either."
             )
         share = ((values - low) / (high - low)).astype(np.float32)
         return 1 - share if inverted else share
@@ -155,10 +155,8 @@ def _paired(folder: Path, images: Sequence[str]) -> dict[str, Path]:
         fitting = [path for first in range(len(whole)) for path in by_parts.get(whole[first:], ())]
         if len(fitting) != 1:
             several = f"the maps {fitting[0].name} and {fitting[-1].name}" if fitting else "no map"
-            raise InputError(
-                f"The image {image} has {several} in {folder}, but exactly one of the same name is "
-                f"expected, ending in {', '.join(MAPS)}."
-            )
+            due = f"exactly one of the same name is expected, ending in {', '.join(MAPS)}"
+            raise InputError(f"The image {image} has {several} in {folder}, but {due}.")
         if (owner := owners.setdefault(fitting[0], image)) != image:
             both = f"{owner} and {image}: put it into a folder called as its image's"
             raise InputError(f"The map {fitting[0]} fits the images {both}.")
@@ -191,11 +189,9 @@ def _read_map(path: Path, array: str, shape: tuple[int, ...], image: str) -> NDA
     except Exception:  # numpy and zipfile meet damage with almost any exception
         pass  # told below
     if values is None or values.ndim != 2 or not values.size or values.dtype.kind not in "buif":
-        raise InputError(
-            f"The map {path} cannot be used: one grey picture or one array of numbers (H, W) is "
-            "expected, of its image's size, and of several arrays in an NPZ file the one that is "
-            "declared."
-        )
+        due = "one grey picture or one array of numbers (H, W), of its image's size, is expected"
+        several = "of several arrays in an NPZ file, declare one"
+        raise InputError(f"The map {path} cannot be used: {due}; {several}.")
     upright = values if turned > 1 else turn(values, read_header(image).orientation)
     with np.errstate(invalid="ignore"):  # what is no number is refused for its range
         return upright.astype(np.float64)

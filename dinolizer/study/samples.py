@@ -233,7 +233,7 @@ def _sample(dataset: Dataset, rows: pd.DataFrame, targets: Tensor, fitted: int =
         names = np.unique(dataset.test["group"].to_numpy(str))
         if len(names) < 2:
             raise InputError(
-                f"Leaving one photo out needs images of two or more, but all are of {names[0]!r}."
+                f"Leaving one photo out needs two, but all images are of {names[0]!r}."
             )
         fold = np.searchsorted(names, rows["group"].to_numpy(str))
         train = (fold != np.arange(len(names))[:, None]) & rows["seen"].to_numpy()

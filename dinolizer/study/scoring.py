@@ -46,10 +46,8 @@ def score(
     images = manifest[manifest["split"] == split].reset_index(drop=True)
     if images["authentic"].all():
         known = ", ".join(sorted(set(manifest.loc[~manifest["authentic"], "split"]))) or "none"
-        raise InputError(
-            f"{path} has no edited image of the split {split!r}, which is scored; its splits with "
-            f"edited images: {known}. Name one of them (split), but none that was trained on."
-        )
+        lacks = f"has no edited image of the split {split!r}, only of: {known}"
+        raise InputError(f"{path} {lacks}. Name a split, but none that was trained on.")
     methods = read_peers([str(folder.absolute()) for folder in maps], images, taken=[name])
     if localizer is not None:
         say_which(localizer)

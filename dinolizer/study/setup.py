@@ -43,9 +43,8 @@ class Study:
         # The cell that papermill put in: of names that no cell knows it only warns.
         injected = [cell for cell in namespace.get("In", ()) if cell.startswith("# Parameters\n")]
         if unknown := sorted(assigned("\n".join(injected)).keys() - defaults.keys()):
-            raise InputError(
-                f"{notebook} has no parameter {', '.join(unknown)}: use only {', '.join(defaults)}."
-            )
+            names = f"{', '.join(unknown)}: use only {', '.join(defaults)}"
+            raise InputError(f"{notebook} has no parameter {names}.")
         values = {name: namespace[name] for name in defaults}
         models = ("backbone", "pair", "others")
         choices: dict[str, Iterable[str]] = dict.fromkeys(models, BACKBONES)

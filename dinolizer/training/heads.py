@@ -145,10 +145,9 @@ def fit(
     """
     train = train.flatten(0, -2)
     if not train.any(1).all() or (train < 0).any():
-        raise InputError(
-            f"The windows to fit on are {tuple(train.shape)}, but a row of {len(tokens)} with at "
-            "least one True, or one number over 0 and none below it, is expected for every head."
-        )
+        due = f"for every head a row of {len(tokens)} with at least one True, or one number over 0"
+        given = f"The windows to fit on are {tuple(train.shape)}"
+        raise InputError(f"{given}, but {due} and none below it, is expected.")
     targets = targets if targets.ndim == 4 else targets[:, None]
     held_out = torch.zeros_like(train) if validation is None else validation.reshape(train.shape)
     weights, measured = (rows.to(tokens.device, torch.float32) for rows in (train, held_out))

@@ -166,10 +166,8 @@ def trained(model: nn.Module) -> dict[str, Tensor]:
 
 def _finite(value: float, what: str, lr: float) -> float:
     if not math.isfinite(value):
-        raise InputError(
-            f"The {what} is {value}, but it must be a finite number: train with a lower learning "
-            f"rate than {lr}, or in full precision."
-        )
+        advice = f"train with a lower learning rate than {lr}, or in full precision"
+        raise InputError(f"The {what} is {value}, but it must be a finite number: {advice}.")
     return value
 
 
@@ -196,10 +194,8 @@ def _resume(
         raise InputError(f"The checkpoint {path} cannot be read; {again}") from None
     names = {**settings, **made_with}
     name = next(name for name in names if made_with.get(name) != settings.get(name))
-    raise InputError(
-        f"The checkpoint {path} was made with {name} = {made_with.get(name)!r}, but this run has "
-        f"{settings.get(name)!r}: give the same settings, or {again}"
-    )
+    both = f"{name} = {made_with.get(name)!r}, but this run has {settings.get(name)!r}"
+    raise InputError(f"The checkpoint {path} was made with {both}: give the same, or {again}")
 
 
 def _load(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:

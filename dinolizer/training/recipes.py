@@ -142,11 +142,9 @@ def _split_crops(manifest: pd.DataFrame, spec: BackboneSpec, recipe: Recipe) -> 
     for names, augmentations in ((TRAIN, recipe.augmentations), (VALIDATION, None)):
         rows = manifest[manifest["split"].isin(names)]
         if rows.empty:
-            raise InputError(
-                f"The manifest has no row of the split {names[0]!r}, only of "
-                f"{', '.join(sorted(set(manifest['split'])))}: training needs rows of "
-                f"{TRAIN[0]!r} and of {VALIDATION[0]!r}."
-            )
+            known = ", ".join(sorted(set(manifest["split"])))
+            due = f"training needs rows of {TRAIN[0]!r} and of {VALIDATION[0]!r}"
+            raise InputError(f"There is no row of the split {names[0]!r}, only of {known}: {due}.")
         cut = (spec.window, spec.patch, recipe.seed, augmentations)
         sets.append(Crops(rows, recipe.policy, *cut))
     return sets
@@ -157,16 +155,12 @@ def _accelerator(precision: str, device: str | None) -> "Accelerator":
 
     cpu = pick_device(device).type == "cpu"
     if precision == "float16" and cpu:
-        raise InputError(
-            "The precision 'float16' needs a GPU; take 'float32' or 'bfloat16' on a CPU."
-        )
+        raise InputError("The precision 'float16' needs a GPU; take another one on a CPU.")
     try:
         return Accelerator(mixed_precision=PRECISIONS[precision], cpu=cpu)
     except ValueError:  # Accelerate keeps one state for the whole process
-        raise InputError(
-            f"This Python process has trained with another precision or device than "
-            f"{precision!r} on {'the CPU' if cpu else 'the GPU'}: start a new one for that."
-        ) from None
+        other = f"another precision or device than {precision!r} on the {'CPU' if cpu else 'GPU'}"
+        raise InputError(f"This process has trained with {other}: start a new one.") from None
 
 
 class Network(nn.Module):
@@ -214,20 +208,19 @@ def fit_recipe(
     size = min(recipe.batch, count)
     per_epoch = count // size
     if size < world:
+        advice = "take a larger batch or fewer processes"
         raise InputError(
-            f"A batch has {size} crops, but each of the {world} processes needs one: take a larger "
-            "batch or fewer processes."
+            f"A batch has {size} crops, but {world} processes need one each: {advice}."
         )
     crops, passes = f"{count + most} {recipe.crops} crops, one per image", "read in every epoch"
     data: Sequence[Dataset[Batch]] = sets
     if recipe.crops == "fixed" and not recipe.lora:
         needed = token_bytes(backbone, count + most, classes) / 1e9
         if needed > cache_gb or world > 1:
-            raise InputError(
-                f"Training on {crops}, keeps {needed:.3g} GB of tokens in each of {world} "
-                f"processes, but only one process and {cache_gb:g} GB are allowed: allow more, or "
-                "choose fresh crops."
-            )
+            keeps = f"keeps {needed:.3g} GB of tokens in each of {world} processes"
+            most = f"only one process and {cache_gb:g} GB are allowed"
+            advice = "allow more, or choose fresh crops"
+            raise InputError(f"Training on {crops}, {keeps}, but {most}: {advice}.")
         passes = f"with {needed:.3g} GB of tokens"
         data, workers = [extract_crops(backbone, part, workers) for part in sets], 0
     accelerator.print(f"{crops}, {passes}.")

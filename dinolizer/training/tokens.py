@@ -46,8 +46,7 @@ def extract_layers(
     sizes = sorted({image.shape for image in images})
     if len(sizes) != 1:
         raise InputError(
-            f"The images have the shapes {sizes}, but all of them must have one and the same: "
-            "crop them first."
+            f"The images have the shapes {sizes}, but one and the same is due: crop them."
         )
     key = _key(backbone, images)
     paths = {layer: _path(key, layer, backbone, dtype) for layer in layers}

@@ -53,7 +53,7 @@ def test_without_network_and_cache_it_is_one_sentence(name: str, tmp_path: Path)
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 1
     assert result.stderr.count("\n") == 1
-    for what in (name, "connect to the network once", "HF_HOME", "name the file itself"):
+    for what in (name, "connect to the network once", "HF_HOME", "name a file of weights"):
         assert what in result.stderr
     assert "--" not in result.stderr
 

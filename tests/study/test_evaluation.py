@@ -168,7 +168,7 @@ def test_noise_differs_between_images_and_repeats_with_the_seed(manifest: pd.Dat
 
 
 def test_a_map_of_another_size_is_refused(manifest: pd.DataFrame) -> None:
-    with pytest.raises(InputError, match="10 x 10 and the truth 10 x 20 pixels"):
+    with pytest.raises(InputError, match=r"\(10, 10\) and the truth \(10, 20\) pixels"):
         evaluate_one("cropped", lambda image, row: red(image, row)[:, :10], manifest, 0.5)
 
 

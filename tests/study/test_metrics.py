@@ -62,7 +62,7 @@ def test_an_authentic_image_has_no_iou_but_a_predicted_area(marked: bool) -> Non
 
 
 def test_masks_of_two_sizes_are_refused() -> None:
-    with pytest.raises(InputError, match="mask is 4 x 5 and the truth 5 x 4 pixels"):
+    with pytest.raises(InputError, match=r"mask is \(4, 5\) and the truth \(5, 4\) pixels"):
         score_mask(np.zeros((4, 5), dtype=bool), np.zeros((5, 4), dtype=bool))
 
 

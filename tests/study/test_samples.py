@@ -74,7 +74,7 @@ def test_no_photograph_is_tested_by_a_head_that_met_it(crossfit: Dataset) -> Non
         assert not met[sample.fold == fold].any()
         assert np.array_equal(met, (sample.fold != fold) & seen)
     alone = Dataset(crossfit.test.assign(group="x"), None)
-    with pytest.raises(InputError, match="needs images of two or more"):
+    with pytest.raises(InputError, match="needs two, but all images are of"):
         crop_sample(alone, SPEC)
 
 
