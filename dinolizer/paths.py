@@ -25,8 +25,7 @@ def _made(variable: str, default: Path, below: str = "") -> Path:
 
 
 def results_dir(profile: str, beside: Path | None = None) -> Path:
-    """Folder of a profile's results, made if absent, in ``$DINOLIZER_RESULTS``, or ``beside``, or
-    ``results`` of the checkout."""
+    """Folder of a profile's results, made if absent: in ``$DINOLIZER_RESULTS``, else ``beside``."""
     return _made("DINOLIZER_RESULTS", beside or ROOT / "results", profile)
 
 

@@ -48,9 +48,8 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one shard, in the folder of a run, which its shards share. ``settings`` are what
-    the rows depend on, with ``list`` and ``images``, hash and length of the whole list; to ``add``
-    is to take rows that were made of another list."""
+    """The rows of one shard, in the folder of a run. ``settings`` are what they depend on, with
+    ``list`` and ``images``, hash and length of the whole list, which may be others to ``add``."""
 
     out: Path
     settings: Mapping[str, Any]
@@ -69,9 +68,8 @@ class Table:
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
-        """Hold the shard for this process alone. Raises `InputError` for a folder of other files,
-        or begun with other settings, of which the first is named, where another process holds the
-        shard, and where nothing can be written."""
+        """Hold the shard for this process alone. Raises `InputError` for a folder of other files or
+        settings, a shard that another process holds, and where nothing can be written."""
         if not self.folder.is_dir() and [*self.out.glob("[!.]*")]:
             advice = "give a new one, or that of an earlier run"
             raise InputError(f"The folder {self.out} holds other files than a run's; {advice}.")

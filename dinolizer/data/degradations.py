@@ -66,9 +66,8 @@ def to_uint8(values: NDArray[np.floating]) -> Pixels:
 
 
 def blur(image: Pixels, side: float) -> Pixels:
-    """Blur with a square Gaussian kernel of an odd side in pixels, mirrored at the edges. The
-    standard deviation is `cv2.getGaussianKernel`'s, ``0.3 * ((side - 1) / 2 - 1) + 0.8`` pixels (up
-    to side 7 that of a binomial kernel, which is close)."""
+    """Blur with a square Gaussian kernel of an odd side in pixels, mirrored at the edges, of the
+    standard deviation of `cv2.getGaussianKernel`, ``0.3 * ((side - 1) / 2 - 1) + 0.8`` or so."""
     if side < 1 or side % 2 != 1:
         raise InputError(f"The blur's kernel is {side}, but it must be an odd number of pixels.")
     return np.asarray(cv2.GaussianBlur(image, (int(side), int(side)), 0))

@@ -30,8 +30,7 @@ def download(
     arrived is kept beside ``path`` with the suffix ``.part``; ``path`` appears only when it is
     whole and has the known hash, ``"md5:..."`` or ``"sha256:..."``, and ``size`` in bytes. Where
     the server does not know the ``Range`` header it starts anew. Raises `InputError` if the server
-    fails or sends another file (``advice`` ends the sentence; one that is too large is not waited
-    for), and `OSError` if it cannot be written."""
+    fails or sends another file (then ``advice`` is given), and `OSError` where it cannot write."""
     import requests  # slow, and pooch's own; its errors are OSErrors, like those of a full disk
 
     if path.exists() and hash_matches(path, known_hash or None):

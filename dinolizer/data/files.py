@@ -1,5 +1,4 @@
-"""Folders of files, and tables in CSV files: nothing is left out or shifted in silence. And shares
-of a list of files, each for a process or a machine."""
+"""Folders of files, tables in CSV files, and shards of lists: nothing is left out in silence."""
 
 import csv
 import hashlib
@@ -134,8 +133,7 @@ def _check_lines(path: Path, needed: Sequence[str]) -> list[str]:
 
 
 def write_csv(table: pd.DataFrame, path: Path, **options: Any) -> None:
-    """Write a table as CSV by `pandas.DataFrame.to_csv`, whole or not at all; text that a
-    spreadsheet would execute gets an apostrophe before it."""
+    """Write a CSV file; text that a spreadsheet would execute gets an apostrophe before it."""
     with atomic(path) as draft:
         table.replace(f"^{FORMULA}", "'", regex=True).to_csv(draft, index=False, **options)
 

@@ -35,8 +35,7 @@ def fetch_inpaintings(
 ) -> Report:
     """Download the pictures and masks of `LIST` to ``inpaintings`` in a folder, write the manifest
     beside, and report which could not be got; ``given`` is a folder that has some of them already.
-    Each is held to its hash; what is there and right is kept. Raises `InputError` if the network
-    fails, nothing can be used, or a manifest is there."""
+    What is there and has its hash is kept. Raises as `download` and `make_manifest`."""
     manifest, pictures = folder / "inpaintings.csv", folder / "inpaintings"
     check_outputs([manifest], overwrite=overwrite)
     table = read_table(LIST, ["id", "file", "scene", *KEPT])

@@ -74,12 +74,9 @@ def _check_installed(extra: str, packages: tuple[str, ...]) -> None:
 def tokens_by(
     engine: str, backbone: Backbone, window: int, precision: str
 ) -> Callable[[Tensor], Tensor]:
-    """A function that gives a backbone's tokens of windows of that side, by another engine.
-
-    The backbone is exported once, into the cache. Its input is normalised here: the pocket stem
-    counts values under one grey level, and engines fold constants, so that ties would fall another
-    way. Batches are of any size, on the CPU.
-    """
+    """A function that gives a backbone's tokens of windows of that side, on the CPU, by another
+    engine. Their input is normalised here: the pocket stem counts values under one grey level, and
+    engines fold constants, so that ties would fall another way."""
     infer = compiled(engine, exported(backbone, window), precision, torch.get_num_threads())
 
     def tokens(batch: Tensor) -> Tensor:

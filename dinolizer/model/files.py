@@ -63,8 +63,7 @@ def localize_files(
 
 
 def localize_bytes(localizer: Localizer, name: str, content: bytes) -> Localization:
-    """Localize in a photograph that came as a file's name, the ``source``, and content; it is on
-    the disk no longer than that takes."""
+    """Localize in a photograph that came as a file's name and content; nothing stays on disk."""
     with TemporaryDirectory() as folder:
         stem = Path(name).stem.lstrip(".") or "picture"
         path = Path(folder) / file_name(stem, Path(name).suffix)

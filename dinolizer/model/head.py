@@ -136,8 +136,7 @@ def probabilities(logits: Tensor) -> Tensor:
 
 
 def make_head(dim: int, classes: int = 1) -> nn.Conv2d:
-    """An all-zero 1x1 convolution ``(N, dim, h, w) -> (N, classes, h, w)``, of ``dim + 1``
-    parameters per class: 769 for one class and ViT-B."""
+    """An all-zero 1x1 convolution, ``(N, dim, h, w) -> (N, classes, h, w)``."""
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
         head = nn.Conv2d(dim, classes, kernel_size=1)
     for parameter in head.parameters():

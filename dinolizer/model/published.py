@@ -82,8 +82,7 @@ _PREFIX = re.compile(r"(net\.)?(model\.)?(lora_vit\.)?")
 
 
 def fetch(name: str, file: Path | None = None) -> Path:
-    """Bring a model of `PUBLISHED` into the user's cache, and return the path of its backbone's
-    weights; a head and the record lie beside them.
+    """Bring a model of `PUBLISHED` into the user's cache; return its backbone's weights' path.
 
     ``file`` is the published file, the checkpoint out of its archive, or another one of that kind,
     which a line then says; by default it is downloaded, unless good weights are there. Raises

@@ -147,8 +147,7 @@ def read_weights(path: Path, name: str) -> dict[str, Tensor]:
 
 def fit_weights(model: Transformer, state: Mapping[str, Tensor], path: Path, name: str) -> None:
     """Load a state dict into a model: every name and shape must agree, but a position embedding of
-    another grid is resampled by timm's own checkpoint filter. The hub holds DINOv2's for 37x37
-    patches, and a window of 504 pixels has 36x36."""
+    another grid, as DINOv2's of 37x37 patches, is resampled by timm's own checkpoint filter."""
     filter_of = eva if isinstance(model, eva.Eva) else vision_transformer
     patch = state.get(PATCH_WEIGHT)
     # timm would resample the patch embedding too, and so make another model's weights fit.

@@ -42,8 +42,7 @@ GRID = 16  # side in pixels of a JPEG file's blocks with chroma subsampled: crop
 
 
 class Forgery(NamedTuple):
-    """An image, uint8 ``(H, W, 3)`` RGB, and a mask, bool ``(H, W)``, True where its content was
-    generated: nowhere for a re-encoded image."""
+    """An image, uint8 ``(H, W, 3)`` RGB, and a mask, bool ``(H, W)``, of its new content."""
 
     image: Image
     mask: Mask
@@ -142,9 +141,8 @@ def log_uniform_area(rng: np.random.Generator, bounds: tuple[float, float] = ARE
 def random_mask(
     height: int, width: int, area: float, rng: np.random.Generator, shape: str | None = None
 ) -> Mask:
-    """Draw a mask, bool ``(height, width)``, True inside, that covers a given share of the image.
-    This area, in (0, 1), is met exactly, up to ties, by keeping the highest pixels of a smooth
-    field. The shape is one of `SHAPES`, drawn if absent."""
+    """Draw a mask, bool ``(height, width)``, of one of `SHAPES` (drawn if absent), that covers a
+    given share of the image: exactly, up to ties, the highest pixels of a smooth field."""
     shape = shape or str(rng.choice(SHAPES))
     aspect = np.exp(rng.uniform(-0.6, 0.6))
     half = np.sqrt(area / np.pi if shape == "ellipse" else area / 4)

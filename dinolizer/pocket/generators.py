@@ -48,8 +48,7 @@ def _up_shuffle(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class AutoEncoder(nn.Module):
-    """A convolutional auto-encoder with 8x down-sampling along each axis, of images in [0, 1], or
-    within itself, where it is ``centred``, in [-1, 1]."""
+    """A convolutional auto-encoder with 8x down-sampling; inside, ``centred`` ones use [-1, 1]."""
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, *, centred: bool = True) -> None:
         super().__init__()
@@ -81,8 +80,7 @@ def _autoencoder(latents: int, up: Callable[[int, int], nn.Sequential]) -> AutoE
 
 
 class Inpainter(nn.Module):
-    """A U-Net with dilated convolutions at its bottom, which takes a photograph with the hole
-    blanked, and the hole, and re-synthesises every pixel."""
+    """A U-Net, from a photograph with a blanked hole, and the hole, to every pixel anew."""
 
     def __init__(self) -> None:
         super().__init__()

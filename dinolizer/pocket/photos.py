@@ -47,9 +47,8 @@ log = logging.getLogger(__name__)
 
 
 def photo_paths(folder: str | Path = "", count: int = 0) -> dict[str, Path]:
-    """Names and files of a study's photographs, at most ``count``: the images in and below a
-    folder, named by their stems, or without a folder `PHOTOS`. Raises InputError for a missing
-    folder, fewer than two photographs, or two of one name."""
+    """Names and files of at most ``count`` photographs of a study: the images in and below a
+    folder, named by their stems, at least two and none twice; or without a folder `PHOTOS`."""
     if not folder:
         paths = {name: Path(str(files(package) / file)) for name, (package, file) in PHOTOS.items()}
         return dict(list(paths.items())[: count or None])

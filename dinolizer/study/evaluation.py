@@ -142,8 +142,7 @@ def probe_image(height: int, width: int) -> Image:
 def degraded(
     image: Image, truth: Mask, steps: Sequence[Step], seed: int, number: int = 0
 ) -> tuple[Image, Mask]:
-    """An image, uint8 ``(H, W, 3)``, and its mask after each of the steps, whose noise the seed and
-    the image's number in its manifest decide."""
+    """An image and its mask after the steps, whose noise the seed and the image's number decide."""
     drawn = seed * 2**32 + number
     for name, level in steps:
         image, truth = degrade(name, level, image, drawn), degrade_mask(name, level, truth)
@@ -151,8 +150,7 @@ def degraded(
 
 
 def step_columns(steps: Case) -> dict[str, Any]:
-    """What rows say was done to an image: ``degradation`` and ``level`` of the last step (else none
-    and nan), and ``before``, the earlier ones."""
+    """What rows say of steps: ``degradation`` and ``level`` of the last, ``before`` of the rest."""
     *earlier, (degradation, level) = steps or [("none", float("nan"))]
     before = " + ".join(f"{name} {at:g}" for name, at in earlier) or "none"
     return {"before": before, "degradation": degradation, "level": level}

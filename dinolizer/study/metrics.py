@@ -133,8 +133,7 @@ def with_matched(rows: pd.DataFrame, by: Sequence[str] = ("method",)) -> pd.Data
 
 
 def roc_curves(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean over edited images of the true-positive rate of the pixels at each false-positive rate
-    of `GRID`: ``method, false, true``."""
+    """Mean ROC curve of edited images' pixels, at the points of `GRID`: ``method, false, true``."""
     curves = []
     for row in rows[rows["auc"].notna()].to_dict("records"):
         true = over([row["inside"]] * len(GRID), np.quantile(row["outside"], 1 - GRID))

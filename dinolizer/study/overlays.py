@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 Picture = NDArray[np.uint8]
 
 OUTCOMES = {"found": (86, 180, 233), "false": (213, 94, 0), "missed": (240, 228, 66)}
-"""Of three pixels: edited and predicted, predicted only, edited only. Colours of Okabe and Ito,
-which are told apart whatever colours one sees."""
+"""Edited and predicted, predicted only, edited only; in Okabe and Ito's colours, for all eyes."""
 OPACITY, SCALE = 0.65, "cividis"
 
 

@@ -74,9 +74,8 @@ def assigned(source: str) -> dict[str, ast.expr]:
 
 
 def parameters_for(notebook: Path, profile: Path) -> dict[str, object]:
-    """What a profile sets for a notebook, checked before anything is run: of the parameters of all
-    notebooks it takes its own. papermill only warns of a name that no notebook knows: that raises
-    InputError here, as does what `check_values` refuses."""
+    """What a profile sets for a notebook, checked before anything is run. Raises InputError for a
+    name that no notebook knows, of which papermill only warns, and as `check_values`."""
     defaults, given = read_defaults(notebook), read_profile(profile)
     known = set(defaults)
     if not given.keys() <= known:  # the other notebooks are large: read only where it matters

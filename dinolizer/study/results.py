@@ -1,5 +1,4 @@
-"""Tables and figures as files with their provenance; and whether they are unchanged, consistent
-with each other, and made again by the code."""
+"""Tables and figures as files with their provenance, and whether these are still what is made."""
 
 import io
 import json
@@ -112,8 +111,7 @@ class Results:
 
 
 def run_facts() -> dict[str, object]:
-    """What changes with every run; the ``commit`` ends in ``-dirty`` where a committed file was
-    changed, and is None without git or a checkout."""
+    """What changes with every run; ``commit`` is None without a checkout."""
     git = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     try:
         commit = subprocess.run(git, capture_output=True, check=True, text=True).stdout.strip()

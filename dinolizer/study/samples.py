@@ -54,9 +54,8 @@ def load(
     """Read the manifests of a study, or forge its images if none are named.
 
     ``window`` is of the backbone, in pixels; ``photos`` and ``photo_count`` are as in
-    `photo_paths`, ``rounds`` as in `dinolizer.pocket.dataset.build`. Manifests and ``photos`` are
-    absolute paths or relative to the checkout. At most ``limit`` test images of each family and
-    kind are kept, drawn by the seed; 0 keeps all.
+    `photo_paths`, ``rounds`` as in `build`. Paths are absolute or relative to the checkout. At most
+    ``limit`` test images of each family and kind are kept, drawn by the seed; 0 keeps all.
     """
     if bool(train) != bool(test):
         given = f"{list(train)} to train and {list(test)} to test"

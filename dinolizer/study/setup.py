@@ -60,8 +60,7 @@ class Study:
 
     @cached_property
     def results(self) -> Results:
-        """Where results go: to ``data/out``, so that no run by hand overwrites a committed one, or,
-        as from the workflow, to ``$DINOLIZER_RESULTS``."""
+        """``$DINOLIZER_RESULTS`` or, so that committed results stay as they are, ``data/out``."""
         profile = self.parameters["profile"]
         folder = results_dir(profile, ROOT / "data" / "out")
         file = PROFILES / f"{profile}.yaml"

@@ -99,8 +99,7 @@ def number_text(number: float, low: float, high: float) -> str:
 
 def summary(folder: Path) -> str:
     """The summary of a profile's results in Markdown: every claim and its verdicts, and figures and
-    tables of those notebooks; empty without verdicts, as of real inpaintings. Links are as from
-    ``results/PROFILE``, also where the folder is copied to."""
+    tables of those notebooks, linked as from ``results/PROFILE``; empty without verdicts."""
     verdicts, rows = read_verdicts(folder), []
     if verdicts.empty:
         return ""

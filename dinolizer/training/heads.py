@@ -1,5 +1,4 @@
-"""Heads on tokens that are already there, many at once along named axes, and their losses: the
-paper's soft Dice, and those it can be compared with."""
+"""Heads on tokens that are already there, many at once along named axes, and their losses."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -135,13 +134,12 @@ def fit(
 
     They share the pass over the tokens and nothing else: each comes out as if fitted alone on the
     same batches. The loss is taken at patch resolution by choice of this project; the paper's is
-    not known. Tokens, ``(N, D, h, w)``, float16 or float32, are standardised per channel, which
-    conditions the problem. Targets, ``(N, h, w)`` or ``(N, C, h, w)``, are the share of a patch
-    that is edited, in [0, 1]. ``train``, ``(K, N)`` or with the heads' axes in place of K, says how
-    often each window counts, from 0; ``validation``, bool, likewise what is only measured;
-    ``losses`` has one for each head, by default Dice. The rate falls from ``lr`` to 0 along a
-    cosine; the seed decides the order. Raises InputError for a head without windows, an unknown
-    loss, and a token, loss or weight that is not finite.
+    not known. Tokens, ``(N, D, h, w)``, float16 or float32, are standardised per channel. Targets,
+    ``(N, h, w)`` or ``(N, C, h, w)``, are the share of a patch that is edited, in [0, 1].
+    ``train``, ``(K, N)`` or with the heads' axes in place of K, says how often each window counts,
+    from 0; ``validation``, bool, likewise what is only measured; ``losses`` has one for each head,
+    by default Dice. The rate falls from ``lr`` to 0 along a cosine; the seed decides the order.
+    Raises InputError for a head without windows, an unknown loss, and what is not finite.
     """
     train = train.flatten(0, -2)
     if not train.any(1).all() or (train < 0).any():

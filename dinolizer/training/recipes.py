@@ -277,7 +277,6 @@ def fit_recipe(
 
 
 def pooled(sums: Tensor, accelerator: "Accelerator") -> Tensor:
-    """Add up the sums of all processes. The gradient is this process's, times the number of
-    processes, because gradients are averaged afterwards."""
+    """Add up all processes' sums; the gradient is this one's times their number (it is averaged)."""
     fixed = sums.detach()
     return accelerator.reduce(fixed, "sum") + accelerator.num_processes * (sums - fixed)

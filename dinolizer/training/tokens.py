@@ -27,9 +27,8 @@ def extract(backbone: Backbone, images: Images, dtype: torch.dtype = torch.float
     """Tokens of images, from the cache or, the first time, from the backbone: from uint8
     ``(H, W, 3)`` RGB, all of one size, to finite float16 or float32 ``(N, D, h, w)`` on the CPU.
 
-    A cache file, in safetensors, is named by the weights, the fingerprint of the code, the versions
-    of torch and timm, and the pixels; one whose checksum does not match is computed again. Raises
-    InputError where sizes differ or tokens are not finite.
+    A cache file is named by the weights, the fingerprint of the code, the versions of torch and
+    timm, and the pixels. Raises InputError where sizes differ or tokens are not finite.
     """
     return extract_layers(backbone, images, [backbone.depth], dtype)[backbone.depth]
 

@@ -86,8 +86,7 @@ def _inverted(rows: Iterable[Row], folder: Path) -> Iterator[Row]:
 
 def fetch_cocoglide(folder: Path, *, overwrite: bool = False) -> Report:
     """Download CocoGlide (512 pairs) to ``CocoGlide`` in a folder, and write its manifest beside;
-    with no hash published, size and files are checked. Raises `InputError` if it cannot be
-    downloaded, another file comes, or a manifest is there."""
+    with no hash published, size and files are checked. Raises as `download` and `make_manifest`."""
     manifest = folder / "cocoglide.csv"
     check_outputs([manifest], overwrite=overwrite)
     fetch_zip(COCOGLIDE, folder, 2 * COCOGLIDE_SIZE, size=COCOGLIDE_SIZE)

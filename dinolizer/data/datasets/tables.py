@@ -39,9 +39,8 @@ def sagid(tree: Tree, report: Report) -> Iterator[Row]:
 
 
 def btb(tree: Tree, report: Report) -> Iterator[Row]:
-    """Give the rows of Beyond the Brush; that its edits are spliced is our reading. Its columns'
-    names are not published: those cells are taken that name a file of ``images`` or ``masks``; the
-    mask may also be the file of the image's name."""
+    """Give the rows of Beyond the Brush; that its edits are spliced is our reading. Its columns are
+    not published: those cells are taken that name a file of ``images`` or ``masks``."""
     for listed, named in tree.match(r"btb-(\w+)-(\w+)\.csv"):
         source, split = named[1].casefold(), SPLITS.get(named[2].casefold())
         if split is None:

@@ -76,8 +76,7 @@ def stride_rows(
     pictures: Iterable[tuple[str, NDArray[np.uint8], NDArray[np.bool_]]],
     strides: Sequence[int],
 ) -> pd.DataFrame:
-    """Map every picture at every ``stride``, in pixels, by the head that never met its photograph:
-    the scores of `score_image`, and the map's ``passes``."""
+    """Rows of `score_image` and ``passes``, by ``stride`` and the head that never met it."""
     card, rows = card_for(backbone), []
     for group, image, truth in pictures:
         localizer = Localizer(backbone, heads[group], card)

@@ -48,9 +48,8 @@ def matched_cuts(
     heads: Heads, tokens: Tensor, sample: Sample, weights: Mapping[str, Tensor]
 ) -> Tensor:
     """Logit of each head, axes ``strategy, seed, fold``, float32 ``(K,)``, at which its
-    false-positive rate, on the unedited windows that it was fitted on, is that of the first
-    strategy at 0; 0 without any. At a probability of one half, strategies differ in both: who
-    predicts more detects more."""
+    false-positive rate, on the unedited windows that it was fitted on (without any, 0), is that of
+    the first strategy at 0. At one half they differ in both: who predicts more detects more."""
     clean = torch.from_numpy(np.flatnonzero(sample.rows["share"] == 0))
     used = torch.stack(list(weights.values())).flatten(0, 2)[:, clean] > 0  # (K, n)
     cuts, first = torch.zeros(len(heads)), len(heads) // len(weights)
@@ -131,9 +130,8 @@ def compare_strategies(
     rows: pd.DataFrame, share: str, reference: str, seed: int = 0
 ) -> pd.DataFrame:
     """What each ``strategy`` of rows gains for small edits over the reference, and costs elsewhere:
-    ``size`` at 50 % detection, its standard deviation over seeds, ``size_sd``, and ``shift``
-    against the reference; as of `macro_table`, ``small_iou, large_iou`` and ``false_positive_rate``
-    (of what is unedited); nan without such edits."""
+    ``size`` at 50 % detection, its standard deviation over seeds, ``size_sd``, and ``shift``; as of
+    `macro_table`, ``small_iou, large_iou`` and ``false_positive_rate``; nan without such edits."""
     of_strategies, lines = dict(list(rows.groupby("strategy", sort=False))), []
     for strategy, part in of_strategies.items():
         line = {"strategy": strategy, **columns("size", detection_size(part, share, seed=seed))}

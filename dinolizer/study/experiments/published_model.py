@@ -57,8 +57,7 @@ def read_rows() -> pd.DataFrame:
 
 
 def aggregates(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """A line per half and measure: ``half, n_photos, measure, value, low, high``, over photographs,
-    each with one edited and one unedited row."""
+    """A line per half and measure: ``half, n_photos, measure, value, low, high``, over photos."""
     lines = []
     for half, part in rows.groupby("split"):
         edited, real = (part[part["edited"] == which] for which in (True, False))
@@ -81,9 +80,8 @@ def aggregates(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
 
 def by_size(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """IoU, and the share of edits detected by each of `RULES` (with Wilson's interval: in some bins
-    all are), in bins of the edited share, for each half and both. ``share`` is the bin's mean,
-    ``window_to`` its end as a share of a window, at most."""
+    """IoU, and the share of edits detected by each of `RULES` (with Wilson's interval), in bins of
+    the edited share, of mean ``share`` and, of a window, up to ``window_to``, by half and both."""
     edits, lines = rows[rows["edited"]], []
     for half, (start, end) in product(("calibration", "validation", "both"), pairwise(EDGES)):
         part = edits[edits["area"].between(start, end, inclusive="left")]
@@ -99,8 +97,7 @@ def by_size(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
 
 def sizes_at_half(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Size at 50 % detection by each of `RULES`, as a share ``of`` the image and, at most, of a
-    window: ``rule, of, size, size_low, size_high``."""
+    """``size`` at 50 % detection by `RULES`, as a share ``of`` image or, at most, window."""
     edits, lines = rows[rows["edited"]], []
     for rule, name in RULES.items():
         size = detection_size(edits.assign(recall=edits[rule]), "area", seed=seed)

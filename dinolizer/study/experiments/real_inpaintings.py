@@ -83,8 +83,7 @@ def score_table(
 
 
 def mean_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Scores of each condition and method over the generators with `LEAST` pictures or more, each
-    counting once, and over all pictures."""
+    """Scores by condition and method over generators with `LEAST` pictures, and over pictures."""
     by = ["condition", "method"]
     large = rows[rows.groupby("generator")["picture"].transform("nunique") >= LEAST]
     means = large.groupby([*by, "generator"], sort=False)[["area", *SCORES]].mean().reset_index()
