@@ -161,16 +161,16 @@ def fastest(localizer: "Localizer", any_precision: bool = False) -> tuple[str, s
     The check compares the maps of three fixed pictures with torch's in float32, see `DIFFERENCE`
     and `CHANGED`; what fails is said. All are timed in turns. The result is cached.
     """
-    device, own = localizer.backbone.device, localizer.precision
-    precisions = [own, "bfloat16"] if any_precision and has_bfloat16() else [own]
+    device, current = localizer.backbone.device, localizer.precision
+    precisions = [current, "bfloat16"] if any_precision and has_bfloat16() else [current]
     others: list[tuple[str, str]] = []
-    for engine, precision in product(NEEDS, precisions if device.type == "cpu" else [own]):
+    for engine, precision in product(NEEDS, precisions if device.type == "cpu" else [current]):
         with suppress(InputError):
             check_engine(engine, precision, device)
             others.append((engine, precision))
-    others.remove(("torch", own))
+    others.remove(("torch", current))
     if not others:
-        return "torch", own
+        return "torch", current
     key = _key(
         settings=localizer.settings,
         machine=[platform.node(), platform.processor(), torch.get_num_threads()],

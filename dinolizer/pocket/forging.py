@@ -128,8 +128,8 @@ def mirrored(image: Image, size: tuple[int, ...], rng: np.random.Generator) -> I
     """Cut a size ``(H, W)`` at a random place, mirrored beyond the image's edges."""
     index = []
     for length, count in zip(image.shape, size, strict=False):
-        place = (int(rng.integers(max(1, length - count + 1))) + np.arange(count)) % (2 * length)
-        index.append(np.minimum(place, 2 * length - 1 - place))
+        pixels = (int(rng.integers(max(1, length - count + 1))) + np.arange(count)) % (2 * length)
+        index.append(np.minimum(pixels, 2 * length - 1 - pixels))
     return np.asarray(image[np.ix_(*index)])
 
 

@@ -245,5 +245,5 @@ def _share_axis(axes: Axes, ticks: Sequence[float] = (1, 3)) -> None:
 
 
 def _families(table: pd.DataFrame) -> "pd.Series[str]":
-    marked = table["kind"] + np.where(table["seen"].astype(bool), "", "*")
-    return table["family"].where(table["family"] == ALL_FAMILIES, table["family"] + ", " + marked)
+    kinds = table["kind"] + np.where(table["seen"].astype(bool), "", "*")
+    return table["family"].where(table["family"] == ALL_FAMILIES, table["family"] + ", " + kinds)

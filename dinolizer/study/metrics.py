@@ -125,8 +125,8 @@ def with_matched(rows: pd.DataFrame, by: Sequence[str] = ("method",)) -> pd.Data
         for name, rate in RATES.items():
             at = edited["group"].map(matched_thresholds(part, part["group"], rate))
             recall, false = over(edited["inside"], at), over(edited["outside"], at)
-            marked = recall * share + np.nan_to_num(false) * (1 - share)
-            iou = recall * share / (share + marked - recall * share)
+            predicted = recall * share + np.nan_to_num(false) * (1 - share)
+            iou = recall * share / (share + predicted - recall * share)
             scores |= {f"iou_at_{name}": iou, f"recall_at_{name}": recall}
         parts.append(part.join(pd.DataFrame(scores, index=edited.index)))
     return pd.concat(parts)

@@ -21,7 +21,7 @@ def heat(image: Picture, probability: NDArray[np.floating]) -> Picture:
     return _over(image, 255 * colormaps[SCALE](probability)[..., :3])
 
 
-def marked(
+def drawn_over(
     image: Picture, probability: NDArray[np.floating], threshold: float, opacity: float
 ) -> Picture:
     """The colours of `heat` where a map, float ``(H, W)``, is over a threshold, outlined in black

@@ -24,7 +24,7 @@ from dinolizer.model.report import report_path, save_report
 from dinolizer.model.specs import BACKBONES
 from dinolizer.model.weights import head_file
 from dinolizer.paths import check_outputs, file_name, write_file
-from dinolizer.study.overlays import OPACITY, marked
+from dinolizer.study.overlays import OPACITY, drawn_over
 
 SIDE = 800  # pixels that the longer side of a picture is drawn with
 ORANGE = (222, 143, 5)
@@ -40,10 +40,10 @@ class Viewer:
     """
 
     def __init__(self, localizer: Localizer, photo: Source, directory: str | Path) -> None:
-        self.directory, own = Path(directory), localizer.backbone.spec.name
-        self.load = cache(lambda one: localizer if one == own else Localizer.from_pretrained(one))
+        self.directory, name = Path(directory), localizer.backbone.spec.name
+        self.load = cache(lambda one: localizer if one == name else Localizer.from_pretrained(one))
         self.drawn = lru_cache(maxsize=2)(_drawn)  # else every move would do it anew
-        models = [own, *(each for each in BACKBONES if head_file(each).is_file() and each != own)]
+        models = [name, *(each for each in BACKBONES if head_file(each).is_file() and each != name)]
         look: dict[str, Any] = {"style": {"description_width": "8em"}}
         share = look | {"max": 1, "step": 0.01}
         self.upload = widgets.FileUpload(description="Choose a photograph, up to 10 MB")
@@ -95,7 +95,7 @@ class Viewer:
         threshold, number, plan = self.threshold.value, self.window.value, self.result.plan
         self.panels[1].layout.display = None if len(self.shown) > 1 else "none"
         for panel, (title, result) in zip(self.panels, self.shown.items(), strict=False):
-            scene = marked(*self.drawn(result), threshold, self.opacity.value)
+            scene = drawn_over(*self.drawn(result), threshold, self.opacity.value)
             if number and result is self.result:
                 scale = np.divide(scene.shape[:2], plan.fitted if plan.resized else plan.size)
                 ends = scale * np.add(plan.positions[number - 1], [[0, 0], [plan.window] * 2])

@@ -277,6 +277,6 @@ def fit_recipe(
 
 
 def pooled(sums: Tensor, accelerator: "Accelerator") -> Tensor:
-    """Add up all processes' sums; the gradient is this one's times their number (it is averaged)."""
+    """Add up all processes' sums; the gradient is this one's times their number."""
     fixed = sums.detach()
     return accelerator.reduce(fixed, "sum") + accelerator.num_processes * (sums - fixed)

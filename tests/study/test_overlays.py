@@ -25,12 +25,12 @@ def test_over_the_threshold_a_map_is_laid_on_the_picture_and_outlined() -> None:
     """Grey level 100, and a square of 11 pixels of probability 1, the last colour of cividis."""
     image, probability = np.full((31, 31, 3), 100, np.uint8), np.zeros((31, 31), np.float32)
     probability[10:21, 10:21] = 1
-    shown = overlays.marked(image, probability, 0.5, 0.25)
+    shown = overlays.drawn_over(image, probability, 0.5, 0.25)
     assert shown[15, 15].tolist() == [138, 133, 89]  # .75 * 100 + .25 * (253.9, 231.9, 55.5)
     assert shown[10, 15].tolist() == [0, 0, 0]
     assert shown[9, 15].tolist() == shown[11, 15].tolist() == [255, 255, 255]
     assert (shown[:8] == 100).all() and (image == 100).all()
-    assert (overlays.marked(image, probability, 1, 1) == image).all()
+    assert (overlays.drawn_over(image, probability, 1, 1) == image).all()
 
 
 def test_a_map_is_dark_where_it_is_low() -> None:

@@ -109,9 +109,9 @@ def cocoglide(tree: Tree, report: Report) -> Iterator[Row]:
     )
     report.left_out["pairs of which an image is not there"] += len(real.keys() ^ fake.keys())
     for group in real.keys() & fake.keys():
-        marked = mask.get(group) or tree.path("mask", f"{Path(real[group]).stem}_mask.png")
+        edited = mask.get(group) or tree.path("mask", f"{Path(real[group]).stem}_mask.png")
         yield Row(real[group], "test", group)
-        yield Row(fake[group], "test", group, marked, "glide", "sp", real[group])
+        yield Row(fake[group], "test", group, edited, "glide", "sp", real[group])
 
 
 def brgen(tree: Tree, report: Report) -> Iterator[Row]:

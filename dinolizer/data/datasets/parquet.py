@@ -40,13 +40,13 @@ def opensdi(tree: Tree, report: Report) -> Iterator[Row]:
                 yield Row(path, split, group)
                 continue
             if data := _bytes(record["mask"]):
-                marked = np.asarray(_open(data, at).convert("RGB")).mean(axis=2) > 127.5
+                edited = np.asarray(_open(data, at).convert("RGB")).mean(axis=2) > 127.5
             else:
-                marked = np.ones(read_header(path)[1::-1], bool)
+                edited = np.ones(read_header(path)[1::-1], bool)
         except InputError as error:
             report.fault(UNREADABLE, str(error))
             continue
-        write_image(mask, marked)
+        write_image(mask, edited)
         yield Row(path, split, group, str(mask), file.name.partition("-")[0], "fr")
 
 
@@ -65,9 +65,9 @@ def magicbrush(tree: Tree, report: Report) -> Iterator[Row]:
         mask = folder / f"{group}-mask1.png"
         try:
             shown = _open(cells[0], at)
-            marked = np.asarray(shown.convert("L")) > 127
+            edited = np.asarray(shown.convert("L")) > 127
             if "A" in shown.getbands():
-                marked = np.asarray(shown.getchannel("A")) <= 127
+                edited = np.asarray(shown.getchannel("A")) <= 127
             source, target = (
                 _save(cell, folder / f"{group}-{name}", at) if isinstance(cell, bytes) else cell
                 for name, cell in zip(("input", "output1"), cells[1:], strict=True)
@@ -75,7 +75,7 @@ def magicbrush(tree: Tree, report: Report) -> Iterator[Row]:
         except InputError as error:
             report.fault(UNREADABLE, str(error))
             continue
-        write_image(mask, marked)
+        write_image(mask, edited)
         if source:
             yield Row(source, split, group)
         yield Row(target, split, group, str(mask), "dall-e-2", "fr", source)

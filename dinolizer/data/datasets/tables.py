@@ -33,9 +33,9 @@ def sagid(tree: Tree, report: Report) -> Iterator[Row]:
         if authentic and authentic not in seen:
             seen.add(authentic)
             yield Row(authentic, split, group)
-        marked = tree.find(mask, "sagid") or (mask and tree.path(mask.replace("\\", "/")))
+        mask_path = tree.find(mask, "sagid") or (mask and tree.path(mask.replace("\\", "/")))
         generator = "+".join(part.strip() for part in model.split(","))
-        yield Row(forged, split, group, marked, generator, kind, authentic)
+        yield Row(forged, split, group, mask_path, generator, kind, authentic)
 
 
 def btb(tree: Tree, report: Report) -> Iterator[Row]:

@@ -74,7 +74,7 @@ def score_table(
     rows: pd.DataFrame, by: Sequence[str], unit: str = "scene", scores: Sequence[str] = SCORES
 ) -> pd.DataFrame:
     """Table of `macro_table` over pictures, with intervals over ``unit``: ``n_pictures``, ``n``
-    units, and the mean ``area`` (the floor of IoU and AP: everything marked)."""
+    units, and the mean ``area`` (the floor of IoU and AP: everything predicted)."""
     named = rows.assign(group=rows[unit], image=rows["picture"])
     table = macro_table(named, by, scores)
     areas = rows.groupby(list(by), sort=False, observed=True)["area"].mean()
