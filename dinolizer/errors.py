@@ -32,12 +32,12 @@ def refuse(reasons: Mapping[str, object]) -> None:
 
 
 @contextmanager
-def writing(folder: str | Path, wrapping: type[Exception] = OSError) -> Iterator[None]:
-    """Say where nothing more can be written, of an OSError in the block, or what wraps one."""
+def writing(folder: str | Path) -> Iterator[None]:
+    """Say where nothing more can be written, of an OSError in the block."""
     try:
         yield
-    except (OSError, wrapping) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    except OSError as error:
+        reason = error.strerror or str(error).splitlines()[0]
         advice = "make room or give another folder, and run the same command again: it goes on"
         raise InputError(f"Results cannot be written to {folder} ({reason}); {advice}.") from None
 

@@ -51,8 +51,9 @@ def read_image(source: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[
         _check_array(source, channels=(3, 4))
         return _rgb(source)
     if not isinstance(source, str | Path | Image.Image):
-        due = "a path, PIL image or uint8 array"
-        raise InputError(f"The image is a {type(source).__name__}, but {due} is due.")
+        raise InputError(
+            f"The image is a {type(source).__name__}, but a path, PIL image or uint8 array is due."
+        )
     return _rgb(read_samples(source)[0])
 
 

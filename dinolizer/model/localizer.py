@@ -16,20 +16,13 @@ from tqdm.auto import tqdm
 
 from dinolizer.data.images import file_facts, read_image
 from dinolizer.errors import InputError, check_choice, unwatched
+from dinolizer.model import weights as weight_files
 from dinolizer.model.backbones import Backbone, load_backbone, pick_device
 from dinolizer.model.batches import Batches, as_batch, batch_size
 from dinolizer.model.engines import check_engine, fastest, tokens_by
 from dinolizer.model.head import HeadCard, load_head, probabilities, read_head
 from dinolizer.model.localization import Localization, gathered
 from dinolizer.model.specs import BACKBONES, Reduce, Small
-from dinolizer.model.weights import (
-    HUB_FILE,
-    checked,
-    fetched_path,
-    head_file,
-    hub_file,
-    weights_hash,
-)
 from dinolizer.model.windows import Pixels, Plan, assemble, make_plan, restored, strips
 
 Source = str | Path | Image.Image | NDArray[np.uint8]
@@ -111,17 +104,17 @@ class Localizer:
         What is unknown, missing or made for another model is an `InputError`.
         """
         if name is not None and name not in BACKBONES and (Path(name).is_dir() or "/" in name):
-            local = Path(name) / HUB_FILE
-            head, name = local if local.is_file() else hub_file(name, name), None
-        usual = "dinolizer" if fetched_path("dinolizer").is_file() else "pocket"
+            local = Path(name) / weight_files.HUB_FILE
+            head, name = local if local.is_file() else weight_files.hub_file(name, name), None
+        usual = "dinolizer" if weight_files.fetched_path("dinolizer").is_file() else "pocket"
         name = name or (usual if head is None else read_head(Path(head))[0].backbone)
         backbone = load_backbone(name, None if weights is None else Path(weights), device)
-        path = head_file(name) if head is None else Path(head)
+        path = weight_files.head_file(name) if head is None else Path(head)
         if not path.is_file():
             advice = "name one that was trained on it, as 'dinolizer train' does"
             raise InputError(f"There is no head {path} for the model {name!r}; {advice}.")
         if head is None and backbone.spec.fetched:
-            checked(name, path)
+            weight_files.checked(name, path)
         return cls(*load_head(path, backbone)).with_settings(**settings)
 
     def with_settings(self, **settings: Unpack[Settings]) -> "Localizer":
@@ -175,7 +168,7 @@ class Localizer:
             "licence": spec.licence,
             "caution": spec.caution,
             "backbone_hash": self.backbone.hash,
-            "head_hash": weights_hash(self.head),
+            "head_hash": weight_files.weights_hash(self.head),
             "precision": self.precision,
             "engine": self.engine,
             **{name: getattr(card, name) for name in of_card},

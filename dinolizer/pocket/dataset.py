@@ -1,12 +1,11 @@
 """The forged images of a study: the same photographs and seed give the same images."""
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import islice, product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
@@ -82,21 +81,19 @@ def build(photos: Mapping[str, Path], window: int, seed: int = 0, rounds: int = 
     folder = cache_dir() / "images" / digest.hexdigest()[:16]
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".draft-"))
         cases = [*list_cases(photos, side, seed, rounds)]
-        try:
+        with TemporaryDirectory(dir=folder.parent, prefix=".draft-") as scratch:
+            draft = Path(scratch, folder.name)
             made = Parallel(PROCESSES, return_as="generator")(
                 delayed(_write)(draft, case) for case in cases
             )
             rows = list(progress(made, "forgeries", len(cases)))
             write_manifest(pd.DataFrame(rows), draft / "manifest.csv")
-            draft.chmod(0o755)
-            draft.rename(folder)
-        except OSError:
-            if not folder.exists():  # else another process has made the same meanwhile
-                raise
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+            try:
+                draft.rename(folder)
+            except OSError:
+                if not folder.exists():  # else another process has made the same meanwhile
+                    raise
     return read_manifest(folder / "manifest.csv")
 
 

@@ -218,9 +218,9 @@ def fit_recipe(
         needed = token_bytes(backbone, count + most, classes) / 1e9
         if needed > cache_gb or world > 1:
             keeps = f"keeps {needed:.3g} GB of tokens in each of {world} processes"
-            most = f"only one process and {cache_gb:g} GB are allowed"
+            limit = f"only one process and {cache_gb:g} GB are allowed"
             advice = "allow more, or choose fresh crops"
-            raise InputError(f"Training on {crops}, {keeps}, but {most}: {advice}.")
+            raise InputError(f"Training on {crops}, {keeps}, but {limit}: {advice}.")
         passes = f"with {needed:.3g} GB of tokens"
         data, workers = [extract_crops(backbone, part, workers) for part in sets], 0
     accelerator.print(f"{crops}, {passes}.")
