@@ -62,7 +62,6 @@ def progress(items: Iterable[Item], of: str, total: int | None = None) -> Iterab
 
 
 def unwatched() -> bool:
-    """Whether nobody would see a progress bar: tqdm's own rule shows one in any notebook, and one
-    that is executed without a browser would keep it."""
+    """Whether nobody sees a progress bar: a notebook run without a browser would keep it."""
     in_browser = "JPY_SESSION_NAME" in os.environ  # Jupyter's server sets it
     return not in_browser and not sys.stderr.isatty()

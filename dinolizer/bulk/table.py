@@ -108,8 +108,7 @@ class Table:
         save_rows(pa.Table.from_pylist(list(rows), SCHEMA), self._settings, path)
 
     def finish(self, names: Sequence[str]) -> pa.Table:
-        """Turn the parts into one file, and return its rows. Raises `InputError` where they are not
-        those of the shard's ``names``, or the file cannot be written."""
+        """Turn the parts into one file of all ``names``, or raise `InputError`; return its rows."""
         table = self.rows()
         if table["path"].to_pylist() != sorted(names):
             counts = f"{len(table)} images, but {len(names)} are listed, or others"

@@ -24,8 +24,7 @@ apart by blanks: the one of the right hash is taken. None: it must be put by han
 MASKS = ASSETS / "inpaintings-masks.npz"
 """Packed masks of pictures without one: where the result differs from its source, and boxes."""
 KEPT = ["generator", "kind", "base", "outside", "repository", "licence"]
-"""Columns of the list that the manifest has too: ``outside`` says how the untouched part compares,
-``base`` whether the source is a photograph."""
+"""Columns that the manifest has too: ``outside``, how the rest compares, ``base``, of what."""
 Row = Mapping[Any, str]
 RAW = "https://raw.githubusercontent.com/{}/{}"
 

@@ -58,7 +58,6 @@ class Backbone(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
         return self.mean.device
 
     def train(self, mode: bool = True) -> "Backbone":

@@ -45,8 +45,7 @@ class Batches:
         self.most = sys.maxsize
 
     def run(self, function: Callable[[Sequence[In]], Out], windows: Sequence[In]) -> list[Out]:
-        """What a function gives for windows, in order: for all of them at once if memory allows,
-        else for one half and then the other, and so on down to one."""
+        """What a function gives for all windows at once or, where memory is short, for halves."""
         results: list[Out] = []
         first = 0
         while first < len(windows):

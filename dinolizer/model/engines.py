@@ -1,5 +1,4 @@
-"""A backbone run by another library than torch, which may be faster on a CPU: OpenVINO, or ONNX
-Runtime; and a model written as an ONNX file for other tools."""
+"""A backbone run by OpenVINO or ONNX Runtime, perhaps faster on a CPU; a model as an ONNX file."""
 
 import copy
 import hashlib

@@ -195,8 +195,7 @@ class Localizer:
         return [self(source).probability for source in sources]
 
     def map(self, sources: Iterable[Source]) -> Iterator[Localization | InputError]:
-        """Localize photographs one after the other, as they are drawn; the error of one that cannot
-        be localized takes its turn in the order, and the others go on."""
+        """Localize photographs one after the other; an error takes its turn, and others go on."""
         for source in sources:
             try:
                 yield self(source)

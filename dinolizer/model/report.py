@@ -39,7 +39,6 @@ class Entry:
 
 
 def report_path(directory: Path, name: str) -> Path:
-    """File of a report: ``NAME.report.html``."""
     return directory / file_name(name, ".report.html")
 
 
@@ -72,8 +71,7 @@ def report_page(result: Localization, name: str = "", back: bool = False) -> str
 def save_report(
     result: Localization, directory: Path, name: str, *, overwrite: bool = False
 ) -> Entry:
-    """Write a `report_page` to `report_path`, whole or not at all. Raises `InputError` where it is
-    there and not to be overwritten, or would replace the photograph."""
+    """Write a `report_page` to `report_path`; raises `InputError` as `check_outputs`."""
     path, source = report_path(directory, name), Path(result.source)
     check_outputs([path], inputs=[source], overwrite=overwrite)
     write_file(path, report_page(result, name))
@@ -86,8 +84,7 @@ def save_report(
 
 
 def save_index(path: Path, entries: Iterable[Entry], failed: Iterable[str] = ()) -> None:
-    """Write a page that links to reports in its folder, the highest score first, and gives the
-    sentences on pictures that ``failed``. What is there is replaced."""
+    """Write a page of links to reports in its folder, the highest score first, and of failures."""
     ordered = sorted(entries, key=lambda entry: -entry.score)
     rows = [(quote(bytes(Path(entry.file.name))), entry) for entry in ordered]
     title = f"Reports on {len(rows)} pictures"

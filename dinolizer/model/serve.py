@@ -58,7 +58,6 @@ class Page(RequestHandler):
 
 
 def answer(localizer: Localizer, name: str, content: bytes) -> str:
-    """The report on a picture that came under a name."""
     return report_page(localize_bytes(localizer, name, content), back=True)
 
 

@@ -194,7 +194,6 @@ def _upsampling(patches: int, window: int, device: torch.device) -> Tensor:
 
 
 def _enlarged(size: Pair, window: int) -> Pair:
-    """The size that a small image is resized to."""
     area = SMALL_AREA * (window / SMALL_AREA_WINDOW) ** 2
     scale = max((area / prod(size)) ** 0.5, window / min(size))
     height, width = (max(round(side * scale), window) for side in size)

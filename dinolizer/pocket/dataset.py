@@ -116,8 +116,7 @@ def _write(folder: Path, case: Case) -> dict[str, object]:
 
 @cache
 def fingerprint() -> str:
-    """SHA-256 of one photograph forged by every generator in miniature: any change in the code, the
-    libraries or the weights that shows in a pixel shows here."""
+    """SHA-256 of a photograph forged by every generator: what changes a pixel shows here."""
     digest = hashlib.sha256()
     probes = list_cases({"cat": photo_paths()["cat"]}, PROBE, seed=0, rounds=1)
     for case in islice(probes, None, None, len(CONDITIONS)):  # of each generator and kind

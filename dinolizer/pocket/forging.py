@@ -134,7 +134,6 @@ def mirrored(image: Image, size: tuple[int, ...], rng: np.random.Generator) -> I
 
 
 def log_uniform_area(rng: np.random.Generator, bounds: tuple[float, float] = AREA_RANGE) -> float:
-    """Draw the share of the image that is edited."""
     return float(np.exp(rng.uniform(*np.log(bounds))))
 
 

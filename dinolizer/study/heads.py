@@ -117,7 +117,6 @@ class StudyLocalizer(Localizer):
     """A localizer that reads tokens of a study's windows from where `window_sample` left them."""
 
     def patch_logits(self, image: Image, plan: Plan, progress: bool = False) -> Iterator[Tensor]:
-        """As in `Localizer`."""
         windows = [np.asarray(of) for of in plan.windows(image, torch.device("cpu"))]
         tokens = extracted(self.backbone, windows, torch.float32)
         if tokens is None:

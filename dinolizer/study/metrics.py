@@ -143,8 +143,7 @@ def roc_curves(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def detection_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Image-level detection, a line for each method and each of `UNEDITED` with images: ``n_edited,
-    n_unedited, auc`` with its interval, ``balanced_accuracy``."""
+    """Image-level detection by method and `UNEDITED`: AUC with interval, balanced accuracy."""
     lines = []
     for method, unedited in product(rows["method"].unique(), UNEDITED):
         images = edited_or_not(rows, method, unedited)

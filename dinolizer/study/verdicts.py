@@ -144,7 +144,6 @@ def read_verdicts(folder: Path) -> pd.DataFrame:
 
 
 def _captions(folder: Path, pattern: str) -> dict[str, str]:
-    """Captions of results, by the files' names."""
     return {
         path.name: json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["caption"]
         for path in sorted(folder.glob(pattern))

@@ -59,8 +59,7 @@ class Heads(nn.Module):
         return weight, self.bias - torch.einsum("kcd,kd->kc", weight, self.mean)
 
     def select(self, **positions: int) -> "Heads":
-        """Copy, frozen, the heads at positions along some axes, which the copy no longer has:
-        ``heads.select(fold=2)`` are those of fold 2."""
+        """Copy, frozen, the heads at positions along axes that it loses: ``select(fold=2)``."""
         if unknown := sorted(positions.keys() - self.axes.keys()):
             raise ValueError(f"The heads have the axes {list(self.axes)}, not {unknown}.")
         where = tuple(positions.get(name, slice(None)) for name in self.axes)

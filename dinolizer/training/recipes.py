@@ -179,8 +179,7 @@ class Network(nn.Module):
         return F.conv2d(standard, head.weight[0, ..., None, None], head.bias[0])
 
     def tokens(self, crops: Tensor) -> Tensor:
-        """Tokens ``(N, D, h, w)`` of uint8 crops ``(N, 3, H, W)``, with gradients where weights of
-        the backbone are trained too; float16 tokens pass through."""
+        """Tokens ``(N, D, h, w)`` of uint8 crops ``(N, 3, H, W)``; float16 tokens pass through."""
         if crops.dtype != torch.uint8:
             return crops.float()
         return self.backbone.tokens(crops.float() / 255)

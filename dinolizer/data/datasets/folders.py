@@ -36,8 +36,7 @@ TURNS = ("test", "valid", "train", "train", "train")
 
 
 def bfree(tree: Tree, report: Report) -> Iterator[Row]:
-    """Give the rows of the B-Free training set; absent folders are noted, unlisted images left out.
-    White is taken to mark the change: the polarity check decides."""
+    """Give the rows of the B-Free training set; absent folders are noted, unlisted images out."""
 
     def plain(name: str) -> str:
         """Of '9', '000000000009' and '000000000009.png', all of which a list may name."""

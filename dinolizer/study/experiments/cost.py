@@ -89,8 +89,7 @@ def stride_rows(
 
 
 def stride_table(rows: pd.DataFrame, usual: int, seed: int = 0) -> pd.DataFrame:
-    """Table of `macro_table`: IoU of each stride, and its change against the usual one; with means
-    of ``passes``, and ``passes_ratio`` to those at the usual one."""
+    """`macro_table` of the IoU by stride, against the usual one, ``passes``, ``passes_ratio``."""
     table = macro_table(rows, ["stride"], "iou", {"stride": usual}, seed=seed)
     passes = rows.groupby("stride")["passes"].mean()
     ratio = (passes / float(passes[usual])).rename("passes_ratio")

@@ -47,8 +47,7 @@ def picture_rows(localizer: Localizer, manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def unedited_table(localizer: Localizer, folders: Sequence[str]) -> pd.DataFrame:
-    """`score_table` of the share marked (``false_positive_rate``) of photographs that nobody has
-    edited, by ``collection``, a folder's name, and condition."""
+    """`score_table` of the false-positive rate of unedited photographs, by folder and condition."""
     images = [
         {"image": str(path), "picture": name, "collection": Path(folder).name, "group": name}
         for folder in folders
