@@ -37,10 +37,6 @@ class _Open:
     logits: list[Tensor] = field(default_factory=list)
     seconds: float = 0.0
 
-    @property
-    def done(self) -> bool:
-        return len(self.logits) == self.plan.passes
-
 
 def localize_many(
     localizer: Localizer,
@@ -89,13 +85,12 @@ def _through(
 ) -> Iterator[_Open | InputError]:
     """Each image, with the logits of its windows on the device, when its last one is through."""
     queue: deque[_Open | InputError] = deque()
-    waiting: list[tuple[_Open, Pixels]] = []
+    waiting: deque[tuple[_Open, Pixels]] = deque()
     clock = time.perf_counter()
 
     def run() -> None:
         nonlocal clock
-        batch = waiting[:size]
-        del waiting[:size]
+        batch = [waiting.popleft() for _ in range(min(size, len(waiting)))]
         windows = [window for _, window in batch]
         logits = localizer.window_logits(windows + windows[-1:] * (size - len(windows)))
         now = time.perf_counter()
@@ -105,19 +100,19 @@ def _through(
         clock = now
 
     def ready() -> Iterator[_Open | InputError]:
-        while queue and (isinstance(queue[0], InputError) or queue[0].done):
+        while queue:
+            item = queue[0]
+            if isinstance(item, _Open) and len(item.logits) < item.plan.passes:
+                return
             yield queue.popleft()
 
     for item in images:
         queue.append(item)
         if isinstance(item, _Open):
-            for window in item.windows:
-                waiting.append((item, window))
-                while len(waiting) >= size:
-                    run()
+            waiting.extend((item, window) for window in item.windows)
             item.windows.clear()
         # Each image that waits has a window in the batch: where more wait, most are errors.
-        if waiting and len(queue) > size:
+        while len(waiting) >= size or (waiting and len(queue) > size):
             run()
         yield from ready()
     while waiting:
