@@ -189,7 +189,7 @@ CHECKPOINTS: dict[str, tuple[Callable[[VisionTransformer], object], str]] = {
     ),
     "not a number": (
         lambda m: {"model": {**bfree_state(m), "head.bias": torch.tensor([torch.nan])}},
-        "tensor head.bias in",
+        "The head.bias of",
     ),
     "part missing": (
         lambda m: {"model": {k: v for k, v in bfree_state(m).items() if k != "head.bias"}},
