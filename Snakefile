@@ -85,7 +85,7 @@ NOTEBOOKS = {
         "prepared": True,
     },
     "08-backbone": {
-        "tables": ["08-layers", "08-losses", "08-verdict"],
+        "tables": ["08-layers", "08-losses", "08-pooled", "08-verdict"],
         "figures": ["08-layers", "08-losses"],
         "prepared": True,
     },

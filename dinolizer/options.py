@@ -14,7 +14,9 @@ from typer import Argument, Option
 
 # fmt: off
 ModelName = Literal[
-    "dinolizer", "pocket", "pocket-learned", "pocket-rotary", "bfree",
+    "dinolizer", "pocket", "pocket-learned", "pocket-rotary", "pocket-images", "pocket-generic",
+    "pocket-learned-1", "pocket-rotary-1", "pocket-images-1", "pocket-generic-1",
+    "pocket-learned-2", "pocket-rotary-2", "pocket-images-2", "pocket-generic-2", "bfree",
     "dinov2-small", "dinov2-base", "dinov2-large", "dinov3-small", "dinov3-base", "dinov3-large",
     "untrained-pocket", "untrained-pocket-learned", "untrained-pocket-rotary", "untrained-bfree",
     "untrained-dinov2-small", "untrained-dinov2-base", "untrained-dinov2-large",
@@ -37,9 +39,8 @@ Model = Annotated[
     Option(
         "--model",
         metavar="NAME",
-        help="'dinolizer' and 'bfree' once they are fetched, 'pocket', 'pocket-learned', "
-        "'pocket-rotary', 'dinov2-base', 'dinov3-base', either also '-small' or '-large', or "
-        "'untrained-' and one of these.",
+        help="'dinolizer' and 'bfree' once they are fetched, 'pocket', 'dinov2-base', "
+        "'dinov3-base', either also '-small' or '-large', or 'untrained-' and one of these.",
     ),
 ]
 File = Annotated[Path | None, Option(metavar="FILE", help="By default the model's published one.")]

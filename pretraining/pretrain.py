@@ -183,7 +183,7 @@ def forensic_task(
     does, by a backbone of `dinolizer.model.pocket_vit`; and, by a linear map of its patch tokens,
     which patches are: an auxiliary task, unless ``of_patches`` is False."""
     backbone: Any = build()
-    patches = nn.Linear(pocket_vit.DIM, 1)  # left behind afterwards
+    patches = nn.Linear(backbone.embed_dim, 1)  # left behind afterwards
 
     def draw(step: int) -> Batch:
         """Images uint8 ``(2 * PAIRS, 3, S, S)``, the real half first; labels float32
@@ -219,8 +219,8 @@ def generic_task(build: Build, side: int, forge: Forge, seed: int) -> Task:
     backbone: Any = build()
     stem = backbone.patch_embed
     channels = stem.norm.num_features // 2  # of a patch alone: neighbours tell of the others
-    predict = nn.Linear(pocket_vit.DIM, channels)
-    unseen = nn.Embedding(1, pocket_vit.DIM)  # stands where a patch is hidden
+    predict = nn.Linear(backbone.embed_dim, channels)
+    unseen = nn.Embedding(1, backbone.embed_dim)  # stands where a patch is hidden
 
     def draw(step: int) -> Batch:
         """Images uint8 ``(2 * PAIRS, 3, S, S)``; what is hidden, bool ``(2 * PAIRS, h, w)``."""
@@ -259,23 +259,18 @@ class Recipe(NamedTuple):
     seed: int = SEED
 
 
-_VIT = pocket_vit.build_pocket_vit, pocket_vit.WINDOW, 2400
-RECIPES = {
-    "vit": Recipe(forensic_task, *_VIT),
-    "images": Recipe(partial(forensic_task, of_patches=False), *_VIT),
-    "generic": Recipe(generic_task, *_VIT),
-} | {
-    f"{name}-{seed}" if seed else name: Recipe(
-        forensic_task, build, pocket_vit.PAIR_WINDOW, 1200, seed
-    )
-    for name, build in (
-        ("learned", pocket_vit.build_learned),
-        ("rotary", pocket_vit.build_rotary),
+RECIPES = {"vit": Recipe(forensic_task, pocket_vit.build_pocket_vit, pocket_vit.WINDOW, 2400)} | {
+    f"{name}-{seed}" if seed else name: Recipe(task, build, pocket_vit.PAIR_WINDOW, 1200, seed)
+    for name, task, build in (
+        ("learned", forensic_task, pocket_vit.build_learned),
+        ("rotary", forensic_task, pocket_vit.build_rotary),
+        ("images", partial(forensic_task, of_patches=False), pocket_vit.build_learned),
+        ("generic", generic_task, pocket_vit.build_learned),
     )
     for seed in pocket_vit.SEEDS
 }
-"""Of all backbones: the pocket one, a twin that saw no label of a patch, a generic twin, and three
-of each of the two designs that are compared, all made alike."""
+"""Of all backbones: that of the shipped head; and three of each that are compared, made alike but
+for the design, or the task."""
 
 
 def draw_crops(forge: Forge, pairs: int, seed: int) -> tuple[list[Image], Tensor]:

@@ -26,6 +26,7 @@ from dinolizer.errors import InputError
 from dinolizer.model.backbones import load_backbone
 from dinolizer.model.head import load_head
 from dinolizer.model.pocket_vit import DIM, PATCH, TraceStem, build_pocket_vit
+from dinolizer.model.specs import TWINS
 from dinolizer.paths import ROOT
 from dinolizer.pocket.generators import AutoEncoder, load_generator
 from dinolizer.study.methods import residual_classifier
@@ -79,7 +80,7 @@ def test_an_interrupted_pretraining_ends_with_the_same_weights(
 
     def train(name: str) -> dict[str, torch.Tensor]:
         torch.manual_seed(3)
-        task = assets.backbone_task(build_pocket_vit, 112, small_forge(), seed=3)
+        task = assets.forensic_task(build_pocket_vit, 112, small_forge(), seed=3)
         options = assets.LEARNING | {"steps": 4, "checkpoint": tmp_path / name}
         optimise(task.model, drawn(task.draw), task.loss_of, **options)
         return task.result.state_dict()
@@ -93,6 +94,33 @@ def test_an_interrupted_pretraining_ends_with_the_same_weights(
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
 
 
+def test_a_generic_backbone_learns_from_real_crops_what_is_hidden_from_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whole squares of four by four patches are hidden, all by the same learned token."""
+    monkeypatch.setattr(assets, "PAIRS", 2)
+    monkeypatch.setattr(Forge, "draw", None)  # no forgery is drawn
+    torch.manual_seed(0)
+    task = assets.generic_task(build_pocket_vit, 112, small_forge(generators=False), seed=3)
+    images, hidden = task.draw(0)
+    assert images.shape == (4, 3, 112, 112)
+    assert hidden.shape == (4, 8, 8)
+    squares = hidden.unflatten(2, (2, 4)).unflatten(1, (2, 4)).float().mean((2, 4))
+    assert set(squares.flatten().tolist()) == {0.0, 1.0}
+    seen: list[torch.Tensor] = []
+    entering = task.result.blocks[0].register_forward_pre_hook(lambda _, x: seen.append(x[0]))
+    loss = task.loss_of(task.model, images, hidden)
+    entering.remove()
+    tokens = seen[0][:, 5:].unflatten(1, (8, 8))
+    unseen = task.model["unseen"].weight
+    assert torch.equal(tokens[hidden], unseen.expand(int(hidden.sum()), -1))
+    loss.backward()
+    assert unseen.grad.abs().sum() > 0
+    options = assets.LEARNING | {"steps": 12, "lr": 3e-3}
+    losses = optimise(task.model, drawn(lambda _: (images, hidden)), task.loss_of, **options).losses
+    assert losses[-1] < 0.8 * losses[0]
+
+
 def test_pretrain_makes_every_asset_and_takes_up_what_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +128,8 @@ def test_pretrain_makes_every_asset_and_takes_up_what_is_there(
     monkeypatch.setattr(assets, "PAIRS", 1)
     monkeypatch.setattr(assets, "HEAD_PAIRS", 3)
     monkeypatch.setattr(assets, "STEPS", dict.fromkeys(assets.STEPS, 2))
+    few = {name: recipe._replace(steps=2) for name, recipe in assets.RECIPES.items()}
+    monkeypatch.setattr(assets, "RECIPES", few)
     rng = np.random.default_rng(0)
     for number in range(2):
         picture = rng.integers(0, 256, (232, 240, 3), dtype=np.uint8)
@@ -108,8 +138,8 @@ def test_pretrain_makes_every_asset_and_takes_up_what_is_there(
     assets.pretrain(tmp_path / "photos", out, "cpu")
     card = json.loads((out / "pocket-vit.json").read_text())
     assert (card["photographs"], card["steps"], len(card["losses"])) == (2, 2, 1)
-    for name in ("learned", "rotary"):
-        made = load_backbone(f"pocket-{name}", weights=out / f"pocket-{name}.safetensors")
+    for name in [twin for twins in TWINS.items() for twin in (twins[0], *twins[1])][1:]:
+        made = load_backbone(name, weights=out / f"{name}.safetensors")
         assert made.spec.window == made.model.patch_embed.grid_size[0] * made.spec.patch
     backbone = load_backbone("pocket", weights=out / "pocket-vit.safetensors")
     _, head, head_card = load_head(out / "pocket-head.safetensors", backbone)

@@ -79,17 +79,18 @@ class Backbone(nn.Module):
         return self.tokens_of_layers(batch, [self.depth])[0]
 
     def tokens_of_layers(self, batch: Tensor, layers: Sequence[int]) -> list[Tensor]:
-        """Patch tokens of several layers, numbered 1 to ``depth`` and ascending, in one pass. All
-        go through the last norm, which brings those of the others to a like scale."""
+        """Patch tokens of several layers, numbered 1 to ``depth`` and ascending, in one pass; 0 is
+        what enters the first of them. All go through the last norm, which brings those of the
+        others to a like scale."""
         spec, patch = self.spec, self.spec.patch
         height, width = batch.shape[2:] if batch.ndim == 4 else (0, 0)
         is_image = batch.ndim == 4 and batch.shape[1] == 3 and batch.is_floating_point()
         is_fixed = not self.model.dynamic_img_size
         refuse(
             {
-                f"The layers are {list(layers)}, but {spec.name!r} has those from 1 to "
+                f"The layers are {list(layers)}, but {spec.name!r} has those from 0 to "
                 f"{self.depth}: name some, in ascending order.": (
-                    not layers or list(layers) != sorted({*layers} & {*range(1, self.depth + 1)})
+                    not layers or list(layers) != sorted({*layers} & {*range(self.depth + 1)})
                 ),
                 f"The batch is {batch.dtype} {tuple(batch.shape)}, but it must be floating-point "
                 "(N, 3, H, W), RGB in [0, 1].": not is_image,
@@ -101,16 +102,31 @@ class Backbone(nn.Module):
                 ),
             }
         )
+        images = (batch - self.mean) / self.std
         # timm drops the model's own num_prefix_tokens here: 5 with a class token and 4 registers.
         intermediates: list[Tensor] = self.model.forward_intermediates(  # type: ignore[assignment]
-            (batch - self.mean) / self.std,
-            indices=[layer - 1 for layer in layers],
+            images,
+            indices=[layer - 1 for layer in layers if layer] or [0],
             norm=True,
             stop_early=True,
             output_fmt="NCHW",
             intermediates_only=True,
         )
+        if layers[0] == 0:
+            intermediates = [self._entering(images), *intermediates][: len(layers)]
         return intermediates  # of each layer (N, D, h, w)
+
+    def _entering(self, images: Tensor) -> Tensor:
+        """What enters the first layer, as of `tokens_of_layers`."""
+        entered: list[Tensor] = []
+        first = self.model.blocks[0]
+        hook = first.register_forward_pre_hook(lambda _, given: entered.append(given[0]))
+        try:
+            self.model.forward_intermediates(images, indices=[0], stop_early=True)
+        finally:
+            hook.remove()
+        tokens: Tensor = self.model.norm(entered[0])[:, self.model.num_prefix_tokens :]
+        return tokens.mT.unflatten(2, [side // self.spec.patch for side in images.shape[2:]])
 
 
 def pick_device(name: str | torch.device | None = None) -> torch.device:

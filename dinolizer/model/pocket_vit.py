@@ -16,11 +16,11 @@ WINDOW = 224
 PAIR_WINDOW = 112
 """That of the two designs that are compared: a multiple of both their patches."""
 SEEDS = 0, 1, 2
-"""Of the pre-trainings of each of these designs."""
-DIM = 128
+"""Of the pre-trainings of each design that is compared."""
+DIM, PAIR_DIM = 128, 64
+"""Values of a token; of the designs that are compared, of which there are many."""
 REGISTERS = 4
 SHARED: dict[str, Any] = {
-    "embed_dim": DIM,
     "depth": 4,
     "num_heads": 4,
     "num_classes": 1,
@@ -167,12 +167,12 @@ def build_pocket_vit() -> VisionTransformer:
     """The pocket backbone with random weights, without position embedding, as traces of generation
     do not depend on where they are. Its one logit, > 0 meaning generated, comes from half the mean
     and half the maximum of the tokens: a small generated region counts."""
-    return _patch14(WINDOW, pos_embed="none")
+    return _patch14(WINDOW, DIM, pos_embed="none")
 
 
 def build_learned() -> VisionTransformer:
     """Build the small partner of DINOv2: as the pocket backbone, and with learned positions."""
-    return _patch14(PAIR_WINDOW, pos_embed="learn", no_embed_class=True)
+    return _patch14(PAIR_WINDOW, PAIR_DIM, pos_embed="learn", no_embed_class=True)
 
 
 def build_rotary() -> Eva:
@@ -181,6 +181,7 @@ def build_rotary() -> Eva:
     model = Eva(
         img_size=PAIR_WINDOW,
         patch_size=ROTARY_PATCH,
+        embed_dim=PAIR_DIM,
         num_reg_tokens=REGISTERS,
         use_fc_norm=False,
         qkv_bias=False,
@@ -191,14 +192,15 @@ def build_rotary() -> Eva:
         rope_rotate_half=True,
         **SHARED,
     )
-    stem: Any = TraceStem(PAIR_WINDOW, ROTARY_PATCH)
+    stem: Any = TraceStem(PAIR_WINDOW, ROTARY_PATCH, embed_dim=PAIR_DIM)
     model.patch_embed = stem  # Eva builds none but its own
     return model
 
 
-def _patch14(side: int, **positions: Any) -> VisionTransformer:
+def _patch14(side: int, dim: int, **positions: Any) -> VisionTransformer:
     return VisionTransformer(
         img_size=side,
+        embed_dim=dim,
         patch_size=PATCH,
         reg_tokens=REGISTERS,
         fc_norm=False,

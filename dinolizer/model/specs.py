@@ -120,18 +120,20 @@ _TRAINED = (
         weights="package:pocket-vit.safetensors",
         **_POCKET,
     ),
-    BackboneSpec(
-        name="pocket-learned",
-        architecture=pocket_vit.build_learned,
-        weights="package:pocket-learned.safetensors",
-        **_PAIR,
-    ),
-    BackboneSpec(
-        name="pocket-rotary",
-        architecture=pocket_vit.build_rotary,
-        patch=pocket_vit.ROTARY_PATCH,
-        weights="package:pocket-rotary.safetensors",
-        **_PAIR,
+    *(
+        BackboneSpec(
+            name=f"pocket-{name}",
+            architecture=architecture,
+            patch=patch,
+            weights=f"package:pocket-{name}.safetensors",
+            **_PAIR,
+        )
+        for name, architecture, patch in (
+            ("learned", pocket_vit.build_learned, pocket_vit.PATCH),
+            ("rotary", pocket_vit.build_rotary, pocket_vit.ROTARY_PATCH),
+            ("images", pocket_vit.build_learned, pocket_vit.PATCH),
+            ("generic", pocket_vit.build_learned, pocket_vit.PATCH),
+        )
     ),
 )
 # The negative control of each. The small LayerScale that the large ones start with (1e-5) makes
@@ -145,9 +147,21 @@ _UNTRAINED = (
         citation="This project; random weights, for tests and as a control.",
     )
     for spec in _TRAINED
-    if spec.name != "dinolizer"  # an architecture that is there as B-Free's
+    # Architectures that are there as those of others:
+    if spec.name not in ("dinolizer", "pocket-images", "pocket-generic")
 )
-BACKBONES = {spec.name: spec for spec in (*_TRAINED, *_UNTRAINED)}
+TWINS = {
+    spec.name: tuple(f"{spec.name}-{seed}" for seed in pocket_vit.SEEDS[1:])
+    for spec in _TRAINED
+    if spec.window == pocket_vit.PAIR_WINDOW
+}
+"""Backbones that were made as one of another name, but with other seeds."""
+_TWINS = (
+    replace(spec, name=name, weights=f"package:{name}.safetensors")
+    for spec in _TRAINED
+    for name in TWINS.get(spec.name, ())
+)
+BACKBONES = {spec.name: spec for spec in (*_TRAINED, *_UNTRAINED, *_TWINS)}
 
 
 def build(spec: BackboneSpec) -> Transformer:

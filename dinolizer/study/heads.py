@@ -187,9 +187,9 @@ class _Together(nn.ModuleList):
 
 def window_rows(logits: Tensor, sample: Sample, names: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Scores of every tested window by each of K heads, in whole patches, a row each: the sample's
-    rows, ``names`` and `overlap`. Logits are ``(N, K, h, w)``, over 0 an edit."""
+    rows, ``names`` and `patch_scores`. Logits are ``(N, K, h, w)``, over 0 an edit."""
     tested = sample.fold >= 0
-    scores = overlap(logits[tested] > 0, sample.targets[tested][:, None])
+    scores = patch_scores(logits[tested], sample.targets[tested][:, None])
     rows = [
         sample.rows[tested].assign(**name, **{score: of[:, head] for score, of in scores.items()})
         for head, name in enumerate(names)
@@ -197,13 +197,20 @@ def window_rows(logits: Tensor, sample: Sample, names: Sequence[Mapping[str, Any
     return pd.concat(rows, ignore_index=True)
 
 
-def overlap(predicted: Tensor, truth: Tensor) -> dict[str, NDArray[np.float64]]:
-    """``iou`` and ``recall``, nan without an edit, and ``predicted_area``, a share, of masks, bool
-    ``(..., H, W)``, against what is edited, 0 to 1 and broadcast to them."""
+def patch_scores(logits: Tensor, truth: Tensor) -> dict[str, NDArray[np.float64]]:
+    """``ap`` (average precision, in which a patch counts by its edited share), ``iou`` and
+    ``recall``, nan without an edit, and ``predicted_area``, a share, of logits ``(..., h, w)``
+    against the edited shares of the patches, 0 to 1 and broadcast to them."""
+    predicted = logits > 0
     masks = (predicted * truth, predicted, truth)
     hits, marked, edited = (of.sum((-2, -1), dtype=torch.float64) for of in masks)
     edited = edited.expand_as(hits)
     iou, recall = hits / (edited + marked - hits), hits / edited  # 0 / 0 is nan
     iou[edited == 0] = torch.nan
-    area = marked / (predicted.shape[-2] * predicted.shape[-1])
-    return {"iou": iou.numpy(), "recall": recall.numpy(), "predicted_area": area.numpy()}
+    order = logits.flatten(-2).argsort(dim=-1, descending=True)
+    ranked = truth.expand_as(logits).flatten(-2).gather(-1, order)
+    precision = ranked.cumsum(-1) / torch.arange(1, ranked.shape[-1] + 1)
+    ap = (ranked * precision).sum(-1, dtype=torch.float64) / edited
+    area = marked / logits[0, 0].numel()
+    scores = {"ap": ap, "iou": iou, "recall": recall, "predicted_area": area}
+    return {name: of.numpy() for name, of in scores.items()}

@@ -46,7 +46,7 @@ class Study:
             names = f"{', '.join(unknown)}: use only {', '.join(defaults)}"
             raise InputError(f"{notebook} has no parameter {names}.")
         values = {name: namespace[name] for name in defaults}
-        models = ("backbone", "pair", "others")
+        models = ("backbone", "pair", "compared")
         choices: dict[str, Iterable[str]] = dict.fromkeys(models, BACKBONES)
         if not values.get("test"):
             choices |= dict.fromkeys(("family", "families"), FAMILIES)

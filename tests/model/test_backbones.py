@@ -309,10 +309,26 @@ def test_an_inner_layer_is_what_the_second_implementation_gives_after_as_many_bl
     torch.testing.assert_close(backbone.tokens_of_layers(batch, [2])[0], found[1])
 
 
-@pytest.mark.parametrize("layers", [[], [0], [4], [2, 1], [1, 1]])
+@pytest.mark.parametrize("name", ["dinov2-small", "dinov3-small"])
+def test_layer_0_is_a_linear_map_of_the_patch_and_its_position(name: str) -> None:
+    """By a strided convolution and the model's own last norm; DINOv3 adds no position here."""
+    backbone, state = tiny(BACKBONES[name], img_size=5 * BACKBONES[name].patch)
+    batch = pictures(*[5 * backbone.spec.patch] * 2)
+    stem = (state["patch_embed.proj.weight"], state["patch_embed.proj.bias"])
+    expected = conv2d(normalised(batch, backbone.spec), *stem, stride=backbone.spec.patch)
+    if "pos_embed" in state:
+        expected = expected + state["pos_embed"].mT.unflatten(2, (5, 5))
+    expected = backbone.model.norm(expected.movedim(1, 3)).movedim(3, 1)
+    found, last = backbone.tokens_of_layers(batch, [0, backbone.depth])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(last, backbone(batch))
+    torch.testing.assert_close(backbone.tokens_of_layers(batch, [0])[0], found)
+
+
+@pytest.mark.parametrize("layers", [[], [-1], [4], [2, 1], [1, 1]])
 def test_layers_that_are_not_there_or_not_in_order_are_refused(layers: list[int]) -> None:
     backbone, _ = tiny(BACKBONES["dinov2-small"], img_size=70)
-    with pytest.raises(InputError, match="has those from 1 to 3"):
+    with pytest.raises(InputError, match="has those from 0 to 3"):
         backbone.tokens_of_layers(pictures(70, 70), layers)
 
 

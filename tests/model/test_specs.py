@@ -1,22 +1,26 @@
 """The table of backbones agrees with timm about every model in it."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from timm.models.eva import Eva
 
+from dinolizer.model.backbones import load_backbone
 from dinolizer.model.head import card_for
-from dinolizer.model.specs import BACKBONES, SIZES, build
+from dinolizer.model.specs import BACKBONES, SIZES, TWINS, build
 
 DIMS = {"small": 384, "base": 768, "large": 1024}
-POCKET_DESIGNS = ("learned", "rotary")
+POCKET_DESIGNS = ("learned", "rotary", "images", "generic")
 POCKET = ["pocket", *(f"pocket-{name}" for name in POCKET_DESIGNS)]
 TRAINED = ["bfree", *(f"{f}-{size}" for f in ("dinov2", "dinov3") for size in SIZES), *POCKET]
 
 
 def test_the_names_are_these_and_a_control_for_each() -> None:
-    assert list(BACKBONES) == ["dinolizer", *TRAINED] + [f"untrained-{name}" for name in TRAINED]
+    twins = [name for design in TWINS.values() for name in design]
+    untrained = [f"untrained-{name}" for name in TRAINED[:-2]]  # the last two are as learned
+    assert list(BACKBONES) == ["dinolizer", *TRAINED, *untrained, *twins]
     for name, spec in BACKBONES.items():
         assert spec.name == name
         assert spec.window % spec.patch == 0
@@ -29,6 +33,17 @@ def test_small_images_are_padded_for_the_pocket_backbones_and_resized_for_the_ot
         assert spec.small == ("pad" if "pocket" in name else "resize")
         backbone = SimpleNamespace(spec=spec, hash="0")
         assert card_for(backbone).small == spec.small  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("design", TWINS)
+def test_twins_differ_in_their_weights_alone(design: str) -> None:
+    own = BACKBONES[design]
+    backbones = [load_backbone(name) for name in (design, *TWINS[design])]
+    assert len({backbone.hash for backbone in backbones}) == 3
+    for backbone in backbones:
+        spec = backbone.spec
+        assert replace(spec, name=own.name, weights=own.weights) == own
+        assert spec.weights in (own.weights, f"package:{spec.name}.safetensors")
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -68,7 +83,7 @@ def test_the_two_small_ones_differ_in_patch_and_positions_alone() -> None:
         assert small.num_prefix_tokens == large.num_prefix_tokens
         assert (small.pos_embed is None) == (large.pos_embed is None)
         assert (small.blocks[0].attn.qkv.bias is None) == (large.blocks[0].attn.qkv.bias is None)
-    assert learned.pos_embed.shape == (1, 8 * 8, 128)
+    assert learned.pos_embed.shape == (1, 8 * 8, 64)
     assert type(rotary.rope) is type(v3.rope)
     assert rotary.rope.temperature == v3.rope.temperature
     assert learned.embed_dim == rotary.embed_dim

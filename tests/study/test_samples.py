@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score
 from small import SPEC, random_head, small_backbone, small_manifest
 
 from dinolizer.data.images import write_image
@@ -21,6 +22,7 @@ from dinolizer.study.heads import (
     StudyLocalizer,
     image_logits,
     left_out_logits,
+    patch_scores,
     window_rows,
 )
 from dinolizer.study.samples import (
@@ -190,6 +192,23 @@ def test_window_scores_are_hand_counted() -> None:
     )
     assert rows["iou"].isna().tolist() == [False, True]
     assert rows.loc[1, "predicted_area"] == 0.25
+
+
+def test_average_precision_of_patches_is_that_of_scikit_learn_or_hand_counted() -> None:
+    """A patch that is half edited counts as one of each class: ranked first of two edited in all,
+    its precision of 1/2 counts half, and that of the second, 1.5 / 2, in full."""
+    logits = torch.randn(5, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    truth = (logits[:, :1] + torch.randn(5, 1, 6, 6) > 0).float()
+    truth[4] = 0
+    found = patch_scores(logits, truth)["ap"]
+    expected = [
+        [average_precision_score(of.flatten(), one.flatten()) for one in maps]
+        for of, maps in zip(truth[:4], logits, strict=False)
+    ]
+    np.testing.assert_allclose(found[:4], expected, rtol=1e-6)
+    assert np.isnan(found[4]).all()
+    halved = patch_scores(torch.tensor([[[[3.0, 2.0, 1.0]]]]), torch.tensor([[[[0.5, 1.0, 0.0]]]]))
+    assert halved["ap"] == pytest.approx((0.5 * 0.5 + 1.5 / 2) / 1.5)
 
 
 def test_a_study_reads_windows_or_crops(crossfit: Dataset, split: Dataset) -> None:

@@ -11,15 +11,20 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from scipy.stats import ttest_ind
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor
 
 from dinolizer.model.backbones import BACKBONES, Backbone
 from dinolizer.model.batches import batch_size
+from dinolizer.model.specs import TWINS
+from dinolizer.study.evaluation import leads, mean_lead
 from dinolizer.study.experiments.labels import CLASS_NAMES, THREE
-from dinolizer.study.heads import window_rows
+from dinolizer.study.heads import fit_drawn, left_out_logits, window_rows
+from dinolizer.study.metrics import auc
 from dinolizer.study.samples import Dataset, Sample, crop_sample
-from dinolizer.training.heads import Heads, dice_loss, fit
+from dinolizer.study.statistics import Measured, columns
+from dinolizer.training.heads import Heads, Loss, dice_loss, fit
 from dinolizer.training.loop import optimise
 from dinolizer.training.recipes import Network
 
@@ -36,7 +41,13 @@ def pretraining(backbone: str) -> str:
     """What a backbone of `dinolizer.model.backbones.BACKBONES` was pre-trained for, by its name."""
     if backbone.startswith("untrained-"):
         return UNTRAINED
-    return FORENSIC if backbone.startswith(("bfree", "pocket")) else GENERIC
+    known = backbone.startswith(("bfree", "pocket")) and "generic" not in backbone
+    return FORENSIC if known else GENERIC
+
+
+def pretrainings(design: str) -> tuple[str, ...]:
+    """The backbones of one design, pre-trained alike but with other seeds."""
+    return design, *TWINS.get(design, ())
 
 
 def common_window(names: Sequence[str]) -> int:
@@ -176,3 +187,45 @@ def linear_probe(tokens: Tensor, sample: Sample, drawn: Sequence[Draw]) -> pd.Da
         rows = rows.assign(family=np.array(CLASS_NAMES)[truth], seed=draw.seed, accuracy=right)
         tables.append(rows.groupby(by, sort=False)["accuracy"].mean().reset_index())
     return pd.concat(tables[1:] or tables)
+
+
+def design_lead(rows: pd.DataFrame, first: str, second: str, score: str, seed: int = 0) -> Measured:
+    """How far a score of one ``design`` is above that of the other, image by image, mean over
+    families. The interval reaches as far as that over photographs and, where each has several
+    pre-trainings (``backbone``), that over these, Welch's t, together: what another seed of the
+    pre-training would undo is no lead of a design."""
+    lead, low, high = mean_lead(leads(rows, first, second, "design", score), seed)
+    of_families = rows.groupby(["design", "backbone", "family"])[score].mean()
+    means = of_families.groupby(["design", "backbone"]).mean()
+    among = ttest_ind(means[first], means[second], equal_var=False).confidence_interval()
+    return lead, float(np.fmin(low, among.low)), float(np.fmax(high, among.high))
+
+
+def gains(rows: pd.DataFrame, score: str) -> pd.DataFrame:
+    """What training end to end adds to a score, ``gain``, of each image, backbone and draw: of rows
+    of `train_and_test` with their ``design``."""
+    of = ["design", "backbone", "seed", "family", "group", "image"]
+    both = rows.pivot(index=of, columns="training", values=score)
+    return (both[FULL] - both[FROZEN]).rename("gain").reset_index()
+
+
+def pooled_or_patches(
+    tokens: Tensor, sample: Sample, seeds: Sequence[int], epochs: int
+) -> pd.DataFrame:
+    """Whether anything in a crop is edited, told by a linear head on its ``pooled`` tokens (their
+    mean and maximum), trained with cross-entropy, and by the highest logit of a head on its
+    ``patches``, trained with Dice: a row each, ``by``, with the ``auc`` of crops whose photograph
+    the heads never met, and its interval. Of tokens ``(N, D, h, w)`` and shares ``(N, h, w)``."""
+    pooled = torch.cat([tokens.mean((2, 3)), tokens.amax((2, 3))], dim=1)[..., None, None]
+    edited = sample.targets.amax((1, 2), keepdim=True) > 0
+    ways: dict[str, tuple[Tensor, Sample, Loss]] = {
+        "pooled": (pooled, replace(sample, targets=edited.float()), "bce"),
+        "patches": (tokens, sample, "dice"),
+    }
+    tested, rows = sample.fold >= 0, []
+    for name, (values, labelled, loss) in ways.items():
+        heads = fit_drawn(values, labelled, seeds, epochs, [loss])
+        scores = left_out_logits(heads, values, labelled).amax((2, 3)).mean(1)[tested]
+        measured = auc(scores, edited.flatten()[tested], sample.rows["group"][tested])
+        rows.append({"by": name, **columns("auc", measured)})
+    return pd.DataFrame(rows)

@@ -1,11 +1,14 @@
 """Generations on the same crops: who learns from what, and is tested on what."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import sem
+from scipy.stats import t as student
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import balanced_accuracy_score
 from small import SPEC, small_backbone
@@ -210,3 +213,74 @@ def test_patches_are_classified_by_a_probe_that_never_met_them() -> None:
     assert line["accuracy"] == pytest.approx(np.mean(accuracies))
     assert line["accuracy_sd"] == pytest.approx(np.std(accuracies, ddof=1))  # between the draws
     assert 1 / 3 < line["accuracy_low"] <= line["accuracy"] <= line["accuracy_high"]
+
+
+def design_rows(offsets: dict[str, list[float]]) -> pd.DataFrame:
+    """AP of eight photographs, one image each, that vary by .01 around a level of each backbone."""
+    return pd.DataFrame(
+        {
+            "design": design,
+            "backbone": f"{design}-{number}",
+            "family": "f",
+            "group": str(photo),
+            "image": str(photo),
+            "ap": 0.5 + offset + 0.01 * (photo % 2) * (design == "v2"),
+        }
+        for design, levels in offsets.items()
+        for number, offset in enumerate(levels)
+        for photo in range(8)
+    )
+
+
+def test_a_lead_must_hold_over_pretrainings_as_well_as_over_photographs() -> None:
+    levels = {"v2": [0.1, 0.0, 0.05], "v3": [0.0, 0.02, 0.01]}
+    lead, low, high = generations.design_lead(design_rows(levels), "v2", "v3", "ap")
+    assert lead == pytest.approx(0.05 - 0.01 + 0.005)
+    # Over photographs alone every difference is near .045; Welch's formula by hand, over seeds.
+    first, second = (np.array(of) for of in levels.values())
+    parts = [of.var(ddof=1) / 3 for of in (first, second)]
+    freedom = sum(parts) ** 2 / sum(part**2 / 2 for part in parts)
+    half = student.ppf(0.975, freedom) * np.sqrt(sum(parts))
+    assert (low, high) == pytest.approx((lead - half, lead + half))
+    assert low < 0 < high
+
+
+def test_one_pretraining_of_each_leaves_the_interval_over_photographs() -> None:
+    lead, low, high = generations.design_lead(
+        design_rows({"v2": [0.1], "v3": [0.0]}), "v2", "v3", "ap"
+    )
+    differences = 0.1 + 0.01 * (np.arange(8) % 2)
+    expected = student.interval(0.95, 7, differences.mean(), sem(differences))
+    assert (low, high) == pytest.approx(expected)
+    assert lead == pytest.approx(0.105)
+
+
+def test_the_gain_is_of_the_same_image_backbone_and_draw() -> None:
+    rows = design_rows({"v2": [0.1, 0.0], "v3": [0.0]}).assign(seed=0)
+    other = rows.assign(ap=rows["ap"] + 0.1 * (rows["backbone"] == "v2-1"))
+    both = pd.concat([rows.assign(training="frozen"), other.assign(training="full")])
+    gain = generations.gains(both.sample(frac=1, random_state=0), "ap")
+    assert len(gain) == 3 * 8
+    means = gain.groupby("backbone")["gain"].mean()
+    assert means.to_dict() == pytest.approx({"v2-0": 0, "v2-1": 0.1, "v3-0": 0})
+
+
+def test_pooled_tokens_and_patches_tell_edited_crops_where_they_can() -> None:
+    """One patch of each edited crop differs. Where it has the highest value of a channel, both tell
+    it; where it differs by a product of two channels, as their signs agree in it alone, neither the
+    mean nor the maximum of a channel changes, and no linear map tells it: the area is that of
+    chance, within its interval."""
+    _, sample = dataset()
+    edited = sample.targets.amax((1, 2)) > 0
+    sample = replace(sample, targets=torch.zeros(len(edited), 4, 4))
+    sample.targets[edited, 1, 2] = 1
+    values = torch.rand(len(edited), 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    plain = values.clone()
+    plain[edited, 0, 1, 2] = 3
+    rows = generations.pooled_or_patches(plain, sample, range(2), epochs=30).set_index("by")
+    assert rows["auc"].to_dict() == pytest.approx({"pooled": 1, "patches": 1}, abs=0.05)
+    signs = torch.ones(len(edited), 2, 4, 4)
+    signs[:, 0, ::2], signs[:, 1, 1::2] = -1, -1
+    signs[edited, :, 1, 2], signs[edited, :, 2, 2] = 1, -1
+    rows = generations.pooled_or_patches(signs, sample, range(2), epochs=30).set_index("by")
+    assert (rows["auc_low"] <= 0.5).all() and (rows["auc_high"] >= 0.5).all()
