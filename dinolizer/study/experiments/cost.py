@@ -114,13 +114,13 @@ def front(table: pd.DataFrame, localizer: Localizer, window_seconds: float) -> p
     return pd.concat(each, ignore_index=True)[columns]
 
 
-def newest_bench(folder: Path = ROOT / "results" / "bench") -> tuple[str, pd.DataFrame]:
-    """The newest table that `make bench` has made, and what it says of its machine."""
-    files = sorted(folder.glob("*_torch-*.csv"), key=lambda path: path.stat().st_mtime)
-    if not files:
-        return "There is no such table here: `make bench` measures one.", pd.DataFrame()
-    note = files[-1].read_text(encoding="utf-8").partition("\n")[0]
-    return note.removeprefix("# "), pd.read_csv(files[-1], comment="#")
+def benches(folder: Path = ROOT / "results" / "bench") -> dict[str, pd.DataFrame]:
+    """The tables that `make bench` has made, by what each says of its machine."""
+    tables = {}
+    for path in sorted(folder.glob("*_torch-*.csv")):
+        note = path.read_text(encoding="utf-8").partition("\n")[0]
+        tables[note.removeprefix("# ")] = pd.read_csv(path, comment="#")
+    return tables
 
 
 def strides_text(table: pd.DataFrame, usual: int) -> str:
