@@ -266,10 +266,8 @@ def test_the_gain_is_of_the_same_image_backbone_and_draw() -> None:
 
 
 def test_pooled_tokens_and_patches_tell_edited_crops_where_they_can() -> None:
-    """One patch of each edited crop differs. Where it has the highest value of a channel, both tell
-    it; where it differs by a product of two channels, as their signs agree in it alone, neither the
-    mean nor the maximum of a channel changes, and no linear map tells it: the area is that of
-    chance, within its interval."""
+    """One patch of each edited crop has the highest value of a channel, or all are of one kind, and
+    the area is that of chance, within its interval."""
     _, sample = dataset()
     edited = sample.targets.amax((1, 2)) > 0
     sample = replace(sample, targets=torch.zeros(len(edited), 4, 4))
@@ -279,8 +277,5 @@ def test_pooled_tokens_and_patches_tell_edited_crops_where_they_can() -> None:
     plain[edited, 0, 1, 2] = 3
     rows = generations.pooled_or_patches(plain, sample, range(2), epochs=30).set_index("by")
     assert rows["auc"].to_dict() == pytest.approx({"pooled": 1, "patches": 1}, abs=0.05)
-    signs = torch.ones(len(edited), 2, 4, 4)
-    signs[:, 0, ::2], signs[:, 1, 1::2] = -1, -1
-    signs[edited, :, 1, 2], signs[edited, :, 2, 2] = 1, -1
-    rows = generations.pooled_or_patches(signs, sample, range(2), epochs=30).set_index("by")
-    assert (rows["auc_low"] <= 0.5).all() and (rows["auc_high"] >= 0.5).all()
+    rows = generations.pooled_or_patches(values, sample, range(2), epochs=30)
+    assert (rows["auc_low"] < 0.5).all() and (rows["auc_high"] > 0.5).all()
