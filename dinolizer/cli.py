@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 import dinolizer
 from dinolizer import options
-from dinolizer.errors import InputError, refuse, say
+from dinolizer.errors import InputError, printable, refuse, say
 from dinolizer.options import Answering, answering
 from dinolizer.paths import check_outputs
 from dinolizer.study import commands
@@ -164,7 +164,8 @@ def _counted(path: Path, table: "pa.Table") -> str:
     # What a sentence says behind the name of its image is the same of many.
     reasons = Counter(row["error"].rpartition(Path(row["path"]).name)[2] for row in failed)
     lines = [f"{path}: {len(table)} images, of which {len(failed)} could not be read"]
-    return "\n".join([*lines, *(f"{count}: ...{of}" for of, count in reasons.most_common(10))])
+    lines += [f"{count}: ...{of}" for of, count in reasons.most_common(10)]
+    return "\n".join(map(printable, lines))
 
 
 @app.command()

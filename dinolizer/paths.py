@@ -1,5 +1,6 @@
 """Where things are, and how a file is written whole or not at all."""
 
+import errno
 import hashlib
 import os
 import re
@@ -8,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
 
-from dinolizer.errors import InputError, writing
+from dinolizer.errors import InputError, refuse, writing
 
 PACKAGE = Path(__file__).resolve().parent
 ASSETS = PACKAGE / "assets"
@@ -26,6 +27,8 @@ def _made(variable: str, default: Path, below: str = "") -> Path:
 
 def results_dir(profile: str, beside: Path | None = None) -> Path:
     """Folder of a profile's results, made if absent: in ``$DINOLIZER_RESULTS``, else ``beside``."""
+    named = f"The profile is called {profile!r}, but letters, digits, '-', '_' and '.' name one."
+    refuse({named: not re.fullmatch(r"\w[\w.-]*", profile)})
     return _made("DINOLIZER_RESULTS", beside or ROOT / "results", profile)
 
 
@@ -100,8 +103,15 @@ def file_name(stem: str, suffix: str) -> str:
     return f"{os.fsdecode(raw[: room - 17])}-{hashlib.sha256(raw).hexdigest()[:16]}{suffix}"
 
 
+def check_regular(path: Path) -> None:
+    """Raise an `OSError` for a pipe, a device or a folder: to read it may never end."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+
+
 def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file."""
+    """SHA-256 of a regular file."""
+    check_regular(Path(path))
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

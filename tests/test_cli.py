@@ -93,6 +93,14 @@ def test_image_files_get_their_results_each(head: Path, tmp_path: Path) -> None:
     assert {name.split(".")[0] for name in names(tmp_path / "out")} == {"one", "two"}
 
 
+def test_a_name_is_one_line_and_gives_a_terminal_no_commands(head: Path, tmp_path: Path) -> None:
+    photos = [make_photo(tmp_path / name) for name in ("in/a\n\x1b]0;b\x07.png", "in/\u202ec.png")]
+    result = localize(head, tmp_path / "out", *photos)
+    assert result.exit_code == 0, result.output
+    first, second = result.stdout.splitlines()
+    assert r"a\n\x1b]0;b\x07.png  score" in first and r"\u202ec.png  score" in second
+
+
 def test_a_folder_gets_a_table_and_what_else_is_asked_for(head: Path, tmp_path: Path) -> None:
     make_photo(tmp_path / "in/b/two.png")
     make_photo(tmp_path / "in/one.jpg")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dinolizer import paths
+from dinolizer.errors import InputError
 
 
 def test_the_checkout_holds_the_notebooks() -> None:
@@ -95,6 +96,21 @@ def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch) -
         draft.write_text("a,b")
     assert target.read_text() == "a,b"
     assert synced == [3]
+
+
+def test_what_is_no_regular_file_is_not_read(tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe")  # nobody writes to it: to read it would never end
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(OSError, match="no regular file"):
+            paths.file_hash(path)
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "/elsewhere", "..", ".", "", "<b>", "a b"])
+def test_no_profile_has_its_results_elsewhere(name: str, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("DINOLIZER_RESULTS", str(tmp_path / "results"))
+    with pytest.raises(InputError, match="letters, digits, '-', '_' and "):
+        paths.results_dir(name)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path) -> None:

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,7 @@ def _rows(
 
     def keep(result: Localization) -> dict[str, Any] | InputError:
         path, (name, state) = Path(result.source), begun.pop(result.source)
-        digest = file_hash(path)
+        digest = _digest(path)
         if state is None or state != _state(path):
             return InputError(f"{path} was changed while it was read; run the command again.")
         with writing(out):
@@ -175,8 +176,15 @@ def _valid(row: dict[str, Any], images: Listing) -> bool:
     """Whether a row need not be made again: its image is the same, or gone."""
     path = images.root / row["path"]
     return row["error"] is None and (
-        _state(path) in (None, (row["bytes"], row["changed"])) or file_hash(path) == row["sha256"]
+        _state(path) in (None, (row["bytes"], row["changed"])) or _digest(path) == row["sha256"]
     )
+
+
+def _digest(path: Path) -> str | None:
+    """SHA-256 of a file; None where that can no more be read, which is no other image's trouble."""
+    with suppress(OSError):
+        return file_hash(path)
+    return None
 
 
 def _save(result: Localization, out: Path, name: str, masks: bool, maps: bool) -> None:

@@ -154,6 +154,8 @@ def merge(folders: Sequence[Path], out: Path, *, overwrite: bool = False) -> pa.
         files += done
     suffix = ".csv" if out.suffix.lower() == ".csv" else ".parquet"
     check_outputs([out], suffix, inputs=files, overwrite=overwrite)
+    inside = f"{out} would be taken for rows of the run that it is in; give another folder."
+    refuse({inside: any(folder.name == TABLE for folder in out.resolve().parents)})
     tables, settings = zip(*map(read_rows, files), strict=True)
     first = settings[0]
     for file, other in zip(files, settings, strict=True):

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from tqdm.auto import tqdm
 
 from dinolizer.data.images import read_header
-from dinolizer.errors import InputError, say, unwatched
+from dinolizer.errors import InputError, printable, say, unwatched
 from dinolizer.model.localization import Localization
 from dinolizer.model.localizer import Localizer
 from dinolizer.paths import file_name
@@ -58,7 +58,7 @@ def localize_files(
         renamed = "" if name == path.stem else f"  saved as {name}"
         score = f"score {result.score:.3f} ({result.meaning})"
         line = f"{path}  {score}  predicted area {result.predicted_area:.1%}"
-        tqdm.write(json.dumps(result.summary()) if as_json else line + renamed)
+        tqdm.write(json.dumps(result.summary()) if as_json else printable(line + renamed))
     return failed
 
 

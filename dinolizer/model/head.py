@@ -21,7 +21,7 @@ from dinolizer.model.lora import Lora, merged
 from dinolizer.model.specs import Reduce, Small
 from dinolizer.model.weights import check_finite, misfit
 from dinolizer.model.windows import Restore
-from dinolizer.paths import write_file
+from dinolizer.paths import check_regular, write_file
 
 CLASSES = {"pristine": 1, "fake": 1, "three-class": 3}
 """Label policy to the number of channels of the head's logits."""
@@ -168,6 +168,7 @@ def write_head(path: Path, tensors: Mapping[str, Tensor], card: HeadCard) -> Non
 def read_head(path: Path) -> tuple[HeadCard, dict[str, Tensor]]:
     """Card and tensors of a head's file, or an `InputError`."""
     try:
+        check_regular(path)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dinolizer.errors import InputError, refuse
 from dinolizer.model.specs import BACKBONES, BackboneSpec, Transformer
-from dinolizer.paths import ASSETS, atomic, file_hash, weights_dir, write_file
+from dinolizer.paths import ASSETS, atomic, check_regular, file_hash, weights_dir, write_file
 
 HUB_FILE = "model.safetensors"
 HUB_LIMIT = 2 * 2**30
@@ -137,8 +137,7 @@ def read_checkpoint(path: Path, key: str, wanted: str) -> dict[str, Tensor]:
 def read_weights(path: Path, name: str) -> dict[str, Tensor]:
     """Read a safetensors file of a model's, or raise an `InputError`."""
     try:
-        if path.exists() and not path.is_file():
-            raise OSError("it is no regular file")
+        check_regular(path)
         return load_file(path)
     except (OSError, SafetensorError) as error:
         reason = f"({str(error).rstrip('.')}); give a whole safetensors file"

@@ -13,6 +13,8 @@ from pydantic import BaseModel, Field, ValidationError, create_model
 from dinolizer.errors import InputError
 from dinolizer.paths import PROFILES
 
+MAX_YAML = 10_000
+"""Bytes."""
 POSITIVE = ("epochs", "rounds", "draws", "steps", "seeds", "repeats")
 """Parameters that count what is done at least once; other numbers may be 0."""
 Model = TypeVar("Model", bound=BaseModel)
@@ -31,14 +33,21 @@ def read_profile(path: Path) -> dict[str, object]:
     """Names and values of a profile file: flat YAML, each name once, or an InputError."""
     if not path.is_file():
         raise InputError(f"No profile file at {path}: give a YAML file of parameters.")
-    try:
-        parameters = yaml.load(path.read_text(encoding="utf-8"), UniqueNames)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = " ".join(str(error).split())
-        raise InputError(f"The profile {path} is not YAML ({where}): correct it there.") from error
+    parameters = read_yaml(path)
     if not isinstance(parameters, dict) or any(isinstance(v, dict) for v in parameters.values()):
         raise InputError(f"The profile {path} is not flat: write one 'name: value' a line.")
     return {str(name): value for name, value in parameters.items()}
+
+
+def read_yaml(path: Path) -> Any:
+    """What a short file of YAML says, without tags that make objects; else an InputError."""
+    try:
+        if path.stat().st_size > MAX_YAML:
+            raise ValueError(f"it has over {MAX_YAML} bytes")
+        return yaml.load(path.read_text(encoding="utf-8"), UniqueNames)
+    except Exception as error:  # yaml's constructors meet wrong values with almost any
+        where = " ".join(str(error).split())
+        raise InputError(f"{path} is no short YAML file ({where}): correct it there.") from error
 
 
 class UniqueNames(yaml.SafeLoader):

@@ -25,22 +25,20 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
-import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, FiniteFloat
 
 from dinolizer.data.degradations import Step
+from dinolizer.data.files import walk
 from dinolizer.data.images import SUFFIXES, read_header, read_samples, turn, write_image
 from dinolizer.data.manifest import read_pair, write_manifest
 from dinolizer.errors import InputError
 from dinolizer.paths import ROOT, file_hash
 from dinolizer.study.evaluation import Method, Row, degraded
-from dinolizer.study.parameters import UniqueNames, checked
+from dinolizer.study.parameters import checked, read_yaml
 
 DECLARATION = "peer.yaml"
 MAPS = (".png", ".npy", ".npz")
-MAX_DECLARATION = 10_000
-"""Bytes."""
 PUBLISHED_RULE = (
     "Measured by their authors on other images than those of this study; not comparable with any "
     "number that was measured here"
@@ -112,13 +110,7 @@ def _read_peer(folder: Path, images: Sequence[str]) -> Method:
     path = folder / DECLARATION
     if not path.is_file():
         raise InputError(f"There is no file {path}: it must lie beside the maps and describe them.")
-    try:
-        if path.stat().st_size > MAX_DECLARATION:
-            raise ValueError(f"over {MAX_DECLARATION} bytes")
-        lines = yaml.load(path.read_text(encoding="utf-8"), UniqueNames)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} must be a short YAML file that describes the maps.") from error
-    declared = checked(Declaration, lines, str(path))
+    declared = checked(Declaration, read_yaml(path), str(path))
     (low, high), inverted = declared.range, declared.polarity == "low = edited"
     middle = (low + high) / 2 if declared.threshold is None else declared.threshold
     threshold = (middle - low) / (high - low) if low < high else math.nan
@@ -146,8 +138,8 @@ def _read_peer(folder: Path, images: Sequence[str]) -> Method:
 
 def _paired(folder: Path, images: Sequence[str]) -> dict[str, Path]:
     by_parts: dict[tuple[str, ...], list[Path]] = defaultdict(list)
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in MAPS and not path.name.startswith("."):
+    for path in map(Path, walk(folder, {})):
+        if path.suffix.lower() in MAPS:
             by_parts[_parts(path.relative_to(folder))].append(path)
     owners: dict[Path, str] = {}
     for image in images:

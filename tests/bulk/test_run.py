@@ -268,6 +268,16 @@ def test_an_image_that_was_replaced_loses_its_row_and_no_other_does(
     assert after.set_index("path").loc[name, "sha256"] == expected
 
 
+def test_an_image_that_cannot_be_read_any_more_stops_no_other(photos: Path, tmp_path: Path) -> None:
+    pd.DataFrame({"image": ["0/0.png", "0/3.png"]}).to_csv(photos / "list.csv", index=False)
+    before = run(photos / "list.csv", tmp_path / "out")
+    (photos / "0/0.png").unlink()
+    os.mkfifo(photos / "0/0.png")  # to read it would never end
+    after = run(photos / "list.csv", tmp_path / "out")
+    assert list(after["error"].notna()) == [True, False]
+    pd.testing.assert_series_equal(after.loc[1], before.loc[1])
+
+
 def test_an_image_that_changes_while_it_is_read_has_an_error(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -476,6 +486,8 @@ def test_what_cannot_be_merged_is_one_sentence(photos: Path, tmp_path: Path) -> 
         merge([one], out)
     with pytest.raises(InputError, match="is one of the inputs"):
         merge([two], two / TABLE / "1-of-3.parquet", overwrite=True)
+    with pytest.raises(InputError, match="would be taken for rows of the run"):
+        merge([two], one / "." / TABLE / "x.parquet")
     assert not out.exists()
 
 

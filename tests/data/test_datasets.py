@@ -535,9 +535,10 @@ def test_an_image_in_a_cell_has_the_bounds_of_one_in_a_file(
     [
         ([["Tp/0.png", "Gt/0.png"], ["./Tp/0.png", "Negative"]], "twice"),
         ([["ManiDataset", "/data/CASIA2"]], "a protocol that names datasets"),
+        ([["\ud800.png", "Negative"]], "surrogates not allowed"),
     ],
 )
-def test_a_json_list_that_contradicts_itself_or_lists_datasets_is_refused(
+def test_a_json_list_that_contradicts_itself_or_lists_no_pictures_is_refused(
     pairs: list[list[str]], says: str, tmp_path: Path
 ) -> None:
     path = trees.make_imdl(tmp_path / "mine")

@@ -1,5 +1,6 @@
 """The head has as many parameters as the paper says, and its file knows what it was made for."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,7 +64,8 @@ def test_a_truncated_head_is_one_sentence(share: float, tmp_path: Path) -> None:
 
 def test_garbage_a_missing_file_and_a_folder_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "garbage").write_bytes(bytes(range(256)) * 8)
-    for path in (tmp_path / "garbage", tmp_path / "missing", tmp_path):
+    os.mkfifo(tmp_path / "pipe")  # nobody writes to it: to read it would never end
+    for path in (tmp_path / "garbage", tmp_path / "missing", tmp_path, tmp_path / "pipe"):
         with pytest.raises(InputError, match="cannot be read"):
             load_head(path, small_backbone())
 

@@ -96,10 +96,19 @@ def test_a_profile_that_is_not_flat_is_refused(text: str, tmp_path: Path) -> Non
         parameters.read_profile(profile(tmp_path, text))
 
 
-@pytest.mark.parametrize("content", [b"a: [", b"\xff\xfe\x00"])
+DIGITS = b"seed: " + b"9" * 5000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"a: [", b"\xff\xfe\x00", b"#" * 10_001, b"[" * 9999, DIGITS, b"!!map a"),
+        *(b"seed: 2024-13-45", b"seed: !!int a", b"rate: !!float a", b"rate: !!timestamp a"),
+    ],
+)
 def test_a_profile_that_is_not_yaml_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_bytes(content)
-    with pytest.raises(InputError, match="is not YAML") as caught:
+    with pytest.raises(InputError, match="is no short YAML file") as caught:
         parameters.read_profile(tmp_path / "bad.yaml")
     assert "\n" not in str(caught.value)
 

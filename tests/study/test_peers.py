@@ -1,6 +1,7 @@
 """Maps from a folder mean what is declared, belong to the image of their name, or are refused."""
 
 import io
+import os
 import zipfile
 from pathlib import Path
 
@@ -123,13 +124,14 @@ TWICE = "name: other\npolarity: high = edited\nrange: [0, 1]\npolarity: low = ed
 
 
 @pytest.mark.parametrize(
-    "text", ["[" * 9999, "name: !!python/name:os.system", "#" * 10_001, "\0", TWICE]
+    "text",
+    ["[" * 9999, "name: !!python/name:os.system", "#" * 10_001, "\0", TWICE, "name: !!timestamp x"],
 )
 def test_a_hostile_declaration_is_refused(
     tmp_path: Path, manifest: pd.DataFrame, text: str
 ) -> None:
     (tmp_path / "peer.yaml").write_text(text)
-    with pytest.raises(InputError, match=r"peer.yaml must be a short YAML file"):
+    with pytest.raises(InputError, match=r"peer.yaml is no short YAML file"):
         read_peers([str(tmp_path)], manifest)
 
 
@@ -324,6 +326,21 @@ def test_a_small_file_that_takes_much_memory_is_refused_before_it_does(
     (folder / "x" / "1.npy").write_bytes(b"\x93NUMPY\x01\x00\x04\x00{'a\n")
     with pytest.raises(InputError, match=r"1.npy cannot be used"):
         evaluate(*read_peers(peers, manifest), manifest)
+
+
+def test_only_regular_files_are_maps(tmp_path: Path, manifest: pd.DataFrame) -> None:
+    folder = tmp_path / "peer"
+    for name in ("x/1", "y/1", "elsewhere/2"):
+        write(folder, f"{name}.npy", VALUES)
+    (folder / "elsewhere").rename(tmp_path / "elsewhere")
+    peers = [declare(folder)]
+    (folder / "y" / "again").symlink_to(folder / "y")
+    os.mkfifo(folder / "y" / "2.npy")  # to read it would never end
+    with pytest.raises(InputError, match=r"y/2.* has no map"):
+        read_peers(peers, manifest)
+    (folder / "y" / "2.npy").unlink()
+    (folder / "y" / "2.npy").symlink_to(tmp_path / "elsewhere" / "2.npy")
+    assert evaluate(*read_peers(peers, manifest), manifest)["iou"].tolist() == [1, 1, 1]
 
 
 def test_published_numbers_are_called_so_and_have_a_source() -> None:

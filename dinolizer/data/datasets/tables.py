@@ -80,6 +80,7 @@ def imdl(path: Path, report: Report) -> Iterator[Row]:
                 raise ValueError(f"{str(pair)[:80]} is no pair of paths")
             if pair[0] in ("ManiDataset", "JsonDataset"):
                 raise ValueError("it is a protocol that names datasets; give a list that it names")
+            "".join(pair).encode()  # half of a character, which JSON may name, is in no file's name
     except (ValueError, RecursionError) as error:
         pairs = 'a JSON list of pairs [image, mask], or [image, "Negative"] for an authentic one'
         raise InputError(f"{path} cannot be used ({error}); it must be {pairs}.") from error
