@@ -26,6 +26,7 @@ SUFFIXES = (
 """Names by which the images of a folder are known."""
 MAX_PIXELS = 120_000_000  # for a camera of 100 megapixels; Pillow's own limit is 179 million
 DEFLATED = 8 * 1032  # pixels of 1 bit in a byte of a PNG at most: deflate packs 1032 to 1
+ROOM = 2**24  # pixels that any file may have: a flat WebP of 34 bytes has as many as it likes
 BROKEN = "not an image that can be read, or damaged; get a whole copy in a common format"
 
 
@@ -186,12 +187,12 @@ def _decode(image: Image.Image, name: str, path: Path | None) -> tuple[NDArray[A
     """Values and orientation of an opened image; ``path`` is None for one made in memory."""
     number, size = image.width * image.height, f"{image.width}x{image.height}"
     is_wide = image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM"))
-    length = path.stat().st_size if path and image.format == "PNG" else number
+    length = path.stat().st_size if path else number
     empty = f"{name} has {size} pixels; it must hold at least 1."
-    cut = f"{name} is cut short: {length:,} bytes cannot hold {size} pixels; get a whole copy."
+    cut = f"{name} is cut short: {length:,} bytes hold no picture of {size}; get a whole copy."
     wide = f"{name} has floating-point or 32-bit values of unknown range; convert it to 16 bits."
     refuse({empty: not number, _too_large(name): number > MAX_PIXELS})
-    refuse({cut: number > DEFLATED * length, wide: is_wide})
+    refuse({cut: number > max(DEFLATED * length, ROOM), wide: is_wide})
     if path and image.format == "TIFF":
         formats.check_tiff(image, name)
     if path and image.format in ("JPEG", "MPO"):

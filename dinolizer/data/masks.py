@@ -16,8 +16,8 @@ UNKNOWN = "what marks the edit is not known; save it in black and white, white w
 
 def read_mask(path: str | Path, orientation: int = 1) -> NDArray[np.bool_]:
     """Read which pixels a mask file marks: bool ``(H, W)``, True (edited). If it has two values,
-    one of them 0 (black), the other marks, be it 1, 255 or a colour. Otherwise, if most of it is
-    nearly black or white, the upper half of the range marks: over 127 of 255. A mask without an
+    one of them 0 (black), the other marks, be it 1, 255 or a colour. Otherwise, if it is black and
+    white with soft edges, the upper half of the range marks: over 127 of 255. A mask without an
     EXIF orientation of its own is turned by its image's ``orientation``: it lies on the pixels as
     stored. Raises `InputError` as `read_image`, and for marks that cannot be told: in the alpha
     channel, in other colours, or in values that are neither."""
@@ -32,7 +32,8 @@ def check_shape(
 ) -> None:
     """Refuse a mask, of (width, height), that is not its image in another resolution."""
     (width, height), (wide, high) = mask, image
-    if abs(width * high - height * wide) > wide + high:  # sides are rounded to whole pixels
+    # Sides are rounded to whole pixels, and those of a mask of some pixels would then be any.
+    if abs(width * high - height * wide) > min(wide + high, width * high / 10):
         has = f"{width}x{height} pixels, but its image {image_path} has {wide}x{high}"
         advice = "which is another shape: give that of all pixels as they are stored"
         raise InputError(f"The mask {path} has {has}, {advice}.")
@@ -66,8 +67,9 @@ def _threshold(grey: NDArray[Any], path: str | Path) -> int:
     if len(values) <= 2 and low == 0:
         return 0
     margin, half = top // 8, top // 2
-    soft = counts[: margin + 1].sum() + counts[top - margin :].sum() >= counts.sum() / 2
+    between = counts[margin + 1 : top - margin]  # that of a class of its own is no soft edge
+    soft = between.sum() <= counts.sum() / 2 and between.max() <= counts.sum() / 20
     if ((len(values) == 2 or soft) and low <= half < high) or low == top:
         return half
     values_are = f"{len(values)} grey values from {low} to {high} of {top}"
-    raise InputError(f"The mask {path} has {values_are}, few nearly black or white, and {UNKNOWN}.")
+    raise InputError(f"The mask {path} has {values_are}, not black and white, and {UNKNOWN}.")

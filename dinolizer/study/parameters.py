@@ -10,11 +10,10 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, Field, ValidationError, create_model
 
-from dinolizer.errors import InputError
+from dinolizer.errors import InputError, refuse
 from dinolizer.paths import PROFILES
 
-MAX_YAML = 10_000
-"""Bytes."""
+MAX_YAML = 10_000  # bytes
 POSITIVE = ("epochs", "rounds", "draws", "steps", "seeds", "repeats")
 """Parameters that count what is done at least once; other numbers may be 0."""
 Model = TypeVar("Model", bound=BaseModel)
@@ -31,8 +30,6 @@ def find_profile(name: str) -> Path:
 
 def read_profile(path: Path) -> dict[str, object]:
     """Names and values of a profile file: flat YAML, each name once, or an InputError."""
-    if not path.is_file():
-        raise InputError(f"No profile file at {path}: give a YAML file of parameters.")
     parameters = read_yaml(path)
     if not isinstance(parameters, dict) or any(isinstance(v, dict) for v in parameters.values()):
         raise InputError(f"The profile {path} is not flat: write one 'name: value' a line.")
@@ -41,6 +38,7 @@ def read_profile(path: Path) -> dict[str, object]:
 
 def read_yaml(path: Path) -> Any:
     """What a short file of YAML says, without tags that make objects; else an InputError."""
+    refuse({f"There is no file {path}: give a YAML file of that name.": not path.is_file()})
     try:
         if path.stat().st_size > MAX_YAML:
             raise ValueError(f"it has over {MAX_YAML} bytes")

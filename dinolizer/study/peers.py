@@ -108,8 +108,6 @@ class Declaration(BaseModel, extra="forbid", strict=True):
 
 def _read_peer(folder: Path, images: Sequence[str]) -> Method:
     path = folder / DECLARATION
-    if not path.is_file():
-        raise InputError(f"There is no file {path}: it must lie beside the maps and describe them.")
     declared = checked(Declaration, read_yaml(path), str(path))
     (low, high), inverted = declared.range, declared.polarity == "low = edited"
     middle = (low + high) / 2 if declared.threshold is None else declared.threshold

@@ -344,7 +344,21 @@ def test_a_png_that_is_too_short_for_its_pixels_takes_no_memory(tmp_path: Path) 
     content[16:24] = (10_000).to_bytes(4) * 2
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4)
     path.write_bytes(content)
-    assert "cannot hold 10000x10000 pixels" in refused(lambda: read_image(path))
+    assert "bytes hold no picture of 10000x10000" in refused(lambda: read_image(path))
+
+
+def test_a_webp_of_some_bytes_takes_no_gigabytes(tmp_path: Path) -> None:
+    """Lossless WebP needs no bytes for pixels of one colour: its size is only in its header."""
+    path = tmp_path / "flat.webp"
+    Image.new("RGB", (1000, 1000), "red").save(path, lossless=True)
+    assert path.stat().st_size < 100 and (read_image(path) == [255, 0, 0]).all()
+    content = bytearray(path.read_bytes())
+    start = content.index(b"VP8L") + 9  # two numbers of 14 bits: width and height, less one
+    content[start : start + 4] = (9999 | 9999 << 14).to_bytes(4, "little")
+    path.write_bytes(content)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert "bytes hold no picture of 10000x10000" in refused(lambda: read_image(path))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18  # KiB
 
 
 @pytest.mark.parametrize("side", [11_000, 30_000])

@@ -23,11 +23,11 @@ def coloured(inside: tuple[int, ...], outside: tuple[int, ...]) -> NDArray[np.ui
 
 
 def test_a_mask_is_what_is_over_127(tmp_path: Path) -> None:
-    values = np.array([[0, 1, 127], [128, 200, 255]], np.uint8)
+    values = np.uint8([[0] * 10 + [1, 127], [128, 200] + [255] * 10])
     write_image(tmp_path / "mask.png", values)
     mask = read_mask(tmp_path / "mask.png")
     assert mask.dtype == np.bool_
-    np.testing.assert_array_equal(mask, [[False, False, False], [True, True, True]])
+    np.testing.assert_array_equal(mask, [[False] * 12, [True] * 12])
 
 
 @pytest.mark.parametrize(
@@ -83,6 +83,7 @@ def test_a_mask_of_one_value_marks_all_or_nothing(value: int, marks: bool, tmp_p
         (np.full((4, 4), 1, np.uint8), "1 grey values from 1 to 1"),
         (MASK + np.uint8(1), "2 grey values from 1 to 2"),
         (np.arange(3, dtype=np.uint8)[None], "3 grey values from 0 to 2"),
+        (np.uint8([[0] * 8, [0, 0, 128, 255] * 2]), "3 grey values from 0 to 255"),  # a class more
     ],
 )
 def test_a_mask_that_cannot_be_told_is_refused(
@@ -121,7 +122,7 @@ def test_a_mask_of_another_size_is_resized_by_nearest_neighbour(tmp_path: Path) 
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (40, 60, 3), np.uint8)
     small = rng.choice(
-        np.uint8([0, 3, 120, 130, 252, 255]), (10, 15), p=[0.3, 0.2, *[0.1] * 2, 0.1, 0.2]
+        np.uint8([0, 3, 120, 130, 252, 255]), (10, 15), p=[0.4, 0.2, *[0.03] * 2, 0.1, 0.24]
     )
     write_image(tmp_path / "image.png", image)
     write_image(tmp_path / "mask.png", small)
@@ -133,7 +134,7 @@ def test_a_mask_of_another_size_is_resized_by_nearest_neighbour(tmp_path: Path) 
     assert not read_pair(paths | {"mask": ""})[1].any()
 
 
-@pytest.mark.parametrize("shape", [(60, 40), (30, 60), (10, 14)])
+@pytest.mark.parametrize("shape", [(60, 40), (30, 60), (10, 14), (1, 1), (4, 3)])
 def test_a_mask_of_another_shape_is_refused(shape: tuple[int, int], tmp_path: Path) -> None:
     write_image(tmp_path / "image.png", np.zeros((40, 60, 3), np.uint8))
     mask = np.zeros(shape, np.uint8)

@@ -114,7 +114,7 @@ def test_a_profile_that_is_not_yaml_is_refused(content: bytes, tmp_path: Path) -
 
 
 def test_missing_files_are_named(notebook: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"No profile file at .*none\.yaml"):
+    with pytest.raises(InputError, match=r"There is no file .*none\.yaml"):
         parameters.parameters_for(notebook, tmp_path / "none.yaml")
     with pytest.raises(InputError, match=r"No notebook at .*none\.ipynb"):
         parameters.parameters_for(tmp_path / "none.ipynb", profile(tmp_path, "seed: 3"))

@@ -222,7 +222,7 @@ def test_a_profiles_images_are_exported_by_the_command(
 
 
 def test_a_missing_declaration_is_refused(tmp_path: Path, manifest: pd.DataFrame) -> None:
-    with pytest.raises(InputError, match=r"no file .*peer.yaml: it must lie beside the maps"):
+    with pytest.raises(InputError, match=r"There is no file .*peer.yaml"):
         read_peers([str(tmp_path)], manifest)
 
 
@@ -269,7 +269,7 @@ def test_of_several_arrays_the_declared_one_is_read(tmp_path: Path, manifest: pd
         np.savez(folder / f"{name}.npz", probability=VALUES, mask=VALUES > 2)
     rows = evaluate(*read_peers([declare(folder, array="probability")], manifest), manifest)
     assert rows["iou"].tolist() == [1, 1, 1]
-    with pytest.raises(InputError, match="the one that is declared"):
+    with pytest.raises(InputError, match="of several arrays in an NPZ file, declare one"):
         evaluate(*read_peers([declare(folder)], manifest), manifest)
 
 
