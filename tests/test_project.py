@@ -76,7 +76,7 @@ def test_the_core_localizes_without_the_extras(tmp_path: Path) -> None:
         for module, distributions in metadata.packages_distributions().items()
         if not {canonicalize_name(name) for name in distributions} & (core | {"dinolizer"})
     }
-    assert {"accelerate", "jupyterlab", "matplotlib", "peft", "sklearn", "snakemake"} <= hidden
+    assert {"accelerate", "jupyterlab", "matplotlib", "sklearn", "snakemake"} <= hidden
     Image.fromarray(data.astronaut()[:256, :256]).save(tmp_path / "photo.jpg")
     command = [sys.executable, "-c", LOCALIZE, "localize", "photo.jpg", "--out", "."]
     done = subprocess.run(
