@@ -5,7 +5,8 @@ import hashlib
 import io
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from dinolizer.paths import cache_dir, file_hash, read_checked, write_checked
 
+version = cache(metadata.version)  # which takes milliseconds, for thousands of keys
 LIBRARIES = [
     "torch",
     "torchvision",

@@ -180,7 +180,7 @@ def _read_map(path: Path, array: str, shape: tuple[int, ...], image: str) -> NDA
         pass  # told below
     if values is None or values.ndim != 2 or not values.size or values.dtype.kind not in "buif":
         due = "one grey picture or one array of numbers (H, W), of its image's size, is expected"
-        several = "of several arrays in an NPZ file, declare one"
+        several = "of several arrays in an NPZ file, the one that is declared"
         raise InputError(f"The map {path} cannot be used: {due}; {several}.")
     upright = values if turned > 1 else turn(values, read_header(image).orientation)
     with np.errstate(invalid="ignore"):  # what is no number is refused for its range
