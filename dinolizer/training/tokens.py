@@ -63,8 +63,8 @@ def _compute(
     backbone: Backbone, images: Images, layers: Sequence[int], dtype: torch.dtype
 ) -> dict[int, Tensor]:
     def tokens(batch: Images) -> list[Tensor]:
-        pixels = as_batch(batch, backbone.device)
-        return [part.to(dtype).cpu() for part in backbone.tokens_of_layers(pixels, layers)]
+        of_layers = backbone.tokens_of_layers(as_batch(batch, backbone.device), layers)
+        return [part.to(dtype).cpu().contiguous() for part in of_layers]
 
     size = batch_size(backbone.device, images[0].shape[0])
     batches, starts = Batches(), range(0, len(images), size)

@@ -88,6 +88,17 @@ def test_layers_come_from_one_pass_and_the_last_one_is_shared(
     torch.testing.assert_close(again[1], layers[1], rtol=0, atol=0)
 
 
+def test_what_enters_the_first_layer_is_cached_though_it_lies_otherwise_in_memory(
+    cache: Path,
+) -> None:
+    backbone = small_backbone()
+    first = extract_layers(backbone, IMAGES, [0, 2])
+    again = extract_layers(backbone, IMAGES, [0, 2])
+    assert len([*cache.iterdir()]) == 2
+    for layer in (0, 2):
+        torch.testing.assert_close(first[layer], again[layer], rtol=0, atol=0)
+
+
 def one_pixel_changed() -> list[NDArray[np.uint8]]:
     changed = [image.copy() for image in IMAGES]
     changed[3][55, 55, 2] ^= 1
