@@ -1,9 +1,8 @@
 """The rows of a bulk run: a folder of Parquet files, which readers of Parquet take as a table.
 
 A Parquet file cannot be appended to, so the rows of every minute become a part of their own,
-``1-of-4-part-000001.parquet``, whole or not at all; what a killed run has left is therefore valid,
-and the next run does the rest. When a shard is done its parts become one file, ``1-of-4.parquet``.
-Each file has the run's settings in its metadata, as JSON, and the SHA-256 of them and the rows.
+``1-of-4-part-000001.parquet``: what a killed run has left is valid. When a shard is done its parts
+become one file, ``1-of-4.parquet``. Each has the run's settings in its metadata, and a SHA-256.
 """
 
 import hashlib

@@ -42,11 +42,10 @@ def read_image(source: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[
     """Read an image as uint8 ``(H, W, 3)`` RGB, upright: the EXIF orientation is applied.
 
     ``source`` may be a path, a PIL image, or a uint8 array: ``(H, W)`` grey, ``(H, W, 3)`` RGB,
-    whose memory is shared, or ``(H, W, 4)`` RGBA. Alpha is dropped and the colour under it kept, as
-    blending would invent pixels. Of 16-bit values the high byte is taken, as Pillow does in colour.
-    CMYK, palette, grey and 1-bit images are converted by Pillow, without colour profiles. Of an
-    animation the first frame is read. Raises `InputError` for what is missing, empty, damaged, over
-    `MAX_PIXELS`, of none of `FORMATS`, a TIFF of several pages, or of another type or shape.
+    whose memory is shared, or ``(H, W, 4)`` RGBA. Alpha is dropped and the colour under it kept.
+    Of 16-bit values the high byte is taken, of an animation the first frame; colour profiles are
+    not applied. Raises `InputError` for what is missing, empty, damaged, over `MAX_PIXELS`, of none
+    of `FORMATS`, a TIFF of several pages, or of another type or shape.
     """
     if isinstance(source, np.ndarray):
         _check_array(source, channels=(3, 4))

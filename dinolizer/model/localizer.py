@@ -49,14 +49,10 @@ class Localizer:
     Parameters
     ----------
     backbone, head : ``backbone(batch)`` gives tokens ``(N, D, h, w)``, ``head(tokens)`` logits
-        ``(N, C, h, w)``; one channel is read with a sigmoid, of three (softmax) the last one,
-        inpainted.
+        ``(N, C, h, w)``; of one channel the sigmoid is taken, of three (softmax) the last.
     precision : of the backbone's products, by torch's autocast; by default ``"float32"``, or what
         the engine ``"auto"`` chooses. Only with ``"float32"`` is a map that of a plain loop to
-        1e-4; ``"bfloat16"`` and ``"float16"`` pay where the hardware is faster with them. With the
-        pocket backbone on one core that has AVX512-BF16, bfloat16 took 0.6 of the time and moved
-        0.1 % of the pixels over the threshold; float16 took seven times as long. One that is
-        unknown, or not to be had here, is an `InputError`.
+        1e-4; ``"bfloat16"`` and ``"float16"`` pay where the hardware is faster with them.
     engine : what runs the backbone: ``"torch"``; on a CPU also ``"openvino"`` or ``"onnx"`` (ONNX
         Runtime), where they are installed; or ``"auto"``, see `dinolizer.model.engines.fastest`.
     """
@@ -97,10 +93,9 @@ class Localizer:
 
         ``name`` is a key of `dinolizer.model.specs.BACKBONES`, by default that of the ``head``, or
         the authors' released model where it has been fetched, else the demonstration. Or it says
-        where a head is: a repository ``USER/NAME`` of the Hugging Face hub, or a folder with what
-        that holds, see `dinolizer.model.hub`. ``head`` is a head's file, by default the one shipped
-        or fetched with the backbone, ``weights`` a safetensors file to use in place of the
-        backbone's own, ``device`` ``"cpu"`` or ``"cuda"``, by default the GPU where there is one.
+        where a head is: a repository ``USER/NAME`` of the Hugging Face hub, or a folder like that.
+        ``head`` is a head's file, by default the backbone's, ``weights`` a safetensors file to use
+        in place of its own, ``device`` ``"cpu"`` or ``"cuda"``, by default the GPU if there is one.
         What is unknown, missing or made for another model is an `InputError`.
         """
         if name is not None and name not in BACKBONES and (Path(name).is_dir() or "/" in name):

@@ -1,8 +1,5 @@
-"""Figures of the study, from tables: 7 inches wide, legible in grey, one message each.
-
-``note`` is the footer. Intervals are in columns beside a score that end in ``_low`` and ``_high``.
-Images are uint8 (H, W, 3), masks bool (H, W).
-"""
+"""Figures of the study, from tables, in which ``_low`` and ``_high`` end the names of intervals:
+7 inches wide, legible in grey, one message each. ``note`` is the footer."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

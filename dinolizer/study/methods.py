@@ -119,13 +119,10 @@ def residual_features(
     After Cozzolino, Poggi and Verdoliva, "Splicebuster: a new blind image splicing detector", WIFS
     2015: third differences are quantised to three levels, co-occurrences of four neighbours along
     and across the filter are counted per block, and the square roots of their frequencies are
-    reduced by PCA; forged blocks are outliers from a Gaussian. Two changes suit small images:
-    smaller blocks, and in place of expectation maximisation the concentration steps of a minimum
-    covariance determinant (Rousseeuw and Van Driessen 1999) on the share ``inliers`` of the blocks.
-
-    The map is the logarithm of the squared Mahalanobis distance in units of its median; zero for a
-    flat image, or one smaller than two blocks. ``block`` and ``stride`` are in pixels.
-    """
+    reduced by PCA; forged blocks are outliers from a Gaussian. Ours are smaller blocks, and in
+    place of expectation maximisation the concentration steps of a minimum covariance determinant
+    (Rousseeuw and Van Driessen 1999) on the share ``inliers``. The map is the logarithm of the
+    squared Mahalanobis distance in units of its median; zero for a flat image."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.uint8)
     features = np.sqrt(_cooccurrences(grey, block, stride))  # (h, w, 2 * bins)
     height, width, bins = features.shape

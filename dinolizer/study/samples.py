@@ -31,8 +31,7 @@ class Dataset:
 
     ``test`` is a manifest with the further columns ``family`` (the generator, after its dataset if
     there are several), ``seen`` (whether training meets the generator's family) and ``condition``;
-    ``train`` one with the splits ``train`` and ``valid``, or None: every photograph of ``test`` is
-    tested by a head fitted on all the others.
+    ``train`` one with ``train`` and ``valid``, or None: photographs are left out in turn.
     """
 
     test: pd.DataFrame

@@ -1,11 +1,10 @@
 """Means over images with intervals over photographs, and paired differences: one table for all.
 
 Images made from one photograph are not independent: an interval is over photographs. Of fewer than
-`MANY` it is Student's t on what each contributes, its jackknife pseudo-value (Tukey 1958): of a
-mean of photographs with as many images each these are their own means, and the interval is the
-textbook's. From `MANY` on it is a bootstrap of whole photographs, bias-corrected and accelerated
-(BCa, Efron 1987). Simulated, the interval of seven holds the mean of a normal quantity 95 times in
-100, and of a strongly skewed one (exponential) 89 times; a percentile bootstrap, 82 times.
+`MANY` it is Student's t on what each contributes, its jackknife pseudo-value (Tukey 1958). From
+`MANY` on it is a bootstrap of whole photographs, bias-corrected and accelerated (BCa, Efron 1987).
+Simulated, the interval of seven holds the mean of a normal quantity 95 times in 100, and of a
+strongly skewed one (exponential) 89 times; a percentile bootstrap, 82 times.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -160,10 +159,9 @@ def macro_table(
 
     The columns are ``by``, ``n_images``, ``n_photos``; for each value V ``V, V_low, V_high`` (see
     `interval`), with seeds ``V_sd`` (standard deviation of the mean over seeds), and with a
-    comparison ``V_change`` (the line minus the other), ``V_change_low, V_change_high`` and, if
-    corrected, ``V_change_low_corrected, V_change_high_corrected`` and ``V_change_p`` (uncorrected,
-    see `sign_flip_p`). Raises InputError without any score, and where a line and what it is
-    compared with do not have the same images.
+    comparison ``V_change`` (the line minus the other), its ``_low, _high`` and, if corrected,
+    ``_low_corrected, _high_corrected`` and ``_p`` (uncorrected, see `sign_flip_p`). Raises
+    InputError without any score, and where two lines that are compared are of other images.
     """
     names = [value] if isinstance(value, str) else list(value)
     known = rows[rows[names].notna().any(axis=1)]

@@ -73,16 +73,15 @@ def optimise(
 
     The same steps always give the same batches; ``loss_of`` takes the model and the tensors of a
     batch to a scalar. The rate falls from ``lr`` to 0 along a cosine, with ``warm_up`` after a rise
-    in the first tenth of the steps. ``clip`` limits the gradient's norm. The accelerator is for
-    several processes or half precision.
+    in the first tenth. The accelerator is for several processes or half precision.
 
     After each ``score_every`` steps, a round, the score is measured, and the history written to the
     CSV ``log``. Training stops after ``patience`` rounds without a better score, and the model ends
     as after the best. Where the checkpoint, written after ``save_every`` steps and every round,
     exists, training goes on from there, on a CPU to the same bits as without interruption.
 
-    Raises InputError for a checkpoint with other ``settings`` (all that the result depends on), or
-    that is damaged or cannot be written, and for a loss, score or weight that is not finite.
+    Raises InputError for a checkpoint that is damaged or of other ``settings`` (all that the result
+    depends on), and for a loss, score or weight that is not finite.
     """
     device = next(model.parameters()).device
     learned = [value for value in model.parameters() if value.requires_grad]

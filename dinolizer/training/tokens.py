@@ -24,12 +24,9 @@ PART = 64  # crops whose tokens share a file of the cache
 
 
 def extract(backbone: Backbone, images: Images, dtype: torch.dtype = torch.float16) -> Tensor:
-    """Tokens of images, from the cache or, the first time, from the backbone: from uint8
-    ``(H, W, 3)`` RGB, all of one size, to finite float16 or float32 ``(N, D, h, w)`` on the CPU.
-
-    A cache file is named by the weights, the fingerprint of the code, the versions of torch and
-    timm, and the pixels. Raises InputError where sizes differ or tokens are not finite.
-    """
+    """Tokens of images, uint8 ``(H, W, 3)`` RGB of one size, float16 or float32 ``(N, D, h, w)`` on
+    the CPU, from the backbone or from the cache, where the weights, the fingerprint of the code,
+    the versions of torch and timm, and the pixels name them. `InputError` for NaN or infinity."""
     return extract_layers(backbone, images, [backbone.depth], dtype)[backbone.depth]
 
 
