@@ -57,11 +57,9 @@ def named_file(name: str) -> Path | None:
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path`` to write to; it becomes ``path`` when the block ends.
-
     Where the block raises or the machine goes down, ``path`` stays as it was: what was written is
     on the disk before it takes the name. The folder is made if absent, the suffix kept (writers
-    choose the format by it), and the name random: threads, processes and machines do not meet.
-    """
+    choose the format by it), and the name random: threads, processes and machines do not meet."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.stem}-{token_hex(4)}{path.suffix}")
     try:

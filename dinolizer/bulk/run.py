@@ -41,12 +41,10 @@ class Listing:
 
 
 def read_listing(source: Path, out: Path | None = None) -> Listing:
-    """List the images in and below a folder, or those in the column ``image`` of a CSV file.
-
-    Of a folder, `Listing.left_out` names what is left out: hidden files, other suffixes than images
+    """List the images in and below a folder, or those in the column ``image`` of a CSV file. Of a
+    folder, `Listing.left_out` names what is left out: hidden files, other suffixes than images
     have, what cannot be read, and results, as are all in ``out``. A file's paths are relative to
-    its own folder or absolute. Raises `InputError` where there is no such file, or no image.
-    """
+    its own folder or absolute. Raises `InputError` where there is no such file, or no image."""
     # os.path: pathlib takes ten times as long, which counts with a million rows.
     root = os.path.abspath(source if source.is_dir() else source.parent)  # noqa: PTH100
 

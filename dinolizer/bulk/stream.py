@@ -123,10 +123,8 @@ def _through(
 def in_threads(
     function: Callable[[In], Out], items: Iterable[In], threads: int = THREADS
 ) -> Iterator[Out]:
-    """``map``, in threads and in order, at most ``threads`` items ahead of what is taken.
-
-    ``items`` is drawn from in the caller's own thread.
-    """
+    """``map``, in threads and in order, at most ``threads`` items ahead of what is taken. ``items``
+    is drawn from in the caller's own thread."""
     with ThreadPoolExecutor(threads) as pool:
         pending: deque[Future[Out]] = deque()
         try:

@@ -20,11 +20,9 @@ def calibrated(
     localizer: Localizer, photographs: Iterable[Path], about: str, most: float | None = None
 ) -> HeadCard:
     """The card of a localizer's head with scores, sizes and noise of photographs nobody edited.
-
     With ``most`` also with the lowest threshold at which the false-positive rate of all their
     pixels is at most that, and no lower one than before. ``about`` says what the photographs are.
-    Raises `InputError` for none, and for one that cannot be read.
-    """
+    Raises `InputError` for none, and for one that cannot be read."""
     scores, sizes, noises, pixels = [], [], [], np.zeros(BINS, np.int64)
     for path in photographs:
         result = localizer(path)

@@ -133,10 +133,8 @@ def _write(path: Path, model: nn.Module, window: int, output: str, card: Mapping
 
 
 def export(localizer: "Localizer", out: Path) -> None:
-    """Write a backbone and its head as one ONNX file, for other tools.
-
-    Its metadata are the card, as JSON: `Localizer.settings`, and what it takes and gives.
-    """
+    """Write a backbone and its head as one ONNX file, for other tools. Its metadata are the card,
+    as JSON: `Localizer.settings`, and what it takes and gives."""
     _check_installed("onnx", EXPORT)
     spec, chosen = localizer.backbone.spec, localizer.settings
     card = {name: chosen[name] for name in chosen if name not in ("engine", "precision")} | {
@@ -155,11 +153,9 @@ def export(localizer: "Localizer", out: Path) -> None:
 
 def fastest(localizer: "Localizer", any_precision: bool = False) -> tuple[str, str]:
     """The engine, and precision, that are fastest on this machine, of those installed that pass a
-    self-check: the localizer's precision, or any of it and bfloat16 where the CPU has that.
-
-    The check compares the maps of three fixed pictures with torch's in float32, see `DIFFERENCE`
-    and `CHANGED`; what fails is said. All are timed in turns. The result is cached.
-    """
+    self-check: the localizer's precision, or any of it and bfloat16 where the CPU has that. The
+    check compares the maps of three fixed pictures with torch's in float32, see `DIFFERENCE` and
+    `CHANGED`; what fails is said. All are timed in turns. The result is cached."""
     device, current = localizer.backbone.device, localizer.precision
     precisions = [current, "bfloat16"] if any_precision and has_bfloat16() else [current]
     others: list[tuple[str, str]] = []

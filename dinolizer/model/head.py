@@ -180,12 +180,10 @@ def read_head(path: Path) -> tuple[HeadCard, dict[str, Tensor]]:
 
 
 def load_head(path: Path, backbone: Backbone) -> tuple[Backbone, nn.Conv2d, HeadCard]:
-    """Read a head to the device of the backbone it was trained on: backbone, head, card.
-
-    The backbone returned is the one whose tokens the head reads: the one given or, where the head
-    has an adapter, a copy with the adapter merged. Raises `InputError` for a file that is missing,
-    damaged or no head, and for the head of another backbone.
-    """
+    """Read a head to the device of the backbone it was trained on: backbone, head, card. The
+    backbone returned is the one whose tokens the head reads: the one given or, where the head has
+    an adapter, a copy with the adapter merged. Raises `InputError` for a file that is missing,
+    damaged or no head, and for the head of another backbone."""
     card, tensors = read_head(path)
     check_finite(tensors, str(path))
     if (card.backbone, card.backbone_hash) != (backbone.spec.name, backbone.hash):

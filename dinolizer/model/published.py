@@ -147,12 +147,10 @@ def _take_apart(
     state: Mapping[str, Tensor], model: Transformer
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor], list[str]]:
     """Sort a release's tensors into float32 ones of the backbone, by the names of ``model``; of its
-    adapter, see `dinolizer.model.lora.adapter_tensors`; and of its head, ``weight``
-    ``(3, D, 1, 1)`` and ``bias`` ``(3,)``; and list the names that are left out.
-
-    Names may begin with ``net.``, ``model.`` and ``lora_vit.``; the ``qkv`` layers are wrapped in
-    their adapters. A needed tensor that is there twice, or another head, is an `InputError`.
-    """
+    adapter, see `dinolizer.model.lora.adapter_tensors`; and of its head, ``weight`` ``(3, D, 1,
+    1)`` and ``bias`` ``(3,)``; and list the names that are left out. Names may begin with ``net.``,
+    ``model.`` and ``lora_vit.``; the ``qkv`` layers are wrapped in their adapters. A needed tensor
+    that is there twice, or another head, is an `InputError`."""
     wanted, left_out = model.state_dict().keys(), []
     backbone: dict[str, Tensor] = {}
     adapter: dict[str, Tensor] = {}

@@ -44,11 +44,9 @@ def report_path(directory: Path, name: str) -> Path:
 
 def report_page(result: Localization, name: str = "", back: bool = False) -> str:
     """A page of HTML: the photograph, the map over it, the outline of the mask, what they mean, and
-    `Localization.summary`, without the photograph's folder, as a table and as JSON.
-
-    It loads nothing from anywhere: photograph (JPEG) and map (PNG) are inside of it, scaled down to
-    `SIDE`. ``name`` is that of a photograph without a file; ``back`` adds a link to the page above.
-    """
+    `Localization.summary`, without the photograph's folder, as a table and as JSON. It loads
+    nothing from anywhere: photograph (JPEG) and map (PNG) are inside of it, scaled down to `SIDE`.
+    ``name`` is that of a photograph without a file; ``back`` adds a link to the page above."""
     source = Path(result.source).name
     facts = result.summary() | {"source": source, "torch": torch.__version__}
     mask = _scaled(np.uint8(255) * result.mask, SIDE) > 0

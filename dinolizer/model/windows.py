@@ -33,11 +33,9 @@ Pixels = NDArray[np.uint8] | Tensor
 @dataclass(frozen=True)
 class Plan:
     """What is done to an image of a size, decided by that size and the settings alone; in pixels.
-
     The map of a resized image is restored to its size ``"bilinear"``: as logits, averaged where
     they shrink, as in this project; or ``"bicubic"``: as probabilities, clipped to [0, 1], as in
-    the authors' release by a third party's adapter. What the paper's own model did is not known.
-    """
+    the authors' release by a third party's adapter. What the paper's own model did is not known."""
 
     size: Pair  # (H, W) of the image
     fitted: Pair  # (H, W) of what the windows are laid on
@@ -105,11 +103,9 @@ def make_plan(
     restore: Restore = "bilinear",
 ) -> Plan:
     """Plan the windows of an image of ``size``, ``(H, W)``; it and the first three are in pixels.
-
     An image with a side under the window is continued to it by reflection (``small="pad"``), or
     both sides are scaled alike (``"resize"``), bicubically, to `SMALL_AREA`, and further up if the
-    short side is still under the window; one too thin for that (see `THIN`) is an `InputError`.
-    """
+    short side is still under the window; one too thin for that (see `THIN`) is an `InputError`."""
     resized = small == "resize" and min(size) < window
     fitted = _enlarged(size, window) if resized else (max(size[0], window), max(size[1], window))
     tops, lefts = (tuple(origins(length, window, stride)) for length in fitted)

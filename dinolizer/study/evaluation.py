@@ -33,12 +33,10 @@ IMAGES = 25
 
 @dataclass(frozen=True)
 class Method:
-    """What draws maps: the localizer, a baseline or a peer.
-
-    ``predict`` takes an image, uint8 ``(H, W, 3)``, and its row of the manifest to a map, float
-    ``(H, W)``, higher = more suspicious. An edit is predicted over the threshold: one for all
-    images, or for each photograph; nan for no mask. ``key`` is all that the maps depend on.
-    """
+    """What draws maps: the localizer, a baseline or a peer. ``predict`` takes an image, uint8 ``(H,
+    W, 3)``, and its row of the manifest to a map, float ``(H, W)``, higher = more suspicious. An
+    edit is predicted over the threshold: one for all images, or for each photograph; nan for no
+    mask. ``key`` is all that the maps depend on."""
 
     name: str
     predict: Predict
@@ -68,11 +66,9 @@ def score_maps(
 def evaluate(
     method: Method, manifest: pd.DataFrame, *, steps: Case = (), seed: int = 0
 ) -> pd.DataFrame:
-    """Run a method on every image of a manifest, degraded by ``steps``.
-
-    A row per image is as of `score_maps`, with ``method`` and `step_columns`. An image's index and
-    the seed decide its noise, so that a part of a manifest gives the same rows.
-    """
+    """Run a method on every image of a manifest, degraded by ``steps``. A row per image is as of
+    `score_maps`, with ``method`` and `step_columns`. An image's index and the seed decide its
+    noise, so that a part of a manifest gives the same rows."""
     name = {"method": method.name, "threshold": method.threshold}
     rows = score_maps(
         lambda image, row: [method.predict(image, row)], [name], pictures(manifest, steps, seed)

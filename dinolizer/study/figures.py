@@ -108,12 +108,10 @@ def curves(
     lines: Lines = None,
     spans: Mapping[str, tuple[float, float]] | None = None,
 ) -> Figure:
-    """Draw one column against another, a curve with its band for each value of a third.
-
-    ``tables`` are from the label of a panel's horizontal axis to what it shows: text in its order,
-    at equal distances, and a ``share`` on a logarithmic scale. ``label`` is of the vertical axis,
-    which all share; ``lines`` on it, and ``spans`` of the other, have a name, such as chance.
-    """
+    """Draw one column against another, a curve with its band for each value of a third. ``tables``
+    are from the label of a panel's horizontal axis to what it shows: text in its order, at equal
+    distances, and a ``share`` on a logarithmic scale. ``label`` is of the vertical axis, which all
+    share; ``lines`` on it, and ``spans`` of the other, have a name, such as chance."""
     columns = min(2, len(tables))
     rows = -(-len(tables) // columns)
     figure, grid = panels(rows, columns, 0.9 + 2.2 * rows, note, used=len(tables), sharey=True)
@@ -139,11 +137,9 @@ def dots(
     table: pd.DataFrame, scores: Mapping[str, str], note: str, *, hue: str = "", lines: Lines = None
 ) -> Figure:
     """Draw scores with intervals as dots, a row for each ``label`` and a panel for each score.
-
     ``scores`` are from a column to the label of its panel: ``size``, a share, gets a logarithmic
     axis, a change its zero, a corrected interval (``_low_corrected``) a thin line. ``hue`` tells
-    dots of one row apart; ``lines`` are from a score to its floor.
-    """
+    dots of one row apart; ``lines`` are from a score to its floor."""
     height = 1.3 + 0.35 * table["label"].nunique()
     figure, (row,) = panels(1, len(scores), height, note, sharey=True)
     look: dict[str, Any] = {"linestyle": "none", "markersize": 4, "err_kws": {"linewidth": 1.6}}

@@ -59,11 +59,9 @@ def fit(
     seed: int = 0,
     policy: str = POLICY,
 ) -> Fits:
-    """Fit the heads of a study, or read them from the cache; none meets a held-out generator.
-
-    With a training set it is one (see `dinolizer.training.recipes.train`). Without, every
-    photograph gets one that is fitted on the images of all others, and a last one is fitted on all.
-    """
+    """Fit the heads of a study, or read them from the cache; none meets a held-out generator. With
+    a training set it is one (see `dinolizer.training.recipes.train`). Without, every photograph
+    gets one that is fitted on the images of all others, and a last one is fitted on all."""
     manifest = dataset.test if dataset.train is None else dataset.train
     crop, shares = Crops(manifest.iloc[:1], policy, backbone.spec.window, backbone.spec.patch)[0]
     key = cache_key(

@@ -88,13 +88,11 @@ def examples(manifest: pd.DataFrame, images: Iterable[str]) -> list[Picture]:
 
 
 def noise_inconsistency(image: Image, window: int = 15) -> Map:
-    """Absolute log-ratio of the noise level in windows of so many pixels to the image's median.
-
-    The standard deviation of the noise is ``sqrt(pi / 2) * mean |high-pass residual| / 6``
-    (Immerkaer, "Fast noise variance estimation", CVIU 64, 1996), locally (Mahdian and Saic, "Using
-    noise inconsistencies for blind image forensics", Image and Vision Computing 27, 2009).
-    Residuals are cut at the image's median, so that texture does not pass for noise.
-    """
+    """Absolute log-ratio of the noise level in windows of so many pixels to the image's median. The
+    standard deviation of the noise is ``sqrt(pi / 2) * mean |high-pass residual| / 6`` (Immerkaer,
+    "Fast noise variance estimation", CVIU 64, 1996), locally (Mahdian and Saic, "Using noise
+    inconsistencies for blind image forensics", Image and Vision Computing 27, 2009). Residuals are
+    cut at the image's median, so that texture does not pass for noise."""
     residual = cv2.filter2D(image, cv2.CV_32F, NOISE_KERNEL, borderType=REFLECT)
     level = np.sqrt(np.pi / 2) / 6 * np.abs(residual).mean(axis=2)
     # The floor is the noise that rounding to whole grey levels leaves, 1 / sqrt(12).

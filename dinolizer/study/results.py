@@ -43,12 +43,10 @@ _LATEX = str.maketrans({character: rf"\{character}" for character in "%_&#$"})
 
 @dataclass(frozen=True)
 class Results:
-    """Where a notebook's tables and figures go, and what they come from.
-
-    ``profile`` ends every caption. ``folder`` gets ``tables``, ``figures`` and, for what changes
-    with every run, ``log``. ``parameters`` are all of the notebook's; ``command`` makes the results
-    again; ``sources``, filled on loading, map inputs to SHA-256.
-    """
+    """Where a notebook's tables and figures go, and what they come from. ``profile`` ends every
+    caption. ``folder`` gets ``tables``, ``figures`` and, for what changes with every run, ``log``.
+    ``parameters`` are all of the notebook's; ``command`` makes the results again; ``sources``,
+    filled on loading, map inputs to SHA-256."""
 
     profile: str
     folder: Path

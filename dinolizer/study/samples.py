@@ -28,11 +28,9 @@ POLICY = "pristine"
 @dataclass(frozen=True)
 class Dataset:
     """The images of a study, and SHA-256 of what they come from, manifest files or forged images.
-
     ``test`` is a manifest with the further columns ``family`` (the generator, after its dataset if
     there are several), ``seen`` (whether training meets the generator's family) and ``condition``;
-    ``train`` one with ``train`` and ``valid``, or None: photographs are left out in turn.
-    """
+    ``train`` one with ``train`` and ``valid``, or None: photographs are left out in turn."""
 
     test: pd.DataFrame
     train: pd.DataFrame | None = None
@@ -50,12 +48,10 @@ def load(
     seed: int = 0,
     rounds: int = 1,
 ) -> Dataset:
-    """Read the manifests of a study, or forge its images if none are named.
-
-    ``window`` is of the backbone, in pixels; ``photos`` and ``photo_count`` are as in
-    `photo_paths`, ``rounds`` as in `build`. Paths are absolute or relative to the checkout. At most
-    ``limit`` test images of each family and kind are kept, drawn by the seed; 0 keeps all.
-    """
+    """Read the manifests of a study, or forge its images if none are named. ``window`` is of the
+    backbone, in pixels; ``photos`` and ``photo_count`` are as in `photo_paths`, ``rounds`` as in
+    `build`. Paths are absolute or relative to the checkout. At most ``limit`` test images of each
+    family and kind are kept, drawn by the seed; 0 keeps all."""
     if bool(train) != bool(test):
         given = f"{list(train)} to train and {list(test)} to test"
         raise InputError(f"Manifests are {given}: name both, or neither to forge photographs.")

@@ -38,10 +38,8 @@ def score(
     """Score a localizer, called ``name``, and folders of ``maps`` (see `read_peers`) on a split of
     a manifest. Write `FILES` to a folder: tables over all edits and by family and kind, of images
     without an edit, of the image level and of every image; the figure; and what was scored, how.
-    Return the lines over all families. What is interrupted goes on.
-
-    Raises `InputError` for a manifest without an edited image of the split, and as `read_peers`.
-    """
+    Return the lines over all families. What is interrupted goes on. Raises `InputError` for a
+    manifest without an edited image of the split, and as `read_peers`."""
     manifest = read_manifest(path)
     images = manifest[manifest["split"] == split].reset_index(drop=True)
     if images["authentic"].all():

@@ -214,11 +214,9 @@ def compare(
     seed: int = 0,
 ) -> pd.DataFrame:
     """Compare the AP of a method with each of the others on the same images, by sort and over all.
-
     A line for each other method and sort (columns ``by``, the others ``"all"`` and, over all sorts,
     `ALL_FAMILIES`) has ``method, other, family, kind, n_images, difference, low, high,
-    low_corrected, high_corrected, significant, significant_corrected, p``.
-    """
+    low_corrected, high_corrected, significant, significant_corrected, p``."""
     for name in {method, *others} - set(rows["method"]):
         raise InputError(f"There is no row of the method {name!r}; evaluate it first.")
     forged = rows[rows["ap"].notna()]

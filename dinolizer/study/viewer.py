@@ -33,11 +33,9 @@ QUALITIES = [("no", 0), *((f"quality {quality}", quality) for quality in range(9
 
 class Viewer:
     """What a localizer finds in a photograph, under sliders for threshold and opacity; beside it
-    what one window says alone, or what is found once the photograph is saved as JPEG.
-
-    Another photograph and another model can be chosen, and what was chosen last be written into a
-    directory as figure and report. What is wrong with a file is said below the pictures.
-    """
+    what one window says alone, or what is found once the photograph is saved as JPEG. Another
+    photograph and another model can be chosen, and what was chosen last be written into a directory
+    as figure and report. What is wrong with a file is said below the pictures."""
 
     def __init__(self, localizer: Localizer, photo: Source, directory: str | Path) -> None:
         self.directory, name = Path(directory), localizer.backbone.spec.name

@@ -61,12 +61,10 @@ def build_transform(window: int, settings: Augmentations | None) -> v2.Transform
 
 
 class Crops(Dataset[tuple[Tensor, ...]]):
-    """Crops with their labels; each is a function of the seed, the epoch and the row.
-
-    Item ``epoch * len(frame) + row`` is uint8 ``(3, window, window)`` RGB of that row of the
-    manifest ``frame``, and its `patch_shares`. Images with a side under the window are continued by
-    reflection, their labels too. The window is a multiple of the patch, both in pixels.
-    """
+    """Crops with their labels; each is a function of the seed, the epoch and the row. Item ``epoch
+    * len(frame) + row`` is uint8 ``(3, window, window)`` RGB of that row of the manifest ``frame``,
+    and its `patch_shares`. Images with a side under the window are continued by reflection, their
+    labels too. The window is a multiple of the patch, both in pixels."""
 
     def __init__(
         self,

@@ -25,12 +25,10 @@ TEMPERATURES = tuple(np.geomspace(0.5, 50, 100).tolist())
 
 
 class Heads(nn.Module):
-    """K linear heads on the same tokens, standardised as ``(tokens - mean) * scale``, ``(K, D)``.
-
-    K is the product of ``axes``, the lengths of what the heads differ in, say
-    ``{"seed": 5, "fold": 7}``; the last varies fastest. Each is a map from D token channels
-    (``dim``) to C ``classes``, whose weights start at 0.
-    """
+    """K linear heads on the same tokens, standardised as ``(tokens - mean) * scale``, ``(K, D)``. K
+    is the product of ``axes``, the lengths of what the heads differ in, say ``{"seed": 5, "fold":
+    7}``; the last varies fastest. Each is a map from D token channels (``dim``) to C ``classes``,
+    whose weights start at 0."""
 
     mean: Tensor
     scale: Tensor
@@ -208,12 +206,10 @@ def standardisation(tokens: Tensor, train: Tensor, batch_size: int) -> tuple[Ten
 
 
 def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Soft Dice loss, ``1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1)``, a scalar in [0, 1].
-
-    p is the sigmoid of the logits ``(N, 1, h, w)``, or the softmax of ``(N, C, h, w)``, whose
-    channels are averaged; t is in [0, 1], ``(N, C, h, w)`` or ``(N, h, w)``. Sums are over the
-    whole batch: an image without an edit has no Dice of its own, but its false positives count.
-    """
+    """Soft Dice loss, ``1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1)``, a scalar in [0, 1]. p is
+    the sigmoid of the logits ``(N, 1, h, w)``, or the softmax of ``(N, C, h, w)``, whose channels
+    are averaged; t is in [0, 1], ``(N, C, h, w)`` or ``(N, h, w)``. Sums are over the whole batch:
+    an image without an edit has no Dice of its own, but its false positives count."""
     return 1 - soft_dice(dice_sums(logits, target).sum(1))
 
 
@@ -249,11 +245,9 @@ def entropy_sums(logits: Tensor, target: Tensor, focus: float = 0.0) -> Tensor:
 
 def loss_of_heads(loss: Loss, logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     """Loss of each of K heads over its own images of a batch, ``(K,)``: `dice_loss`, the mean
-    cross-entropy of a patch, that with `FOCUS`, or the sum of the first two.
-
-    Logits are ``(N, K, C, h, w)``, the target in [0, 1] ``(N, C, h, w)``; only Dice takes several
-    channels. ``weights``, ``(K, N)``, say how often an image counts.
-    """
+    cross-entropy of a patch, that with `FOCUS`, or the sum of the first two. Logits are ``(N, K, C,
+    h, w)``, the target in [0, 1] ``(N, C, h, w)``; only Dice takes several channels. ``weights``,
+    ``(K, N)``, say how often an image counts."""
     check_choice("loss", loss, LOSSES)
     target = target[:, None]
     total = torch.zeros(len(weights), device=logits.device)

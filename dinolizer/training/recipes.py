@@ -198,10 +198,8 @@ def fit_recipe(
 ) -> Fit:
     """Train a head, and the adapter inside the backbone, which ends as that of the best epoch, on
     crops to train on and to validate on; ``saving`` is ``log`` and ``save_every`` of `optimise`.
-
     Each step takes the soft Dice of all crops of its batch together, whichever process has them.
-    Crops that do not fill an epoch's last batch are left out.
-    """
+    Crops that do not fill an epoch's last batch are left out."""
     device, world = accelerator.device, accelerator.num_processes
     classes, count, most = CLASSES[recipe.policy], *map(len, sets)
     size = min(recipe.batch, count)
