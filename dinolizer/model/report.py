@@ -57,7 +57,6 @@ def report_page(result: Localization, name: str = "", back: bool = False) -> str
         back=back,
         facts=facts,
         rows=[(key, _shown(value)) for key, value in facts.items() if key not in SAID],
-        size=result.plan.size,
         side=mask.shape,
         photo=_uri(_scaled(result.image, SIDE), "JPEG", quality=90),
         map=_uri((255 * probability + 0.5).astype(np.uint8), "PNG", optimize=True),
@@ -85,8 +84,7 @@ def save_index(path: Path, entries: Iterable[Entry], failed: Iterable[str] = ())
     """Write a page of links to reports in its folder, the highest score first, and of failures."""
     ordered = sorted(entries, key=lambda entry: -entry.score)
     rows = [(quote(bytes(Path(entry.file.name))), entry) for entry in ordered]
-    title = f"Reports on {len(rows)} pictures"
-    lost = [*map(printable, failed)]
+    title, lost = f"Reports on {len(rows)} pictures", [*map(printable, failed)]
     write_file(path, render("report-index.html", title=title, rows=rows, failed=lost))
 
 

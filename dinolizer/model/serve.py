@@ -42,11 +42,13 @@ class Page(RequestHandler):
         if len(files) != 1 or not files[0]["body"]:
             self.show(f"{len(files)} pictures came, or an empty one; choose one picture.")
             return
-        name = Path(files[0]["filename"]).name or "picture"
-        queue = self.settings["queue"]
-        examined = asyncio.wrap_future(queue.submit(answer, self.localizer, name, files[0]["body"]))
+        name, body = Path(files[0]["filename"]).name or "picture", files[0]["body"]
+
+        def answer() -> str:
+            return report_page(localize_bytes(self.localizer, name, body), back=True)
+
         try:
-            self.finish(await examined)
+            self.finish(await asyncio.wrap_future(self.settings["queue"].submit(answer)))
         except InputError as error:
             self.show(printable(str(error)))
 
@@ -55,10 +57,6 @@ class Page(RequestHandler):
         self.set_status(400 if error else 200)
         spec = self.localizer.backbone.spec
         self.finish(render("serve.html", title="DinoLizer", error=error, spec=spec, most=LARGEST))
-
-
-def answer(localizer: Localizer, name: str, content: bytes) -> str:
-    return report_page(localize_bytes(localizer, name, content), back=True)
 
 
 def listen(localizer: Localizer, host: str, port: int) -> str:

@@ -269,7 +269,7 @@ def test_of_several_arrays_the_declared_one_is_read(tmp_path: Path, manifest: pd
         np.savez(folder / f"{name}.npz", probability=VALUES, mask=VALUES > 2)
     rows = evaluate(*read_peers([declare(folder, array="probability")], manifest), manifest)
     assert rows["iou"].tolist() == [1, 1, 1]
-    with pytest.raises(InputError, match="of several arrays in an NPZ file, declare one"):
+    with pytest.raises(InputError, match="in an NPZ file, the one that is declared"):
         evaluate(*read_peers([declare(folder)], manifest), manifest)
 
 
