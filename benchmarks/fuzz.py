@@ -112,7 +112,7 @@ def in_a_process(
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders say much of damage
         gc.freeze()
         limits = {
-            "max_total_time": seconds,
+            "max_total_time": max(seconds, 1),  # 0 is no limit to libFuzzer
             "max_len": LARGEST,
             "seed": seed % 2**31 + 1,
             "runs": most,

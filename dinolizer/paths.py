@@ -67,6 +67,9 @@ def atomic(path: Path) -> Iterator[Path]:
         with draft.open("rb+") as file:
             os.fsync(file.fileno())
         draft.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # where a disk is full, it is not said
+        raise
     finally:
         draft.unlink(missing_ok=True)
 

@@ -59,6 +59,12 @@ def test_a_process_that_dies_is_a_crash_and_its_input_is_kept(tmp_path: Path) ->
     assert [path.read_bytes() for path in tmp_path.glob("crashes/*")] == [b"seed"]
 
 
+def test_a_share_under_a_second_comes_to_an_end(tmp_path: Path) -> None:
+    reader = fuzz.Reader("reader", Path.read_bytes, tmp_path / "a.txt", [b"seed"])
+    executions, crashes = fuzz.in_a_process(reader, 0.1, tmp_path / "crashes")
+    assert executions > 0 and crashes == 0
+
+
 def test_checksums_of_a_mutated_png_are_right() -> None:
     """An IHDR and an IEND chunk; the last one's checksum is known from the PNG specification."""
     png = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\x01IHDRx....\0\0\0\0IEND...."

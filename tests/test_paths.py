@@ -1,5 +1,6 @@
 """Folders follow the environment; a file is written whole or not at all."""
 
+import errno
 import os
 import runpy
 import shutil
@@ -116,9 +117,10 @@ def test_no_profile_has_its_results_elsewhere(name: str, tmp_path, monkeypatch) 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path) -> None:
     target = tmp_path / "table.csv"
     target.write_text("old")
-    with pytest.raises(OSError, match="disk full"), paths.atomic(target) as draft:
+    with pytest.raises(OSError, match="disk full") as caught, paths.atomic(target) as draft:
         draft.write_text("ha")
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
+    assert caught.value.filename == str(target)  # which a full disk does not say
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 

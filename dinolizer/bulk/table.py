@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from dinolizer.data.files import WHOLE, Shard, write_csv
 from dinolizer.errors import InputError, refuse, writing
-from dinolizer.paths import atomic, check_outputs
+from dinolizer.paths import atomic, check_outputs, check_regular
 
 TABLE = "localized.parquet"
 """Name of the folder of a run's rows; where it is, all is the run's output, and no image."""
@@ -184,6 +184,7 @@ def merge(folders: Sequence[Path], out: Path, *, overwrite: bool = False) -> pa.
 def read_rows(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     """Read a file of rows, and its settings; an `InputError` says where it is damaged."""
     try:
+        check_regular(path)
         table = pq.ParquetFile(path).read()
         metadata = table.schema.metadata or {}
         table = table.replace_schema_metadata(None).cast(SCHEMA)

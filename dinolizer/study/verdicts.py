@@ -73,7 +73,7 @@ def decide(
     number: float, low: float, high: float, over: float, under: float, testable: bool
 ) -> str:
     """The verdict on a number with its ends: what holds both sides of a limit decides nothing."""
-    if not testable or np.isnan([number, low, high]).any():
+    if not testable or np.isnan([number, low, high]).any() or low > high:
         return "not testable here"
     if over < low and high < under:
         return "supported"

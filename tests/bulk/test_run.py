@@ -374,6 +374,10 @@ def test_a_flipped_bit_in_the_table_is_noticed(photos: Path, tmp_path: Path) -> 
         with pytest.raises(InputError, match=r"damaged; delete it, and run"):
             again()
     file.unlink()
+    os.mkfifo(file)  # to read it would never end
+    with pytest.raises(InputError, match=r"damaged; delete it, and run"):
+        run(photos / "0", tmp_path / "out")
+    file.unlink()
     assert len(run(photos / "0", tmp_path / "out")) == 4
 
 

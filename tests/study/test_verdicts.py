@@ -40,6 +40,7 @@ NAN = float("nan")
         (0.1, 0.3, {"over": 0.05, "under": 0.35}, "supported"),
         (0.1, 0.3, {"testable": False}, "not testable here"),
         (NAN, NAN, {}, "not testable here"),
+        (0.88, -0.95, {"over": -1}, "not testable here"),  # no interval
     ],
 )
 def test_the_whole_interval_decides(
