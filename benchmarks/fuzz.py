@@ -139,6 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--readers", nargs="*", help="only those of these names")
     parser.add_argument("--out", type=Path, default=Path("results/bench/fuzz.csv"))
     given = parser.parse_args(arguments)
+    os.environ["OMP_NUM_THREADS"] = "1"  # the fork of a process with more may never end
     import atheris
 
     with atheris.instrument_imports(include=["dinolizer"]):

@@ -89,6 +89,7 @@ def write_checked(path: Path, content: bytes) -> None:
 
 def read_checked(path: Path) -> bytes:
     """What `write_checked` wrote; a `ValueError` where it is damaged, an `OSError` without it."""
+    check_regular(path)
     content = path.read_bytes()  # at once: opened again it may have become another process's
     if hashlib.sha256(content[:-32]).digest() != content[-32:]:
         raise ValueError(f"{path} is damaged")

@@ -102,8 +102,9 @@ def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch) -
 def test_what_is_no_regular_file_is_not_read(tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe")  # nobody writes to it: to read it would never end
     for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
-        with pytest.raises(OSError, match="no regular file"):
-            paths.file_hash(path)
+        for read in (paths.file_hash, paths.read_checked):
+            with pytest.raises(OSError, match="no regular file"):
+                read(path)
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "/elsewhere", "..", ".", "", "<b>", "a b"])

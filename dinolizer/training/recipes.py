@@ -7,7 +7,6 @@ LoRA, three classes (real, re-encoded, inpainted), and the mean of overlapping w
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,8 +59,8 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "patience", "lr"):
             value = getattr(self, name)
-            if not (value > 0 and isfinite(value)):
-                raise InputError(f"The {name} is {value}, but a finite number over 0 is expected.")
+            if not 0 < value < 1e30:  # steps of more than float32 holds are no steps
+                raise InputError(f"The {name} is {value}, but a number from 0 to 1e30 is expected.")
         if not 0 <= self.seed < 2**32:
             raise InputError(f"The seed is {self.seed}, but it must be from 0 to 2^32 - 1.")
         check_choice("policy", self.policy, CLASSES)

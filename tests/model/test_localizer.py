@@ -334,6 +334,8 @@ def test_what_is_not_finite_stops_and_never_is_a_map_without_an_edit(value: floa
     loc, image = localizer(), photo(60, 170)
     with pytest.raises(InputError, match="logits of the head of 'small' are not all finite"):
         Localizer(loc.backbone, Broken(value), loc.card)(image)
+    with pytest.raises(InputError, match="logits of the head of 'small' are not all finite"):
+        Localizer(loc.backbone, Broken(np.copysign(3e38, value)), loc.card)(image)  # their sums
     with torch.no_grad():
         loc.backbone.model.norm.bias[3] = value
     with pytest.raises(InputError, match="tokens of 'small' are not all finite in float32"):

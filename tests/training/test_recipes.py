@@ -219,6 +219,7 @@ def test_an_interrupted_training_goes_on(
         ({"out": Path("/proc/head.safetensors")}, "cannot be written"),
         ({"out": Path("/proc")}, "must end in"),
         ({"lr": float("inf")}, "lr is inf"),
+        ({"lr": 1e300}, "lr is 1e.300"),
     ],
 )
 def test_what_cannot_be_trained_is_one_sentence(
