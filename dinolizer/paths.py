@@ -169,10 +169,8 @@ def check_outputs(
             advice = "give another name, or have it replaced (overwrite)"
             raise InputError(f"{path} is there already; {advice}.")
         if not is_known_output(path):
-            advice = "give another name, or move it away"
-            raise InputError(
-                f"{path} is there already, and not an output of this project; {advice}."
-            )
+            wrong = f"{path} is there already, and not an output of this project"
+            raise InputError(f"{wrong}; give another name, or move it away.")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -150,11 +150,9 @@ def _rows(
                     raise
                 return InputError(f"The results of {path} cannot be written ({error.strerror}).")
         height, width = result.mask.shape
-        measured = {
-            key: getattr(result, key) for key in ("score", "rank", "predicted_area", "seconds")
-        }
+        line = {key: getattr(result, key) for key in ("score", "rank", "predicted_area", "seconds")}
         of_file = {"sha256": digest, "bytes": state[0], "changed": state[1]}
-        return measured | {"width": width, "height": height} | of_file
+        return line | {"width": width, "height": height} | of_file
 
     for name, row in zip(names, localize_many(localizer, paths(), keep), strict=True):
         of_image = {"error": str(row)} if isinstance(row, InputError) else row

@@ -47,10 +47,8 @@ def download(
                     response.raise_for_status()
                     if response.status_code == 200:  # and not 206, the range that was asked for
                         arrived = file.truncate(0)
-                    for chunk in tqdm(
-                        response.iter_content(CHUNK), unit="MiB", disable=unwatched()
-                    ):
-                        arrived += file.write(chunk)
+                    for data in tqdm(response.iter_content(CHUNK), unit="MiB", disable=unwatched()):
+                        arrived += file.write(data)
                         if arrived > largest:
                             break
             file.flush()

@@ -29,11 +29,9 @@ Row = Mapping[Any, str]
 RAW = "https://raw.githubusercontent.com/{}/{}"
 
 
-def fetch_inpaintings(
-    folder: Path, given: Path | None = None, *, overwrite: bool = False
-) -> Report:
+def fetch_inpaintings(folder: Path, kept: Path | None = None, *, overwrite: bool = False) -> Report:
     """Download the pictures and masks of `LIST` to ``inpaintings`` in a folder, write the manifest
-    beside, and report which could not be got; ``given`` is a folder that has some of them already.
+    beside, and report which could not be got; ``kept`` is a folder that has some of them already.
     What is there and has its hash is kept. Raises as `download` and `make_manifest`."""
     manifest, pictures = folder / "inpaintings.csv", folder / "inpaintings"
     check_outputs([manifest], overwrite=overwrite)
@@ -48,7 +46,7 @@ def fetch_inpaintings(
             marks = np.unpackbits(packed[row["id"]], count=height * width)
             write_image(mask, marks.reshape(height, width) > 0)
         for path, addresses in ((picture, row["paths"]), (mask, row["mask_paths"])):
-            files = _candidates(path, given, row["repository"], addresses.split())
+            files = _candidates(path, kept, row["repository"], addresses.split())
             if not any(_take(file, path, row) for file in files):
                 missing.append(f"{path.name} ({row['repository']})")
     report = make_manifest("csv", pictures / "inpaintings.csv", manifest, incomplete=bool(missing))
@@ -58,15 +56,13 @@ def fetch_inpaintings(
     return report
 
 
-def _candidates(
-    path: Path, given: Path | None, repository: str, addresses: list[str]
-) -> Iterator[Path]:
+def _candidates(path: Path, kept: Path | None, repo: str, addresses: list[str]) -> Iterator[Path]:
     """Files that may be the right one: what is there, then each download."""
-    yield from (path, (given or path.parent) / path.name)
+    yield from (path, (kept or path.parent) / path.name)
     for address in addresses:
         draft = path.with_name(f".{path.name}")
         try:
-            download(RAW.format(repository, address), draft)
+            download(RAW.format(repo, address), draft)
             yield draft
         except InputError as error:
             if "HTTP status 404" not in str(error):

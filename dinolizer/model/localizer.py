@@ -114,7 +114,8 @@ class Localizer:
 
     def with_settings(self, **settings: Unpack[Settings]) -> "Localizer":
         """A copy with other settings, of the same backbone and head; what is None stays."""
-        precision, engine = settings.pop("precision", None), settings.pop("engine", None)
+        precision = settings.pop("precision", None)
+        engine = settings.pop("engine", None) or self.engine
         if engine != "auto":
             precision = precision or self.precision
         changes: dict[str, Any] = {
@@ -125,9 +126,7 @@ class Localizer:
         if changes.keys() - {"threshold"}:
             changes |= {"untouched": (), "megapixels": None, "noise": None}  # of other settings
         card = replace(self.card, **changes)
-        return Localizer(
-            self.backbone, self.head, card, precision=precision, engine=engine or self.engine
-        )
+        return Localizer(self.backbone, self.head, card, precision=precision, engine=engine)
 
     def to(self, device: str | torch.device) -> "Localizer":
         """Move backbone and head to a device that `pick_device` accepts, and return itself."""

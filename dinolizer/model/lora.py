@@ -66,9 +66,7 @@ def adapted(backbone: Backbone, lora: Lora, seed: int = 0) -> Backbone:
 def adapter_tensors(backbone: Backbone) -> dict[str, Tensor]:
     """Tensors of the adapter in a backbone, on its device: ``blocks.N.attn.qkv.linear_a_q.weight``,
     ``(rank, D)``, and ``linear_b_q``, ``(D, rank)``, for every layer N, and the same of ``v``."""
-    return {
-        name: tensor for name, tensor in backbone.model.state_dict().items() if is_adapter(name)
-    }
+    return {name: value for name, value in backbone.model.state_dict().items() if is_adapter(name)}
 
 
 def is_adapter(name: str) -> bool:

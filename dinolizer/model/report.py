@@ -65,11 +65,9 @@ def report_page(result: Localization, name: str = "", back: bool = False) -> str
     )
 
 
-def save_report(
-    result: Localization, directory: Path, name: str, *, overwrite: bool = False
-) -> Entry:
+def save_report(result: Localization, folder: Path, name: str, *, overwrite: bool = False) -> Entry:
     """Write a `report_page` to `report_path`; raises `InputError` as `check_outputs`."""
-    path, source = report_path(directory, name), Path(result.source)
+    path, source = report_path(folder, name), Path(result.source)
     check_outputs([path], inputs=[source], overwrite=overwrite)
     write_file(path, report_page(result, name))
     photo = _scaled(result.image, THUMBNAIL)

@@ -84,9 +84,8 @@ def build(photos: Mapping[str, Path], window: int, seed: int = 0, rounds: int = 
         cases = [*list_cases(photos, side, seed, rounds)]
         with TemporaryDirectory(dir=folder.parent, prefix=".draft-") as scratch:
             draft = Path(scratch, folder.name)
-            made = Parallel(PROCESSES, return_as="generator")(
-                delayed(_write)(draft, case) for case in cases
-            )
+            jobs = (delayed(_write)(draft, case) for case in cases)
+            made = Parallel(PROCESSES, return_as="generator")(jobs)
             rows = list(progress(made, "forgeries", len(cases)))
             write_manifest(pd.DataFrame(rows), draft / "manifest.csv")
             try:

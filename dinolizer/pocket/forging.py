@@ -19,6 +19,7 @@ from dinolizer.errors import InputError, check_choice
 from dinolizer.pocket.generators import DOWNSAMPLING, AutoEncoder, load_generator
 
 Image = NDArray[np.uint8]
+Rng = np.random.Generator
 Mask = NDArray[np.bool_]
 
 CLASSICAL = ("telea", "navier-stokes", "biharmonic")
@@ -85,9 +86,7 @@ def forge(
     return Forgery(image, mask)
 
 
-def fill(
-    photo: Image, mask: Mask, generator: str, source: Image, rng: np.random.Generator
-) -> Image:
+def fill(photo: Image, mask: Mask, generator: str, source: Image, rng: Rng) -> Image:
     """Return the photograph's size of what a generator fills into the mask; outside it means
     nothing. An auto-encoder decodes the latents of the shrunk source with noise added."""
     if generator in CLASSICAL:
@@ -116,7 +115,7 @@ def reencode(image: Image, generator: str) -> Image:
         return to_image(load_generator(generator)(pixels, torch.zeros_like(pixels[:, :1])))
 
 
-def tiled(source: Image, size: tuple[int, ...], rng: np.random.Generator) -> Image:
+def tiled(source: Image, size: tuple[int, ...], rng: Rng) -> Image:
     """Shrink a source by a factor of `SHRINKING`, and fill a size with it, see `mirrored`."""
     scale = rng.uniform(*SHRINKING)
     small = [max(1, round(length * scale)) for length in source.shape[1::-1]]
@@ -124,7 +123,7 @@ def tiled(source: Image, size: tuple[int, ...], rng: np.random.Generator) -> Ima
     return mirrored(np.asarray(content, np.uint8), size, rng)
 
 
-def mirrored(image: Image, size: tuple[int, ...], rng: np.random.Generator) -> Image:
+def mirrored(image: Image, size: tuple[int, ...], rng: Rng) -> Image:
     """Cut a size ``(H, W)`` at a random place, mirrored beyond the image's edges."""
     index = []
     for length, count in zip(image.shape, size, strict=False):
@@ -133,13 +132,11 @@ def mirrored(image: Image, size: tuple[int, ...], rng: np.random.Generator) -> I
     return np.asarray(image[np.ix_(*index)])
 
 
-def log_uniform_area(rng: np.random.Generator, bounds: tuple[float, float] = AREA_RANGE) -> float:
+def log_uniform_area(rng: Rng, bounds: tuple[float, float] = AREA_RANGE) -> float:
     return float(np.exp(rng.uniform(*np.log(bounds))))
 
 
-def random_mask(
-    height: int, width: int, area: float, rng: np.random.Generator, shape: str | None = None
-) -> Mask:
+def random_mask(height: int, width: int, area: float, rng: Rng, shape: str | None = None) -> Mask:
     """Draw a mask, bool ``(height, width)``, of one of `SHAPES` (drawn if absent), that covers a
     given share of the image: exactly, up to ties, the highest pixels of a smooth field."""
     shape = shape or str(rng.choice(SHAPES))
@@ -172,7 +169,7 @@ def to_image(images: torch.Tensor) -> Image:
     return images[0].permute(1, 2, 0).mul(255).round().clip(0, 255).to(torch.uint8).numpy()
 
 
-def resized(image: Image, scale: float, rng: np.random.Generator, least: int = 1) -> Image:
+def resized(image: Image, scale: float, rng: Rng, least: int = 1) -> Image:
     """Resize by a factor and a random kernel; no side ends under ``least`` pixels."""
     scale = max(scale, least / min(image.shape[:2]))
     kernel = KERNELS[int(rng.integers(scale >= 1, len(KERNELS)))]  # areas are for shrinking
@@ -180,14 +177,14 @@ def resized(image: Image, scale: float, rng: np.random.Generator, least: int = 1
     return np.asarray(cv2.resize(image, size, interpolation=kernel), np.uint8)
 
 
-def crop(image: Image, side: int, rng: np.random.Generator) -> Image:
+def crop(image: Image, side: int, rng: Rng) -> Image:
     """Cut a random square, mirrored at random."""
     top, left = (int(rng.integers(length - side + 1)) for length in image.shape[:2])
     square = image[top : top + side, left : left + side]
     return np.ascontiguousarray(square[:, ::-1] if rng.random() < 0.5 else square)
 
 
-def past(photo: Image, side: int, rng: np.random.Generator) -> Image:
+def past(photo: Image, side: int, rng: Rng) -> Image:
     """A square crop of a photograph with a history: resized (up as well as down), the noise of a
     sensor, stored as JPEG at some quality with the blocks anywhere; one in four of them twice. Nine
     in ten are JPEG files, of which 85 % with chroma at half the resolution in both directions."""

@@ -87,10 +87,8 @@ def rows_of(
     """Rows of methods on images of a manifest after each of the cases, cached in parts of one
     method and dataset each, so that machines can share the work: every ``count``-th is taken, from
     the ``number``-th on (counted from 1)."""
-    of_datasets = [part for _, part in images.groupby("dataset", sort=False)]
-    parts = [
-        part.iloc[at : at + IMAGES] for part in of_datasets for at in range(0, len(part), IMAGES)
-    ]
+    datasets = [part for _, part in images.groupby("dataset", sort=False)]
+    parts = [part.iloc[at : at + IMAGES] for part in datasets for at in range(0, len(part), IMAGES)]
     jobs = [*product(cases, methods, range(len(parts)))][number - 1 :: count]
     hashes = {at: images_hash(parts[at]) for at in {at for *_, at in jobs}}  # of all their files
     codes = {case: evaluation_hash(case) for case in {case for case, *_ in jobs}}

@@ -100,12 +100,10 @@ def over(quantiles: Iterable[Map], thresholds: Iterable[float]) -> Values:
     return np.array([1 - np.interp(at, of, LEVELS) if len(of) else np.nan for at, of in pairs])
 
 
-def matched_thresholds(
-    unedited: pd.DataFrame, groups: Iterable[str], rate: float
-) -> dict[str, float]:
+def matched_thresholds(rows: pd.DataFrame, groups: Iterable[str], rate: float) -> dict[str, float]:
     """From each photograph to the threshold over which lies the ``rate`` of the pixels of all other
     photographs: of rows of unedited images, those of kind ``real``; nan without any."""
-    real = unedited[unedited["kind"] == "real"]
+    real = rows[rows["kind"] == "real"]
     others = {group: real.loc[real["group"] != group, "outside"] for group in set(groups)}
     return {
         group: float(np.quantile(np.concatenate([*of]), 1 - rate)) if len(of) else np.nan

@@ -73,11 +73,8 @@ def export_images(
                 if source:
                     copy.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(source, copy)
-        paths = {
-            "image": str(image.absolute()),
-            "mask": str(mask.absolute()) if row["mask"] else "",
-        }
-        rows.append(row | paths | {"split": "test"})
+        row |= {"image": str(image.absolute()), "split": "test"}
+        rows.append(row | {"mask": str(mask.absolute())} if row["mask"] else row)
     write_manifest(pd.DataFrame(rows), folder / "manifest.csv")
     return folder / "manifest.csv"
 
@@ -124,9 +121,7 @@ def _read_peer(folder: Path, images: Sequence[str]) -> Method:
         if values.shape != size or not (low <= least and most <= high):  # nor nan
             has = f"has the shape {values.shape} and values from {least:g} to {most:g}"
             due = f"its image {row['image']} is {size} (H, W), and {DECLARATION} declares the range"
-            raise InputError(
-                f"The map {path} {has}, but {due} {low:g} to {high:g}: correct either."
-            )
+            raise InputError(f"The map {path} {has}, but {due} {low:g} to {high:g}: mend either.")
         share = ((values - low) / (high - low)).astype(np.float32)
         return 1 - share if inverted else share
 

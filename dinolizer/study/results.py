@@ -59,16 +59,14 @@ class Results:
         small = " (a small demonstration)" if self.profile == "pocket" else ""
         return "; ".join((f"profile: {self.profile}{small}", *facts))
 
-    def save_table(
-        self, frame: pd.DataFrame, name: str, caption: str, *, decimals: int = 3
-    ) -> Path:
+    def save_table(self, rows: pd.DataFrame, name: str, caption: str, *, decimals: int = 3) -> Path:
         """Write a table as CSV, LaTeX (booktabs) and JSON to ``tables``; return the CSV's path. The
         caption is plain text: what is shown, and by which rules."""
         path = self.folder / "tables" / f"{name}.csv"
         look: dict[str, Any] = {"index": False, "float_format": f"%.{decimals}f"}
         title = self._caption(caption).translate(_LATEX)
-        latex = frame.to_latex(**look, na_rep="--", escape=True, caption=title, label=f"tab:{name}")
-        write_file(path, frame.to_csv(**look))
+        latex = rows.to_latex(**look, na_rep="--", escape=True, caption=title, label=f"tab:{name}")
+        write_file(path, rows.to_csv(**look))
         write_file(path.with_suffix(".tex"), latex)
         self._write_provenance(path, caption)
         return path
@@ -76,9 +74,8 @@ class Results:
     def save_verdict(self, notebook: str, *lines: dict[str, object]) -> pd.DataFrame:
         """Write the table ``NN-verdict`` of a notebook's number and lines of `judge`; return it."""
         table = pd.DataFrame(list(lines), columns=verdicts.COLUMNS)
-        self.save_table(
-            table, f"{notebook}-verdict", verdicts.VERDICT_CAPTION, decimals=verdicts.DECIMALS
-        )
+        name = f"{notebook}-verdict"
+        self.save_table(table, name, verdicts.VERDICT_CAPTION, decimals=verdicts.DECIMALS)
         return table
 
     def save_figure(self, figure: Figure, name: str, caption: str) -> Path:
@@ -157,10 +154,7 @@ def check(folder: Path) -> list[str]:
     try:
         verdicts, text = read_verdicts(folder), summary(folder)
     except (OSError, ValueError, LookupError) as error:
-        return [
-            *wrong,
-            f"The summary cannot be made from the tables and what is beside them: {error}",
-        ]
+        return [*wrong, f"The summary cannot be made from the tables and what is beside: {error}"]
     for line in verdicts.to_dict("records"):
         given = (line[name] for name in ("number", "low", "high", "over", "under", "testable"))
         if line["verdict"] != decide(*given):

@@ -69,11 +69,9 @@ def judge(
     return dict(zip(COLUMNS, line, strict=True))
 
 
-def decide(
-    number: float, low: float, high: float, over: float, under: float, testable: bool
-) -> str:
+def decide(value: float, low: float, high: float, over: float, under: float, testable: bool) -> str:
     """The verdict on a number with its ends: what holds both sides of a limit decides nothing."""
-    if not testable or np.isnan([number, low, high]).any() or low > high:
+    if not testable or np.isnan([value, low, high]).any() or low > high:
         return "not testable here"
     if over < low and high < under:
         return "supported"

@@ -198,9 +198,7 @@ def standardisation(tokens: Tensor, train: Tensor, batch_size: int) -> tuple[Ten
     mean = train.double() @ sums / count
     variance = train.double() @ squares / count - mean.square()
     moments_of = {"mean or variance": mean + variance + centre}
-    check_finite(
-        moments_of, "the tokens to fit on", "check the backbone's weights and the pictures"
-    )
+    check_finite(moments_of, "the tokens to fit on", "check the backbone's weights and pictures")
     std = variance.clamp(min=0).sqrt()
     return (centre + mean).float(), torch.where(std > 1e-6, 1 / std, 0).float()
 

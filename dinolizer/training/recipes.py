@@ -204,10 +204,8 @@ def fit_recipe(
     size = min(recipe.batch, count)
     per_epoch = count // size
     if size < world:
-        advice = "take a larger batch or fewer processes"
-        raise InputError(
-            f"A batch has {size} crops, but {world} processes need one each: {advice}."
-        )
+        hint = "take a larger batch or fewer processes"
+        raise InputError(f"A batch has {size} crops, but {world} processes need one each: {hint}.")
     crops, passes = f"{count + most} {recipe.crops} crops, one per image", "read in every epoch"
     data: Sequence[Dataset[Batch]] = sets
     if recipe.crops == "fixed" and not recipe.lora:

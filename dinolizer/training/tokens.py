@@ -41,9 +41,7 @@ def extract_layers(
     """As `extract`, for layers as in `Backbone.tokens_of_layers`, in one pass for those missing."""
     sizes = sorted({image.shape for image in images})
     if len(sizes) != 1:
-        raise InputError(
-            f"The images have the shapes {sizes}, but one and the same is due: crop them."
-        )
+        raise InputError(f"The images have the shapes {sizes}; crop them to one and the same.")
     key = _key(backbone, images)
     paths = {layer: _path(key, layer, backbone, dtype) for layer in layers}
     tokens = {layer: cached for layer in layers if (cached := _load(paths[layer])) is not None}

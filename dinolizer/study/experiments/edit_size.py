@@ -126,10 +126,8 @@ def _size_statistic(edits: pd.DataFrame, share: str, photos: NDArray[np.str_]) -
     return lambda counts: np.array([half(cases * of[owner]) for of in counts])
 
 
-def compare_strategies(
-    rows: pd.DataFrame, share: str, reference: str, seed: int = 0
-) -> pd.DataFrame:
-    """What each ``strategy`` of rows gains for small edits over the reference, and costs elsewhere:
+def compare_strategies(rows: pd.DataFrame, share: str, usual: str, seed: int = 0) -> pd.DataFrame:
+    """What each ``strategy`` of rows gains for small edits over the usual, and costs elsewhere:
     ``size`` at 50 % detection, its standard deviation over seeds, ``size_sd``, and ``shift``; as of
     `macro_table`, ``small_iou, large_iou`` and ``false_positive_rate``; nan without such edits."""
     of_strategies, lines = dict(list(rows.groupby("strategy", sort=False))), []
@@ -137,7 +135,7 @@ def compare_strategies(
         line = {"strategy": strategy, **columns("size", detection_size(part, share, seed=seed))}
         seeds = [detection_size(of, share)[0] for _, of in part.groupby("seed")]
         line["size_sd"] = float(np.std(seeds, ddof=1)) if len(seeds) > 1 else np.nan
-        shift = detection_size(part, share, of_strategies[reference], seed)
+        shift = detection_size(part, share, of_strategies[usual], seed)
         lines.append(line | columns("shift", shift))
     scores = {
         "small_iou": rows["iou"].where(rows[share].between(0, SMALL, inclusive="right")),
@@ -145,7 +143,7 @@ def compare_strategies(
         RATE: rows["predicted_area"].where(rows[share] == 0),
     }
     scored = _numbered(rows, ["strategy", "seed"]).assign(**scores)
-    table = macro_table(scored, ["strategy"], [*scores], {"strategy": reference}, seed=seed)
+    table = macro_table(scored, ["strategy"], [*scores], {"strategy": usual}, seed=seed)
     return pd.DataFrame(lines).merge(table.drop(columns=["n_images", "n_photos"]), on="strategy")
 
 

@@ -71,8 +71,6 @@ def lead_gained(rows: pd.DataFrame, method: str, seed: int = 0) -> Measured:
     mean over all single degradations, less that on the images as they were."""
     clean = rows["degradation"] == "none"
     single = rows[~clean & (rows["before"] == "none")]
-    of_image = ["family", "group", "image"]
-    before, after = (
-        leads(of, method, score="ap").set_index(of_image) for of in (rows[clean], single)
-    )
+    key = ["family", "group", "image"]
+    before, after = (leads(of, method, score="ap").set_index(key) for of in (rows[clean], single))
     return mean_lead((after - before).dropna().reset_index(), seed)
