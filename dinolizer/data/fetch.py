@@ -57,7 +57,7 @@ def download(
         if not part.stat().st_size:
             part.unlink()
         status = error.response is not None and f"HTTP status {error.response.status_code}"
-        why = f"({status or type(error).__name__}); run the command again, and it goes on"
+        why = f"({status or type(error).__name__}); run the command again and it goes on"
         raise InputError(f"The download of {url} did not end well {why}.") from None
     is_whole = arrived <= largest and size in (None, arrived)
     if not is_whole or not hash_matches(part, known_hash or None):

@@ -173,6 +173,6 @@ def _take_apart(
     if shapes not in [{"weight": of, "bias": (CLASSES,)} for of in (matrix, (*matrix, 1, 1))]:
         layers = {name: tuple(tensor.shape) for name, tensor in state.items() if HEAD in name}
         due = f"a linear layer from {model.embed_dim} values to {CLASSES} classes is expected"
-        advice = f"give the published {RELEASE!r}, and if it is, report this"
+        advice = f"give the published {RELEASE!r}, and if it is, report these names and shapes"
         raise InputError(f"The head of the checkpoint is {layers}, but {due}; {advice}.")
     return backbone, adapter, head | {"weight": head["weight"].view(*matrix, 1, 1)}, left_out

@@ -17,14 +17,8 @@ from dinolizer.paths import cache_dir, file_hash, read_checked, write_checked
 
 version = cache(metadata.version)  # which takes milliseconds, for thousands of keys
 LIBRARIES = [
-    "torch",
-    "torchvision",
-    "timm",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "opencv-python-headless",
-    "pillow",
+    *("torch", "torchvision", "timm", "numpy"),
+    *("scipy", "scikit-learn", "opencv-python-headless", "pillow"),
 ]
 
 

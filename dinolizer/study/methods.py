@@ -45,10 +45,8 @@ def localized(name: str, localizer: Localizer) -> Method:
     """A localizer at its own threshold."""
     probe = localizer(probe_image(localizer.window, localizer.window + 16)).probability
     made = probe_hash(np.quantile(probe, np.linspace(0, 1, 9)), decimals=2)
-    key = f"{localizer.settings} {made}"
-    return Method(
-        name, lambda image, row: localizer(image).probability, localizer.card.threshold, key
-    )
+    key, threshold = f"{localizer.settings} {made}", localizer.card.threshold
+    return Method(name, lambda image, row: localizer(image).probability, threshold, key)
 
 
 def localizer_method(name: str, backbone: Backbone, fits: Fits, manifest: pd.DataFrame) -> Method:

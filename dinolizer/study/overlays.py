@@ -10,20 +10,19 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 Picture = NDArray[np.uint8]
+Map = NDArray[np.floating]
 
 OUTCOMES = {"found": (86, 180, 233), "false": (213, 94, 0), "missed": (240, 228, 66)}
 """Edited and predicted, predicted only, edited only; in Okabe and Ito's colours, for all eyes."""
 OPACITY, SCALE = 0.65, "cividis"
 
 
-def heat(image: Picture, probability: NDArray[np.floating]) -> Picture:
+def heat(image: Picture, probability: Map) -> Picture:
     """A map, float ``(H, W)`` in [0, 1], over its picture, uint8 ``(H, W, 3)``, in grey."""
     return _over(image, 255 * colormaps[SCALE](probability)[..., :3])
 
 
-def drawn_over(
-    image: Picture, probability: NDArray[np.floating], threshold: float, opacity: float
-) -> Picture:
+def drawn_over(image: Picture, probability: Map, threshold: float, opacity: float) -> Picture:
     """The colours of `heat` where a map, float ``(H, W)``, is over a threshold, outlined in black
     and white, and elsewhere the picture; of an opacity in [0, 1], 0 leaves but the outline."""
     mask = (probability > threshold).astype(np.uint8)

@@ -44,8 +44,8 @@ def score(
     images = manifest[manifest["split"] == split].reset_index(drop=True)
     if images["authentic"].all():
         known = ", ".join(sorted(set(manifest.loc[~manifest["authentic"], "split"]))) or "none"
-        lacks = f"has no edited image of the split {split!r}, only of: {known}"
-        raise InputError(f"{path} {lacks}. Name a split, but none that was trained on.")
+        splits = f"of the split {split!r}; its splits with edited images: {known}"
+        raise InputError(f"{path} has no edited image {splits}. Name one that was not trained on.")
     methods = read_peers([str(folder.absolute()) for folder in maps], images, taken=[name])
     if localizer is not None:
         say_which(localizer)

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from dinolizer.data.degradations import jpeg
 from dinolizer.data.manifest import read_pair, target
 from dinolizer.errors import InputError
 
@@ -48,6 +49,12 @@ def build_transform(window: int, settings: Augmentations | None) -> v2.Transform
         return crop
     jitter = v2.ColorJitter(*[settings.colour_jitter] * 3, settings.hue_jitter)
     noises = [v2.GaussianNoise(0, level / 255) for level in settings.noise_levels]
+
+    def compress(image: Tensor) -> Tensor:
+        quality = int(torch.randint(settings.jpeg_quality[0], settings.jpeg_quality[1] + 1, ()))
+        compressed = torch.from_numpy(jpeg(image.permute(1, 2, 0).numpy(), quality))
+        return tv_tensors.wrap(compressed.permute(2, 0, 1), like=image)
+
     return v2.Compose(
         [
             crop,
@@ -55,7 +62,7 @@ def build_transform(window: int, settings: Augmentations | None) -> v2.Transform
             v2.RandomApply([jitter], settings.colour),
             v2.RandomApply([v2.GaussianBlur(9, settings.blur_sigma)], settings.blur),
             v2.RandomApply([v2.RandomChoice(noises)], settings.noise),
-            v2.RandomApply([v2.JPEG(settings.jpeg_quality)], settings.jpeg),
+            v2.RandomApply([v2.Lambda(compress, tv_tensors.Image)], settings.jpeg),
         ]
     )
 

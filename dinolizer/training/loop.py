@@ -44,9 +44,8 @@ class Progress:
         """As in `dinolizer.training.heads.Fit`, where a round is an epoch."""
         count = len(self.scores)
         losses = [sum(part) / len(part) for part in np.array_split(self.losses, count)]
-        return pd.DataFrame(
-            {"epoch": range(1, count + 1), "loss": losses, "validation_dice": self.scores}
-        )
+        epochs = range(1, count + 1)
+        return pd.DataFrame({"epoch": epochs, "loss": losses, "validation_dice": self.scores})
 
 
 def optimise(

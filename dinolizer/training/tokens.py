@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -63,11 +64,8 @@ def _compute(
 
     size = batch_size(backbone.device, images[0].shape[0])
     batches, starts = Batches(), range(0, len(images), size)
-    parts = [
-        part
-        for at in progress(starts, "tokens")
-        for part in batches.run(tokens, images[at : at + size])
-    ]
+    runs = (batches.run(tokens, images[at : at + size]) for at in progress(starts, "tokens"))
+    parts = [*chain.from_iterable(runs)]
     computed = dict(zip(layers, map(torch.cat, zip(*parts, strict=True)), strict=True))
     halves = {f"layer {layer}": values.half() for layer, values in computed.items()}
     advice = "its weights are damaged, or this layer cannot be used in half precision"

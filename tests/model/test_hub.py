@@ -11,7 +11,7 @@ from huggingface_hub import HfApi, ModelCard
 from skimage import data
 
 from dinolizer import InputError, Localizer
-from dinolizer.model import hub, localizer
+from dinolizer.model import hub, weights
 from dinolizer.model.specs import BACKBONES
 from dinolizer.model.weights import head_file
 from dinolizer.paths import file_hash
@@ -44,7 +44,7 @@ def test_what_is_sent_is_what_comes_back(tmp_path: Path, monkeypatch: pytest.Mon
 
     api.upload_folder.side_effect = upload
     monkeypatch.setattr(hub, "HfApi", lambda: api)
-    monkeypatch.setattr(localizer, "hub_file", lambda name, _: tmp_path / name / hub.HUB_FILE)
+    monkeypatch.setattr(weights, "hub_file", lambda name, _: tmp_path / name / hub.HUB_FILE)
     assert hub.push(POCKET, "user/mine") == "https://huggingface.co/user/mine"
     assert api.create_repo.call_args.kwargs == {"private": True, "exist_ok": True}
     assert Localizer.from_pretrained("user/mine").backbone.spec.name == "pocket"

@@ -104,9 +104,8 @@ def _size_statistic(edits: pd.DataFrame, share: str, photos: NDArray[np.str_]) -
     detected = edits["recall"].to_numpy(float) >= DETECTED
     photo = np.searchsorted(photos, edits["group"].to_numpy(str))
     # Rows of several seeds are counted together: how many of the same edit were detected, or not.
-    edits_of, edit = np.unique(
-        np.stack([photo, np.log(edits[share].to_numpy(float))]), axis=1, return_inverse=True
-    )
+    each = np.stack([photo, np.log(edits[share].to_numpy(float))])
+    edits_of, edit = np.unique(each, axis=1, return_inverse=True)
     cases = np.concatenate([np.bincount(edit.ravel(), weights=of) for of in (detected, ~detected)])
     logarithms, owner = np.tile(edits_of[1], 2)[:, None], np.tile(edits_of[0].astype(int), 2)
     yes = np.repeat([True, False], edits_of.shape[1])
