@@ -43,6 +43,7 @@ from dinolizer.data.fetch import download
 from dinolizer.data.images import read_image, write_image
 from dinolizer.data.manifest import read_manifest
 from dinolizer.errors import InputError
+from dinolizer.model import published
 from dinolizer.model.specs import BACKBONES
 from dinolizer.paths import ROOT, read_checked
 from dinolizer.study import results
@@ -116,7 +117,7 @@ def works(inputs: Path, url: str) -> list[Work]:
         download(url, folder / "weights.zip", MD5)
 
     def convert(folder: Path) -> None:
-        fetch("bfree", weights)
+        published.fetch("bfree", weights)
 
     named = {
         "localize of image files": localize,

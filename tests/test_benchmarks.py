@@ -6,12 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import speed
+import trust
 from loops import BATCH, monai_sliding_window, published_loop, windows
+from servers import serving
 from small import random_head, random_image, small_backbone, small_localizer
 
+from dinolizer.bulk import run as bulk
 from dinolizer.model.engines import NEEDS
 from dinolizer.model.head import card_for
 from dinolizer.model.localizer import Localizer
+from dinolizer.model.specs import BACKBONES
 from dinolizer.model.windows import Reduce
 
 
@@ -106,3 +110,18 @@ def test_windows_are_the_localizers() -> None:
     cut = windows(localizer, image)
     assert len(cut) == localizer(image).plan.passes == 6  # at 0 and 28, at 0, 28 and 56
     np.testing.assert_array_equal((cut[4] * 255).round().permute(1, 2, 0), image[28:84, 28:84])
+
+
+def test_undisturbed_each_work_of_the_bench_of_trust_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DINOLIZER_CACHE", str(tmp_path / "done" / "cache"))
+    monkeypatch.setattr(bulk, "PART_ROWS", bulk.PART_ROWS)  # both of which it changes
+    monkeypatch.setitem(BACKBONES, "bfree", BACKBONES["bfree"])
+    (tmp_path / "done").mkdir()
+    with serving() as server:
+        works = trust.works(tmp_path / "inputs", server.url)
+        for number, work in enumerate(works, 1):
+            work.do(tmp_path / "done")
+            assert len(trust.visible(tmp_path / "done")) >= number, work.name
+    assert not trust.half_written(tmp_path / "done")

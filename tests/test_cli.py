@@ -182,6 +182,11 @@ def test_images_of_one_name_do_not_overwrite_each_other(head: Path, tmp_path: Pa
     assert sources == dict(zip(map(str, photos), expected, strict=True))
     assert f"saved as {expected[1]}" in result.stdout.splitlines()[1]
     assert "saved as" not in result.stdout.splitlines()[3]
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    photos.append(make_photo(tmp_path / f"{expected[0]}.png"))  # called as a result of another
+    result = localize(head, tmp_path / "out", *photos, "--overwrite")
+    assert result.exit_code == 1 and "would have one name" in result.stderr
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
 def test_nothing_that_is_there_is_replaced_unless_asked(head: Path, tmp_path: Path) -> None:

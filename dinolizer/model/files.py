@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from tqdm.auto import tqdm
 
 from dinolizer.data.images import read_header
-from dinolizer.errors import InputError, printable, say, unwatched
+from dinolizer.errors import InputError, printable, refuse, say, unwatched
 from dinolizer.model.localization import Localization
 from dinolizer.model.localizer import Localizer
 from dinolizer.paths import file_name
@@ -26,10 +26,13 @@ def result_names(paths: Iterable[Path]) -> dict[Path, str]:
     paths = list(dict.fromkeys(paths))
     number = Counter(path.stem.lower() for path in paths)
     hashes = {path: hashlib.sha256(os.fsencode(path)).hexdigest()[:8] for path in paths}
-    return {
+    names = {
         path: path.stem if number[path.stem.lower()] == 1 else f"{path.stem}-{hashes[path]}"
         for path in paths
     }
+    one = "Results of two of the images would have one name; give these to two folders."
+    refuse({one: len(set(names.values())) < len(names)})
+    return names
 
 
 def localize_files(
