@@ -60,7 +60,7 @@ lab: .venv/installed
 results: MADE = $${DINOLIZER_RESULTS:-results}/$(basename $(notdir $(PROFILE)))
 results: .venv/installed
 	@$(SNAKEMAKE) --config profile=$(PROFILE)
-	@dinolizer verify --quick $(MADE)
+	@dinolizer verify --quick "$(MADE)"
 	@echo "Look at $(MADE): tables, figures and, where claims are tested, SUMMARY.md."
 
 test: .venv/tested

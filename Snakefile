@@ -224,12 +224,12 @@ for name, made in CHOSEN.items():
         shell:
             """
             export OMP_NUM_THREADS={threads}
-            mkdir -p $(dirname {params.parameters:q})
+            mkdir -p "$(dirname {params.parameters:q})"
             dinolizer study check-parameters {input.notebook} {input.profile:q} > {params.parameters:q}
-            papermill {input.notebook} {params.draft} --parameters_file {params.parameters} \
+            papermill {input.notebook} {params.draft:q} --parameters_file {params.parameters:q} \
                 --kernel python3 --no-progress-bar 2> {params.said:q} ||
-                {{ cat {params.said:q} >&2; echo "{input.notebook} failed; kept as far as it ran: {params.draft}" >&2; exit 1; }}
-            mv {params.draft} {output.notebook}
+                {{ cat {params.said:q} >&2; echo {input.notebook} failed, kept as far as it ran: {params.draft:q} >&2; exit 1; }}
+            mv {params.draft:q} {output.notebook:q}
             """
 
 

@@ -73,8 +73,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write_notebook(tmp_path, name)
     for name in ("Snakefile", "bulk.smk"):
         shutil.copy(ROOT / name, tmp_path)
-    monkeypatch.setenv("DINOLIZER_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setenv("DINOLIZER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("DINOLIZER_RESULTS", str(tmp_path / "the results"))
+    monkeypatch.setenv("DINOLIZER_CACHE", str(tmp_path / "a cache"))
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     return tmp_path
 
@@ -94,25 +94,25 @@ def planned(checkout: Path) -> set[str]:
 def test_a_notebook_is_run_once(checkout: Path) -> None:
     done = snakemake(checkout, "--", CHOSEN)
     assert done.returncode == 0, done.stderr
-    executed = checkout / "results" / "pocket" / "notebooks" / f"{CHOSEN}.ipynb"
+    executed = checkout / "the results" / "pocket" / "notebooks" / f"{CHOSEN}.ipynb"
     assert 'profile = "pocket"' in nbformat.read(executed, 4).cells[1].source
-    assert not (checkout / "cache" / "pocket" / f"{CHOSEN}.ipynb").exists()
+    assert not (checkout / "a cache" / "pocket" / f"{CHOSEN}.ipynb").exists()
     assert planned(checkout) == set(declared()) - {CHOSEN}
 
 
 def test_a_fresh_clone_makes_all_and_later_only_what_is_missing(checkout: Path) -> None:
     for made in declared().values():  # committed results alone spare no run
         for file in files(made):
-            path = checkout / "results" / "pocket" / file
+            path = checkout / "the results" / "pocket" / file
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
     assert planned(checkout) == set(declared())
     # As if this one had been run: the markers and its executed copy are there.
-    executed = checkout / "results" / "pocket" / "notebooks" / f"{CHOSEN}.ipynb"
+    executed = checkout / "the results" / "pocket" / "notebooks" / f"{CHOSEN}.ipynb"
     executed.parent.mkdir()
     executed.touch()
     assert snakemake(checkout, "--touch", "--", CHOSEN).returncode == 0
-    (checkout / "results" / "pocket" / files(declared()[CHOSEN])[0]).unlink()
+    (checkout / "the results" / "pocket" / files(declared()[CHOSEN])[0]).unlink()
     assert CHOSEN in planned(checkout)
 
 
@@ -122,10 +122,12 @@ def test_a_failed_run_keeps_its_notebook_and_names_the_cell(checkout: Path) -> N
     assert failed.returncode == 1
     # The cell that papermill adds for the profile is the second, so that the third of ours is 4.
     assert 'Exception encountered at "In [4]"' in failed.stderr
-    assert f"notebooks/{CHOSEN}.ipynb failed; kept as far as it ran: cache/pocket" in failed.stderr
-    kept = nbformat.read(checkout / "cache" / "pocket" / f"{CHOSEN}.ipynb", 4)
+    assert (
+        f"notebooks/{CHOSEN}.ipynb failed, kept as far as it ran: a cache/pocket" in failed.stderr
+    )
+    kept = nbformat.read(checkout / "a cache" / "pocket" / f"{CHOSEN}.ipynb", 4)
     assert "ZeroDivisionError" in str(kept.cells[-1].outputs)
-    assert not (checkout / "results" / "pocket" / "notebooks" / f"{CHOSEN}.ipynb").exists()
+    assert not (checkout / "the results" / "pocket" / "notebooks" / f"{CHOSEN}.ipynb").exists()
 
 
 def test_make_results_shows_a_line_for_each_step_and_what_fails(
@@ -150,7 +152,7 @@ def test_a_job_that_dies_is_started_again(checkout: Path, monkeypatch: pytest.Mo
     command.write_text(DIES_ONCE)
     command.chmod(0o755)
     monkeypatch.setenv("PATH", f"{command.parent}{os.pathsep}{os.environ['PATH']}")
-    markers = [f"cache/pocket/evaluated-{number}-of-2.done" for number in (1, 2)]
+    markers = [f"a cache/pocket/evaluated-{number}-of-2.done" for number in (1, 2)]
     done = snakemake(checkout, "--", *markers)
     assert done.returncode == 0, done.stderr
     jobs = (checkout / "jobs").read_text().splitlines()
