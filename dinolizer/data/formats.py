@@ -99,8 +99,11 @@ def check_tiff(image: Any, name: str) -> None:
         tags.get(Tag.PhotometricInterpretation) in (1, 2)  # black is zero, RGB
     )
     is_rare = set(tags.get(Tag.SampleFormat, (1,))) != {1} or (is_deep and not is_common)
+    is_rare = (
+        is_rare or tags.get(32997, 1) != 1
+    )  # ImageDepth: a volume, of which it reads one slice
     raw = f"{name} is a camera's raw file (DNG); develop it to TIFF or PNG."
-    rare = f"{name} has a rare layout (signed, in planes or inverted); convert it to PNG."
+    rare = f"{name} has a rare layout (signed, in planes, inverted, deep); convert it to PNG."
     refuse({raw: Tag.DNGVersion in tags, rare: is_rare})
     for page in range(image.n_frames):
         image.seek(page)

@@ -502,6 +502,8 @@ def test_the_first_page_of_a_tiff_must_be_the_picture(tmp_path: Path) -> None:
     for pages in ([(big, 0), (small, 0)], [(small, 1), (big, 0)], [(small, 1)]):
         write(*pages)
         assert "the first is not the only picture" in refused(lambda: read_image(path))
+    tifffile.imwrite(path, np.stack([big] * 3), photometric="rgb", volumetric=True)
+    assert "has a rare layout" in refused(lambda: read_image(path))
     tag = [(50706, 1, 4, b"\1\4\0\0", True)]
     tifffile.imwrite(path, small, photometric="rgb", extratags=tag)
     assert "camera's raw file" in refused(lambda: read_image(path))
