@@ -33,6 +33,9 @@ FLOOR = 0.05
 STATISTICS_DROPPED = 0.25
 """Share of the statistics that a step of the pre-training leaves out, others in each image: other
 generators than those it learns from show in some of them only."""
+SMALL = 1 - 1 / 24
+"""Grey levels, under which a residual is small. Those of 8-bit pixels are multiples of a twelfth:
+at one grey level itself, rounding would decide."""
 LAGS = ((0, 1), (0, 2), (0, 4), (0, 8), (1, 0), (2, 0), (4, 0), (8, 0), (1, 1))
 """Rows and columns by which the residual is compared with itself: resampling is periodic."""
 
@@ -143,7 +146,7 @@ class TraceStem(nn.Module):
 def _moments(residual: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Means over patches: of the absolute value, its square, its fourth power, and being small."""
     absolute = residual.abs_()
-    small = F.avg_pool2d(absolute.lt(1).to(absolute.dtype), size)
+    small = F.avg_pool2d(absolute.lt(SMALL).to(absolute.dtype), size)
     first = F.avg_pool2d(absolute, size)
     second = F.avg_pool2d(absolute.square_(), size)
     return first, second, F.avg_pool2d(absolute.square_(), size), small

@@ -4,9 +4,19 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import correlate
+from torch.nn import functional as F
 
 from dinolizer.model import pocket_vit
-from dinolizer.model.pocket_vit import FLOOR, LAGS, TraceStem, chroma_filters, luma_filters
+from dinolizer.model.pocket_vit import (
+    FLOOR,
+    LAGS,
+    PATCH,
+    SMALL,
+    TraceStem,
+    chroma_filters,
+    luma_filters,
+)
+from dinolizer.pocket.photos import load_photo
 
 
 @pytest.mark.parametrize("filters", [luma_filters(), chroma_filters()])
@@ -36,7 +46,7 @@ def test_statistics_of_a_patch_are_those_of_a_plain_loop(patch: int) -> None:
     first = np.array([np.abs(block).mean() for block in blocks]) + FLOOR
     second = np.array([(block**2).mean() for block in blocks]) + FLOOR
     fourth = np.array([(block**4).mean() for block in blocks]) + FLOOR
-    small = np.array([(np.abs(block) < 1).mean() for block in blocks])
+    small = np.array([(np.abs(block) < SMALL).mean() for block in blocks])
     texture = correlate(luma, luma_filters()[-2, 0].numpy(), mode="nearest")
     power = (texture[rows, columns] ** 2).mean() + FLOOR
     alike = [
@@ -69,3 +79,18 @@ def test_what_a_whole_window_shares_is_not_seen() -> None:
     with torch.inference_mode():
         once, twice = (model.patch_embed(128 + gain * image) for gain in (1, 2))
     assert (once - twice).abs().max() < 0.1 * once.abs().max()
+
+
+def test_rounding_does_not_decide_which_residuals_are_small() -> None:
+    """Of a photograph one residual in 25 is one grey level exactly. Counted in exact twelfths, and
+    by the stem on values that went to [0, 1] and back, the shares under one grey level agree."""
+    pixels = torch.from_numpy(load_photo("cat")[:56, :70]).permute(2, 0, 1)[None]
+    stem = TraceStem()
+    padded = F.pad(pixels.double().sum(1, keepdim=True), [2] * 4, mode="replicate")
+    twelfths = F.conv2d(padded, 4 * luma_filters().double()).round()
+    assert (twelfths.abs() == 12).double().mean() > 0.02
+    expected = F.avg_pool2d((twelfths.abs() < 12).float(), PATCH)
+    for values in (pixels.float(), pixels / 255 / torch.tensor(1 / 255)):
+        found = stem.statistics(values)
+        luma = found[:, 3 * (12 + 2 * 5) :][:, :12]  # after spread, peakedness and kurtosis
+        torch.testing.assert_close(luma, expected, atol=1e-6, rtol=0)
