@@ -29,6 +29,8 @@ PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND")
 JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # none that coded pixels hold
 JPEG_END = 0xD9
+MORE = bytes(range(254, 0, -1))
+SKIPPED = 1024  # bytes in front of the end of a JPEG that cameras may leave, and no more
 ARITHMETIC = range(0xC9, 0xCC)  # frames whose coded pixels may end in zeros that are left out
 
 
@@ -68,27 +70,28 @@ def bare_png(file: BinaryIO, pixels: bool) -> BinaryIO:
 
 
 def check_jpeg(data: bytes, name: str) -> None:
-    """Refuse a JPEG file whose pixels end before its end marker does: libjpeg makes up the rest
-    with a warning, which Pillow does not pass on. Bytes in front of the end marker are skipped
-    where all pixels are there, and else decoded as some of those that are missing: the picture
-    changes."""
+    """Refuse a JPEG file whose pixels end before its end marker does, or long before: libjpeg makes
+    up the rest, or skips it, with a warning, which Pillow does not pass on. In front of the marker
+    more bytes change the picture where some are missing, and other bytes where they are its own."""
     at, kind = 2, 0
     while kind != JPEG_END:
-        marker = JPEG_MARKER.search(data, at)
+        start, marker = at, JPEG_MARKER.search(data, at)
         if marker is None:
-            return  # Pillow refuses it
+            raise InputError(f"{name} is cut short: it has no end; get a whole copy.")
         at, kind = marker.start(), data[marker.start() + 1]
         if kind in ARITHMETIC:
             return
         at += 0 if kind == JPEG_END else 2 + int.from_bytes(data[at + 2 : at + 4])
-    drawn = []
-    for more in (b"", bytes(range(254, 0, -1))):
-        with Image.open(io.BytesIO(data[:at] + more + data[at:]), formats=("JPEG",)) as image:
+    drawn: list[bytes] = []
+    for own in (at, at, max(at - SKIPPED, start)):
+        more = MORE if drawn else b""
+        with Image.open(io.BytesIO(data[:own] + more + data[at:]), formats=("JPEG",)) as image:
             if "progressive" not in image.info:  # whose means depend on all before: that is quicker
                 image.draft(None, (image.width // 8 or 1, image.height // 8 or 1))
             drawn.append(image.tobytes())
-    if drawn[0] != drawn[1]:
-        raise InputError(f"{name} is cut short: its pixels end too early; get a whole copy.")
+    cut = f"{name} is cut short: its pixels end too early; get a whole copy."
+    skipped = f"{name} is damaged: its last {SKIPPED} bytes are no pixels; get a whole copy."
+    refuse({cut: drawn[0] != drawn[1], skipped: own > start and drawn[0] == drawn[2]})
 
 
 def check_tiff(image: Any, name: str) -> None:
@@ -99,12 +102,10 @@ def check_tiff(image: Any, name: str) -> None:
         tags.get(Tag.PhotometricInterpretation) in (1, 2)  # black is zero, RGB
     )
     is_rare = set(tags.get(Tag.SampleFormat, (1,))) != {1} or (is_deep and not is_common)
-    is_rare = (
-        is_rare or tags.get(32997, 1) != 1
-    )  # ImageDepth: a volume, of which it reads one slice
+    is_volume = tags.get(32997, 1) != 1  # ImageDepth: a slice of it would be read
     raw = f"{name} is a camera's raw file (DNG); develop it to TIFF or PNG."
     rare = f"{name} has a rare layout (signed, in planes, inverted, deep); convert it to PNG."
-    refuse({raw: Tag.DNGVersion in tags, rare: is_rare})
+    refuse({raw: Tag.DNGVersion in tags, rare: is_rare or is_volume})
     for page in range(image.n_frames):
         image.seek(page)
         # Bits: 1 for a reduced copy, 4 for a transparency mask of the picture (TIFF 6.0, p. 36).

@@ -299,6 +299,21 @@ def test_a_jpeg_cut_short_is_refused_whatever_follows_it(
             assert "cut short" in refused(lambda: read_image(path))
 
 
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}])
+def test_a_jpeg_whose_half_became_zeros_is_refused(options: dict[str, Any], tmp_path: Path) -> None:
+    """As a download leaves it that got its room before its bytes: zeros are pixels too, and of a
+    fine picture fewer of them are needed than were there. What is flat, is read."""
+    path = tmp_path / "photo.jpg"
+    for quality in (75, 95, 98):
+        Image.fromarray(astronaut()).save(path, quality=quality, **options)
+        half, rest = np.array_split(np.frombuffer(path.read_bytes(), np.uint8), 2)
+        for end in (b"", b"\xff\xd9"):
+            path.write_bytes(half.tobytes() + bytes(len(rest)) + end)
+            assert any(word in refused(lambda: read_image(path)) for word in ("cut", "damaged"))
+        Image.new("RGB", (1500, 1500), "white").save(path, quality=quality, **options)
+        assert (read_image(path) == 255).all()
+
+
 def test_a_pil_image_of_a_truncated_file_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes(png_bytes()[:5000])
     with Image.open(tmp_path / "cut.png") as image:
