@@ -192,11 +192,8 @@ def load_head(path: Path, backbone: Backbone) -> tuple[Backbone, nn.Conv2d, Head
             f"{card.backbone_hash[:12]}), but the backbone is {backbone.spec.name!r} (weights "
             f"{backbone.hash[:12]}); load that backbone, or train a head on this one."
         )
-    adapter = {
-        name.removeprefix(ADAPTER): tensors.pop(name)
-        for name in list(tensors)
-        if card.lora and name.startswith(ADAPTER)
-    }
+    names = [name for name in tensors if card.lora and name.startswith(ADAPTER)]
+    adapter = {name.removeprefix(ADAPTER): tensors.pop(name) for name in names}
     head = make_head(backbone.dim, CLASSES[card.policy])
     if misfit(tensors, {name: tuple(value.shape) for name, value in head.state_dict().items()}):
         layer = f"a 1x1 convolution of {backbone.dim} values to {CLASSES[card.policy]}"

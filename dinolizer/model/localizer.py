@@ -118,10 +118,9 @@ class Localizer:
         engine = settings.pop("engine", None) or self.engine
         if engine != "auto":
             precision = precision or self.precision
+        now = vars(self.card)
         changes: dict[str, Any] = {
-            name: new
-            for name, new in settings.items()
-            if new not in (None, getattr(self.card, name))
+            n: new for n, new in settings.items() if new not in (None, now[n])
         }
         if changes.keys() - {"threshold"}:
             changes |= {"untouched": (), "megapixels": None, "noise": None}  # of other settings

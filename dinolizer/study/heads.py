@@ -52,12 +52,7 @@ class Fits:
 
 
 def fit(
-    dataset: Dataset,
-    backbone: Backbone,
-    *,
-    epochs: int = EPOCHS,
-    seed: int = 0,
-    policy: str = POLICY,
+    dataset: Dataset, backbone: Backbone, epochs: int = EPOCHS, seed: int = 0, policy: str = POLICY
 ) -> Fits:
     """Fit the heads of a study, or read them from the cache; none meets a held-out generator. With
     a training set it is one (see `dinolizer.training.recipes.train`). Without, every photograph

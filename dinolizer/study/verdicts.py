@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -110,15 +111,9 @@ def summary(folder: Path) -> str:
             rows.append((said, line["verdict"], number, line["rule"], link))
         if not lines:
             rows.append((said, "not tested", "-", "-", claim.notebook))
-    sections = [
-        (
-            notebook_link(number),
-            _captions(folder / "figures", f"{number}-*.png"),
-            _captions(folder / "tables", f"{number}-*.csv"),
-        )
-        for number in sorted(set(verdicts["notebook"]))
-    ]
-    return render("summary.md", profile=profile_of(folder), rows=rows, sections=sections)
+    made: dict[str, Any] = {"link": notebook_link, "captions": partial(_captions, folder)}
+    made |= {"profile": profile_of(folder), "numbers": sorted(set(verdicts["notebook"]))}
+    return render("summary.md", rows=rows, **made)
 
 
 def profile_of(folder: Path) -> str:

@@ -155,11 +155,8 @@ def optimise(
 def trained(model: nn.Module) -> dict[str, Tensor]:
     """Copy to the CPU what training may change: all that is not a frozen parameter."""
     frozen = {name for name, value in model.named_parameters() if not value.requires_grad}
-    return {
-        name: tensor.detach().cpu().clone()
-        for name, tensor in model.state_dict().items()
-        if name not in frozen
-    }
+    learned = {name: of for name, of in model.state_dict().items() if name not in frozen}
+    return {name: tensor.detach().cpu().clone() for name, tensor in learned.items()}
 
 
 def _finite(value: float, what: str, lr: float) -> float:

@@ -114,11 +114,9 @@ def train(
     learning = adapted(backbone, recipe.lora, recipe.seed) if recipe.lora else backbone
     limits: dict[str, Any] = {"cache_gb": cache_gb, "workers": workers}
     made = fit_recipe(learning, sets, recipe, accelerator, checkpoint, log=log, **limits)
-    about = (
-        f"{variant}, trained on {len(sets[0])} images of "
-        f"{', '.join(sorted(set(manifest['dataset'])))}; {recipe}; licence of the backbone: "
-        f"{backbone.spec.licence}"
-    )
+    about = f"{variant}, trained on {len(sets[0])} images of "
+    about += f"{', '.join(sorted(set(manifest['dataset'])))}; {recipe}; licence of the backbone: "
+    about += backbone.spec.licence
     if accelerator.is_main_process:
         card = card_for(backbone, about, recipe.policy, recipe.lora)
         save_head(out, made.head, card, adapter_tensors(learning) if recipe.lora else None)
@@ -220,11 +218,9 @@ def fit_recipe(
     accelerator.print(f"{crops}, {passes}.")
     head = Heads({}, backbone.dim, classes)
     network = Network(backbone, head)
-    orders = [
-        np.random.default_rng([recipe.seed, epoch]).permutation(count)
-        + epoch * count * (recipe.crops == "fresh")
-        for epoch in range(recipe.epochs)
-    ]
+    fresh = count * (recipe.crops == "fresh")  # crops of an epoch that no other has
+    drawn = (np.random.default_rng([recipe.seed, epoch]) for epoch in range(recipe.epochs))
+    orders = [rng.permutation(count) + epoch * fresh for epoch, rng in enumerate(drawn)]
     items = np.concatenate([order[: per_epoch * size] for order in orders])
 
     def load(which: int, items: Sequence[int], rank: int, step: int = world) -> Iterable[Batch]:

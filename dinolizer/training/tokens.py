@@ -79,13 +79,9 @@ def extract_crops(
     """Tokens, float16 ``(D, h, w)``, and labels of the first epoch's crop of each image, in order
     and in memory; in parts, so that an interrupted extraction goes on."""
     parts = [list(range(at, min(at + PART, len(crops)))) for at in range(0, len(crops), PART)]
-    batches = crop_batches(crops, parts, workers)
-    return ConcatDataset(
-        [
-            TensorDataset(extract(backbone, list(images.permute(0, 2, 3, 1).numpy())), labels)
-            for images, labels in progress(batches, "crops", len(parts))
-        ]
-    )
+    batches = progress(crop_batches(crops, parts, workers), "crops", len(parts))
+    pairs = ((list(images.permute(0, 2, 3, 1).numpy()), labels) for images, labels in batches)
+    return ConcatDataset([TensorDataset(extract(backbone, of), labels) for of, labels in pairs])
 
 
 def token_bytes(backbone: Backbone, crops: int, classes: int) -> int:
