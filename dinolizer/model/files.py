@@ -26,10 +26,8 @@ def result_names(paths: Iterable[Path]) -> dict[Path, str]:
     paths = list(dict.fromkeys(paths))
     number = Counter(path.stem.lower() for path in paths)
     hashes = {path: hashlib.sha256(os.fsencode(path)).hexdigest()[:8] for path in paths}
-    names = {
-        path: path.stem if number[path.stem.lower()] == 1 else f"{path.stem}-{hashes[path]}"
-        for path in paths
-    }
+    alone = {path for path in paths if number[path.stem.lower()] == 1}
+    names = {path: path.stem if path in alone else f"{path.stem}-{hashes[path]}" for path in paths}
     one = "Results of two of the images would have one name; give these to two folders."
     refuse({one: len(set(names.values())) < len(names)})
     return names
@@ -86,10 +84,8 @@ def say_which(localizer: Localizer) -> None:
 def say_slow(localizer: Localizer, path: Path) -> None:
     """Say what a wider stride would save, before an image of many windows."""
     header = read_header(path)
-    passes, tiles = (
-        other.plan(header.height, header.width).passes
-        for other in (localizer, localizer.with_settings(stride=localizer.window))
-    )
+    wide = localizer.with_settings(stride=localizer.window)
+    passes, tiles = (one.plan(header.height, header.width).passes for one in (localizer, wide))
     if passes > max(SLOW, tiles):
         fewer = f"--stride {localizer.window} takes {tiles}, and gives a somewhat different map"
         say(f"{path} has {passes} windows; {fewer}.")

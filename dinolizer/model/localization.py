@@ -137,9 +137,8 @@ class Localization:
         from matplotlib.figure import Figure  # here: most maps are never drawn
 
         step = -(-max(self.mask.shape) // DRAWN_SIDE)
-        image, probability, mask, flat = (
-            array[::step, ::step] for array in (self.image, self.probability, self.mask, self.flat)
-        )
+        arrays = (self.image, self.probability, self.mask, self.flat)
+        image, probability, mask, flat = (array[::step, ::step] for array in arrays)
         figure = Figure(figsize=(10, 3.6), layout="constrained")
         axes = figure.subplots(1, 3)
         axes[0].imshow(image)

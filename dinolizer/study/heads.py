@@ -160,10 +160,8 @@ def image_logits(
     folds, tested = len(sample.train), sample.fold >= 0
     fold_of = dict(zip(sample.rows["group"][tested], sample.fold[tested].tolist(), strict=True))
     card = replace(card_for(backbone), reduce=reduce)
-    of_folds = [
-        StudyLocalizer(backbone, _Together(heads.select(fold=fold) for heads in shapes), card)
-        for fold in range(folds)
-    ]
+    together = [_Together(heads.select(fold=fold) for heads in shapes) for fold in range(folds)]
+    of_folds = [StudyLocalizer(backbone, heads, card) for heads in together]
 
     def logits(image: Image, row: Row) -> Tensor:
         return of_folds[fold_of[row["group"]] if folds > 1 else 0].logits(image).cpu()

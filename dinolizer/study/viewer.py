@@ -147,7 +147,6 @@ def _drawn(result: Localization) -> tuple[Any, Any]:
     scale = SIDE / max(result.mask.shape)
     size = [max(round(scale * side), 1) for side in result.mask.shape[::-1]]
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    image, probability = (
-        cv2.resize(of, size, interpolation=how) for of in (result.image, result.probability)
-    )
+    both = (result.image, result.probability)
+    image, probability = (cv2.resize(of, size, interpolation=how) for of in both)
     return image, probability

@@ -101,10 +101,8 @@ class Crops(Dataset[tuple[Tensor, ...]]):
         state = np.random.SeedSequence([self.seed, epoch, row]).generate_state(1, np.uint64)
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
             torch.default_generator.manual_seed(int(state[0]))
-            crop, crop_labels = self.transform(
-                tv_tensors.Image(torch.from_numpy(image).permute(2, 0, 1)),
-                tv_tensors.Mask(torch.from_numpy(labels)),
-            )
+            pixels = tv_tensors.Image(torch.from_numpy(image).permute(2, 0, 1))
+            crop, crop_labels = self.transform(pixels, tv_tensors.Mask(torch.from_numpy(labels)))
         shares = patch_shares(crop_labels.as_subclass(Tensor), self.policy, self.patch)
         return crop.as_subclass(Tensor).contiguous(), shares
 

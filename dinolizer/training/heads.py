@@ -180,10 +180,8 @@ def fit(
         history.append((epoch, mean_loss.tolist(), dice.tolist()))
     heads.requires_grad_(False)
     columns = ["epoch", "loss", "validation_dice"]
-    return [
-        pd.DataFrame([(at, loss[n], dice[n]) for at, loss, dice in history], columns=columns)
-        for n in range(len(weights))
-    ]
+    rows = ([(at, loss[n], dice[n]) for at, loss, dice in history] for n in range(len(weights)))
+    return [pd.DataFrame(of_head, columns=columns) for of_head in rows]
 
 
 def standardisation(tokens: Tensor, train: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:

@@ -61,11 +61,9 @@ def unedited_table(localizer: Localizer, folders: Sequence[str]) -> pd.DataFrame
 
 def _rows(methods: Sequence[Method], images: pd.DataFrame, about: Sequence[str]) -> pd.DataFrame:
     """Rows of the methods, image by image, behind the columns ``about`` it."""
-    of_cases = [
-        rows_of(methods, images.assign(dataset=""), [case]).assign(condition=name)
-        for name, case in CONDITIONS.items()
-    ]
-    rows = pd.concat(of_cases)[["image", "condition", "method", *SCORES]]
+    each = images.assign(dataset="")
+    cases = [rows_of(methods, each, [of]).assign(condition=name) for name, of in CONDITIONS.items()]
+    rows = pd.concat(cases)[["image", "condition", "method", *SCORES]]
     return images[["image", *about]].merge(rows, on="image").drop(columns="image")
 
 
