@@ -32,7 +32,7 @@ from dinolizer.data.degradations import Step
 from dinolizer.data.files import walk
 from dinolizer.data.images import SUFFIXES, read_header, read_samples, turn, write_image
 from dinolizer.data.manifest import read_pair, write_manifest
-from dinolizer.errors import InputError
+from dinolizer.errors import InputError, refuse
 from dinolizer.paths import ROOT, file_hash
 from dinolizer.study.evaluation import Method, Row, degraded
 from dinolizer.study.parameters import checked, read_yaml
@@ -54,13 +54,18 @@ def export_images(
     `dinolizer.study.evaluation.evaluate`, and written as PNG, with their masks."""
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"The folder {folder} holds something; give a new one.")
-    above = os.path.commonpath([os.path.dirname(path) for path in manifest["image"]])  # noqa: PTH120
-    rows = []
-    for number, row in zip(manifest.index, manifest.to_dict("records"), strict=True):
-        name = Path(os.path.relpath(row["image"], above))
-        image, mask = folder / "images" / name, folder / "masks" / name.with_suffix(".png")
+    images, rows = [os.path.normpath(path) for path in manifest["image"]], []
+    above = os.path.commonpath([os.path.dirname(path) for path in images])  # noqa: PTH120
+    for number, path, row in zip(manifest.index, images, manifest.to_dict("records"), strict=True):
+        name, end = (
+            Path(os.path.relpath(path, above)),
+            ".png" if steps else Path(row["mask"]).suffix,
+        )
+        image, mask = folder / "images" / name, folder / "masks" / name.with_suffix(end)
+        image = image.with_suffix(".png") if steps else image
+        twice = image.exists() or (row["mask"] and mask.exists())
+        refuse({f"Two images, or their masks, would be called {name}; rename one.": twice})
         if steps:
-            image = image.with_suffix(".png")
             pixels, truth = degraded(*read_pair(row), steps, seed, number)
             write_image(image, pixels)
             row |= {"height": len(truth), "width": truth.shape[1]}
@@ -68,7 +73,6 @@ def export_images(
                 write_image(mask, truth)
                 row["area"] = 0.0 if row["authentic"] else float(truth.mean())
         else:
-            mask = mask.with_suffix(Path(row["mask"]).suffix)
             for source, copy in ((row["image"], image), (row["mask"], mask)):
                 if source:
                     copy.parent.mkdir(parents=True, exist_ok=True)

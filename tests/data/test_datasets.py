@@ -406,6 +406,23 @@ def test_magicbrush_takes_the_first_turn_from_parquet_and_from_folders(tmp_path:
     assert "500-mask1.png" in refused("magicbrush", folders, tmp_path / "c.csv")
 
 
+@pytest.mark.parametrize("name", ["../../evil", "/tmp/evil", "a\0b", "x" * 300, "", "500"])
+def test_no_id_of_magicbrush_leads_out_of_the_folder_or_to_another_mask(
+    name: str, tmp_path: Path
+) -> None:
+    root = trees.make_magicbrush(tmp_path / "in")
+    (path,) = root.rglob("*.parquet")
+    rows = trees.pq.read_table(path).to_pylist()
+    rows[2]["img_id"] = name  # the first turn of the second session; the first one's is 500
+    trees.pq.write_table(trees.pa.Table.from_pylist(rows), path)
+    assert "which must be a name, and of one session" in refused(
+        "magicbrush", root, tmp_path / "x.csv"
+    )
+    made = make_manifest("magicbrush", root, tmp_path / "out" / "m.csv", incomplete=True)
+    assert made.left_out["rows whose cells cannot be read"] == 1
+    assert {path.name for path in tmp_path.iterdir()} <= {"in", "out", "x-images"}
+
+
 @pytest.mark.parametrize("name", PARQUET)
 def test_parquet_files_that_are_cut_short_or_of_another_kind_are_named(
     name: str, copy: Callable[[str], Path], tmp_path: Path

@@ -188,6 +188,22 @@ def test_exported_images_are_the_same_files_and_maps_of_them_fit_the_originals(
         export_images(full(manifest), tmp_path / "export")
 
 
+def test_no_image_is_exported_out_of_the_folder_or_over_another(
+    tmp_path: Path, manifest: pd.DataFrame
+) -> None:
+    frame = full(manifest)
+    images = frame["image"].str.replace("/images/", "/images/x/../../images/")
+    listed = export_images(frame.assign(image=images), tmp_path / "export" / "one")
+    assert all(Path(path).is_relative_to(listed.parent) for path in read_manifest(listed)["image"])
+    assert [*(tmp_path / "export").iterdir()] == [listed.parent]
+    other = str(Path(frame["image"][0]).with_suffix(".bmp"))  # x/1.bmp beside x/1.png
+    Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(other)
+    frame.loc[1, "image"] = other
+    for steps in ([], [("noise", 7.0)]):
+        with pytest.raises(InputError, match=r"would be called .*1"):
+            export_images(frame, tmp_path / f"two{len(steps)}", steps)
+
+
 def test_degraded_images_are_those_that_the_study_degrades(
     tmp_path: Path, manifest: pd.DataFrame
 ) -> None:

@@ -56,7 +56,7 @@ def magicbrush(tree: Tree, report: Report) -> Iterator[Row]:
     0 where the image was to be edited; without alpha, white is. Whether the editor kept the rest is
     not known: ``fr`` is our reading. Masks, and the images of parquet files, are extracted."""
     is_parquet = any(key.endswith(".parquet") for key in tree.files)
-    turn = None
+    turn, masks = None, set()
     for at, split, group, turn, *cells in (_in_parquet if is_parquet else _in_folders)(tree):
         if turn != 1:
             report.left_out["later turns"] += 1
@@ -64,6 +64,11 @@ def magicbrush(tree: Tree, report: Report) -> Iterator[Row]:
         folder = report.folder / split
         mask = folder / f"{group}-mask1.png"
         try:
+            wrong = (
+                f"{at} has the id {group!r}, which must be a name, and of one session; correct it."
+            )
+            refuse({wrong: not re.fullmatch(r"[\w. -]{1,100}", group) or mask in masks})
+            masks.add(mask)
             shown = _open(cells[0], at)
             edited = np.asarray(shown.convert("L")) > 127
             if "A" in shown.getbands():
