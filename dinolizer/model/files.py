@@ -15,7 +15,6 @@ from dinolizer.data.images import read_header
 from dinolizer.errors import InputError, printable, refuse, say, unwatched
 from dinolizer.model.localization import Localization
 from dinolizer.model.localizer import Localizer
-from dinolizer.paths import file_name
 
 SLOW = 200
 """Windows of an image over which a wider stride is named."""
@@ -66,13 +65,12 @@ def localize_files(
 def localize_bytes(localizer: Localizer, name: str, content: bytes) -> Localization:
     """Localize in a photograph that came as a file's name and content; nothing stays on disk."""
     with TemporaryDirectory() as folder:
-        stem = Path(name).stem.lstrip(".") or "picture"
-        path = Path(folder) / file_name(stem, Path(name).suffix)
+        path, name = Path(folder, "picture"), printable(Path(name).name) or "picture"
         path.write_bytes(content)
         try:
-            return replace(localizer(path), source=path.name)
+            return replace(localizer(path), source=name)
         except InputError as error:
-            raise InputError(str(error).replace(f"{folder}/", "")) from None
+            raise InputError(str(error).replace(str(path), name)) from None
 
 
 def say_which(localizer: Localizer) -> None:

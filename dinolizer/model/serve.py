@@ -3,7 +3,6 @@ Tornado, which Jupyter runs on, and which reads forms and bounds their size itse
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
@@ -42,7 +41,7 @@ class Page(RequestHandler):
         if len(files) != 1 or not files[0]["body"]:
             self.show(f"{len(files)} pictures came, or an empty one; choose one picture.")
             return
-        name, body = Path(files[0]["filename"]).name or "picture", files[0]["body"]
+        name, body = files[0]["filename"], files[0]["body"]
 
         def answer() -> str:
             return report_page(localize_bytes(self.localizer, name, body), back=True)

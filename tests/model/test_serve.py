@@ -17,6 +17,7 @@ from dinolizer.cli import app
 from dinolizer.data.images import write_image
 from dinolizer.errors import InputError
 from dinolizer.model import serve
+from dinolizer.model.files import localize_bytes
 from dinolizer.model.serve import listen
 
 Answer = TypeVar("Answer")
@@ -56,6 +57,15 @@ def test_a_picture_is_answered_by_its_report_and_not_kept(
     assert saved["score"] == alone.score
     assert 'href="/"' in page.text
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a\0b.png", "a." + "x" * 300, "..", "\ud800.png", "a\nb.png"])
+def test_a_name_that_no_file_can_have_is_answered_too(name: str, picture: bytes) -> None:
+    result = localize_bytes(small_localizer()[0], name, picture)
+    assert result.source.isprintable() and result.source
+    with pytest.raises(InputError, match="is an HTML page") as caught:
+        localize_bytes(small_localizer()[0], name, b"<!doctype html>")
+    assert str(caught.value).startswith(result.source)
 
 
 def test_what_is_no_picture_is_one_sentence_on_the_page(picture: bytes) -> None:
