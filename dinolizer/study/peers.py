@@ -100,7 +100,7 @@ def read_peers(
 class Declaration(BaseModel, extra="forbid", strict=True):
     """The lines of a ``peer.yaml``."""
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Annotated[str, Field(pattern=r"^\w[\w .,:+()/&-]{0,99}$")]  # it stands in tables
     polarity: Literal["high = edited", "low = edited"]
     range: Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)]
     threshold: FiniteFloat | None = None
