@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from dinolizer.data.formats import other_file
 from dinolizer.errors import InputError, refuse, unwatched
+from dinolizer.paths import check_regular
 
 CHUNK = 2**20
 LARGEST = 2**32
@@ -33,9 +34,11 @@ def download(
     fails or sends another file (then ``advice`` is given), and `OSError` where it cannot write."""
     import requests  # slow, and pooch's own; its errors are OSErrors, like those of a full disk
 
+    part, largest = path.with_name(f"{path.name}.part"), size or LARGEST
+    for there in (path, part):
+        check_regular(there)
     if path.exists() and hash_matches(path, known_hash or None):
         return
-    part, largest = path.with_name(f"{path.name}.part"), size or LARGEST
     try:
         with part.open("ab") as file:
             arrived = file.tell()

@@ -1,6 +1,7 @@
 """A download goes on where it stopped; an archive gives its expected members and nothing else."""
 
 import hashlib
+import os
 import re
 import zipfile
 from collections.abc import Iterator
@@ -39,6 +40,16 @@ def test_a_download_is_whole_and_not_repeated(server: Server, tmp_path: Path) ->
     assert names(tmp_path) == ["weights.zip"]
     download(server.url, path, MD5)
     assert server.asked == [None]
+
+
+@pytest.mark.parametrize("name", ["weights.zip", "weights.zip.part"])
+def test_a_pipe_in_place_of_a_download_is_not_waited_for(
+    name: str, server: Server, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(OSError, match="no regular file"):
+        download(server.url, tmp_path / "weights.zip", MD5)
+    assert not server.asked
 
 
 def test_an_interrupted_download_goes_on(server: Server, tmp_path: Path) -> None:

@@ -278,7 +278,7 @@ def test_converted_weights_are_checked_at_every_load(
         load_backbone("bfree")
     path.write_bytes(good)
     load_backbone("bfree", device="cpu")
-    for damage in ("", "[]", "{}", '{"bfree.safetensors": 1'):
+    for damage in ("", "[]", "{}", '{"bfree.safetensors": 1', "[" * 100_000):
         record.write_text(damage)
         with pytest.raises(InputError, match="not recorded"):
             load_backbone("bfree")

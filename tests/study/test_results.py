@@ -201,6 +201,29 @@ def test_one_digit_of_a_table_is_noticed(signed_folder: Path) -> None:
     assert check(signed_folder) == ["tables/04-iou.csv: is not the file that was made"]
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *(("04-verdict.json", text) for text in ("[]", "null", "[" * 100_000, '{"parameters": 3}')),
+        ("04-verdict.csv", "not a number"),
+        ("04-iou.json", '"no record"'),
+    ],
+)
+def test_what_is_no_record_or_number_any_more_is_told(
+    name: str, text: str, signed_folder: Path
+) -> None:
+    path = signed_folder / "tables" / name
+    if path.suffix == ".csv":
+        table = pd.read_csv(path).astype({"number": object})
+        table.loc[0, "number"] = text
+        table.to_csv(path, index=False)
+    else:
+        path.write_text(text)
+    first, second = check(signed_folder)
+    assert first == f"tables/{name}: is not the file that was made"
+    assert second.startswith("The summary cannot be made from the tables")
+
+
 def test_one_pixel_of_a_figure_is_noticed(signed_folder: Path) -> None:
     path = signed_folder / "figures/04-curves.png"
     pixels = np.array(Image.open(path).convert("RGB"))
