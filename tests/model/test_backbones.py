@@ -135,7 +135,7 @@ def test_weights_that_are_not_finite_are_one_sentence_with_the_tensor(
     state = build(BACKBONES["untrained-pocket"]).state_dict()
     state["norm.weight"][5] = value
     save_file(state, tmp_path / "weights.safetensors")
-    with pytest.raises(InputError, match=r"tensor norm.weight in .*weights.safetensors is not fin"):
+    with pytest.raises(InputError, match=r"norm.weight of .*weights.safetensors is not fin"):
         load_backbone("untrained-pocket", tmp_path / "weights.safetensors", "cpu")
 
 
