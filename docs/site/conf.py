@@ -13,7 +13,7 @@ project = html_title = "DinoLizer compendium"
 author = "The DinoLizer compendium authors"
 root_doc = "results/pocket/SUMMARY"
 include_patterns = [
-    *("results/pocket/SUMMARY.md", "results/README.md", "README.md", "CONTRIBUTING.md"),
+    *("results/*/SUMMARY.md", "results/README.md", "README.md", "CONTRIBUTING.md"),
     *("docs/*.md", "data/README.md", "data/published/README.md", "notebooks/*.ipynb"),
 ]
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
@@ -44,6 +44,7 @@ TOC = """
 /docs/pocket
 /data/README
 /data/published/README
+/results/bsds/SUMMARY
 /results/README
 /CONTRIBUTING
 ```
