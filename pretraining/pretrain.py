@@ -237,9 +237,8 @@ def generic_task(build: Build, side: int, forge: Forge, seed: int) -> Task:
         def hide(_stem: nn.Module, _given: object, tokens: Tensor) -> Tensor:
             return torch.where(hidden[..., None], unseen.weight[0], tokens)
 
-        hook = stem.register_forward_hook(hide)
-        tokens = backbone.forward_features(images.float())[:, backbone.num_prefix_tokens :]
-        hook.remove()
+        with stem.register_forward_hook(hide):
+            tokens = backbone.forward_features(images.float())[:, backbone.num_prefix_tokens :]
         with torch.no_grad():
             known = stem.normalised(images.float())[:, :channels]
         error = F.smooth_l1_loss(predict(tokens), known.flatten(2).mT, reduction="none").mean(2)

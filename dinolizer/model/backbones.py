@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -102,31 +103,28 @@ class Backbone(nn.Module):
                 ),
             }
         )
-        images = (batch - self.mean) / self.std
-        # timm drops the model's own num_prefix_tokens here: 5 with a class token and 4 registers.
-        intermediates: list[Tensor] = self.model.forward_intermediates(  # type: ignore[assignment]
-            images,
-            indices=[layer - 1 for layer in layers if layer] or [0],
-            norm=True,
-            stop_early=True,
-            output_fmt="NCHW",
-            intermediates_only=True,
-        )
-        if layers[0] == 0:
-            intermediates = [self._entering(images), *intermediates][: len(layers)]
-        return intermediates  # of each layer (N, D, h, w)
-
-    def _entering(self, images: Tensor) -> Tensor:
-        """What enters the first layer, as of `tokens_of_layers`."""
         entered: list[Tensor] = []
-        first = self.model.blocks[0]
-        hook = first.register_forward_pre_hook(lambda _, given: entered.append(given[0]))
-        try:
-            self.model.forward_intermediates(images, indices=[0], stop_early=True)
-        finally:
-            hook.remove()
-        tokens: Tensor = self.model.norm(entered[0])[:, self.model.num_prefix_tokens :]
-        return tokens.mT.unflatten(2, [side // self.spec.patch for side in images.shape[2:]])
+        blocks = self.model.blocks
+        watched = (
+            blocks[0].register_forward_pre_hook(lambda _, given: entered.append(given[0]))
+            if layers[0] == 0
+            else nullcontext()
+        )
+        # timm drops the model's own num_prefix_tokens here: 5 with a class token and 4 registers.
+        with watched:
+            intermediates: list[Tensor] = self.model.forward_intermediates(  # type: ignore[assignment]
+                (batch - self.mean) / self.std,
+                indices=[layer - 1 for layer in layers if layer] or [0],
+                norm=True,
+                stop_early=True,
+                output_fmt="NCHW",
+                intermediates_only=True,
+            )
+        if entered:
+            stem: Tensor = self.model.norm(entered[0])[:, self.model.num_prefix_tokens :]
+            of_stem = stem.mT.unflatten(2, (height // patch, width // patch))
+            intermediates = [of_stem, *intermediates][: len(layers)]
+        return intermediates  # of each layer (N, D, h, w)
 
 
 def pick_device(name: str | torch.device | None = None) -> torch.device:
