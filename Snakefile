@@ -114,6 +114,8 @@ PROFILE = config.get("profile", "pocket")
 PROFILE_FILE = os.path.relpath(find_profile(PROFILE))
 PARAMETERS = read_profile(Path(PROFILE_FILE))
 CHOSEN = {name: made for name, made in NOTEBOOKS.items() if made.get("only", PROFILE) == PROFILE}
+if len(PARAMETERS.get("test", ())) > 1:  # of one, the benchmark has a line for each generator
+    CHOSEN["03-benchmark"]["tables"] += ["03-generators"]
 if PROFILE == "published":  # nothing is trained or forged for it
     CHOSEN = {"10-published-model": NOTEBOOKS["10-published-model"]}
     CHOSEN["10-published-model"]["tables"] += ["10-comparison"]

@@ -92,7 +92,7 @@ def small_manifest(
                 "kind": kind,
                 "background": "reencoded" if kind == "fr" else "real",
                 "split": splits[number // 3 % len(splits)],
-                "group": str(number),
+                "group": f"{folder.name} {number}",
                 "width": 90,
                 "height": 70,
                 "area": 40 / 90 if edited else 0.0,

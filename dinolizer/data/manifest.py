@@ -11,7 +11,7 @@ kind           ``real``; ``sp``: the edit is spliced into the original; ``fr``: 
                went through the generator; ``reencoded``: only through its auto-encoder, no edit
 background     ``real`` or ``reencoded``: what the pixels outside of the mask are
 split          name of the split
-group          the source photograph; no group crosses a split
+group          the source photograph, of COCO by its id (`coco_group`); none crosses a split
 width, height  size in pixels
 area           edited share of the image's pixels, 0 to 1
 =============  ==================================================================================
@@ -97,6 +97,13 @@ def generator_family(generator: str) -> str:
     name = re.sub(r"[^a-z0-9]", "", generator.casefold())
     name = re.sub(r"^(stablediffusion|sd)v?", "sd", name)
     return next((key for key, start in FAMILIES.items() if re.match(start, name)), name)
+
+
+def coco_group(name: str) -> str:
+    """Group of a photograph of COCO, the same in all datasets: of ``123`` and
+    ``COCO_val2014_000000000123``; what is no such name stays as it is."""
+    named = re.fullmatch(r"(?:coco_(?:.*_)?)?(\d+)", name, re.IGNORECASE)
+    return f"coco-{named[1]:0>12}" if named else name
 
 
 def read_manifest(path: str | Path) -> pd.DataFrame:

@@ -156,6 +156,13 @@ def benchmark_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     return with_overall(score_table(rows, ["method", "family", "kind", "seen"], seed), overall)
 
 
+def by_dataset(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows whose edits are all of one sort: of several datasets a table then has a line for each,
+    the mean over its images, and the mean over these."""
+    edited = ~rows["kind"].isin(AUTHENTIC_KINDS)
+    return rows.assign(kind=rows["kind"].mask(edited, "all"), seen="all")
+
+
 def with_overall(table: pd.DataFrame, overall: pd.DataFrame) -> pd.DataFrame:
     """Behind each method's lines that over all of them, whose kind and seen are ``"all"``."""
     overall = overall.assign(kind="all", seen="all")

@@ -79,7 +79,7 @@ def benchmark(table: pd.DataFrame, rows: pd.DataFrame, note: str) -> Figure:
     table is `benchmark_table` of the rows; families unseen in training get an asterisk."""
     figure, ((axes,),) = panels(1, 1, 3.8, note)
     rows = rows[~rows["kind"].isin(AUTHENTIC_KINDS)]
-    rows = pd.concat([rows, rows.assign(family=ALL_FAMILIES)])
+    rows = pd.concat([rows, rows.assign(family=ALL_FAMILIES, kind="all")])
     rows, table = (of.assign(label=_families(of)) for of in (rows, table))
     order, methods = list(table["label"].unique()), list(table["method"].unique())
     at = {"x": "label", "y": "ap", "hue": "method", "order": order, "hue_order": methods}
@@ -239,4 +239,4 @@ def _share_axis(axes: Axes, ticks: Sequence[float] = (1, 3)) -> None:
 
 def _families(table: pd.DataFrame) -> "pd.Series[str]":
     kinds = table["kind"] + np.where(table["seen"].astype(bool), "", "*")
-    return table["family"].where(table["family"] == ALL_FAMILIES, table["family"] + ", " + kinds)
+    return table["family"].where(table["kind"] == "all", table["family"] + ", " + kinds)

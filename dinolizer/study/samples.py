@@ -1,7 +1,9 @@
 """The images of a study, their windows with labels, and who may be fitted on which."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,14 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dinolizer.data.manifest import generator_family, read_manifest, read_pair, target
-from dinolizer.errors import InputError
+from dinolizer.errors import InputError, say
 from dinolizer.model.backbones import Backbone, BackboneSpec
 from dinolizer.model.windows import make_plan
 from dinolizer.paths import ROOT, file_hash
 from dinolizer.pocket.dataset import build
 from dinolizer.pocket.photos import photo_paths
 from dinolizer.study.cache import images_hash
-from dinolizer.training.crops import TRAIN, Crops, patch_shares
+from dinolizer.training.crops import TRAIN, VALIDATION, Crops, patch_shares
 from dinolizer.training.tokens import extract
 
 POLICY = "pristine"
@@ -28,9 +30,10 @@ POLICY = "pristine"
 @dataclass(frozen=True)
 class Dataset:
     """The images of a study, and SHA-256 of what they come from, manifest files or forged images.
-    ``test`` is a manifest with the further columns ``family`` (the generator, after its dataset if
-    there are several), ``seen`` (whether training meets the generator's family) and ``condition``;
-    ``train`` one with ``train`` and ``valid``, or None: photographs are left out in turn."""
+    ``test`` is a manifest with the further columns ``family``, over whose values means are taken
+    (the dataset or, of a single one, the generator), ``seen`` (whether training meets the family of
+    the generator) and ``condition``; ``train`` one with ``train`` and ``valid``, or None:
+    photographs are left out in turn."""
 
     test: pd.DataFrame
     train: pd.DataFrame | None = None
@@ -50,8 +53,9 @@ def load(
 ) -> Dataset:
     """Read the manifests of a study, or forge its images if none are named. ``window`` is of the
     backbone, in pixels; ``photos`` and ``photo_count`` are as in `photo_paths`, ``rounds`` as in
-    `build`. Paths are absolute or relative to the checkout. At most ``limit`` test images of each
-    family and kind are kept, drawn by the seed; 0 keeps all."""
+    `build`. Paths are absolute or relative to the checkout. Test images of a photograph that is
+    trained on are left out, and of the rest at most ``limit`` of each family and kind are drawn, as
+    `draw_rows` does; 0 keeps all."""
     if bool(train) != bool(test):
         given = f"{list(train)} to train and {list(test)} to test"
         raise InputError(f"Manifests are {given}: name both, or neither to forge photographs.")
@@ -67,32 +71,42 @@ def load(
         tested = tested[tested["split"] == "test"]
         for path in set(test) - set(tested.pop("path")):
             raise InputError(f"The manifest {path} has no row of the split 'test'; leave it out.")
-        tested = tested.reset_index(drop=True)
-        families, generator = tested["generator"].map(generator_family), tested["generator"]
+        tested = without_trained(tested.reset_index(drop=True), training)
+        generators, known = (of["generator"].map(generator_family) for of in (tested, training))
         several = tested["dataset"].nunique() > 1
         tested = tested.assign(
-            family=tested["dataset"] + " " + generator if several else generator,
-            seen=families.isin(set(training["generator"].map(generator_family))),
+            family=tested["dataset"] if several else generators,
+            seen=generators.isin(set(known)),
             condition="clean",
         )
         sources = {}
         for file in ((ROOT / path).resolve() for path in (*train, *test)):
             name = file.relative_to(ROOT).as_posix() if file.is_relative_to(ROOT) else file.name
             sources[name] = file_hash(file)
-    if limit:
-        order = np.random.default_rng(seed).permutation(len(tested))
-        rank = tested.iloc[order].groupby(["family", "kind"]).cumcount().sort_index()
-        tested = tested[rank < limit]
+    tested = draw_rows(tested, limit, seed, ["family", "kind"])
     return Dataset(tested.reset_index(drop=True), training, sources)
+
+
+def without_trained(tested: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
+    """The test images whose photograph, ``group``, no training or validation shows; says how many
+    others there are, and refuses to go on with none."""
+    fitted = training["split"].isin([*TRAIN, *VALIDATION])
+    shown = tested["group"].isin(training.loc[fitted, "group"])
+    if shown.all():
+        raise InputError("The photographs of all test images are in training; test on others.")
+    if shown.any():
+        say(f"{shown.sum()} test images left out: their photograph is in training")
+    return tested[~shown]
 
 
 def images_to_degrade(
     manifest: pd.DataFrame, families: Sequence[str] = (), images: int = 0, seed: int = 0
 ) -> pd.DataFrame:
-    """The edited images that a robustness study degrades: clean, of the families (if empty, all),
-    spliced (or the others if none is), and at most so many, drawn by the seed (0: all)."""
+    """The edited images that a robustness study degrades: clean, of the families or generators (if
+    none, all), spliced (or the others if none is), and at most so many, drawn by the seed (0: all)."""
     clean = ~manifest["authentic"] & (manifest["condition"] == "clean")
-    chosen = manifest[clean & (manifest["family"].isin(list(families)) | (not families))]
+    named = manifest[["family", "generator"]].isin(list(families)).any(axis=1)
+    chosen = manifest[clean & (named | (not families))]
     chosen = chosen[chosen["kind"] == "sp"] if (chosen["kind"] == "sp").any() else chosen
     if chosen.empty:
         known = sorted(set(manifest["family"]))
@@ -100,10 +114,19 @@ def images_to_degrade(
     return draw_rows(chosen, images, seed)
 
 
-def draw_rows(frame: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
-    """At most so many rows of a manifest, drawn by the seed, in their order; 0 for all."""
-    kept = frame.sample(count, random_state=seed) if 0 < count < len(frame) else frame
-    return kept.sort_index().reset_index(drop=True)
+def draw_rows(frame: pd.DataFrame, count: int, seed: int, by: Sequence[str] = ()) -> pd.DataFrame:
+    """At most so many rows of a manifest (of each value of the columns ``by``), as they stand; 0
+    for all. They are the first by SHA-256 of the seed and what names an image on any machine, and
+    so the same whatever else the manifest lists, and in whatever order."""
+    if not count:
+        return frame
+    names = frame[["dataset", "group", "generator", "kind"]].astype(str).to_numpy().tolist()
+    files = [Path(path).name for path in frame["image"]]
+    texts = ["\n".join([*name, file, str(seed)]) for name, file in zip(names, files, strict=True)]
+    digests = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+    ordered = frame.assign(digest=digests).sort_values(["digest", "image"])
+    rank = ordered.groupby(list(by) or np.zeros(len(frame))).cumcount()
+    return frame[rank[frame.index] < count]
 
 
 @dataclass(frozen=True)

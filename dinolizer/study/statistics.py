@@ -30,7 +30,7 @@ MANY = 30
 RESAMPLES = 2000
 BATCH = 10_000_000
 """Numbers drawn at once by a bootstrap: 80 MB."""
-ALL_FAMILIES = "all families"
+ALL_FAMILIES = "mean of all"
 PAIRING_RULE = (
     "mean over images of the difference on the same image; 95 % intervals over photographs: "
     f"Student's t, or BCa bootstrap from {MANY} on; significant where 0 lies outside; corrected "

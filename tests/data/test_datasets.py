@@ -260,9 +260,9 @@ def test_bfree_lists_decide_the_split_and_what_is_left_out(
     report = make_manifest("bfree", root, tmp_path / "out.csv")
     frame = read_manifest(tmp_path / "out.csv")
     assert dict(frame.groupby("group")["split"].first()) == {
-        "9": "train",
-        "10": "train",
-        "12": "valid",
+        "coco-000000000009": "train",
+        "coco-000000000010": "train",
+        "coco-000000000012": "valid",
     }
     assert report.left_out["images in none of the lists"] == 6  # photograph 11
     assert report.left_out["ids that are listed but not there"] == 1
@@ -278,39 +278,61 @@ def test_bfree_lists_decide_the_split_and_what_is_left_out(
     assert "is in both" in refused("bfree", root, tmp_path / "other.csv")
 
 
-def test_tgif_pairs_by_name_and_groups_by_category_and_id(
+def test_tgif_pairs_by_name_and_keeps_a_photograph_in_one_split(
     copy: Callable[[str], Path], tmp_path: Path
 ) -> None:
     root = copy("tgif")
-    # The same COCO id in another category and split: another group, and a note.
-    first = root / "original" / "training" / "dog" / "1000_orig.png"
-    again = root / "original" / "testing" / "hair drier" / "1000_orig.png"
+    # The same COCO id in another category and split: what is tested is not trained on.
+    first = root / "original" / "training" / "sports ball" / "1100_orig.png"
+    again = root / "original" / "testing" / "hair drier" / "1100_orig.png"
     again.parent.mkdir(parents=True)
     shutil.copy(first, again)
     report = make_manifest("tgif", root, tmp_path / "out.csv")
-    assert "1 photographs are in several splits, in other categories" in report.notes
     frame = read_manifest(tmp_path / "out.csv").set_index("image")
     row = frame.loc[str(root / "sd2-fr/testing/sports ball/1500_mask_segm.png_sd2-512_0.png")]
     assert row["mask"] == str(root / "masks/testing/sports ball/1500_mask_segm_512.png")
-    assert (row["split"], row["group"], row["generator"]) == ("test", "sports ball/1500", "sd2")
+    assert (row["split"], row["group"], row["generator"]) == ("test", "coco-000000001500", "sd2")
     row = frame.loc[str(root / "ps-sp/training/dog/1000_mask_bbox.png_ps_0.png")]
     assert row["mask"] == str(root / "masks/training/dog/1000_mask_bbox.png_ps_mask.png")
-    assert (row["kind"], row["background"], row["group"]) == ("sp", "real", "dog/1000")
+    assert (row["kind"], row["background"], row["group"]) == ("sp", "real", "coco-000000001000")
     name = "1000_mask_bbox.png_ps_mask.png_flux1dev_0.png"
     row = frame.loc[str(root / "flux1dev-sp/training/dog" / name)]
     assert row["mask"] == str(root / "masks-flux/training/dog/1000_mask_bbox.png_ps_mask.png")
     row = frame.loc[str(root / "sdxl-fr-random/training/dog/1000_mask_random.png_sdxl-1024_0.png")]
     assert row["mask"] == str(root / "masks-random/training/dog/1000_mask_random_1024.png")
     assert row["generator"] == "sdxl"
-    assert frame.loc[str(again), "group"] == "hair drier/1000"
+    assert frame.index[frame["group"] == "coco-000000001100"].tolist() == [str(again)]
+    # Of a photograph there are 4 authentic images and 10 fakes.
+    assert report.left_out["images whose photograph is tested or validated on"] == 14
 
 
 def test_cocoglide_is_paired_by_the_id_whatever_the_order_of_its_files(tmp_path: Path) -> None:
     frame = manifest("cocoglide", trees.make_cocoglide(tmp_path / "glide"), tmp_path / "out.csv")
-    assert list(frame["group"]).count("7000") == 2
+    assert list(frame["group"]).count("coco-000000007000") == 2
+    numbers = frame["group"].str.removeprefix("coco-00000000")
     ids = frame[["image", "mask"]].apply(lambda paths: paths.str.extract(r"(\d{4})(?!.*\d{4})")[0])
-    assert (ids["image"] == frame["group"]).all()
-    assert (ids["mask"].dropna() == frame["group"][ids["mask"].notna()]).all()
+    assert (ids["image"] == numbers).all()
+    assert (ids["mask"].dropna() == numbers[ids["mask"].notna()]).all()
+
+
+def test_a_photograph_of_coco_has_one_name_in_all_datasets(tmp_path: Path) -> None:
+    """Three datasets made of photograph 9; what is no photograph of COCO keeps its own name."""
+    bfree, glide = trees.make_bfree(tmp_path / "bfree", number=2), tmp_path / "glide"
+    trees.make_cocoglide(glide, number=1)
+    for path in [*glide.rglob("*7000*")]:
+        path.rename(path.with_name(path.name.replace("7000", "9")))
+    region = trees.make_brgen(tmp_path / "regions", number=2)
+    for path in [*region.rglob("*.png")]:
+        other = path.name.replace("COCO_000000", "COCO_val2014_000000000009")
+        path.rename(path.with_name(other.replace("COCO_000001", "ImageNet_000009")))
+    sagid = trees.make_sagid(tmp_path / "sagid", number=1)
+    groups = [
+        set(manifest(name, root, tmp_path / f"{name}.csv")["group"])
+        for name, root in [("bfree", bfree), ("cocoglide", glide), ("brgen", region)]
+    ]
+    nine, ten = "coco-000000000009", "coco-000000000010"
+    assert groups == [{nine, ten}, {nine}, {nine, "ImageNet_000009"}]
+    assert set(manifest("sagid", sagid, tmp_path / "s.csv")["group"]) == {"coco-000000000000"}
 
 
 @pytest.mark.parametrize("prefix", ["", "sagid\\", "sagid/", ".\\sagid\\"])
@@ -457,10 +479,14 @@ def test_pictures_of_ones_own_are_paired_by_name_and_split_by_photograph(tmp_pat
     assert Counter(frame["generator"]) == {"none": 10, "editor": 10, "model": 10, "unknown": 1}
     assert set(frame["dataset"]) == {"mine"} and set(frame["kind"]) == {"real", "sp"}
     assert (frame.groupby("group")["split"].nunique() == 1).all()
-    assert set(frame["group"]) == {str(number) for number in range(10)}
+    assert set(frame["group"]) == {f"mine/{number}" for number in range(10)}
     # In another folder, with other makers: a photograph's split depends on the names alone.
     again = manifest("folder", trees.make_folder(tmp_path / "b", number=10), tmp_path / "b.csv")
-    first, second = (dict(zip(of["group"], of["split"], strict=True)) for of in (frame, again))
+    photos = [of["group"].str.rpartition("/")[2] for of in (frame, again)]
+    first, second = (
+        dict(zip(names, of["split"], strict=True))
+        for names, of in zip(photos, (frame, again), strict=True)
+    )
     assert first == second
     shutil.copy(root / "masks/9.png", root / "masks/other.png")
     message = refused("folder", root, tmp_path / "c.csv")

@@ -22,6 +22,7 @@ from dinolizer.study.evaluation import (
     Predict,
     authentic_table,
     benchmark_table,
+    by_dataset,
     evaluate,
     rows_of,
     score_table,
@@ -200,6 +201,20 @@ def test_families_count_equally_however_many_images_they_have(manifest: pd.DataF
         for table in (rows, many)
     )
     pd.testing.assert_frame_equal(first, second)
+
+
+def test_datasets_count_equally_however_many_generators_and_images_they_have() -> None:
+    """One dataset of two generators and three images, one of a single image: the mean over
+    datasets is .3, that over images .4, and that over generators (.3 + .9 + .1) / 3."""
+    lines = [("one", "sd2", "a", 0.2), ("one", "sd2", "b", 0.4), ("one", "flux", "a", 0.9)]
+    lines.append(("two", "sdxl", "c", 0.1))
+    rows = pd.DataFrame(lines, columns=["family", "generator", "group", "ap"])
+    counts = {"tp": 1, "fp": 1, "fn": 1, "iou": 0.5, "f1": 0.5, "best_iou": 0.5}
+    rows = rows.assign(method="m", kind=["sp", "sp", "fr", "sp"], seen=False, **counts)
+    table = benchmark_table(by_dataset(rows)).set_index("family")
+    assert table["ap"].to_dict() == pytest.approx({"one": 0.5, "two": 0.1, ALL_FAMILIES: 0.3})
+    assert table["n_images"].to_dict() == {"one": 3, "two": 1, ALL_FAMILIES: 4}
+    assert set(table["kind"]) == set(table["seen"]) == {"all"}
 
 
 def test_methods_keep_their_order_and_have_their_own_lines(manifest: pd.DataFrame) -> None:

@@ -228,7 +228,8 @@ def test_a_profiles_images_are_exported_by_the_command(
     tmp_path: Path, manifest: pd.DataFrame
 ) -> None:
     write_manifest(full(manifest).assign(split="test"), tmp_path / "test.csv")
-    write_manifest(full(manifest).assign(split="train"), tmp_path / "train.csv")
+    others = full(manifest).assign(split="train", group=["a", "b", "c"])
+    write_manifest(others, tmp_path / "train.csv")
     lines = {"backbone": "pocket", "train": [f"{tmp_path}/train.csv"]}
     lines["test"] = [f"{tmp_path}/test.csv"]
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(lines))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dinolizer.data.datasets.rows import SPLITS, Report, Row, Tree
 from dinolizer.data.files import read_table
+from dinolizer.data.manifest import coco_group
 from dinolizer.errors import InputError
 
 BFREE_REAL = "COCO_real_512"
@@ -60,14 +61,14 @@ def bfree(tree: Tree, report: Report) -> Iterator[Row]:
             present.add(group)
             mask = tree.path(masks, name) if masks else ""
             source, generator = tree.get(BFREE_REAL, name), "none" if kind == "real" else folder
-            yield Row(path, split_of[group], group, mask, generator, kind, source, background)
+            photo, split = coco_group(group), split_of[group]
+            yield Row(path, split, photo, mask, generator, kind, source, background)
     report.left_out["ids that are listed but not there"] += len(split_of.keys() - present)
 
 
 def tgif(tree: Tree, report: Report) -> Iterator[Row]:
     """Give the rows of TGIF, of TGIF2, or of as much of them as there is. The generator comes
-    before ``-sp`` or ``-fr`` in a folder's name; the group is category and id."""
-    splits_of_id: dict[str, set[str]] = {}
+    before ``-sp`` or ``-fr`` in a folder's name; a photograph may be in several categories."""
     for key, path in tree.files.items():
         at = re.fullmatch(TGIF, key)
         if at is None or at["split"] not in SPLITS:
@@ -80,8 +81,7 @@ def tgif(tree: Tree, report: Report) -> Iterator[Row]:
         if name is None:
             report.left_out["images of another name, such as crop windows"] += 1
             continue
-        split, group = SPLITS[at["split"]], f"{at['category']}/{name['id']}"
-        splits_of_id.setdefault(name["id"], set()).add(split)
+        split, group = SPLITS[at["split"]], coco_group(name["id"])
         if not kind:
             yield Row(path, split, group)
             continue
@@ -95,9 +95,6 @@ def tgif(tree: Tree, report: Report) -> Iterator[Row]:
         source = tree.first(tops, *names[:2], f"{name['id']}_orig{size}.png")
         generator = at["top"].partition(f"-{kind}")[0]
         yield Row(path, split, group, mask, generator, kind, source)
-    shared = sum(len(splits) > 1 for splits in splits_of_id.values())
-    if shared:
-        report.notes.append(f"{shared} photographs are in several splits, in other categories")
 
 
 def cocoglide(tree: Tree, report: Report) -> Iterator[Row]:
@@ -107,23 +104,25 @@ def cocoglide(tree: Tree, report: Report) -> Iterator[Row]:
         for folder in ("real", "fake", "mask")
     )
     report.left_out["pairs of which an image is not there"] += len(real.keys() ^ fake.keys())
-    for group in real.keys() & fake.keys():
-        edited = mask.get(group) or tree.path("mask", f"{Path(real[group]).stem}_mask.png")
-        yield Row(real[group], "test", group)
-        yield Row(fake[group], "test", group, edited, "glide", "sp", real[group])
+    for photo in real.keys() & fake.keys():
+        edited = mask.get(photo) or tree.path("mask", f"{Path(real[photo]).stem}_mask.png")
+        group = coco_group(photo)
+        yield Row(real[photo], "test", group)
+        yield Row(fake[photo], "test", group, edited, "glide", "sp", real[photo])
 
 
 def brgen(tree: Tree, report: Report) -> Iterator[Row]:
     """Give the rows of BR-Gen's validation tree; its raw tree is not documented. That the whole
-    image went through the generator is our reading, the weaker claim of the two."""
+    image went through the generator is our reading, the weaker claim of the two, and so is that
+    the number after ``COCO`` is its id."""
     authentic = tree.stems("Au")
     for path in authentic.values():
-        yield Row(path, "test", Path(path).stem)
+        yield Row(path, "test", coco_group(Path(path).stem))
     name = r"(?:(?P<method>.+?)_(?:stuff|background)_)?(?P<photo>.+)"
     for path, named in tree.match(rf"Tp/(?P<stem>{name})\.\w+"):
         mask = tree.path("Gt", f"{named['stem']}_mask.png")
         source, method = authentic.get(named["photo"].casefold(), ""), named["method"] or "unknown"
-        yield Row(path, "test", named["photo"], mask, method, "fr", source)
+        yield Row(path, "test", coco_group(named["photo"]), mask, method, "fr", source)
 
 
 def autosplice(tree: Tree, report: Report) -> Iterator[Row]:
@@ -131,14 +130,14 @@ def autosplice(tree: Tree, report: Report) -> Iterator[Row]:
     ones: of another quality the format alone tells which are forged."""
     authentic = tree.stems("Authentic")
     for path in authentic.values():
-        yield Row(path, "test", Path(path).stem.partition("_")[0])
+        yield Row(path, "test", f"autosplice/{Path(path).stem.partition('_')[0]}")
     for path, named in tree.match(r"Forged_JPEG(\d+)/.+"):
         if named[1] != "75":
             report.left_out[f"forged images of JPEG quality {named[1]}"] += 1
             continue
         photo = Path(path).stem.partition("_")[0]
         mask, source = tree.path("Mask", f"{photo}_mask.png"), authentic.get(photo.casefold(), "")
-        yield Row(path, "test", photo, mask, "dall-e-2", "sp", source)
+        yield Row(path, "test", f"autosplice/{photo}", mask, "dall-e-2", "sp", source)
 
 
 def paired_folders(tree: Tree, report: Report) -> Iterator[Row]:
@@ -161,7 +160,8 @@ def paired_folders(tree: Tree, report: Report) -> Iterator[Row]:
     split_of = {photo: TURNS[turn % len(TURNS)] for turn, photo in enumerate(ordered)}
     for name, path in files["images"].items():
         folder, _, photo = name.rpartition("/")
-        row, made = Row(path, split_of[photo], photo), folder.partition("/")[0] or "unknown"
+        row = Row(path, split_of[photo], f"{tree.root.name}/{photo}")
+        made = folder.partition("/")[0] or "unknown"
         yield row._replace(mask=masks[name], generator=made, kind="sp") if name in masks else row
     counts = Counter(split_of.values())
     shares = ", ".join(f"{counts[split]} {split}" for split in dict.fromkeys(TURNS[::-1]))

@@ -14,6 +14,7 @@ from PIL import Image
 
 from dinolizer.data.datasets.rows import SPLITS, Report, Row, Tree
 from dinolizer.data.images import FORMATS, read_header, read_samples, write_image
+from dinolizer.data.manifest import coco_group
 from dinolizer.errors import InputError, refuse
 from dinolizer.paths import write_file
 
@@ -81,9 +82,10 @@ def magicbrush(tree: Tree, report: Report) -> Iterator[Row]:
             report.fault(UNREADABLE, str(error))
             continue
         write_image(mask, edited)
+        photo = coco_group(group)  # the id of a session is that of its photograph in COCO
         if source:
-            yield Row(source, split, group)
-        yield Row(target, split, group, str(mask), "dall-e-2", "fr", source)
+            yield Row(source, split, photo)
+        yield Row(target, split, photo, str(mask), "dall-e-2", "fr", source)
     if turn is None:
         files = "parquet files, or <id>-input.png, <id>-mask1.png and <id>-output1.png in folders"
         raise InputError(f"{tree.root} holds no session of MagicBrush; it must hold {files}.")

@@ -74,13 +74,18 @@ class Report:
 def assemble(rows: Iterable[Row], report: Report) -> pd.DataFrame:
     """Measure the files of the rows, make the manifest, in the order of the image paths, and
     complete the report. Raises `InputError` if there are no rows, a file is refused or listed
-    twice, the masks look inverted or a group is in two splits."""
+    twice, the masks look inverted or a group is in two splits; photographs of COCO stay in one."""
     frame = pd.DataFrame(rows, columns=pd.Index(Row._fields))
     frame = frame.sort_values("image", kind="stable", ignore_index=True)
     for twice in frame.loc[frame["image"].duplicated(), "image"]:
         raise InputError(f"{report.dataset} lists {twice} twice; list each image once.")
     usual = frame["kind"].map(BACKGROUNDS).fillna("real")  # of a kind there is none, see `validate`
     frame["background"] = frame["background"].where(frame["background"] != "", usual)
+    rank = frame["split"].map({"test": 0, "valid": 1}).fillna(2)
+    last = rank.groupby(frame["group"]).transform("min")
+    twice = frame["group"].str.startswith("coco-") & (rank > last)
+    report.left_out["images whose photograph is tested or validated on"] += int(twice.sum())
+    frame = frame[~twice].reset_index(drop=True)
     facts = inspect_rows(frame)
     for reason, sentence in facts.loc[facts["fault"] != "", ["fault", "sentence"]].values:
         report.fault(reason, sentence)

@@ -8,7 +8,7 @@ from typing import Any
 
 from dinolizer.data.datasets.rows import SPLITS, Report, Row, Tree
 from dinolizer.data.files import read_table
-from dinolizer.data.manifest import AUTHENTIC_KINDS, COLUMNS
+from dinolizer.data.manifest import AUTHENTIC_KINDS, COLUMNS, coco_group
 from dinolizer.errors import InputError
 
 SAGID_COLUMNS = ["img_path", "mask_path", "src_path", "split", "type", "inpainting_model"]
@@ -17,7 +17,8 @@ NO_MASK = ("", "negative", "none")  # what a list writes for an authentic image,
 
 
 def sagid(tree: Tree, report: Report) -> Iterator[Row]:
-    """Give the rows of SAGI-D. Several models in a row become one generator, joined by ``+``."""
+    """Give the rows of SAGI-D. Several models in a row become one generator, joined by ``+``. That
+    a number that names a file of its folder ``coco`` is the id in COCO is our reading."""
     path, seen = tree.path("sagid.csv"), set()
     table = read_table(path, SAGID_COLUMNS)[SAGID_COLUMNS]
     for number, (image, mask, source, split, kind, model) in enumerate(table.values.tolist(), 1):
@@ -26,6 +27,8 @@ def sagid(tree: Tree, report: Report) -> Iterator[Row]:
             allowed = "sp or fr, and train, val or test"
             raise InputError(f"Row {number} of {path}: type and split must be {allowed}.")
         group = (source or image).replace("\\", "/").casefold().removeprefix("sagid/")
+        if "/coco/" in f"/{group}":
+            group = coco_group(Path(group).stem)
         authentic, forged = tree.find(source, "sagid"), tree.find(image, "sagid")
         if not forged:
             report.left_out[NOT_THERE] += 1
@@ -56,7 +59,7 @@ def btb(tree: Tree, report: Report) -> Iterator[Row]:
                 continue
             images, stem = images + 1, Path(image).stem
             beside = by_stem.get(stem.casefold()) or tree.path(source, "masks", f"{stem}.png")
-            yield Row(image, split, stem, mask or beside, "fooocus", "sp")
+            yield Row(image, split, f"{source}/{stem}", mask or beside, "fooocus", "sp")
         if not images:
             names = ", ".join(map(repr, table.columns))
             raise InputError(f"No column of {listed} has paths of {source}/images; it has {names}.")

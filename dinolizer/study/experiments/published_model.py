@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
-from dinolizer.data.manifest import AUTHENTIC_KINDS, read_manifest
+from dinolizer.data.manifest import AUTHENTIC_KINDS, coco_group, read_manifest
 from dinolizer.errors import InputError
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.published import SCORE_THRESHOLD
@@ -49,7 +49,7 @@ def read_rows() -> pd.DataFrame:
     names = {"truth": "area", "marked": "predicted_area", "p99": "score"}
     return rows.rename(columns=names).assign(
         method=METHOD,
-        group=rows["coco_id"].astype(str),
+        group=rows["coco_id"].astype(str).map(coco_group),
         edited=edited,
         kind=np.where(edited, "sp", "real"),
         **{name: values.where(edited) for name, values in scores.items()},
