@@ -1,6 +1,6 @@
 """From a manifest and methods to rows, one per image, and from rows to tables with intervals."""
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -36,12 +36,14 @@ class Method:
     """What draws maps: the localizer, a baseline or a peer. ``predict`` takes an image, uint8 ``(H,
     W, 3)``, and its row of the manifest to a map, float ``(H, W)``, higher = more suspicious. An
     edit is predicted over the threshold: one for all images, or for each photograph; nan for no
-    mask. ``key`` is all that the maps depend on."""
+    mask. ``key`` is all that the maps depend on; ``cases`` are, by `case_name`, the only ones that
+    it has maps of."""
 
     name: str
     predict: Predict
     threshold: float | Mapping[str, float] = 0.5
     key: str = ""
+    cases: Collection[str] | None = None
 
 
 def threshold_at(threshold: float | Mapping[str, float], row: Row) -> float:
@@ -68,11 +70,13 @@ def evaluate(
 ) -> pd.DataFrame:
     """Run a method on every image of a manifest, degraded by ``steps``. A row per image is as of
     `score_maps`, with ``method`` and `step_columns`. An image's index and the seed decide its
-    noise, so that a part of a manifest gives the same rows."""
-    name = {"method": method.name, "threshold": method.threshold}
-    rows = score_maps(
-        lambda image, row: [method.predict(image, row)], [name], pictures(manifest, steps, seed)
-    )
+    noise, so that a part of a manifest gives the same rows. What predicts is told the ``case``."""
+    name, case = {"method": method.name, "threshold": method.threshold}, case_name(steps)
+
+    def maps(image: Image, row: Row) -> list[Map]:
+        return [method.predict(image, {**row, "case": case})]
+
+    rows = score_maps(maps, [name], pictures(manifest, steps, seed))
     return rows.assign(**step_columns(steps))
 
 
@@ -84,12 +88,14 @@ def rows_of(
     number: int = 1,
     count: int = 1,
 ) -> pd.DataFrame:
-    """Rows of methods on images of a manifest after each of the cases, cached in parts of one
-    method and dataset each, so that machines can share the work: every ``count``-th is taken, from
-    the ``number``-th on (counted from 1)."""
+    """Rows of methods on images of a manifest after each of the cases (those that a method has),
+    cached in parts of one method and dataset each, so that machines can share the work: every
+    ``count``-th is taken, from the ``number``-th on (counted from 1)."""
     datasets = [part for _, part in images.groupby("dataset", sort=False)]
     parts = [part.iloc[at : at + IMAGES] for part in datasets for at in range(0, len(part), IMAGES)]
-    jobs = [*product(cases, methods, range(len(parts)))][number - 1 :: count]
+    every = product(cases, methods, range(len(parts)))
+    jobs = [job for job in every if job[1].cases is None or case_name(job[0]) in job[1].cases]
+    jobs = jobs[number - 1 :: count]
     hashes = {at: images_hash(parts[at]) for at in {at for *_, at in jobs}}  # of all their files
     codes = {case: evaluation_hash(case) for case in {case for case, *_ in jobs}}
     rows = [pd.DataFrame()]
@@ -141,6 +147,11 @@ def degraded(
     for name, level in steps:
         image, truth = degrade(name, level, image, drawn), degrade_mask(name, level, truth)
     return image, truth
+
+
+def case_name(steps: Case) -> str:
+    """A case in one word: ``none``, ``jpeg=70``, ``resize=0.9+jpeg=60``."""
+    return "+".join(f"{name}={level:g}" for name, level in steps) or "none"
 
 
 def step_columns(steps: Case) -> dict[str, Any]:
@@ -223,7 +234,7 @@ def leads(
     (the highest mean over families), for each image that has both: ``family, group, image, lead``.
     Several rows of an image count by their mean; no rows where nothing else has the score."""
     scores = rows.pivot_table(score, ["family", "group", "image"], by)
-    others = scores[[second] if second else scores.columns.drop(first)]
+    others = scores[[second] if second else scores.columns.drop(first, errors="ignore")]
     best = others.groupby("family").mean().mean()
     if best.empty:
         return pd.DataFrame(columns=["family", "group", "image", "lead"])

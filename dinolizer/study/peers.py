@@ -13,6 +13,11 @@ Nothing of that is guessed from the values. A map belongs to the image of the sa
 lie in folders, and those are compared too: ``sd2-sp/17.npz`` is of ``.../sd2-sp/17.png`` only. As
 a mask does, a map lies on the pixels as they are stored: it is turned by its image's EXIF
 orientation, unless it is a PNG that has one itself.
+
+Maps of degraded images lie in folders of that folder, called after what was done to the images
+(`case_name`: ``jpeg=70``, ``resize=0.9+jpeg=60``), those of the images as they are then in ``none``
+or beside them. Which degradations there are, and whether of all images, is free: what is not there
+is left out.
 """
 
 import math
@@ -116,11 +121,18 @@ def _read_peer(folder: Path, images: Sequence[str]) -> Method:
     if not 0 <= threshold <= 1:
         given = f"{low:g} to {high:g} with the threshold {middle:g}"
         raise InputError(f"{path} says {given}: give a lower, a higher and one in between.")
-    maps = _paired(folder, images)
+    plain = folder / "none"
+    maps = {"none": _paired(plain if plain.is_dir() else folder, images)}
+    for of_case in sorted(folder.glob("*=*/")):
+        maps[of_case.name] = _paired(of_case, images, every=False)
 
     def predict(image: NDArray[np.uint8], row: Row) -> NDArray[np.floating]:
-        path = maps[row["image"]]
-        values = _read_map(path, declared.array, image.shape[:2], row["image"])
+        case = row.get("case", "none")
+        if (path := maps[case].get(row["image"])) is None:
+            lacks = f"{folder / case} has no map of the image {row['image']}"
+            raise InputError(f"{lacks}: draw all that are tested, or take the folder away.")
+        stored = row["image"] if case == "none" else ""  # degraded images are written upright
+        values = _read_map(path, declared.array, image.shape[:2], stored)
         least, most, size = values.min(), values.max(), image.shape[:2]
         if values.shape != size or not (low <= least and most <= high):  # nor nan
             has = f"has the shape {values.shape} and values from {least:g} to {most:g}"
@@ -129,11 +141,12 @@ def _read_peer(folder: Path, images: Sequence[str]) -> Method:
         share = ((values - low) / (high - low)).astype(np.float32)
         return 1 - share if inverted else share
 
-    key = f"{declared} {[(image, file_hash(path)) for image, path in maps.items()]}"
-    return Method(declared.name, predict, 1 - threshold if inverted else threshold, key)
+    hashes = [(of, *pair) for of, paths in maps.items() for pair in paths.items()]
+    key = f"{declared} {[(case, image, file_hash(path)) for case, image, path in hashes]}"
+    return Method(declared.name, predict, 1 - threshold if inverted else threshold, key, set(maps))
 
 
-def _paired(folder: Path, images: Sequence[str]) -> dict[str, Path]:
+def _paired(folder: Path, images: Sequence[str], every: bool = True) -> dict[str, Path]:
     by_parts: dict[tuple[str, ...], list[Path]] = defaultdict(list)
     for path in map(Path, walk(folder, {})):
         if path.suffix.lower() in MAPS:
@@ -142,6 +155,8 @@ def _paired(folder: Path, images: Sequence[str]) -> dict[str, Path]:
     for image in images:
         whole = _parts(PurePath(image))
         fitting = [path for first in range(len(whole)) for path in by_parts.get(whole[first:], ())]
+        if not (fitting or every):
+            continue
         if len(fitting) != 1:
             several = f"the maps {fitting[0].name} and {fitting[-1].name}" if fitting else "no map"
             due = f"exactly one of the same name is expected, ending in {', '.join(MAPS)}"
@@ -181,6 +196,6 @@ def _read_map(path: Path, array: str, shape: tuple[int, ...], image: str) -> NDA
         due = "one grey picture or one array of numbers (H, W), of its image's size, is expected"
         several = "of several arrays in an NPZ file, the one that is declared"
         raise InputError(f"The map {path} cannot be used: {due}; {several}.")
-    upright = values if turned > 1 else turn(values, read_header(image).orientation)
+    upright = values if turned > 1 or not image else turn(values, read_header(image).orientation)
     with np.errstate(invalid="ignore"):  # what is no number is refused for its range
         return upright.astype(np.float64)

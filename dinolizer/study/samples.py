@@ -103,7 +103,7 @@ def images_to_degrade(
     manifest: pd.DataFrame, families: Sequence[str] = (), images: int = 0, seed: int = 0
 ) -> pd.DataFrame:
     """The edited images that a robustness study degrades: clean, of the families or generators (if
-    none, all), spliced (or the others if none is), and at most so many, drawn by the seed (0: all)."""
+    none, all), spliced (or the others if none is), at most so many, drawn by the seed (0: all)."""
     clean = ~manifest["authentic"] & (manifest["condition"] == "clean")
     named = manifest[["family", "generator"]].isin(list(families)).any(axis=1)
     chosen = manifest[clean & (named | (not families))]

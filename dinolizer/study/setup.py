@@ -136,6 +136,5 @@ def compute_rows(profile: Path, number: int = 1, count: int = 1) -> None:
     seed = given["seed"]
     images = images_to_degrade(study.dataset.test, given["families"], given["images"], seed)
     methods = list(study.methods.values())
-    without_peers = methods[: len(methods) - len(study.parameters["peers"])]
     rows_of(methods, study.dataset.test, number=number, count=count)
-    rows_of(without_peers, images, CASES, seed, number, count)
+    rows_of(methods, images, CASES, seed, number, count)

@@ -2,6 +2,8 @@
 
 import io
 import os
+import re
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -19,8 +21,8 @@ from dinolizer.data.checks import check_files
 from dinolizer.data.images import read_image, write_image
 from dinolizer.data.manifest import read_manifest, write_manifest
 from dinolizer.errors import InputError
-from dinolizer.paths import ASSETS
-from dinolizer.study.evaluation import Method, evaluate
+from dinolizer.paths import ASSETS, ROOT
+from dinolizer.study.evaluation import Case, Method, evaluate, rows_of
 from dinolizer.study.peers import export_images, read_peers
 
 HEIGHT, WIDTH = 6, 8
@@ -222,6 +224,66 @@ def test_degraded_images_are_those_that_the_study_degrades(
     evaluate(look, manifest, steps=steps, seed=3)
     for image, path in zip(seen, exported["image"], strict=True):
         np.testing.assert_array_equal(image, read_image(path))
+
+
+def test_maps_of_degraded_images_are_read_after_their_case_alone(
+    tmp_path: Path, manifest: pd.DataFrame
+) -> None:
+    """The upper third of the images as they are, the lower two thirds after JPEG; half as many
+    pixels after resizing, of two images; of nothing else there are maps."""
+    folder, images = tmp_path / "peer", full(manifest)
+    for name in ("x/1", "y/1", "y/2"):
+        write(folder / "none", f"{name}.npy", VALUES)
+        write(folder / "jpeg=70", f"{name}.png.npz", 1 - VALUES)  # as TruFor calls them
+        if name != "y/2":
+            write(folder / "resize=0.5+jpeg=60", f"{name}.npy", VALUES[::2, ::2])
+    (peer,) = read_peers([declare(folder)], manifest)
+    cases: list[Case] = [(), (("jpeg", 70.0),), (("resize", 0.5), ("jpeg", 60)), (("noise", 3),)]
+    with pytest.raises(InputError, match=r"jpeg=60 has no map of the image .*2.png: draw all"):
+        rows_of([peer], images, cases)
+    look = Method("look", lambda image, row: image[..., 0] / 255)
+    rows = rows_of([peer, look], images[:2], cases)
+    counts = rows.groupby(["method", "before", "degradation"]).size()
+    assert counts["look"].tolist() == [2] * 4
+    assert counts["Peer"].to_dict() == {
+        **{("none", "none"): 2, ("none", "jpeg"): 2, ("resize 0.5", "jpeg"): 2}
+    }
+    iou = rows[rows["method"] == "Peer"].groupby(["before", "degradation"])["iou"].unique()
+    assert iou["none", "none"].tolist() == [1] and iou["none", "jpeg"].tolist() == [0]
+    # Maps may lie beside the folders; another map of one case makes other rows.
+    for name in ("x/1", "y/1", "y/2"):
+        write(folder, f"{name}.npy", VALUES)
+    shutil.rmtree(folder / "none")
+    assert evaluate(*read_peers([str(folder)], manifest), manifest)["iou"].tolist() == [1, 1, 1]
+    write(folder / "jpeg=70", "y/2.png.npz", VALUES)
+    (other,) = read_peers([str(folder)], manifest)
+    assert other.cases == peer.cases and other.key != peer.key
+
+
+def test_the_formats_of_public_detectors_are_read(tmp_path: Path, manifest: pd.DataFrame) -> None:
+    """Miniatures of what their programs write, or write after the change that data/README shows,
+    with the declarations given there."""
+    probability = np.float32(0.1 + 0.8 * VALUES)
+    text = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    declared = re.findall(r"^name: .*?(?=^```)", text, re.MULTILINE | re.DOTALL)
+    assert [yaml.safe_load(lines)["name"] for lines in declared] == [
+        *("TruFor", "CAT-Net v2", "MMFusion", "Mine")
+    ]
+    for lines in declared:
+        name = yaml.safe_load(lines)["name"]
+        folder = tmp_path / name
+        for image in ("x/1", "y/1", "y/2"):
+            (folder / image).parent.mkdir(parents=True, exist_ok=True)
+            if name == "TruFor":  # trufor_test.py: the image's whole name, and .npz
+                arrays = {"map": probability, "conf": 1 - probability, "score": 0.7}
+                np.savez(folder / f"{image}.png.npz", imgsize=(HEIGHT, WIDTH), **arrays)
+            elif name == "Mine":
+                write(folder, f"{image}.png", np.uint8(255 * probability))
+            else:
+                np.save(folder / f"{image}.npy", probability)
+        (folder / "peer.yaml").write_text(lines)
+        (peer,) = read_peers([str(folder)], manifest)
+        assert evaluate(peer, manifest)["iou"].tolist() == [1, 1, 1]
 
 
 def test_a_profiles_images_are_exported_by_the_command(

@@ -68,9 +68,13 @@ def share_kept(rows: pd.DataFrame, case: Case, seed: int = 0) -> Measured:
 
 def lead_gained(rows: pd.DataFrame, method: str, seed: int = 0) -> Measured:
     """By how much a method's lead over the next best, see `leads`, grows in average precision: the
-    mean over all single degradations, less that on the images as they were."""
+    mean over the single degradations that all have, less that on the images as they were. Who has
+    none is left out."""
     clean = rows["degradation"] == "none"
     single = rows[~clean & (rows["before"] == "none")]
+    having = single.groupby(["degradation", "level"])["method"].transform("nunique")
+    single = single[having == single["method"].nunique()]
+    rows = rows[clean & rows["method"].isin(single["method"])]
     key = ["family", "group", "image"]
-    before, after = (leads(of, method, score="ap").set_index(key) for of in (rows[clean], single))
+    before, after = (leads(of, method, score="ap").set_index(key) for of in (rows, single))
     return mean_lead((after - before).dropna().reset_index(), seed)

@@ -74,3 +74,10 @@ def test_the_lead_grows_by_the_difference_of_two_leads() -> None:
     )
     # Leads of 0.2 before, 0.4 and 0.5 after.
     assert robustness.lead_gained(table, "own")[0] == pytest.approx(0.25)
+    # A case that the other has no rows of counts for neither. A third that was not degraded is no
+    # rival; and where nobody else was, nothing can be said.
+    third = rows((), {"xa": 0.9, "xb": 0.9}, "third")
+    some = pd.concat([table, third, rows((("noise", 7),), {"xa": 0.0, "xb": 0.0})])
+    assert robustness.lead_gained(some, "own")[0] == pytest.approx(0.25)
+    alone = pd.concat([table[table["method"] == "own"], third])
+    assert np.isnan(robustness.lead_gained(alone, "own")).all()
