@@ -17,7 +17,7 @@ from sklearn.model_selection import GroupKFold
 
 from dinolizer.data.manifest import AUTHENTIC_KINDS
 from dinolizer.errors import InputError
-from dinolizer.study.statistics import Measured, columns, measured, quotient
+from dinolizer.study.statistics import Measured, Statistic, columns, measured, quotient
 
 Map = NDArray[np.floating]
 Mask = NDArray[np.bool_]
@@ -178,6 +178,11 @@ def edited_or_not(rows: pd.DataFrame, method: str, unedited: str = "both") -> pd
 
 def auc(scores: ArrayLike, edited: ArrayLike, groups: ArrayLike, *, seed: int = 0) -> Measured:
     """Area under the ROC curve, of images of both sorts."""
+    return measured(*auc_statistic(scores, edited, groups), bounds=(0, 1), seed=seed)
+
+
+def auc_statistic(scores: ArrayLike, edited: ArrayLike, groups: ArrayLike) -> tuple[Statistic, int]:
+    """Area under the ROC curve as a statistic, and its number of photographs."""
     values, truth = np.asarray(scores, dtype=float), np.asarray(edited, dtype=bool)
     photos, photo = np.unique(np.asarray(groups), return_inverse=True)
     order = np.argsort(values[~truth])
@@ -191,4 +196,4 @@ def auc(scores: ArrayLike, edited: ArrayLike, groups: ArrayLike, *, seed: int = 
         over = np.sum(weight * (passed[:, left] + passed[:, right]) / 2, axis=1)
         return quotient(over, weight.sum(axis=1) * passed[:, -1])
 
-    return measured(area, len(photos), bounds=(0, 1), seed=seed)
+    return area, len(photos)

@@ -54,9 +54,14 @@ class Results:
     command: str = ""
     sources: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def small(self) -> bool:
+        """Whether they are the embedded demonstration's."""
+        return "pocket" in str(self.parameters.get("backbone", self.profile))
+
     def note(self, *facts: str) -> str:
         """Footer of a figure: the profile, for what it is, and further facts."""
-        small = " (a small demonstration)" if self.profile == "pocket" else ""
+        small = " (a small demonstration)" if self.small else ""
         return "; ".join((f"profile: {self.profile}{small}", *facts))
 
     def save_table(self, rows: pd.DataFrame, name: str, caption: str, *, decimals: int = 3) -> Path:
@@ -71,9 +76,10 @@ class Results:
         self._write_provenance(path, caption)
         return path
 
-    def save_verdict(self, notebook: str, *lines: dict[str, object]) -> pd.DataFrame:
-        """Write the table ``NN-verdict`` of a notebook's number and lines of `judge`; return it."""
-        table = pd.DataFrame(list(lines), columns=verdicts.COLUMNS)
+    def save_verdict(self, notebook: str, scale: str, *lines: dict[str, object]) -> pd.DataFrame:
+        """Write the table ``NN-verdict`` of a notebook's number, lines of `judge`, and on what they
+        were tested, the ``scale``; return it."""
+        table = pd.DataFrame(list(lines), columns=verdicts.COLUMNS).assign(scale=scale)
         name = f"{notebook}-verdict"
         self.save_table(table, name, verdicts.VERDICT_CAPTION, decimals=verdicts.DECIMALS)
         return table
@@ -144,18 +150,17 @@ def check(folder: Path) -> list[str]:
     path = folder / LIST
     if not path.is_file():
         raise InputError(f"There is no list {path} of what was made; give a folder of results.")
-    lines = path.read_text(encoding="utf-8", errors="backslashreplace").splitlines()
-    listed = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    said = path.read_text(encoding="utf-8", errors="backslashreplace").splitlines()
+    listed = {name: digest for digest, _, name in (line.partition("  ") for line in said)}
     present = {name: file_hash(folder / name) for name in _names(folder)}
     wrong = [f"{name}: is listed, but is not there" for name in sorted(listed.keys() - present)]
     wrong += [f"{name}: is there, but not listed" for name in sorted(present.keys() - listed)]
     changed = (name for name in sorted(listed.keys() & present) if listed[name] != present[name])
     wrong += [f"{name}: is not the file that was made" for name in changed]
     try:
-        verdicts, text = read_verdicts(folder), summary(folder)
-        for line in verdicts.to_dict("records"):
-            given = (line[name] for name in ("number", "low", "high", "over", "under", "testable"))
-            if line["verdict"] != decide(*given):
+        lines, text = read_verdicts(folder).to_dict("records"), summary(folder)
+        for line in lines:
+            if line["verdict"] != decide(*(line[name] for name in verdicts.NUMBERS)):
                 wrong.append(
                     f"tables/{line['notebook']}-verdict.csv: {line['claim']} is called "
                     f"{line['verdict']!r}, which does not follow from its number"

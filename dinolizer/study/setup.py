@@ -23,6 +23,7 @@ from dinolizer.study.parameters import assigned, check_values, parameters_for, r
 from dinolizer.study.peers import read_peers
 from dinolizer.study.results import Results
 from dinolizer.study.samples import Dataset, images_to_degrade, load
+from dinolizer.study.verdicts import DEMONSTRATION
 
 NOTEBOOKS = PROFILES.parent
 
@@ -91,6 +92,14 @@ class Study:
         dataset = load(BACKBONES[self.parameters["backbone"]].window, **given)
         self.results.sources.update(dataset.sources)
         return dataset
+
+    @property
+    def scale(self) -> str:
+        """On what claims are tested here, for `Results.save_verdict`."""
+        name = DEMONSTRATION if self.results.small else self.parameters["backbone"]
+        test, datasets = self.dataset.test, self.dataset.test["dataset"].nunique()
+        of = "forged here" if self.dataset.train is None else f"of {datasets} datasets"
+        return f"{name}, {test['group'].nunique()} photographs {of}"
 
     @cached_property
     def heads(self) -> Fits:

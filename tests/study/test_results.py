@@ -139,7 +139,7 @@ def signed_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     results = Results("pocket", results_dir("pocket"), {"profile": "pocket"})
     results.save_table(pd.DataFrame({"method": ["a", "b"], "iou": [0.25, 0.5]}), "04-iou", "IoU.")
     results.save_table(pd.DataFrame({"s": [1.5]}), "04-seconds", "Times.")
-    results.save_verdict("04", judge("jpeg", (0.3, -0.1, 0.5), "the difference is over 0"))
+    results.save_verdict("04", "seven", judge("jpeg", (0.3, -0.1, 0.5), "the difference is over 0"))
     results.save_figure(Figure(figsize=(1, 1)), "04-curves", "Curves.")
     summarise_results("pocket")
     sign(tmp_path / "pocket")
@@ -270,7 +270,9 @@ def test_a_missing_record_of_a_table_leaves_the_rest_told(signed_folder: Path) -
 def test_a_verdict_is_decided_on_what_its_table_says(signed_folder: Path) -> None:
     # 0.8004 is over 0.8, but is written as 0.800, which is not.
     results = Results("pocket", results_dir("pocket"))
-    table = results.save_verdict("04", judge("jpeg", (0.9, 0.8004, 0.95), "over 0.8", over=0.8))
+    table = results.save_verdict(
+        "04", "seven", judge("jpeg", (0.9, 0.8004, 0.95), "over 0.8", over=0.8)
+    )
     assert table["verdict"].tolist() == ["undecided"]
     summarise_results("pocket")
     sign(signed_folder)

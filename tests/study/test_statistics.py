@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import bootstrap, ttest_1samp, ttest_rel
+from intervals import halls
+from scipy.stats import bootstrap, ttest_rel
 
 from dinolizer.errors import InputError
 from dinolizer.study.statistics import (
@@ -40,17 +41,24 @@ def rows_of(scores: dict[str, list[float]], families: list[str] | None = None) -
     return pd.concat(frames)
 
 
-def test_the_interval_of_a_difference_is_scipys() -> None:
+def test_the_interval_of_differences_that_are_not_skewed_is_scipys() -> None:
+    theirs = np.array([0.5, 0.2, 0.4, 0.1, 0.3])
+    ours = theirs + 0.1 + np.array([-0.06, -0.02, 0, 0.02, 0.06])
+    line = compare(rows_of({"ours": list(ours), "theirs": list(theirs)}), "ours", ["theirs"])
+    expected = ttest_rel(ours, theirs).confidence_interval()
+    assert line[["low", "high"]].iloc[0].tolist() == pytest.approx(list(expected))
+
+
+def test_the_interval_of_a_difference_follows_its_skew() -> None:
     rng = np.random.default_rng(0)
     hard = rng.random(12)  # what makes a photograph hard for both
     ours, theirs = hard * 0.8 + 0.1 + 0.05 * rng.random(12), hard * 0.8
     table = compare(rows_of({"ours": list(ours), "theirs": list(theirs)}), "ours", ["theirs"])
     line = table.iloc[0]
     assert line["difference"] == pytest.approx((ours - theirs).mean())
-    test = ttest_rel(ours, theirs)
-    assert (line["low"], line["high"]) == pytest.approx(tuple(test.confidence_interval()))
-    wide = test.confidence_interval(1 - 0.05 / 2)  # of two comparisons: one sort, and all
-    assert (line["low_corrected"], line["high_corrected"]) == pytest.approx(tuple(wide))
+    assert (line["low"], line["high"]) == pytest.approx(halls(ours - theirs))
+    wide = halls(ours - theirs, 1 - 0.05 / 2)  # of two comparisons: one sort, and all
+    assert (line["low_corrected"], line["high_corrected"]) == pytest.approx(wide)
     assert line["p"] == pytest.approx(2 / 2**12)  # all differences have one sign
     assert line["significant"] and line["significant_corrected"]
 
@@ -129,8 +137,7 @@ def test_lines_are_compared_with_those_of_their_kind() -> None:
 def test_with_as_many_images_each_the_interval_is_that_of_the_photographs_means() -> None:
     values = np.random.default_rng(1).normal(size=(7, 3)) / 10
     measured = macro_mean(values.ravel(), np.repeat(np.arange(7), 3))
-    expected = ttest_1samp(values.mean(axis=1), 0).confidence_interval()
-    assert measured == pytest.approx((values.mean(), *expected))
+    assert measured == pytest.approx((values.mean(), *halls(values.mean(axis=1))))
 
 
 def test_photographs_weigh_by_their_images() -> None:
@@ -138,12 +145,12 @@ def test_photographs_weigh_by_their_images() -> None:
     one it is 0.6 / 5, 1.2 / 4 and 0.6 / 3. Pseudo-values are 3 * 0.2 - 2 * these."""
     values, groups = [0.6, 0.0, 0.0, 0.2, 0.2, 0.2], ["a", "b", "b", "c", "c", "c"]
     pseudo = 3 * 0.2 - 2 * np.array([0.12, 0.3, 0.2])
-    half = np.ptp(ttest_1samp(pseudo, 0).confidence_interval()) / 2
-    assert macro_mean(values, groups) == pytest.approx((0.2, 0.2 - half, 0.2 + half))
+    expected = np.array(halls(pseudo)) - pseudo.mean() + 0.2  # around the mean itself
+    assert macro_mean(values, groups) == pytest.approx((0.2, *expected))
 
 
 def test_intervals_stay_within_the_bounds() -> None:
-    values = [0.0, 0.0, 0.9]  # t alone would reach from -0.99 to 1.59
+    values = [0.0, 0.0, 0.9]  # unbounded it would reach further
     assert macro_mean(values, [1, 2, 3], bounds=(0, 1)) == pytest.approx((0.3, 0, 1))
     table = macro_table(rows_of({"a": values, "b": [0.9, 0.0, 0.0]}), ["method"], "iou")
     assert table[["iou_low", "iou_high"]].to_numpy().tolist() == [[0, 1], [0, 1]]
@@ -216,31 +223,30 @@ def test_a_ratio_is_of_means_over_families() -> None:
 
 
 # How often an interval holds the mean of the distribution it was drawn from. Of so many samples a
-# share of 0.95 has a standard error of 0.5 % (2000), or 1.3 % (300). Of seven, it holds that of a
-# normal distribution as often as it says, and those of skewed ones less often: the exponential is
-# as skewed as any score here; Beta(0.8, 2), of mean 2/7, is like IoUs with many small ones.
+# share of 0.95 has a standard error of 0.5 % (2000), or 1.3 % (300). The exponential is as skewed
+# as any score here; Beta(0.8, 2) is like IoUs with many small ones, and Beta(5, 1) like AUCs.
 
 
 @pytest.mark.parametrize(
-    ("name", "mean", "least", "most"),
+    ("name", "shape", "mean"),
     [
-        ("normal", 0, 0.93, 0.97),
-        ("beta", 0.8 / 2.8, 0.91, 0.945),
-        ("exponential", 1, 0.875, 0.91),
+        ("normal", (), 0),
+        ("beta", (0.8, 2), 0.8 / 2.8),
+        ("beta", (5, 1), 5 / 6),
+        ("exponential", (), 1),
     ],
 )
-def test_what_intervals_over_seven_photographs_cover(
-    name: str, mean: float, least: float, most: float
+def test_intervals_over_seven_photographs_cover_skewed_means(
+    name: str, shape: tuple[float, ...], mean: float
 ) -> None:
     rng = np.random.default_rng(0)
-    shape = {"beta": (0.8, 2)}.get(name, ())
     samples = getattr(rng, name)(*shape, size=(2000, 7))
     held = [
         low <= mean <= high
         for sample in samples
         for low, high in [interval(*macro_statistic(sample, np.arange(7)))]
     ]
-    assert least <= np.mean(held) <= most
+    assert 0.93 <= np.mean(held) <= 0.97
 
 
 def test_intervals_over_200_photographs_cover_a_skewed_mean() -> None:

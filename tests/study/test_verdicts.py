@@ -16,6 +16,7 @@ from dinolizer.study.results import Results, summarise_results
 from dinolizer.study.verdicts import (
     CLAIMS,
     COLUMNS,
+    PARTS,
     judge,
     number_text,
     read_verdicts,
@@ -23,6 +24,7 @@ from dinolizer.study.verdicts import (
 )
 
 NAN = float("nan")
+SCALE = "embedded demonstration, 7 photographs forged here"
 
 
 @pytest.mark.parametrize(
@@ -30,7 +32,8 @@ NAN = float("nan")
     [
         (0.1, 0.3, {}, "supported"),
         (-0.1, 0.3, {}, "undecided"),
-        (0.0, 0.3, {}, "undecided"),  # touching is not over
+        (0.01, 0.3, {}, "undecided"),  # touching is not over
+        (0.002, 0.008, {}, "contradicted"),  # clear, and too small to matter
         (0.1, 0.3, {"over": 0.2}, "undecided"),
         (-0.3, 0.0, {}, "contradicted"),  # nor is touching from below
         (0.1, 0.3, {"over": 0.4}, "contradicted"),
@@ -38,6 +41,10 @@ NAN = float("nan")
         (0.1, 0.3, {"over": -np.inf, "under": 0.4}, "supported"),
         (0.1, 0.3, {"over": -np.inf, "under": 0.2}, "undecided"),
         (0.1, 0.3, {"over": 0.05, "under": 0.35}, "supported"),
+        (0.1, 0.3, {"over": 0.05, "under": -0.05}, "supported"),  # a difference to either side
+        (-0.3, -0.1, {"over": 0.05, "under": -0.05}, "supported"),
+        (-0.05, 0.04, {"over": 0.05, "under": -0.05}, "contradicted"),
+        (-0.1, 0.04, {"over": 0.05, "under": -0.05}, "undecided"),
         (0.1, 0.3, {"testable": False}, "not testable here"),
         (NAN, NAN, {}, "not testable here"),
         (0.88, -0.95, {"over": -1}, "not testable here"),  # no interval
@@ -63,21 +70,24 @@ def test_the_table_is_saved_under_the_number_of_its_notebook(
 ) -> None:
     monkeypatch.setenv("DINOLIZER_RESULTS", str(tmp_path))
     lines = [judge("jpeg", (0.25, 0.1, 0.3), "a, b"), judge("noise", (0.2, NAN, NAN), "c")]
-    table = Results("pocket", results_dir("pocket"), {"seed": 1}).save_verdict("04", *lines)
+    table = Results("pocket", results_dir("pocket"), {"seed": 1}).save_verdict(
+        "04", "seven", *lines
+    )
     assert tuple(table.columns) == COLUMNS
     saved = (tmp_path / "pocket" / "tables" / "04-verdict.csv").read_text().splitlines()
     assert saved == [
-        "claim,verdict,number,low,high,over,under,testable,rule",
-        'jpeg,supported,0.250,0.100,0.300,0.000,inf,True,"a, b"',
-        "noise,not testable here,0.200,,,0.000,inf,True,c",
+        "claim,verdict,number,low,high,over,under,testable,rule,scale",
+        'jpeg,supported,0.250,0.100,0.300,0.010,inf,True,"a, b",seven',
+        "noise,not testable here,0.200,,,0.010,inf,True,c,seven",
     ]
 
 
 def test_the_text_says_claim_verdict_number_and_rule() -> None:
-    text = verdict_text(pd.DataFrame([judge("jpeg", (0.256, 0.1, 0.3), "it is over 0")]))
-    assert text == (
-        f"- **Verdict**, {CLAIMS['jpeg'].statement}: **supported** in this profile; "
-        "0.26 (0.10 to 0.30). The rule: it is over 0."
+    line = judge("next-best", (0.256, 0.1, 0.3), "it is over 0")
+    assert verdict_text(pd.DataFrame([line | {"scale": "seven photographs"}])) == (
+        f"- **Verdict**, {CLAIMS['next-best'].statement}: **supported**; 0.26 (0.10 to 0.30). "
+        "The rule: it is over 0. The scale: seven photographs. "
+        "The paper: stated: by 12 % of IoU on average."
     )
 
 
@@ -97,9 +107,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Results with two tables of verdicts, and a figure."""
     monkeypatch.setenv("DINOLIZER_RESULTS", str(tmp_path))
     results = Results("pocket", results_dir("pocket"))
-    results.save_verdict("07", judge("labels", (-0.1, -0.2, 0.1), "the difference is over 0"))
+    results.save_verdict(
+        "07", SCALE, judge("labels", (-0.1, -0.2, 0.1), "the difference is over 0")
+    )
     results.save_verdict(
         "04",
+        SCALE,
         judge("jpeg", (0.912, 0.85, 0.95), "at least 80 % is left | or more", over=0.8),
         judge("post-processing", (0.1, 0.0, 0.2), "the lead grows", testable=False),
     )
@@ -108,33 +121,36 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def markdown_lines(folder: Path) -> dict[str, list[str]]:
-    """Cells of the table of claims, by the claim's statement."""
+    """Cells of the tables of claims, by the claim's statement."""
     text = summarise_results("pocket")[0].read_text()
-    rows = [line for line in text.splitlines() if line.startswith("| ")][2:]
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
     cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
-    return {line[0]: line[1:] for line in cells}
+    return {line[0]: line[1:] for line in cells if line[0] not in ("item", "---")}
 
 
-def test_every_claim_has_a_line_in_the_order_of_the_notebooks(folder: Path) -> None:
-    lines = markdown_lines(folder)
-    statements = [claim.statement for claim in CLAIMS.values()]
-    assert {line.removesuffix(" (an open question)") for line in lines} == set(statements)
-    paper = [CLAIMS[name].notebook for name in CLAIMS if not CLAIMS[name].open]
-    numbers = [re.findall(r"\d\d", cells[-1])[0] for cells in lines.values()]
-    assert numbers[: len(paper)] == sorted(paper)
+def test_every_claim_has_a_line_in_its_part_of_the_summary(folder: Path) -> None:
+    assert [*markdown_lines(folder)] == [claim.statement for claim in CLAIMS.values()]
+    text = (folder / "SUMMARY.md").read_text()
+    named = re.findall(r"^## ([^\[\n]+)$", text, flags=re.M)
+    assert named == [*PARTS.values()]
+    of_parts = dict(zip(named, re.split(r"^## .*$", text, flags=re.M)[1:], strict=False))
+    for claim in CLAIMS.values():
+        assert f"| {claim.statement} | {claim.paper} |" in of_parts[PARTS[claim.part]]
 
 
 def test_verdict_number_rule_and_notebook_are_those_of_the_table(folder: Path) -> None:
     lines = markdown_lines(folder)
     assert lines[CLAIMS["jpeg"].statement] == [
+        "stated",
         "supported",
         "0.91 (0.85 to 0.95)",
+        SCALE,
         r"at least 80 % is left \| or more",
         "[04-robustness](../../notebooks/04-robustness.ipynb)",
     ]
-    assert lines[CLAIMS["post-processing"].statement][0] == "not testable here"
-    assert lines[CLAIMS["labels"].statement][0] == "undecided"
-    assert lines[CLAIMS["frozen"].statement] == ["not tested", "-", "-", "05"]
+    assert lines[CLAIMS["post-processing"].statement][1] == "not testable here"
+    assert lines[CLAIMS["labels"].statement][1] == "undecided"
+    assert lines[CLAIMS["frozen"].statement] == ["stated", "not tested", "-", "-", "-", "05"]
     text = (folder / "SUMMARY.md").read_text()
     assert "small demonstration" in text
 

@@ -21,9 +21,9 @@ from dinolizer.model.specs import TWINS
 from dinolizer.study.evaluation import leads, mean_lead
 from dinolizer.study.experiments.labels import CLASS_NAMES, THREE
 from dinolizer.study.heads import fit_drawn, left_out_logits, window_rows
-from dinolizer.study.metrics import auc
+from dinolizer.study.metrics import auc_statistic
 from dinolizer.study.samples import Dataset, Sample, crop_sample
-from dinolizer.study.statistics import Measured, columns
+from dinolizer.study.statistics import Measured, Statistic, columns, measured
 from dinolizer.training.heads import Heads, Loss, dice_loss, fit
 from dinolizer.training.loop import optimise
 from dinolizer.training.recipes import Network
@@ -34,6 +34,7 @@ LEARNING_RATE = 3e-5
 """Of all weights: the best of four on forgeries of photographs that no study uses."""
 BATCH, TESTED = 16, 0.4  # crops in a step, and the share of the photographs that a draw tests
 PURE = 0.9  # share of a patch that is of one class, at least, for a probe to count it as of it
+LEAD = "patches less pooled"
 PATCHES = 20_000  # that a probe is fitted on, at most
 
 
@@ -214,18 +215,28 @@ def pooled_or_patches(
 ) -> pd.DataFrame:
     """Whether anything in a crop is edited, told by a linear head on its ``pooled`` tokens (their
     mean and maximum), trained with cross-entropy, and by the highest logit of a head on its
-    ``patches``, trained with Dice: a row each, ``by``, with the ``auc`` of crops whose photograph
-    the heads never met, and its interval. Of tokens ``(N, D, h, w)`` and shares ``(N, h, w)``."""
+    ``patches``, trained with Dice: a row each, ``by``, and one of their difference, with the
+    ``auc`` of crops whose photograph the heads never met, and its interval. Of tokens
+    ``(N, D, h, w)`` and shares ``(N, h, w)``."""
     pooled = torch.cat([tokens.mean((2, 3)), tokens.amax((2, 3))], dim=1)[..., None, None]
     edited = sample.targets.amax((1, 2), keepdim=True) > 0
-    ways: dict[str, tuple[Tensor, Sample, Loss]] = {
-        "pooled": (pooled, replace(sample, targets=edited.float()), "bce"),
+    heads_of: dict[str, tuple[Tensor, Sample, Loss]] = {
         "patches": (tokens, sample, "dice"),
+        "pooled": (pooled, replace(sample, targets=edited.float()), "bce"),
     }
-    tested, rows = sample.fold >= 0, []
-    for name, (values, labelled, loss) in ways.items():
+    tested = sample.fold >= 0
+    statistics: dict[str, Statistic] = {}
+    for name, (values, labelled, loss) in heads_of.items():
         heads = fit_drawn(values, labelled, seeds, epochs, [loss])
         scores = left_out_logits(heads, values, labelled).amax((2, 3)).mean(1)[tested]
-        measured = auc(scores, edited.flatten()[tested], sample.rows["group"][tested])
-        rows.append({"by": name, **columns("auc", measured)})
-    return pd.DataFrame(rows)
+        of_crops = scores, edited.flatten()[tested], sample.rows["group"][tested]
+        statistics[name], photos = auc_statistic(*of_crops)
+    first, second = statistics.values()
+    statistics[LEAD] = lambda counts: first(counts) - second(counts)
+    return pd.DataFrame(
+        {
+            "by": name,
+            **columns("auc", measured(of, photos, bounds=(-1.0 if name == LEAD else 0, 1))),
+        }
+        for name, of in statistics.items()
+    )

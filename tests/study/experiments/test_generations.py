@@ -276,6 +276,11 @@ def test_pooled_tokens_and_patches_tell_edited_crops_where_they_can() -> None:
     plain = values.clone()
     plain[edited, 0, 1, 2] = 3
     rows = generations.pooled_or_patches(plain, sample, range(2), epochs=30).set_index("by")
-    assert rows["auc"].to_dict() == pytest.approx({"pooled": 1, "patches": 1}, abs=0.05)
-    rows = generations.pooled_or_patches(values, sample, range(2), epochs=30)
+    areas = {"patches": 1, "pooled": 1, generations.LEAD: 0}
+    assert rows["auc"].to_dict() == pytest.approx(areas, abs=0.05)
+    rows = generations.pooled_or_patches(values, sample, range(2), epochs=30).set_index("by")
+    lead = rows.loc[generations.LEAD]
+    assert lead["auc"] == pytest.approx(rows["auc"]["patches"] - rows["auc"]["pooled"])
+    assert lead["auc_low"] < 0 < lead["auc_high"]
+    rows = rows.drop(generations.LEAD)
     assert (rows["auc_low"] < 0.5).all() and (rows["auc_high"] > 0.5).all()
