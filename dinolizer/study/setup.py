@@ -1,21 +1,26 @@
 """A notebook's study in one object, and what notebooks of a profile share, computed before them."""
 
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import torch
 import yaml
 
-from dinolizer.errors import InputError
+from dinolizer.errors import InputError, say
 from dinolizer.model.backbones import BACKBONES, Backbone, load_backbone
+from dinolizer.model.head import card_for, make_head
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.weights import weights_hash
 from dinolizer.paths import PROFILES, ROOT, named_file, results_dir
 from dinolizer.pocket.forging import FAMILIES
 from dinolizer.study.evaluation import Method, rows_of
+from dinolizer.study.experiments.cost import median_seconds
 from dinolizer.study.experiments.robustness import CASES
 from dinolizer.study.heads import Fits, fit
 from dinolizer.study.methods import BASELINES, baseline_method, localizer_method
@@ -102,6 +107,12 @@ class Study:
         return f"{name}, {test['group'].nunique()} photographs {of}"
 
     @cached_property
+    def degraded(self) -> pd.DataFrame:
+        """The images of ``04-robustness``."""
+        families, images, seed = (self.parameters[name] for name in ("families", "images", "seed"))
+        return images_to_degrade(self.dataset.test, families, images, seed)
+
+    @cached_property
     def heads(self) -> Fits:
         epochs, seed = self.parameters["epochs"], self.parameters["seed"]
         fits = fit(self.dataset, self.model, epochs=epochs, seed=seed)
@@ -134,16 +145,34 @@ def prepare(profile: Path) -> None:
     """Fill the cache with the images, heads and thresholds of a profile, given by its file."""
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
         Study.of_profile(path.stem, profile)  # whatever is wrong is told before images are forged
-    study = Study.of_profile("03-benchmark", profile)
-    _ = study.model, study.methods
+    study = Study.of_profile("04-robustness", profile)
+    say(hours_text(study))
+    _ = study.methods
+
+
+def hours_text(study: Study) -> str:
+    """How many windows a profile's head, benchmark and robustness study, whose parameters are the
+    study's, show to the backbone, and how long that takes at its speed on this machine."""
+    model, training = study.model, study.dataset.train
+    localizer = Localizer(model, make_head(model.dim), card_for(model))
+    windows = 0 if training is None else study.parameters["epochs"] * len(training)
+    for images, times in ((study.dataset.test, 1), (study.degraded, len(CASES))):
+        sizes = Counter(zip(images["height"], images["width"], strict=True))
+        windows += times * sum(localizer.plan(*size).passes * n for size, n in sizes.items())
+    side, batch = localizer.window, localizer.batch
+    pixels = torch.zeros(batch, 3, side, side, device=model.device)
+    with torch.inference_mode():
+        speed = batch / median_seconds(lambda: model(pixels), 0.5)
+    hours = windows / speed / 3600
+    time = f"{hours:,.0f} hours" if hours >= 2 else f"{60 * hours:.0f} minutes"
+    share = "of the head (every epoch), the benchmark and the robustness study"
+    said = f"about {windows:,} windows {share}, less what is in the cache"
+    return f"{study.parameters['profile']}: {said}; at {speed:.3g} per second here: about {time}"
 
 
 def compute_rows(profile: Path, number: int = 1, count: int = 1) -> None:
     """Cache every ``count``-th part, from the ``number``-th on, of the rows of 03 and 04."""
-    study = Study.of_profile("03-benchmark", profile)
-    given, _ = Study.of_profile("04-robustness", profile).parameters, study.model
-    seed = given["seed"]
-    images = images_to_degrade(study.dataset.test, given["families"], given["images"], seed)
-    methods = list(study.methods.values())
+    study = Study.of_profile("04-robustness", profile)
+    methods, seed = list(study.methods.values()), study.parameters["seed"]
     rows_of(methods, study.dataset.test, number=number, count=count)
-    rows_of(methods, images, CASES, seed, number, count)
+    rows_of(methods, study.degraded, CASES, seed, number, count)

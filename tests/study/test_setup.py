@@ -8,14 +8,18 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from small import small_backbone, small_manifest
 
+from dinolizer.data.manifest import read_manifest
 from dinolizer.errors import InputError
 from dinolizer.model.backbones import load_backbone
+from dinolizer.model.batches import batch_size
 from dinolizer.paths import PROFILES, ROOT, results_dir
 from dinolizer.study import setup
+from dinolizer.study.experiments.robustness import CASES
 from dinolizer.study.parameters import read_defaults
 from dinolizer.study.samples import Dataset
-from dinolizer.study.setup import Study
+from dinolizer.study.setup import Study, hours_text
 
 NOTEBOOK = "03-benchmark"
 CELL = read_defaults(ROOT / "notebooks" / f"{NOTEBOOK}.ipynb")
@@ -101,6 +105,26 @@ def test_a_wrong_value_is_refused_before_anything_is_forged(
     monkeypatch.setattr(setup, "load", lambda *_, **__: pytest.fail("forged"))
     with pytest.raises(InputError, match=words):
         opened(**changed)
+
+
+def test_windows_and_hours_are_counted_by_hand(tmp_path: Path, monkeypatch) -> None:
+    """Images of 70 x 90 pixels have 2 x 3 windows of 56 every 28. Nine are tested, the three that
+    are spliced degraded, and twelve trained on in fifty epochs; a window takes 9 seconds."""
+    batch = batch_size(small_backbone().device, 56)
+    monkeypatch.setattr(setup, "median_seconds", lambda run, least: run() is not None and 9 * batch)
+    tested = read_manifest(small_manifest(tmp_path / "test", 9, ("test",)))
+    tested = tested.assign(family="x", seen=True, condition="clean")
+    training = read_manifest(small_manifest(tmp_path / "train"))
+    given = {"profile": "mine", "epochs": 50, "families": [], "images": 0, "seed": 0}
+    for train, windows in ((training, 50 * 12), (None, 0)):
+        study = Study("04-robustness", given)
+        study.__dict__.update(model=small_backbone(), dataset=Dataset(tested, train))
+        said = hours_text(study)
+        windows += 6 * 9 + 6 * 3 * len(CASES)
+        assert said.startswith(f"mine: about {windows:,} windows of the head")
+        hours = 9 * windows / 3600
+        time = f"{hours:.0f} hours" if train is not None else f"{60 * hours:.0f} minutes"
+        assert said.endswith(f"; at 0.111 per second here: about {time}")
 
 
 def test_an_unknown_family_is_refused_where_photographs_are_forged(tmp_path: Path) -> None:
