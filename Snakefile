@@ -99,8 +99,8 @@ NOTEBOOKS = {
         "tables": ["10-aggregates", "10-detection", "10-size-at-half", "10-sizes", "10-verdict"],
         "figures": ["10-roc", "10-sizes"],
     },
-    # Without pictures it shows the committed tables of the profile `real`, and makes none.
-    "11-real-inpaintings": {},
+    # Without pictures it shows the committed tables of the profile `real`, and judges by them.
+    "11-real-inpaintings": {"tables": ["11-verdict"]},
     "A1-pocket": {"figures": ["A1-generators", "A1-pretraining"], "only": "pocket"},
 }
 
@@ -121,7 +121,7 @@ if PROFILE == "published":  # nothing is trained or forged for it
     CHOSEN["10-published-model"]["tables"] += ["10-comparison"]
     CHOSEN["10-published-model"]["figures"] += ["10-comparison"]
 if PROFILE == "real":
-    tables = ["areas", "generators", "means", "outside", "pictures", "wanted"]
+    tables = ["areas", "generators", "means", "outside", "pictures", "verdict", "wanted"]
     if any(Path(folder).is_dir() for folder in PARAMETERS["unedited"]):  # what is not is left out
         tables.append("unedited")
     made = {"tables": [f"11-{table}" for table in tables], "figures": ["11-generators"]}
@@ -134,9 +134,7 @@ JOBS = int(config.get("shards", 2))
 EVALUATED = [f"{CACHE}/evaluated-{number}-of-{JOBS}.done" for number in range(1, JOBS + 1)]
 # Made by 02-train-head; with `trained: true` the quickstart uses it and not the shipped one.
 HEAD = f"{RESULTS}/heads/{PARAMETERS['backbone']}.safetensors"
-# What the real inpaintings show is no claim of the paper.
-PAGE = [] if PROFILE == "real" else ["SUMMARY.md"]
-SUMMARY = [f"{RESULTS}/{name}" for name in (*PAGE, "SHA256SUMS")]
+SUMMARY = [f"{RESULTS}/{name}" for name in ("SUMMARY.md", "SHA256SUMS")]
 SOURCES = sorted(
     str(path)
     for folder in ("dinolizer", "data/published")

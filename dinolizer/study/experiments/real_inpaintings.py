@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from dinolizer.model.localizer import Localizer
@@ -12,6 +13,7 @@ from dinolizer.study.evaluation import Case, Method, rows_of
 from dinolizer.study.methods import BASELINES, blind_method, localized
 from dinolizer.study.results import Results
 from dinolizer.study.statistics import macro_table
+from dinolizer.study.verdicts import decide
 
 COMMITTED = ROOT / "results" / "real"
 METHOD, RIVAL = "demonstration", "residual classifier"
@@ -32,6 +34,7 @@ WANTED = (
     ),
 )
 """What was to be reached, fixed before the demonstration was made: where, which score, how much."""
+REACHED = {"supported": "reached", "contradicted": "missed"}  # by verdict; else undecided
 
 
 def picture_rows(localizer: Localizer, manifest: pd.DataFrame) -> pd.DataFrame:
@@ -93,8 +96,9 @@ def mean_table(rows: pd.DataFrame) -> pd.DataFrame:
 def wanted_table(
     means: pd.DataFrame, unedited: pd.DataFrame, generators: pd.DataFrame
 ) -> pd.DataFrame:
-    """`WANTED`, each beside what was reached: ``wanted, value, low, high, n, reached``; of several
-    collections of unedited photographs the worst. ``generators`` are scores by generator."""
+    """`WANTED`, each beside what was measured: ``wanted, value, low, high, n`` and whether that was
+    ``reached``, by the whole interval: reached, missed or undecided; of several collections of
+    unedited photographs the worst. ``generators`` are scores by generator."""
     large = generators[generators["n_pictures"] >= LEAST]
     large = large[large["method"].isin([METHOD, RIVAL])]
     large = large.assign(group=large["generator"], image=large["generator"])
@@ -107,7 +111,9 @@ def wanted_table(
         rows = rows[(rows["condition"] == condition) & (rows["method"] == METHOD)]
         for line in rows.nlargest(1, score).to_dict("records"):
             value, *ends = (line[f"{score}{end}"] for end in ("", "_low", "_high"))
-            reached = value <= wanted if of == "unedited" else value >= wanted
+            limits = (-np.inf, wanted) if of == "unedited" else (wanted, np.inf)
+            verdict = decide(value, *ends, *limits, testable=True)
+            reached = REACHED.get(verdict, "undecided")
             lines.append((measure, condition, wanted, value, *ends, line["n"], reached))
     columns = ["measure", "condition", "wanted", "value", "low", "high", "n", "reached"]
     return pd.DataFrame(lines, columns=columns)
