@@ -68,8 +68,8 @@ NOTEBOOKS = {
         "prepared": True,
     },
     "06-mask-size": {
-        "tables": ["06-sizes", "06-threshold", "06-training", "06-verdict"],
-        "figures": ["06-examples", "06-sizes", "06-training"],
+        "tables": ["06-shrinking", "06-size-at-half", "06-training", "06-verdict"],
+        "figures": ["06-examples", "06-shrinking", "06-training"],
         "prepared": True,
     },
     "07-labels": {

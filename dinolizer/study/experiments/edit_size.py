@@ -1,20 +1,31 @@
 """From which size on edits are detected, and what training on small edits changes."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from dinolizer.study.evaluation import RATE
-from dinolizer.study.samples import Sample
+from dinolizer.data.images import read_image
+from dinolizer.data.manifest import read_pair
+from dinolizer.pocket.forging import HELD_OUT, LEARNED, fill, past, random_mask
+from dinolizer.pocket.generators import DOWNSAMPLING
+from dinolizer.study.evaluation import RATE, Image, Method, Row
+from dinolizer.study.metrics import RATES, Mask, score_image, with_matched
+from dinolizer.study.samples import Sample, draw_rows
 from dinolizer.study.statistics import Measured, Statistic, columns, interval, macro_table
 from dinolizer.training.heads import Heads
 
-SMALLEST, LARGEST, BINS = 0.005, 0.6, 8  # shares that curves are drawn and fitted over
+SMALLEST, LARGEST = 0.005, 0.6  # shares that curves are fitted over
+SHARES = (0.39, 0.25, 0.16, 0.1, 0.06, 0.04, 0.025, 0.016, 0.01, 0.006)  # to which masks shrink
+PLACES = 2  # in each photograph
 DETECTED = 0.5  # share of its pixels at which an edit is detected
 PAPER_RANGE = (0.12, 0.20)  # the paper: edits below 12 to 20 % of a window are missed
 SMALL, LARGE = 0.1, 0.2  # edits up to the one share are called small here, from the other on large
@@ -23,8 +34,7 @@ RESAMPLES = 300
 WEAK = 1e4  # inverse of the penalty on the slope: what a share that tells all apart needs
 SIZE_RULE = (
     f"An edit is detected where at least {DETECTED:.0%} of its pixels are predicted; the size at "
-    "50 % detection is the share at which a logistic curve over the logarithm of the share is at "
-    "one half"
+    "50 % detection is the share at which a logistic curve over its logarithm is at one half"
 )
 
 
@@ -62,16 +72,84 @@ def matched_cuts(
     return cuts
 
 
-def by_size(rows: pd.DataFrame, share: str, seed: int = 0) -> pd.DataFrame:
-    """`macro_table` in logarithmic bins of the edited share, a column of rows of several seeds:
-    ``iou, recall, missed``, and ``share`` (geometric middle), ``from`` and ``to`` of each bin."""
-    edges = np.geomspace(SMALLEST, LARGEST, BINS + 1)
-    rows = _numbered(rows, ["seed"]).assign(missed=(rows["recall"] < DETECTED).astype(float))
-    rows = rows.assign(bin=np.digitize(rows[share], edges) - 1).sort_values("bin", kind="stable")
-    rows = rows[rows["bin"].between(0, BINS - 1)]
-    table = macro_table(rows, ["bin"], ["iou", "recall", "missed"], seed=seed)
-    low, high = edges[table["bin"]], edges[table["bin"] + 1]
-    return table.drop(columns="bin").assign(share=(low * high) ** 0.5, **{"from": low, "to": high})
+class Pair(NamedTuple):
+    """An edited image and what it was made from, uint8 ``(H, W, 3)``, the mask, bool ``(H, W)``, of
+    the edit, and a row of a manifest on it."""
+
+    image: Image
+    original: Image
+    mask: Mask
+    row: Row
+
+    def at(self, share: float, window: int) -> tuple[Image, Mask]:
+        """The picture and the mask when that covers so large a share of a window: the pixels that
+        are farthest from its edge. What it no longer covers is the original again."""
+        depth, part = distance_transform_edt(np.pad(self.mask, 1))[1:-1, 1:-1], self.mask & False
+        count = round(share * window**2)
+        part.flat[np.argsort(-depth, axis=None, kind="stable")[:count]] = True
+        return np.where(part[..., None], self.image, self.original), part
+
+
+def forged_pairs(photos: Mapping[str, Path], window: int, seed: int = 0) -> Iterator[Pair]:
+    """Edits of the largest of `SHARES` by each learned generator at `PLACES` places of every
+    photograph, on crops as large as the window."""
+    side = window // DOWNSAMPLING * DOWNSAMPLING
+    for number, (name, path) in enumerate(photos.items()):
+        photo = read_image(path)
+        for place, generator in product(range(PLACES), LEARNED):
+            rng = np.random.default_rng((seed, number, place))  # one place for all generators
+            original = past(photo, side, rng)
+            mask = random_mask(side, side, SHARES[0], rng)
+            filled = fill(original, mask, generator, photo[:, ::-1], rng)
+            row: dict[Hashable, Any] = {"image": f"{name}-{place}-{generator}", "group": name}
+            row |= {"family": generator, "seen": generator != HELD_OUT}
+            yield Pair(np.where(mask[..., None], filled, original), original, mask, row)
+
+
+def listed_pairs(manifest: pd.DataFrame, count: int = 0, seed: int = 0) -> Iterator[Pair]:
+    """Spliced images of a manifest beside the photograph of the same ``group`` and size, of at most
+    ``count`` drawn ones (0: all)."""
+    same = ["dataset", "group", "width", "height"]
+    real = manifest[manifest["kind"] == "real"].drop_duplicates(same)
+    spliced = manifest[manifest["kind"] == "sp"]
+    both = spliced.merge(real[[*same, "image"]], on=same, suffixes=("", "_real"))
+    for row in draw_rows(both, count, seed).to_dict("records"):
+        image, mask = read_pair(row)
+        yield Pair(image, read_image(row["image_real"]), mask, row)
+
+
+def shrinking_rows(method: Method, pairs: Iterable[Pair], window: int) -> pd.DataFrame:
+    """Map every pair while its mask shrinks to each of `SHARES` of the window, and nothing else
+    changes. A row of `score_image` each, of the ``case`` edited and of untouched, the same mask on
+    the original's map, and one of kind ``real`` for the original; see `with_matched`."""
+    rows = []
+    for pair in pairs:
+        row = pair.row
+        about = {name: row[name] for name in ("image", "group", "family", "seen")}
+        about |= {"method": method.name, "kind": "sp"}
+        plain = method.predict(pair.original, row)
+        scores = score_image(plain, 0.5, pair.mask & False)
+        rows.append({**about, "kind": "real", "case": "original", "share": 0.0} | scores)
+        for share in SHARES:
+            if share * window**2 > pair.mask.sum():
+                continue
+            edited, part = pair.at(share, window)
+            for case, values in (("edited", method.predict(edited, row)), ("untouched", plain)):
+                line = {**about, "case": case, "share": share}
+                rows.append(line | score_image(values, 0.5, part))
+    return with_matched(pd.DataFrame(rows))
+
+
+def at_rates(rows: pd.DataFrame) -> pd.DataFrame:
+    """Edits of `shrinking_rows`, once for each of `RATES`, with the ``recall`` there, whether they
+    are ``detected``, 0 or 1, and the ``rate`` in words; none without other photographs."""
+    edits = rows[rows["kind"] != "real"]
+    each = [
+        edits.assign(rate=f"{rate:.0%} false positives", recall=edits[f"recall_at_{name}"])
+        for name, rate in RATES.items()
+    ]
+    known = pd.concat(each, ignore_index=True).dropna(subset="recall")
+    return known.assign(detected=(known["recall"] >= DETECTED).astype(float))
 
 
 def detection_size(

@@ -110,11 +110,11 @@ def wanted_table(
         rows = tables[of].assign(method=METHOD) if of == "unedited" else tables[of]
         rows = rows[(rows["condition"] == condition) & (rows["method"] == METHOD)]
         for line in rows.nlargest(1, score).to_dict("records"):
-            value, *ends = (line[f"{score}{end}"] for end in ("", "_low", "_high"))
+            value, low, high = (line[f"{score}{end}"] for end in ("", "_low", "_high"))
             limits = (-np.inf, wanted) if of == "unedited" else (wanted, np.inf)
-            verdict = decide(value, *ends, *limits, testable=True)
+            verdict = decide(value, low, high, *limits, testable=True)
             reached = REACHED.get(verdict, "undecided")
-            lines.append((measure, condition, wanted, value, *ends, line["n"], reached))
+            lines.append((measure, condition, wanted, value, low, high, line["n"], reached))
     columns = ["measure", "condition", "wanted", "value", "low", "high", "n", "reached"]
     return pd.DataFrame(lines, columns=columns)
 

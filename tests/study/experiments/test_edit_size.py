@@ -1,10 +1,15 @@
 """Scores by size are hand-counted, and the fitted threshold is the one the data were drawn with."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from dinolizer.data.images import write_image
+from dinolizer.pocket.photos import photo_paths
+from dinolizer.study.evaluation import Method
 from dinolizer.study.experiments import edit_size
 from dinolizer.study.samples import Sample
 from dinolizer.training.heads import Heads, fit
@@ -60,22 +65,70 @@ def test_thresholds_that_are_not_reached() -> None:
     assert np.isnan(edit_size.detection_size(rows.assign(share=0.0), "share")).all()
 
 
-def test_bins_hold_what_lies_in_them() -> None:
-    rows = pd.DataFrame(
-        {
-            "share": [0.004, 0.006, 0.006, 0.5, 0.5, 0.7],
-            "recall": [0.0, 0.4, 0.6, 1.0, 0.0, 1.0],
-            "iou": [0.0, 0.1, 0.3, 0.8, 0.0, 0.9],
-            "group": list("abcabc"),
-            "seed": 0,
-        }
+def test_a_shrinking_mask_stays_at_its_place_and_gives_the_photograph_back() -> None:
+    """Of a square of 6 x 6 pixels at the edge the 2 x 2 that are three pixels deep remain."""
+    mask = np.zeros((10, 12), bool)
+    mask[:6, 2:8] = True
+    image, original = np.full((10, 12, 3), 200, np.uint8), np.zeros((10, 12, 3), np.uint8)
+    edited, part = edit_size.Pair(image, original, mask, {}).at(0.04, window=10)
+    assert np.argwhere(part).tolist() == [[2, 4], [2, 5], [3, 4], [3, 5]]
+    np.testing.assert_array_equal(edited[..., 0], 200 * part)
+    larger = edit_size.Pair(image, original, mask, {}).at(0.16, window=10)[1]
+    assert larger.sum() == 16 and larger[part].all() and mask[larger].all()
+
+
+def test_forged_pairs_differ_in_the_mask_alone_and_generators_share_their_places() -> None:
+    pairs = list(edit_size.forged_pairs({"cat": photo_paths()["cat"]}, window=66, seed=1))
+    assert len(pairs) == 3 * edit_size.PLACES
+    for pair in pairs:
+        assert pair.image.shape == (64, 64, 3)
+        assert pair.mask.mean() == pytest.approx(edit_size.SHARES[0], abs=0.01)
+        np.testing.assert_array_equal(pair.image[~pair.mask], pair.original[~pair.mask])
+    same = [pair for pair in pairs if pair.row["image"].startswith("cat-1-")]
+    assert len({pair.mask.tobytes() + pair.original.tobytes() for pair in same}) == 1
+    assert len({pair.image.tobytes() for pair in pairs}) == len(pairs)
+    assert [pair.row["seen"] for pair in same] == [True, True, False]
+
+
+def test_listed_pairs_are_of_one_photograph_and_size(tmp_path: Path) -> None:
+    rows = []
+    for group, kind, width in (("a", "real", 8), ("a", "sp", 8), ("b", "sp", 8), ("a", "sp", 9)):
+        image, mask = (
+            tmp_path / f"{group}{kind}{width}.png",
+            tmp_path / f"{group}{kind}{width}m.png",
+        )
+        write_image(image, np.full((8, width, 3), 100 if kind == "sp" else 50, np.uint8))
+        write_image(mask, np.eye(8, width, dtype=bool))
+        about = {"dataset": "d", "group": group, "generator": "g", "kind": kind, "width": width}
+        rows.append(about | {"height": 8, "image": str(image), "mask": str(mask)})
+    (pair,) = edit_size.listed_pairs(pd.DataFrame(rows))
+    assert (pair.image[0, 0, 0], pair.original[0, 0, 0], pair.mask.sum()) == (100, 50, 8)
+
+
+def test_recall_while_the_mask_shrinks_by_hand() -> None:
+    """A method that reads grey levels: edits are at 200, of photographs at 0 to 99 the brightest of
+    one hundred columns is 99, so that 1 % of the others' pixels lies over 98 or so."""
+    ramp = np.repeat(np.arange(100, dtype=np.uint8)[None, :, None], 3, axis=2).repeat(100, axis=0)
+    mask = np.zeros((100, 100), bool)
+    mask[:, :50] = True
+    image = np.where(mask[..., None], np.uint8(200), ramp)
+    pairs = [
+        edit_size.Pair(
+            image, ramp, mask, {"image": name, "group": name, "family": "f", "seen": True}
+        )
+        for name in "ab"
+    ]
+    grey = Method("grey", lambda image, row: image[..., 0] / 255)
+    rows = edit_size.shrinking_rows(grey, pairs, window=100)
+    edits = edit_size.at_rates(rows)
+    assert len(edits) == 2 * 2 * 2 * len(edit_size.SHARES)  # pairs, cases, rates
+    by_case = edits.groupby("case")[["recall", "detected"]].mean()
+    assert by_case.loc["edited"].tolist() == [1, 1] and by_case.loc["untouched"].tolist() == [0, 0]
+    assert ((rows["tp"] + rows["fn"]) / 10_000)[rows["kind"] == "sp"].tolist() == pytest.approx(
+        rows.loc[rows["kind"] == "sp", "share"].tolist()
     )
-    table = edit_size.by_size(rows, "share")
-    assert table["n_images"].tolist() == [2, 2]
-    assert table["iou"].tolist() == pytest.approx([0.2, 0.4])
-    assert table["missed"].tolist() == pytest.approx([0.5, 0.5])
-    edges = np.append(table["from"], table["to"])
-    assert edges.min() == pytest.approx(0.005) and edges.max() == pytest.approx(0.6)
+    alone = edit_size.at_rates(edit_size.shrinking_rows(grey, pairs[:1], window=100))
+    assert alone.empty  # no other photograph gives a threshold
 
 
 def sample_of(targets: torch.Tensor, area: float = 0.1) -> Sample:
