@@ -101,6 +101,11 @@ NOTEBOOKS = {
     },
     # Without pictures it shows the committed tables of the profile `real`, and judges by them.
     "11-real-inpaintings": {"tables": ["11-verdict"]},
+    "12-mechanisms": {
+        "tables": ["12-edges", "12-strides", "12-verdict"],
+        "figures": ["12-edges", "12-seams", "12-strides"],
+        "prepared": True,
+    },
     "A1-pocket": {"figures": ["A1-generators", "A1-pretraining"], "only": "pocket"},
 }
 
@@ -126,6 +131,9 @@ if PROFILE == "real":
         tables.append("unedited")
     made = {"tables": [f"11-{table}" for table in tables], "figures": ["11-generators"]}
     CHOSEN = {"11-real-inpaintings": made}
+if "12-mechanisms" in CHOSEN and not PARAMETERS.get("test"):  # it can forge photographs
+    CHOSEN["12-mechanisms"]["tables"] += ["12-cues"]
+    CHOSEN["12-mechanisms"]["figures"] += ["12-cues", "12-cues-maps"]
 RESULTS = os.path.relpath(results_dir(PROFILE))
 LOG = f"{RESULTS}/log"  # of what differs from run to run; git ignores it
 CACHE = os.path.relpath(cache_dir() / PROFILE)

@@ -1,6 +1,6 @@
 """What a map costs: time against pixels, the backbone's share, and what a wider stride saves."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,15 +8,11 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from skimage.util import montage
-from torch import nn
 from torch.utils.benchmark import Timer
 
-from dinolizer.model.backbones import Backbone
-from dinolizer.model.head import card_for
 from dinolizer.model.localizer import Localizer
 from dinolizer.paths import ROOT
 from dinolizer.study.evaluation import pictures
-from dinolizer.study.metrics import score_image
 from dinolizer.study.samples import draw_rows
 from dinolizer.study.statistics import macro_table
 
@@ -68,24 +64,6 @@ def large_pictures(
         square = {"grid_shape": (across, across)}
         picture = montage(np.stack(images), **square, channel_axis=-1)
         yield first["group"], picture, montage(np.stack(truths), **square)
-
-
-def stride_rows(
-    backbone: Backbone,
-    heads: Mapping[str, nn.Conv2d],
-    pictures: Iterable[tuple[str, NDArray[np.uint8], NDArray[np.bool_]]],
-    strides: Sequence[int],
-) -> pd.DataFrame:
-    """Rows of `score_image` and ``passes``, by ``stride`` and the head that never met it."""
-    card, rows = card_for(backbone), []
-    for group, image, truth in pictures:
-        localizer = Localizer(backbone, heads[group], card)
-        for stride in strides:
-            result = localizer.with_settings(stride=stride)(image)
-            scores = score_image(result.probability, result.threshold, truth)
-            about = {"stride": stride, "image": group, "group": group}
-            rows.append(about | scores | {"passes": result.plan.passes})
-    return pd.DataFrame(rows)
 
 
 def stride_table(rows: pd.DataFrame, usual: int, seed: int = 0) -> pd.DataFrame:

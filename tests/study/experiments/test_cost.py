@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from small import random_head, small_backbone, small_localizer, small_manifest
+from small import small_localizer, small_manifest
 
 from dinolizer.data.manifest import read_manifest, read_pair
 from dinolizer.study.experiments import cost
@@ -66,23 +66,6 @@ def test_a_large_image_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.Mon
     row = edited.set_index("group", drop=False).loc[name].to_dict()
     for ours, expected in zip((image, truth), read_pair(row), strict=True):
         np.testing.assert_array_equal(ours, expected)
-
-
-def test_every_picture_is_mapped_at_every_stride(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The layouts differ, by hand: 140 x 180 pixels, windows of 56."""
-    monkeypatch.setattr(cost, "LARGE", 140)
-    backbone = small_backbone()
-    edited = edited_images(tmp_path)
-    heads = {group: random_head(backbone.dim) for group in edited["group"]}
-    pictures = list(cost.large_pictures(edited, count=2))
-    rows = cost.stride_rows(backbone, heads, pictures, [28, 56])
-    assert rows["stride"].tolist() == [28, 56] * 2
-    # Every 28 pixels: 0 to 84 down, 0 to 112 and 124 across. Side by side: at 0, 56 and 84 down, at
-    # 0, 56, 112 and 124 across.
-    assert rows["passes"].tolist() == [4 * 6, 3 * 4] * 2
-    assert rows["iou"].between(0, 1).all()
 
 
 def test_the_table_of_strides_holds_costs_scores_and_paired_changes() -> None:
