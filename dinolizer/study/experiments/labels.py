@@ -6,17 +6,15 @@ Heads of all policies, for several seeds, are fitted on the same tokens and map 
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 
 from dinolizer.data.manifest import POLICIES
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.head import CLASSES, probabilities
 from dinolizer.model.specs import Reduce
-from dinolizer.model.windows import REDUCTIONS
-from dinolizer.study.evaluation import RATE, Image, Row, pictures
+from dinolizer.study.evaluation import RATE, Image, Row
 from dinolizer.study.heads import image_logits
-from dinolizer.study.metrics import Map, score_mask
+from dinolizer.study.metrics import Map
 from dinolizer.study.samples import Sample
 from dinolizer.study.statistics import macro_table
 from dinolizer.training.heads import Heads
@@ -46,25 +44,6 @@ def policy_maps(
         return [one for of in of_seeds for one in probabilities(of)[:, -1].numpy()]
 
     return maps
-
-
-def reduction_rows(
-    backbone: Backbone, policies: dict[str, Heads], sample: Sample, manifest: pd.DataFrame
-) -> pd.DataFrame:
-    """What the mean of the logits changes against their sum: a row for each image, policy
-    (``method``) and ``seed`` with ``image, group, family``, the IoU with the sum, ``iou``, with the
-    mean, ``iou_of_mean``, and ``changed``, the share of pixels that are predicted otherwise."""
-    both = [policy_maps(backbone, policies, sample, reduce) for reduce in REDUCTIONS]
-    names = [(name, seed) for name, heads in policies.items() for seed in range(heads.axes["seed"])]
-    rows = []
-    for image, truth, row in pictures(manifest):
-        of_heads = zip(*(maps(image, row) for maps in both), strict=True)
-        for (policy, seed), (summed, mean) in zip(names, of_heads, strict=True):
-            line = {"method": policy, "seed": seed} | {of: row[of] for of in ("image", "group")}
-            line["iou"] = score_mask(summed > 0.5, truth)["iou"]
-            line["iou_of_mean"] = score_mask(mean > 0.5, truth)["iou"]
-            rows.append(line | {"changed": np.mean((summed > 0.5) != (mean > 0.5))})
-    return pd.DataFrame(rows)
 
 
 def background_rates(rows: pd.DataFrame) -> pd.DataFrame:

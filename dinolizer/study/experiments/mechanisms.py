@@ -1,6 +1,6 @@
 """Why the method works: which cue its map follows, and what overlapping windows add."""
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -17,7 +17,6 @@ from dinolizer.model.head import card_for
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.windows import REDUCTIONS, Plan, assemble
 from dinolizer.pocket import forging
-from dinolizer.pocket.generators import DOWNSAMPLING
 from dinolizer.study.evaluation import Image, Picture
 from dinolizer.study.metrics import Map, Mask, ranking_scores, score_image
 from dinolizer.study.samples import Sample
@@ -26,52 +25,35 @@ from dinolizer.training.crops import patch_shares
 TREATMENTS = ("nothing", "swapped", "re-encoded", "swapped, re-encoded", "generated")
 NOTHING, SWAPPED, REENCODED, BOTH, GENERATED = TREATMENTS
 AUTOENCODERS = ("autoencoder", forging.HELD_OUT)
-FRACTIONS = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)  # strides, in windows
-LARGEST = 2  # windows along a side of a picture
-
-
-def treated(
-    photo: Image, donor: Image, generator: str, side: int, seed: Sequence[int]
-) -> tuple[dict[str, Image], Mask]:
-    """A crop after each of `TREATMENTS` of one place, and that. It gets its own content or that of
-    a donor, with a past by the same draws, as it is or through an auto-encoder; ``generated`` is
-    the edit that training meets."""
-    own, other = (forging.past(of, side, np.random.default_rng(seed)) for of in (photo, donor))
-    rng = np.random.default_rng([*seed, 1])
-    mask = forging.random_mask(side, side, forging.log_uniform_area(rng), rng)
-    contents = [own, other, *(forging.reencode(of, generator) for of in (own, other))]
-    contents.append(forging.fill(own, mask, generator, donor, rng))
-    images = (np.where(mask[..., None], content, own) for content in contents)
-    return dict(zip(TREATMENTS, images, strict=True)), mask
 
 
 def cue_pictures(paths: Mapping[str, Path], side: int, places: int, seed: int) -> Iterator[Picture]:
-    """Places of every photograph after each of `TREATMENTS` (``condition``) by an auto-encoder
-    (``family``); the mask is the truth of all, and the donor the next photograph by name."""
+    """Places of every photograph, a crop each, after each of `TREATMENTS` (``condition``) by an
+    auto-encoder (``family``); the mask is the truth of all. They get their own content or that of
+    the next photograph by name, with a past by the same draws, as it is or through the
+    auto-encoder; ``generated`` is the edit that training meets."""
     photos = [(name, read_image(path)) for name, path in sorted(paths.items())]
-    for (at, (name, photo)), place in product(enumerate(photos), range(places)):
-        about: dict[Hashable, Any] = {"image": f"{name} {place}", "group": name, "kind": "sp"}
-        for generator in AUTOENCODERS:
-            donor = photos[(at + 1) % len(photos)][1]
-            images, mask = treated(photo, donor, generator, side, [seed, at, place])
-            about |= {"family": generator, "area": float(mask.mean())}
-            for treatment, image in images.items():
-                yield image, mask, about | {"condition": treatment}
+    for at, place, generator in product(range(len(photos)), range(places), AUTOENCODERS):
+        (name, photo), (_, donor) = photos[at], photos[(at + 1) % len(photos)]
+        drawn = [seed, at, place]
+        own, other = (forging.past(of, side, np.random.default_rng(drawn)) for of in (photo, donor))
+        rng = np.random.default_rng([*drawn, 1])
+        mask = forging.random_mask(side, side, forging.log_uniform_area(rng), rng)
+        contents = [own, other, *(forging.reencode(of, generator) for of in (own, other))]
+        contents.append(forging.fill(own, mask, generator, donor, rng))
+        about: dict[Any, Any] = {"image": f"{name} {place}", "group": name, "kind": "sp"}
+        for treatment, content in zip(TREATMENTS, contents, strict=True):
+            image = np.where(mask[..., None], content, own)
+            yield (
+                image,
+                mask,
+                about | {"condition": treatment, "family": generator, "area": mask.mean()},
+            )
 
 
 def without_donors(sample: Sample) -> Sample:
     """Fit no head on the photograph that `cue_pictures` puts into its own, either."""
     return replace(sample, train=sample.train & sample.train.roll(-1, 0))
-
-
-def whole_pictures(
-    paths: Mapping[str, Path], window: int, seed: int
-) -> Iterator[tuple[str, Image, Mask]]:
-    """Photographs as their files are, of large ones a corner, spliced by each auto-encoder."""
-    for (at, (name, path)), generator in product(enumerate(sorted(paths.items())), AUTOENCODERS):
-        photo = read_image(path)[: LARGEST * window, : LARGEST * window]
-        height, width = (side // DOWNSAMPLING * DOWNSAMPLING for side in photo.shape[:2])
-        yield name, *forging.forge(photo[:height, :width], generator, "sp", seed=[seed, at])
 
 
 def overlap_rows(
@@ -110,11 +92,11 @@ def steps(plan: Plan, values: Map) -> dict[str, float]:
     half, found = plan.patch // 2, {"border": [np.nan], "elsewhere": [np.nan]}
     for starts, of in ((plan.tops, values), (plan.lefts, values.T)):
         borders = {at + length for at in starts for length in (0, plan.window)} - {0, len(of)}
-        for at in borders | {*range(plan.patch, len(of) - half, plan.patch)}:
+        for at in {*borders, *range(plan.patch, len(of) - half, plan.patch)}:
             near = min((abs(at - border) for border in borders), default=plan.patch)
             if near == 0 or near >= plan.patch:
-                step = np.abs(of[min(at + half, len(of) - 1)] - of[max(at - half, 0)]).mean()
-                found["elsewhere" if near else "border"].append(float(step))
+                change = np.abs(of[min(at + half, len(of) - 1)] - of[max(at - half, 0)])
+                found["elsewhere" if near else "border"].append(float(change.mean()))
     return {name: float(np.nanmean(of)) for name, of in found.items()}
 
 

@@ -69,7 +69,7 @@ def test_a_large_image_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_the_table_of_strides_holds_costs_scores_and_paired_changes() -> None:
-    values = {28: ([0.4, 0.6, 0.5], [4, 4, 4]), 56: ([0.4, 0.5, 0.4], [1, 2, 3])}
+    values = {28: ([0.4, 0.6, 0.5], [4, 4, 4]), 56: ([0.4, 0.55, 0.4], [1, 2, 3])}
     rows = pd.DataFrame(
         [
             {"stride": stride, "image": group, "group": group, "iou": iou, "passes": passes}
@@ -81,12 +81,12 @@ def test_the_table_of_strides_holds_costs_scores_and_paired_changes() -> None:
     assert (usual["stride"], usual["n_images"], usual["passes_ratio"]) == (28, 3, 1)
     assert (usual["iou_change"], usual["iou"]) == (0, 0.5)
     assert (wide["passes"], wide["passes_ratio"]) == (2, 0.5)
-    # The pictures change by 0, -0.1 and -0.1: 4.303 standard errors of 0.1 / 3 are 0.143.
+    # The pictures change by 0, -0.05 and -0.1: 4.303 standard errors of 0.05 / 3**0.5 are 0.124.
     change = [wide[f"iou_change{end}"] for end in ("", "_low", "_high")]
-    assert change == pytest.approx([-0.2 / 3, -0.2 / 3 - 0.143, -0.2 / 3 + 0.143], abs=1e-3)
+    assert change == pytest.approx([-0.05, -0.05 - 0.124, -0.05 + 0.124], abs=1e-3)
     assert cost.strides_text(pd.DataFrame([usual, wide]), 28) == (
-        "a stride of 56 pixels takes 50% of the windows and changes the IoU by -0.067 "
-        "(-0.210 to +0.077)"
+        "a stride of 56 pixels takes 50% of the windows and changes the IoU by -0.050 "
+        "(-0.174 to +0.074)"
     )
 
 

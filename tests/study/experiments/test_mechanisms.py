@@ -44,17 +44,23 @@ def test_a_place_gets_what_its_treatment_says_and_the_rest_stays() -> None:
             np.testing.assert_array_equal(*same)
 
 
-def test_photograph_and_donor_have_one_past(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_photograph_and_donor_have_one_past(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are stored as often, at the same qualities and with chroma subsampled alike."""
     stored: list[tuple[object, ...]] = []
     monkeypatch.setattr(forging, "jpeg", lambda image, *how: stored.append(how) or image)
-    rng = np.random.default_rng(0)
-    photo, donor = (rng.integers(0, 256, (300, wide, 3), np.uint8) for wide in (400, 700))
-    for seed in range(5):
-        stored.clear()
-        mechanisms.treated(photo, donor, "autoencoder", 96, [seed])
-        half = len(stored) // 2
-        assert stored[:half] == stored[half:]
-    assert stored
+    paths = {name: tmp_path / f"{name}.png" for name in "ab"}
+    for wide, path in zip((400, 700), paths.values(), strict=True):
+        write_image(path, random_image(300, wide))
+    found = 0
+    for number, _ in enumerate(mechanisms.cue_pictures(paths, 96, places=5, seed=0)):
+        if number % len(TREATMENTS) == 0:  # of the next place
+            half = len(stored) // 2
+            assert stored[:half] == stored[half:]
+            found += half
+            stored.clear()
+    assert found
 
 
 def test_heads_meet_neither_the_photograph_nor_its_donor() -> None:
@@ -64,18 +70,6 @@ def test_heads_meet_neither_the_photograph_nor_its_donor() -> None:
     sample = Sample(torch.zeros(8, 2, 2), pd.DataFrame(), fold, train)
     kept = mechanisms.without_donors(sample).train
     assert [sorted(set(fold[of.numpy()])) for of in kept] == [[2, 3], [0, 3], [0, 1], [1, 2]]
-
-
-def test_whole_photographs_are_spliced(tmp_path: Path) -> None:
-    """Of one of 100 x 250 pixels, at most two windows of 56 a side, in eights: 96 x 112."""
-    write_image(tmp_path / "a.png", random_image(100, 250))
-    pictures = list(mechanisms.whole_pictures({"a": tmp_path / "a.png"}, 56, seed=0))
-    photo = random_image(100, 250)[:96, :112]
-    assert len(pictures) == len(AUTOENCODERS)
-    for name, image, mask in pictures:
-        assert (name, image.shape) == ("a", (96, 112, 3))
-        np.testing.assert_array_equal(image[~mask], photo[~mask])
-        assert (image[mask] != photo[mask]).any()
 
 
 def test_every_stride_gives_the_map_of_the_localizer_from_windows_seen_once() -> None:
