@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from dinolizer.data.images import read_image
 from dinolizer.model.backbones import Backbone
@@ -20,7 +21,6 @@ from dinolizer.pocket import forging
 from dinolizer.study.evaluation import Image, Picture
 from dinolizer.study.metrics import Map, Mask, ranking_scores, score_image
 from dinolizer.study.samples import Sample
-from dinolizer.training.crops import patch_shares
 
 TREATMENTS = ("nothing", "swapped", "re-encoded", "swapped, re-encoded", "generated")
 NOTHING, SWAPPED, REENCODED, BOTH, GENERATED = TREATMENTS
@@ -43,12 +43,8 @@ def cue_pictures(paths: Mapping[str, Path], side: int, places: int, seed: int) -
         contents.append(forging.fill(own, mask, generator, donor, rng))
         about: dict[Any, Any] = {"image": f"{name} {place}", "group": name, "kind": "sp"}
         for treatment, content in zip(TREATMENTS, contents, strict=True):
-            image = np.where(mask[..., None], content, own)
-            yield (
-                image,
-                mask,
-                about | {"condition": treatment, "family": generator, "area": mask.mean()},
-            )
+            row = about | {"condition": treatment, "family": generator, "area": mask.mean()}
+            yield np.where(mask[..., None], content, own), mask, row
 
 
 def without_donors(sample: Sample) -> Sample:
@@ -66,15 +62,14 @@ def overlap_rows(
     ``reduce``, with ``passes`` and `steps`; and rows of `by_distance`. Each window is seen once."""
     card, rows, rings = card_for(backbone), [], []
     for number, (group, image, truth) in enumerate(pictures):
-        localizer, about = (
-            Localizer(backbone, heads[group], card),
+        about, localizer = (
             {"image": number, "group": group},
+            Localizer(backbone, heads[group], card),
         )
         plans = [localizer.with_settings(stride=stride).plan(*truth.shape) for stride in strides]
-        tops, lefts = (
-            {at for plan in plans for at in getattr(plan, of)} for of in ("tops", "lefts")
-        )
-        every = replace(plans[0], tops=tuple(sorted(tops)), lefts=tuple(sorted(lefts)))
+        axes = zip(*((plan.tops, plan.lefts) for plan in plans), strict=True)
+        tops, lefts = (tuple(sorted({*chain(*of)})) for of in axes)
+        every = replace(plans[0], tops=tops, lefts=lefts)
         logits = torch.cat([*localizer.patch_logits(image, every)]).cpu()
         rings += [about | row for row in by_distance(every, logits[:, 0].numpy(), truth)]
         known = dict(zip(every.positions, logits[:, None], strict=True))
@@ -106,15 +101,10 @@ def by_distance(plan: Plan, logits: Map, truth: Mask) -> list[dict[str, float]]:
     be in the middle of a window."""
     margin, middle = plan.window // 2 - plan.patch, np.zeros_like(truth)
     middle[margin : truth.shape[0] - margin, margin : truth.shape[1] - margin] = True
-    edited, whole = (
-        np.stack(
-            [
-                patch_shares(torch.as_tensor(plan.cut(of, at)), "pristine", plan.patch)
-                for at in plan.positions
-            ]
-        )
-        for of in map(torch.from_numpy, (truth, middle))
-    )
+    maps = torch.from_numpy(np.stack([truth, middle])).float()
+    top_left = [maps[:, top:, left:] for top, left in plan.positions]
+    windows = torch.stack([of[:, : plan.window, : plan.window] for of in top_left], dim=1)
+    edited, whole = F.avg_pool2d(windows, plan.patch).numpy()
     along = np.arange(logits.shape[-1])
     nearest = np.minimum(along, along[::-1])
     rings, rows = np.minimum(nearest[:, None], nearest), []
