@@ -121,6 +121,9 @@ PARAMETERS = read_profile(Path(PROFILE_FILE))
 CHOSEN = {name: made for name, made in NOTEBOOKS.items() if made.get("only", PROFILE) == PROFILE}
 if len(PARAMETERS.get("test", ())) > 1:  # of one, the benchmark has a line for each generator
     CHOSEN["03-benchmark"]["tables"] += ["03-generators"]
+if not PARAMETERS.get("test"):  # photographs are forged
+    CHOSEN["12-mechanisms"]["tables"] += ["12-cues"]
+    CHOSEN["12-mechanisms"]["figures"] += ["12-cues", "12-cues-maps"]
 if PROFILE == "published":  # nothing is trained or forged for it
     CHOSEN = {"10-published-model": NOTEBOOKS["10-published-model"]}
     CHOSEN["10-published-model"]["tables"] += ["10-comparison"]
@@ -131,9 +134,6 @@ if PROFILE == "real":
         tables.append("unedited")
     made = {"tables": [f"11-{table}" for table in tables], "figures": ["11-generators"]}
     CHOSEN = {"11-real-inpaintings": made}
-if "12-mechanisms" in CHOSEN and not PARAMETERS.get("test"):  # it can forge photographs
-    CHOSEN["12-mechanisms"]["tables"] += ["12-cues"]
-    CHOSEN["12-mechanisms"]["figures"] += ["12-cues", "12-cues-maps"]
 RESULTS = os.path.relpath(results_dir(PROFILE))
 LOG = f"{RESULTS}/log"  # of what differs from run to run; git ignores it
 CACHE = os.path.relpath(cache_dir() / PROFILE)
