@@ -76,6 +76,8 @@ def pretrain(
         pictures.append(read_image(path))
         if min(pictures[-1].shape[:2]) < least:
             raise InputError(f"{path} has a side under {least} pixels; take it out of the folder.")
+    if len(pictures) < 2:
+        raise InputError(f"The folder {photos} holds 1 photograph, but at least two are needed.")
     pixels = hashlib.sha256(b"".join(picture.tobytes() for picture in pictures)).hexdigest()
     (out / "checkpoints").mkdir(parents=True, exist_ok=True)
     card: dict[str, object] = {"photographs": len(pictures), "about": photos.name}

@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 def photo_paths(folder: str | Path = "", count: int = 0) -> dict[str, Path]:
     """Names and files of at most ``count`` photographs of a study: the images in and below a
-    folder, named by their stems, at least two and none twice; or without a folder `PHOTOS`."""
+    folder, named by their stems, none of them twice; or without a folder `PHOTOS`."""
     if not folder:
         paths = {name: Path(str(files(package) / file)) for name, (package, file) in PHOTOS.items()}
         return dict(list(paths.items())[: count or None])
@@ -63,8 +63,6 @@ def photo_paths(folder: str | Path = "", count: int = 0) -> dict[str, Path]:
         if by_name.setdefault(path.stem, path) != path:
             both = f"({by_name[path.stem]} and {path})"
             raise InputError(f"Two photographs are named {path.stem!r} {both}; rename one.")
-    if len(by_name) < 2:
-        raise InputError(f"The folder {folder} holds 1 photograph, but at least two are needed.")
     return by_name
 
 

@@ -138,8 +138,10 @@ def dots(
 ) -> Figure:
     """Draw scores with intervals as dots, a row for each ``label`` and a panel for each score.
     ``scores`` are from a column to the label of its panel: ``size``, a share, gets a logarithmic
-    axis, a change its zero, a corrected interval (``_low_corrected``) a thin line. ``hue`` tells
-    dots of one row apart; ``lines`` are from a score to its floor."""
+    axis, a change its zero, a corrected interval (``_low_corrected``) a thin line; what the table
+    lacks is left out. ``hue`` tells dots of one row apart; ``lines`` are from a score to its floor.
+    """
+    scores = {score: label for score, label in scores.items() if score in table}
     height = 1.3 + 0.35 * table["label"].nunique()
     figure, (row,) = panels(1, len(scores), height, note, sharey=True)
     look: dict[str, Any] = {"linestyle": "none", "markersize": 4, "err_kws": {"linewidth": 1.6}}

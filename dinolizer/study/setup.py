@@ -19,6 +19,7 @@ from dinolizer.model.localizer import Localizer
 from dinolizer.model.weights import weights_hash
 from dinolizer.paths import PROFILES, ROOT, named_file, results_dir
 from dinolizer.pocket.forging import FAMILIES
+from dinolizer.study import show
 from dinolizer.study.evaluation import Method, rows_of
 from dinolizer.study.experiments.cost import median_seconds
 from dinolizer.study.experiments.robustness import CASES
@@ -43,6 +44,7 @@ class Study:
     @classmethod
     def open(cls, notebook: str, namespace: Mapping[str, Any]) -> "Study":
         """Open the study of a notebook, of whose ``globals()`` it checks and takes parameters."""
+        show.sentences()
         defaults = read_defaults(NOTEBOOKS / f"{notebook}.ipynb")
         for name in defaults.keys() - namespace.keys():
             raise InputError(f"{notebook} has no value of {name!r}: run its parameters cell first.")

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from IPython.core.getipython import get_ipython
 from IPython.display import Image
+
+from dinolizer.errors import InputError
 
 WORDS: dict[str, Any] = {
     r"^n (\w+)$": r"number of \1",
@@ -22,6 +25,16 @@ WORDS: dict[str, Any] = {
     r"\bseconds\b": "time [s]",
 }
 """Of headings, without their underscores: regular expressions, and what takes their place."""
+
+
+def sentences() -> None:
+    """Let a notebook that stops at an `InputError` show its sentence, without a traceback."""
+
+    def told(shell: Any, kind: type, error: Exception, *_: object, **__: object) -> None:
+        shell._showtraceback(kind, error, [str(error)])
+
+    if shell := get_ipython():
+        shell.set_custom_exc((InputError,), told)
 
 
 def figure(path: Path) -> Image:

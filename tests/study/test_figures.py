@@ -157,7 +157,7 @@ def test_dots_lie_where_the_table_says() -> None:
     )
     ends = {f"iou_{end}": scores["iou"] + by for end, by in (("low", -0.1), ("high", 0.1))}
     table = scores.assign(**ends, iou_change=scores["iou"] - 0.2)
-    names = {"iou": "IoU", "iou_change": "change"}
+    names = {"iou": "IoU", "iou_change": "change", "false_positive_rate": "not measured"}
     figure = figures.dots(table, names, NOTE, hue="marks", lines={"iou": 0.12})
     panel, other = figure.axes
     assert [text.get_text() for text in panel.get_yticklabels()] == ["a", "b"]

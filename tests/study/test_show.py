@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pandas as pd
+from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -20,6 +21,22 @@ TABLE = pd.DataFrame(
         "low": [1, 2],
     }
 )
+
+
+def test_a_notebook_stops_at_what_was_given_wrong_with_one_sentence() -> None:
+    """In a shell of IPython, as notebooks are run; other errors keep their traceback."""
+    shell = InteractiveShell.instance()
+    shown: list[list[str]] = []
+    try:
+        shell._showtraceback = lambda kind, error, lines: shown.append(lines)
+        show.sentences()
+        for error in ('InputError("Name two.")', 'ValueError("other")'):
+            result = shell.run_cell(f"from dinolizer.errors import InputError; raise {error}")
+            assert not result.success
+    finally:
+        InteractiveShell.clear_instance()
+    assert shown[0] == ["Name two."]
+    assert len(shown[1]) > 1 and "ValueError" in "".join(shown[1])
 
 
 def test_a_table_has_plain_headings_and_as_many_digits_as_are_asked_for() -> None:
