@@ -118,7 +118,9 @@ def curves(
     order = list(pd.concat(tables.values())[hue].unique())
     for panel, (across, table) in zip(grid.flat, tables.items(), strict=False):
         look = {"hue": hue, "hue_order": order, "style": hue, "style_order": order} | INTERVAL
-        sns.lineplot(_with_ends(table, y), x=x, y=y, markers=True, **look, ax=panel)
+        sns.lineplot(
+            _with_ends(table.dropna(subset=y), y), x=x, y=y, markers=True, **look, ax=panel
+        )
         for name, value in (lines or {}).items():
             panel.axhline(value, **REFERENCE, label=name)
         for number, (name, span) in enumerate((spans or {}).items()):

@@ -249,7 +249,8 @@ def _sample(dataset: Dataset, rows: pd.DataFrame, targets: Tensor, fitted: int =
     if dataset.train is None:
         names = np.unique(dataset.test["group"].to_numpy(str))
         if len(names) < 2:
-            raise InputError(f"Leaving a photo out needs two, but all images are of {names[0]!r}.")
+            only = f"all images are of {str(names[0])!r}; add others"
+            raise InputError(f"To test on photographs that no head has met takes two, but {only}.")
         fold = np.searchsorted(names, rows["group"].to_numpy(str))
         train = (fold != np.arange(len(names))[:, None]) & rows["seen"].to_numpy()
     else:

@@ -80,7 +80,7 @@ def test_no_photograph_is_tested_by_a_head_that_met_it(crossfit: Dataset) -> Non
         assert not met[sample.fold == fold].any()
         assert np.array_equal(met, (sample.fold != fold) & seen)
     alone = Dataset(crossfit.test.assign(group="x"), None)
-    with pytest.raises(InputError, match="needs two, but all images are of"):
+    with pytest.raises(InputError, match="takes two, but all images are of 'x'; add"):
         crop_sample(alone, SPEC)
 
 
