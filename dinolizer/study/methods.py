@@ -1,4 +1,4 @@
-"""The methods, each from an image to a map: the localizer, and as baselines three blind methods of
+"""The methods, each from an image to a map: the localizer, and as baselines four blind methods of
 classical forensics and a trained linear classifier.
 
 A baseline turns a uint8 (H, W, 3) RGB image into a float32 (H, W) map, higher = more suspicious, in
@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from sklearn.decomposition import PCA
+from sklearn.mixture import GaussianMixture
 
 from dinolizer.data.manifest import read_pair
 from dinolizer.model.backbones import Backbone
@@ -35,6 +36,11 @@ from dinolizer.study.samples import Dataset, draw_rows
 Map = NDArray[np.float32]
 # Third difference, the residual of Splicebuster (one of the linear filters of Fridrich 2012).
 THIRD_DIFFERENCE = np.array([[1, -3, 3, -1]], dtype=np.float32)
+SECOND_DIFFERENCE = np.array([[-1, 2, -1]], dtype=np.float32)
+GRID, FLAT = (
+    8,
+    0.01,
+)  # sides of a JPEG block, in pixels; what rounding leaves of a grid, grey levels
 REFLECT = cv2.BORDER_REFLECT_101
 _stem, _weights = cache(TraceStem), cache(load_file)
 MARKED, THRESHOLD_IMAGES = 0.05, 300
@@ -107,18 +113,15 @@ def error_level(image: Image, quality: int = 85, window: int = 17) -> Map:
     return _log_deviation(loss, window, cut=1.5, floor=0.1)
 
 
-def residual_features(
-    image: Image, block: int = 16, stride: int = 8, components: int = 8, inliers: float = 0.7
-) -> Map:
+def residual_features(image: Image, block: int = 16, stride: int = 8, components: int = 8) -> Map:
     """Splicebuster: blocks whose residual statistics do not fit the rest of the image.
 
     After Cozzolino, Poggi and Verdoliva, "Splicebuster: a new blind image splicing detector", WIFS
     2015: third differences are quantised to three levels, co-occurrences of four neighbours along
-    and across the filter are counted per block, and the square roots of their frequencies are
-    reduced by PCA; forged blocks are outliers from a Gaussian. Ours are smaller blocks, and in
-    place of expectation maximisation the concentration steps of a minimum covariance determinant
-    (Rousseeuw and Van Driessen 1999) on the share ``inliers``. The map is the logarithm of the
-    squared Mahalanobis distance in units of its median; zero for a flat image."""
+    and across the filter are counted per block, the square roots of their frequencies are reduced
+    by PCA, and a mixture of two Gaussians is fitted by expectation maximisation: one of what is
+    photographed, the heavier, and one of what is not. Ours are smaller blocks. The map is the
+    logarithm of the squared Mahalanobis distance to the heavier one; zero for a flat image."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.uint8)
     features = np.sqrt(_cooccurrences(grey, block, stride))  # (h, w, 2 * bins)
     height, width, bins = features.shape
@@ -126,10 +129,37 @@ def residual_features(
     if len(blocks) < 2 or np.allclose(blocks, blocks[0]):
         return np.zeros(image.shape[:2], dtype=np.float32)
     reduced = PCA(min(components, *blocks.shape)).fit_transform(blocks)
-    distances = _robust_distances(reduced, inliers)
-    scores = np.log(distances / max(np.median(distances), 1e-6) + 1e-3)
-    grid = scores.reshape(height, width).astype(np.float32)
+    # The ridge: a flat part of an image has no covariance of its own.
+    mixture = GaussianMixture(2, reg_covar=1e-2, random_state=0).fit(reduced)
+    heavier = mixture.weights_.argmax()
+    centred = reduced - mixture.means_[heavier]
+    distances = np.sum(centred @ mixture.precisions_[heavier] * centred, axis=1)
+    grid = np.log(distances + 1e-3).reshape(height, width).astype(np.float32)
     return np.asarray(cv2.resize(grid, image.shape[1::-1], interpolation=cv2.INTER_LINEAR))
+
+
+def jpeg_grid(image: Image, window: int = 33) -> Map:
+    """Where the grid of blocks that JPEG leaves in an image is missing, or lies elsewhere.
+
+    After Li, Yuan and Yu, "Passive detection of doctored JPEG image via block artifact grid
+    extraction", Signal Processing 89, 2009: second differences are largest where two blocks meet,
+    every eighth column and row. The map is the log-ratio of their local mean, in windows of so many
+    pixels, at all eight offsets to that at the image's strongest one, summed over columns and rows.
+    Differences are cut at three times the image's median, so that texture does not count."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    missing = np.zeros(grey.shape, np.float32)
+    for turned, log_ratio in ((grey, missing), (grey.T, missing.T)):
+        across = np.ascontiguousarray(turned)
+        edges = np.abs(cv2.filter2D(across, cv2.CV_32F, SECOND_DIFFERENCE, borderType=REFLECT))
+        edges = np.minimum(edges, 3 * np.median(edges) + 1)
+        offsets = np.zeros((GRID, *edges.shape), np.float32)
+        for offset in range(GRID):
+            offsets[offset, :, offset::GRID] = edges[:, offset::GRID]
+        local = np.stack([cv2.blur(of, (window, window), borderType=REFLECT) for of in offsets])
+        local += np.roll(local, -1, axis=0)  # the pixels on both sides of an edge differ
+        strongest = local.mean(axis=(1, 2)).argmax()
+        log_ratio += np.log(local.mean(axis=0) + FLAT) - np.log(local[strongest] + FLAT)
+    return missing
 
 
 def residual_classifier(image: Image, folder: Path = ASSETS) -> Map:
@@ -158,6 +188,7 @@ BASELINES: dict[str, Callable[[Image], Map]] = {
     "noise inconsistency": noise_inconsistency,
     "error level analysis": error_level,
     "residual features": residual_features,
+    "JPEG grid": jpeg_grid,
     "residual classifier": residual_classifier,
 }
 
@@ -201,16 +232,3 @@ def _block_histograms(
         mean = cv2.boxFilter(share, -1, (block, block), borderType=REFLECT)
         histograms.append(mean[stride // 2 :: stride, stride // 2 :: stride])
     return np.asarray(np.maximum(np.stack(histograms, axis=-1), 0))
-
-
-def _robust_distances(points: NDArray[np.floating], inliers: float) -> NDArray[np.float64]:
-    """Squared Mahalanobis distances to a Gaussian fitted to the inner share of the points."""
-    kept = np.ones(len(points), dtype=bool)
-    ridge = 1e-3 * np.eye(points.shape[1])  # a flat image has no covariance of its own
-    distances = np.zeros(len(points))
-    for _ in range(15):  # concentration steps: they settle in fewer
-        centred = points - points[kept].mean(axis=0)
-        covariance = centred[kept].T @ centred[kept] / kept.sum() + ridge
-        distances = np.sum(centred * np.linalg.solve(covariance, centred.T).T, axis=1)
-        kept = distances <= np.quantile(distances, inliers)
-    return distances

@@ -153,9 +153,9 @@ def test_the_notebook_measures_pictures_that_are_there(
     make_manifest("csv", listed, tmp_path / "m.csv")
     names = {"inpaintings": str(tmp_path / "m.csv"), "unedited": [str(tmp_path / "none")]}
     left = execute(ROOT / "notebooks" / "11-real-inpaintings.ipynb", names)
-    assert left["means"]["n_pictures"].tolist() == [4] * 20
+    assert left["means"]["n_pictures"].tolist() == [4] * 24
     tables = tmp_path / "results" / "pocket" / "tables"
-    assert len(pd.read_csv(tables / "11-pictures.csv")) == 4 * 2 * 5
+    assert len(pd.read_csv(tables / "11-pictures.csv")) == 4 * 2 * 6
     assert not (tables / "11-unedited.csv").exists()
 
 
