@@ -56,8 +56,9 @@ def localized(name: str, localizer: Localizer) -> Method:
 
 
 def localizer_method(name: str, backbone: Backbone, fits: Fits, manifest: pd.DataFrame) -> Method:
-    """The localizer, with the head that never met the photograph of an image."""
-    card, heads = card_for(backbone), fits.heads(manifest)
+    """The localizer, with the head that never met the photograph of an image. Logits of windows
+    are averaged: the mask at 0.5 is that of their sum, whose probabilities saturate in float32."""
+    card, heads = replace(card_for(backbone), reduce="mean"), fits.heads(manifest)
     of_group = {group: StudyLocalizer(backbone, head, card) for group, head in heads.items()}
     whole = localized(name, Localizer(backbone, fits.whole.head, card))
 
