@@ -34,8 +34,8 @@ def policy_maps(
     backbone: Backbone, policies: dict[str, Heads], sample: Sample, reduce: Reduce = "mean"
 ) -> Callable[[Image, Row], list[Map]]:
     """Maps of an image by the heads of all policies, see `fit_drawn`, and seeds: probabilities of
-    an edit; ``reduce`` says how the logits of windows are put together. Of their sum in float32 many
-    probabilities are exactly 1, which average precision cannot rank."""
+    an edit; ``reduce`` says how the logits of windows are put together. Of their sum in float32 so
+    many probabilities are exactly 1 that average precision cannot rank them."""
     logits = image_logits(backbone, [*policies.values()], sample, reduce=reduce)
     channels = [heads.axes["seed"] * CLASSES[policy] for policy, heads in policies.items()]
 
