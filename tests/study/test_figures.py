@@ -191,6 +191,15 @@ def test_differences_have_a_panel_for_each_other_method_and_both_intervals() -> 
     np.testing.assert_allclose([part[:, 0] for part in corrected.get_segments()], [[-0.2, 1]] * 3)
 
 
+def test_a_method_without_a_score_has_no_curve() -> None:
+    table = levels(METHODS, ["50", "none"], 0.2)
+    table.loc[table["method"] == METHODS[1], "iou"] = np.nan
+    tables = {"JPEG quality": table}
+    figure = figures.curves(tables, "level", "iou", "method", NOTE, label="score")
+    drawn = [line for line in figure.axes[0].lines if np.isfinite(line.get_ydata()).any()]
+    assert len(drawn) == len(METHODS) - 1
+
+
 def test_several_scores_are_curves_beside_each_other_on_an_axis_of_shares() -> None:
     scores = {"iou": [0.2, 0.4, 0.6], "recall": [0.3, 0.5, 0.7]}
     table = pd.DataFrame(scores).assign(share=[0.01, 0.1, 0.5], iou_low=0.1, iou_high=0.9)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dinolizer.data.images import read_image
 from dinolizer.data.manifest import read_pair
+from dinolizer.errors import InputError
 from dinolizer.pocket.forging import HELD_OUT, LEARNED, fill, past, random_mask
 from dinolizer.pocket.generators import DOWNSAMPLING
 from dinolizer.study.evaluation import RATE, Image, Method, Row
@@ -137,6 +138,8 @@ def shrinking_rows(method: Method, pairs: Iterable[Pair], window: int) -> pd.Dat
             for case, values in (("edited", method.predict(edited, row)), ("untouched", plain)):
                 line = {**about, "case": case, "share": share}
                 rows.append(line | score_image(values, 0.5, part))
+    if not rows:
+        raise InputError("No spliced image comes with its original: a mask to shrink needs both.")
     return with_matched(pd.DataFrame(rows))
 
 
