@@ -13,12 +13,11 @@ from torch import nn
 
 from dinolizer.data.degradations import blur, gaussian_noise, jpeg, to_uint8, webp
 from dinolizer.pocket import forging
-from dinolizer.pocket.forging import SHRINKING, Image, Mask, past, resized
+from dinolizer.pocket.forging import SHARED, SHRINKING, Image, Mask, past, resized
 from dinolizer.pocket.generators import DOWNSAMPLING, AutoEncoder
 
 SHARINGS = {"none": 0.45, "jpeg": 0.25, "webp": 0.07, "resize": 0.13, "noise": 0.05, "blur": 0.05}
 """What is done to a finished picture, and how often."""
-RESIZING = (0.75, 1.3)
 AREA_RANGE = (0.02, 0.6)
 FILLS = {"clean": 0.3, "decoded": 0.45, "enlarged": 0.15, "classical": 0.1}
 """Where the content of an edit comes from, and how often: a photograph shrunk until no trace of its
@@ -147,7 +146,7 @@ class Forge:
 
 def _room(side: int, way: str) -> int:
     """Side of what a crop is cut from, after a sharing that may shrink it."""
-    return side if way != "resize" else int(np.ceil(side / RESIZING[0]))
+    return side if way != "resize" else int(np.ceil(side / SHARED["resize"][0]))
 
 
 def _chosen(shares: Mapping[str, float], rng: np.random.Generator) -> str:
@@ -199,16 +198,17 @@ def shared(images: Sequence[Image], way: str, side: int, rng: np.random.Generato
 
     def share(image: Image) -> Image:
         again = np.random.default_rng(seed)
+        low, high = SHARED.get(way, (0.0, 0.0))
+        at = low + level * (high - low)
         if way == "resize":
-            low, high = RESIZING
-            image = resized(image, low + level * (high - low), again, side)
+            image = resized(image, at, again, side)
         top, left = (int(c * (n - side + 1)) for c, n in zip(corner, image.shape[:2], strict=True))
         image = np.ascontiguousarray(image[top : top + side, left : left + side])
         ways = {
-            "jpeg": lambda: jpeg(image, round(65 + 33 * level), subsampling),
-            "webp": lambda: webp(image, round(70 + 28 * level)),
-            "noise": lambda: gaussian_noise(image, 0.5 + 4.5 * level, again),
-            "blur": lambda: blur(image, 3),
+            "jpeg": lambda: jpeg(image, round(at), subsampling),
+            "webp": lambda: webp(image, round(at)),
+            "noise": lambda: gaussian_noise(image, at, again),
+            "blur": lambda: blur(image, at),
         }
         return ways.get(way, lambda: image)()
 

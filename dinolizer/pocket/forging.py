@@ -38,6 +38,15 @@ SHRINKING = (0.4, 0.65)  # by how much content of an edit is shrunk: its own pas
 SHAPES = ("blob", "ellipse", "box")
 AREA_RANGE = (0.01, 0.60)  # share of the image that is edited: log-uniform between these bounds
 
+SHARED = {
+    "jpeg": (65, 98),
+    "webp": (70, 98),
+    "noise": (0.5, 5),
+    "blur": (3, 3),
+    "resize": (0.75, 1.3),
+}
+"""Levels of what pre-training does to whole images, some of them, as sharing does."""
+
 KERNELS = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
 GRID = 16  # side in pixels of a JPEG file's blocks with chroma subsampled: crops start anywhere
 
