@@ -9,13 +9,14 @@ from timm.models.eva import Eva
 
 from dinolizer.model.backbones import load_backbone
 from dinolizer.model.head import card_for
-from dinolizer.model.specs import BACKBONES, SIZES, TWINS, build
+from dinolizer.model.pocket_vit import PAIR_WINDOW, WINDOW
+from dinolizer.model.specs import BACKBONES, TWINS, build
 
 DIMS = {"small": 384, "base": 768, "large": 1024}
 POCKET_DESIGNS = ("learned", "rotary")
 POCKET_TASKS = ("images", "generic")  # of the architecture of learned
 POCKET = ["pocket", *(f"pocket-{name}" for name in (*POCKET_DESIGNS, *POCKET_TASKS))]
-TRAINED = ["bfree", *(f"{f}-{size}" for f in ("dinov2", "dinov3") for size in SIZES), *POCKET]
+TRAINED = ["bfree", *(f"{f}-{size}" for f in ("dinov2", "dinov3") for size in DIMS), *POCKET]
 
 
 def test_the_names_are_these_and_a_control_for_each() -> None:
@@ -55,6 +56,7 @@ def test_a_row_says_what_timm_says(name: str) -> None:
     assert model.num_prefix_tokens == 5  # the class token and four registers
     assert model.patch_embed.patch_size == (spec.patch, spec.patch)
     if name in POCKET:
+        assert spec.window == (WINDOW if name == "pocket" else PAIR_WINDOW)
         return
     cfg = model.pretrained_cfg
     assert (spec.mean, spec.std) == (cfg["mean"], cfg["std"])
