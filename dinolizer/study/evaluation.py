@@ -6,6 +6,7 @@ from functools import partial
 from itertools import product
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from dinolizer.data.degradations import Step, degrade, degrade_mask
 from dinolizer.data.manifest import AUTHENTIC_KINDS, read_pair, target
 from dinolizer.errors import progress
 from dinolizer.study.cache import cache_key, cached, images_hash, probe_hash
-from dinolizer.study.metrics import Map, Mask, score_image
+from dinolizer.study.metrics import RING, Map, Mask, score_image
 from dinolizer.study.statistics import ALL_FAMILIES, Measured, macro_mean, macro_table
 
 Image = NDArray[np.uint8]
@@ -60,9 +61,20 @@ def score_maps(
         about = {name: row[name] for name in ABOUT if name in row}
         for name, values in zip(names, maps(image, row), strict=True):
             threshold = threshold_at(name.get("threshold", 0.0), row)
-            scores = score_image(np.asarray(values), threshold, truth)
+            scores = score_known(np.asarray(values), threshold, truth, row["kind"])
             rows.append({**name, **about, "threshold": threshold, **scores})
     return pd.DataFrame(rows)
+
+
+def score_known(values: Map, threshold: float, truth: Mask, kind: str) -> dict[str, Any]:
+    """`score_image` of the pixels whose truth is known: in a re-generated image (``fr``) not of
+    those within `RING` pixels of the edit's edge, where the decoder blends both sides."""
+    if kind != "fr" or values.shape != truth.shape:  # which it refuses
+        return score_image(values, threshold, truth)
+    around = np.ones((2 * RING + 1, 2 * RING + 1), np.uint8)
+    wide, narrow = (change(truth.astype(np.uint8), around) for change in (cv2.dilate, cv2.erode))
+    known = (wide == 0) | (narrow == 1) if narrow.any() else (wide == 0) | truth
+    return score_image(values[known], threshold, truth[known])
 
 
 def evaluate(
@@ -130,7 +142,7 @@ def evaluation_hash(steps: Case = ()) -> str:
     """What degrading and scoring make of a probe, for a `cache_key`."""
     image = probe_image(48, 64)
     image, truth = degraded(image, image[..., 0] > image[..., 1], steps, seed=0)
-    return probe_hash(image, *score_image(image[..., 2] / 255, 0.5, truth).values())
+    return probe_hash(image, *score_known(image[..., 2] / 255, 0.5, truth, "fr").values())
 
 
 def probe_image(height: int, width: int) -> Image:

@@ -21,9 +21,12 @@ from dinolizer.study.statistics import Measured, Statistic, columns, measured, q
 
 Map = NDArray[np.floating]
 Mask = NDArray[np.bool_]
+RING = 8
+"""Pixels: a cell of the latents, of Stable Diffusion's auto-encoder as well as of those here."""
 METRIC_RULE = (
     "IoU and F1: forged images only, one fixed threshold, mean over images (macro) unless pooled "
-    "(micro); authentic images are reported apart, by the false-positive rate of their pixels"
+    "(micro); authentic images are reported apart, by the false-positive rate of their pixels; in "
+    f"re-generated images {RING} pixels on both sides of an edit's edge do not count"
 )
 SCORE_PERCENTILE = 99
 """By its score an image is called forged if an edit is predicted on over 1 % of its pixels."""

@@ -51,8 +51,9 @@ def evaluate_one(
 
 
 @pytest.fixture
-def manifest(tmp_path: Path) -> pd.DataFrame:
+def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     """Two photos; per photo two edits, of two families, and the photo itself."""
+    monkeypatch.setattr(evaluation, "RING", 0)  # the images are smaller than that
     rows: list[dict[str, Any]] = []
     for group, found in (("a", 20), ("b", 10)):
         for family, kind, edited in (("x", "sp", 1), ("y", "fr", 2), ("", "real", 0)):
@@ -104,6 +105,22 @@ def test_what_is_only_reencoded_is_not_edited(manifest: pd.DataFrame) -> None:
     frame = manifest[manifest["kind"] == "sp"].assign(kind="reencoded", authentic=True)
     rows = evaluate_one("red", red, frame, 0.5)
     assert rows[["tp", "fp", "fn", "tn"]].to_numpy().tolist() == [[0, 20, 0, 180], [0, 10, 0, 190]]
+
+
+def test_at_the_edge_of_a_regenerated_edit_the_truth_is_not_known() -> None:
+    """A prediction that is 8 pixels too wide, or too narrow, is right there, one of 9 is not; of an
+    edit that is all edge the inside is kept."""
+    truth = np.zeros((80, 80), bool)
+    truth[20:60, 20:60] = True
+    for wide, fp, fn in ((8, 0, 0), (-8, 0, 0), (9, 58**2 - 56**2, 0), (-9, 0, 24**2 - 22**2)):
+        predicted = np.zeros((80, 80))
+        predicted[20 - wide : 60 + wide, 20 - wide : 60 + wide] = 1
+        of = evaluation.score_known(predicted, 0.5, truth, "fr")
+        assert (of["fp"], of["fn"], of["tp"] + of["fn"]) == (fp, fn, 24**2)
+        assert evaluation.score_known(predicted, 0.5, truth, "sp")["tp"] < 1600 + wide
+    small = np.zeros((80, 80), bool)
+    small[40:46, 40:46] = True
+    assert evaluation.score_known(small.astype(float), 0.5, small, "fr")["iou"] == 1
 
 
 def test_the_threshold_may_differ_between_photos(manifest: pd.DataFrame) -> None:
