@@ -1,24 +1,5 @@
-"""The one table: a row per image, whatever dataset it comes from.
-
-=============  ==================================================================================
-image          path of the image
-mask           path of its mask (white = edited), or empty: nothing is edited. Of the kind
-               ``reencoded`` with a real background: white = re-encoded
-authentic      whether nothing is edited (kinds ``real`` and ``reencoded``)
-dataset        name of the dataset
-generator      name of the inpainter, or ``none``; `generator_family` says what it is built on
-kind           ``real``; ``sp``: the edit is spliced into the original; ``fr``: the whole image
-               went through the generator; ``reencoded``: only through its auto-encoder, no edit
-background     ``real`` or ``reencoded``: what the pixels outside of the mask are
-split          name of the split
-group          the source photograph, of COCO by its id (`coco_group`); none crosses a split
-width, height  size in pixels
-area           edited share of the image's pixels, 0 to 1
-=============  ==================================================================================
-
-Further columns are kept as they are. In the CSV file a path is relative to the file's own folder or
-absolute; in memory, once read, all are absolute.
-"""
+"""The one table: a row per image, whatever dataset it comes from; its columns are described in
+data/README.md."""
 
 import os
 import re

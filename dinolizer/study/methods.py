@@ -37,10 +37,8 @@ Map = NDArray[np.float32]
 # Third difference, the residual of Splicebuster (one of the linear filters of Fridrich 2012).
 THIRD_DIFFERENCE = np.array([[1, -3, 3, -1]], dtype=np.float32)
 SECOND_DIFFERENCE = np.array([[-1, 2, -1]], dtype=np.float32)
-GRID, FLAT = (
-    8,
-    0.01,
-)  # sides of a JPEG block, in pixels; what rounding leaves of a grid, grey levels
+GRID = 8  # side of a JPEG block, in pixels
+FLAT = 0.01  # what rounding leaves of a grid, in grey levels
 REFLECT = cv2.BORDER_REFLECT_101
 _stem, _weights = cache(TraceStem), cache(load_file)
 MARKED, THRESHOLD_IMAGES = 0.05, 300

@@ -1,24 +1,5 @@
-"""Maps that other methods drew of the test images, from a folder that says what they mean.
-
-A folder of maps holds one PNG (8 or 16 bits, grey), NPY or NPZ for each test image, and a file
-``peer.yaml``::
-
-    name: TruFor
-    polarity: high = edited     # or: low = edited
-    range: [0, 1]               # what the values can be; PNG: [0, 255] or [0, 65535]
-    threshold: 0.5              # in the same unit; if left out, the middle of the range
-    array: map                  # which of an NPZ file's arrays; may be left out for a single one
-
-Nothing of that is guessed from the values. A map belongs to the image of the same name; maps may
-lie in folders, and those are compared too: ``sd2-sp/17.npz`` is of ``.../sd2-sp/17.png`` only. As
-a mask does, a map lies on the pixels as they are stored: it is turned by its image's EXIF
-orientation, unless it is a PNG that has one itself.
-
-Maps of degraded images lie in folders of that folder, called after what was done to the images
-(`case_name`: ``jpeg=70``, ``resize=0.9+jpeg=60``), those of the images as they are then in ``none``
-or beside them. Which degradations there are, and whether of all images, is free: what is not there
-is left out.
-"""
+"""Maps that other methods drew of the test images, one for each, from a folder that says in its
+``peer.yaml`` what they mean: see data/README.md."""
 
 import math
 import os
@@ -62,10 +43,8 @@ def export_images(
     images, rows = [os.path.normpath(path) for path in manifest["image"]], []
     above = os.path.commonpath([os.path.dirname(path) for path in images])  # noqa: PTH120
     for number, path, row in zip(manifest.index, images, manifest.to_dict("records"), strict=True):
-        name, end = (
-            Path(os.path.relpath(path, above)),
-            ".png" if steps else Path(row["mask"]).suffix,
-        )
+        name = Path(os.path.relpath(path, above))
+        end = ".png" if steps else Path(row["mask"]).suffix
         image, mask = folder / "images" / name, folder / "masks" / name.with_suffix(end)
         image = image.with_suffix(".png") if steps else image
         twice = image.exists() or (row["mask"] and mask.exists())

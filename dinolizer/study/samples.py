@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dinolizer.data.degradations import resize
 from dinolizer.data.manifest import generator_family, read_manifest, read_pair, target
 from dinolizer.errors import InputError, say
 from dinolizer.model.backbones import Backbone, BackboneSpec
@@ -230,16 +231,7 @@ class EnlargedCrops(Crops):
         image, labels = super()._read(row)
         rng = np.random.default_rng((self.seed, row))
         scale = self.scales[int(rng.integers(len(self.scales)))]
-        return enlarged(image, scale), enlarged(labels, scale)
-
-
-def enlarged(values: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
-    """Resize an image (H, W, 3), bicubically, or labels (H, W), by nearest neighbour."""
-    if scale == 1:
-        return values
-    how = cv2.INTER_CUBIC if values.ndim == 3 else cv2.INTER_NEAREST_EXACT
-    size = tuple(round(scale * side) for side in values.shape[1::-1])
-    return np.asarray(cv2.resize(values, size, interpolation=how), dtype=np.uint8)
+        return resize(image, scale), resize(labels, scale, cv2.INTER_NEAREST_EXACT)
 
 
 def _sample(dataset: Dataset, rows: pd.DataFrame, targets: Tensor, fitted: int = 0) -> Sample:

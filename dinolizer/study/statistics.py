@@ -74,9 +74,8 @@ def _studentised(value: float, left_out: NDArray[np.float64], level: float) -> t
     a studentised mean is taken through Hall's monotone cubic, and its limits back from there."""
     photos = len(left_out)
     deviation = left_out.std() * np.sqrt(photos * (photos - 1))  # of the pseudo-values, (n - 1)
-    third = (
-        -float(skew(left_out)) if np.ptp(left_out) > 1e-12 else 0.0
-    )  # a pseudo-value falls with it
+    # A pseudo-value falls where the one that is left out grows.
+    third = -float(skew(left_out)) if np.ptp(left_out) > 1e-12 else 0.0
     limits = student.ppf([(1 + level) / 2, (1 - level) / 2], photos - 1) / np.sqrt(photos)
     if abs(third) > 1e-6:
         limits = (np.cbrt(1 + third * (limits - third / (6 * photos))) - 1) * 3 / third

@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +15,7 @@ from small import SPEC, random_head, small_backbone, small_manifest
 from trees import make_bfree, make_cocoglide
 
 from dinolizer.data.datasets import make_manifest
+from dinolizer.data.degradations import resize
 from dinolizer.data.images import write_image
 from dinolizer.data.manifest import read_manifest, read_pair, write_manifest
 from dinolizer.errors import InputError
@@ -33,7 +35,6 @@ from dinolizer.study.samples import (
     Sample,
     crop_sample,
     draw_rows,
-    enlarged,
     images_to_degrade,
     joined,
     load,
@@ -112,9 +113,10 @@ def test_enlarged_crops_show_less_of_the_image_and_labels_follow(crossfit: Datas
     bright = np.concatenate([image.reshape(4, 14, 4, 14, 3).mean((1, 3, 4)) for image in images])
     edited = sample.targets.numpy().reshape(-1, 4)
     assert bright[edited == 1].mean() < 0.7 * bright[edited == 0].mean()
-    assert enlarged(np.zeros((10, 20, 3), np.uint8), 1.5).shape == (15, 30, 3)
+    assert resize(np.zeros((10, 20, 3), np.uint8), 1.5).shape == (15, 30, 3)
     steps = np.array([[0, 1], [1, 0]], np.uint8)
-    assert np.array_equal(enlarged(steps, 2), np.kron(steps, np.ones((2, 2), np.uint8)))
+    larger = resize(steps, 2, cv2.INTER_NEAREST_EXACT)
+    assert np.array_equal(larger, np.kron(steps, np.ones((2, 2), np.uint8)))
 
 
 def test_drawn_images_come_with_all_their_windows_and_as_many_as_there_are() -> None:

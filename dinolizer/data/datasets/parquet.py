@@ -65,9 +65,8 @@ def magicbrush(tree: Tree, report: Report) -> Iterator[Row]:
         folder = report.folder / split
         mask = folder / f"{group}-mask1.png"
         try:
-            wrong = (
-                f"{at} has the id {group!r}, which must be a name, and of one session; correct it."
-            )
+            due = "which must be a name, and of one session; correct it"
+            wrong = f"{at} has the id {group!r}, {due}."
             refuse({wrong: not re.fullmatch(r"[\w. -]{1,100}", group) or mask in masks})
             masks.add(mask)
             shown = _open(cells[0], at)

@@ -62,10 +62,8 @@ def overlap_rows(
     ``reduce``, with ``passes`` and `steps`; and rows of `by_distance`. Each window is seen once."""
     card, rows, rings = card_for(backbone), [], []
     for number, (group, image, truth) in enumerate(pictures):
-        about, localizer = (
-            {"image": number, "group": group},
-            Localizer(backbone, heads[group], card),
-        )
+        about = {"image": number, "group": group}
+        localizer = Localizer(backbone, heads[group], card)
         plans = [localizer.with_settings(stride=stride).plan(*truth.shape) for stride in strides]
         axes = zip(*((plan.tops, plan.lefts) for plan in plans), strict=True)
         tops, lefts = (tuple(sorted({*chain(*of)})) for of in axes)
