@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+import yaml
 from pooch.hashes import hash_matches
 from safetensors import SafetensorError
 from torch import Tensor
@@ -31,7 +32,7 @@ from dinolizer.model.backbones import Backbone
 from dinolizer.model.head import card_for, make_head, save_head
 from dinolizer.model.lora import Lora, is_adapter, merge
 from dinolizer.model.specs import BACKBONES, Transformer, build
-from dinolizer.paths import file_hash, weights_dir
+from dinolizer.paths import ASSETS, file_hash, weights_dir
 
 
 @dataclass(frozen=True)
@@ -48,28 +49,9 @@ class Published:
     advice: str = "try again later"  # where the server sends something else
 
 
-SHARE = "https://nextcloud.univ-lille.fr/index.php/s/HS6CLT73DZpZEyq"
-RELEASE = "epoch=36_val_loss=0.2130.ckpt"
-PUBLISHED = {
-    "bfree": Published(
-        "https://www.grip.unina.it/download/prog/B-Free/weights/BFREE_dino2reg4.zip",
-        "BFREE_dino2reg4.zip",
-        "md5:f3f53fa647848b16cf81c913f148a198",  # its authors publish no SHA-256
-        key="model",
-        room="1.2 GB",
-        member="model_epoch_best.pth",
-    ),
-    "dinolizer": Published(
-        f"{SHARE}/download",
-        RELEASE,
-        "sha256:96cb26f2536919d67b75a5aff195b683a1d8590fe596e6f1260ab7950883e2a2",
-        key="state_dict",
-        room="800 MB",
-        size=386_800_693,
-        advice=f"download {RELEASE!r} by hand from {SHARE} and run 'dinolizer fetch dinolizer "
-        "--from-file FILE' on it",
-    ),
-}
+_TABLE = yaml.safe_load((ASSETS / "fetched.yaml").read_text(encoding="utf-8"))
+PUBLISHED = {name: Published(**fields) for name, fields in _TABLE.items()}
+RELEASE = PUBLISHED["dinolizer"].file
 LARGEST = 2**29
 """Bytes of a checkpoint in an archive; the float32 weights of a ViT-B are 346 million."""
 LORA = Lora(rank=64, alpha=64)

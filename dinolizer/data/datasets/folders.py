@@ -67,8 +67,7 @@ def bfree(tree: Tree, report: Report) -> Iterator[Row]:
 
 
 def tgif(tree: Tree, report: Report) -> Iterator[Row]:
-    """Give the rows of TGIF, of TGIF2, or of as much of them as there is. The generator comes
-    before ``-sp`` or ``-fr`` in a folder's name; a photograph may be in several categories."""
+    """Give the rows of TGIF, of TGIF2, or of as much of them as there is."""
     for key, path in tree.files.items():
         at = re.fullmatch(TGIF, key)
         if at is None or at["split"] not in SPLITS:
@@ -112,9 +111,7 @@ def cocoglide(tree: Tree, report: Report) -> Iterator[Row]:
 
 
 def brgen(tree: Tree, report: Report) -> Iterator[Row]:
-    """Give the rows of BR-Gen's validation tree; its raw tree is not documented. That the whole
-    image went through the generator is our reading, the weaker claim of the two, and so is that
-    the number after ``COCO`` is its id."""
+    """Give the rows of BR-Gen's validation tree; its raw tree is not documented."""
     authentic = tree.stems("Au")
     for path in authentic.values():
         yield Row(path, "test", coco_group(Path(path).stem))
@@ -126,8 +123,7 @@ def brgen(tree: Tree, report: Report) -> Iterator[Row]:
 
 
 def autosplice(tree: Tree, report: Report) -> Iterator[Row]:
-    """Give the rows of AutoSplice, with the forged images of JPEG quality 75, that of the authentic
-    ones: of another quality the format alone tells which are forged."""
+    """Give the rows of AutoSplice, of forged images those of JPEG quality 75."""
     authentic = tree.stems("Authentic")
     for path in authentic.values():
         yield Row(path, "test", f"autosplice/{Path(path).stem.partition('_')[0]}")
@@ -141,10 +137,7 @@ def autosplice(tree: Tree, report: Report) -> Iterator[Row]:
 
 
 def paired_folders(tree: Tree, report: Report) -> Iterator[Row]:
-    """Give the rows of pictures of one's own in ``images``: each has its mask in ``masks``, in the
-    same folder and of the same name but for the suffix, or is authentic. Edits count as spliced.
-    The first folder below ``images`` names the generator; pictures of one name are of one
-    photograph. Photographs get the splits `TURNS`, in the order of their names' hashes."""
+    """Give the rows of pictures of one's own, in ``images`` with their masks in ``masks``."""
     report.dataset = tree.root.name
     files: dict[str, dict[str, str]] = {"images": {}, "masks": {}}
     for path, named in tree.match(r"(images|masks)/(.+)\.(?!csv$|parquet$)\w+"):

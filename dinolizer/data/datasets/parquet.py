@@ -24,9 +24,7 @@ SESSION = r"(?:.*/)?([^/]+)-output(\d+)\.png"
 
 
 def opensdi(tree: Tree, report: Report) -> Iterator[Row]:
-    """Give the rows of OpenSDI. The generator is the start of a file's name, each image its own
-    group. A fake without a mask is generated as a whole: its mask is all white. The kind ``fr`` of
-    all fakes is our reading. The images, as the files hold them, and the masks are extracted."""
+    """Give the rows of OpenSDI; images, as the files hold them, and masks are extracted."""
     for file, number, record in _records(tree, ["key", "image", "mask", "label"]):
         relative = file.relative_to(tree.root)
         split = _split(f"{tree.root.name}/{relative}")
@@ -52,10 +50,7 @@ def opensdi(tree: Tree, report: Report) -> Iterator[Row]:
 
 
 def magicbrush(tree: Tree, report: Report) -> Iterator[Row]:
-    """Give the rows of MagicBrush, of the first turn of each session, from parquet files or from
-    folders with ``<id>-input.png``, ``<id>-mask1.png`` and ``<id>-output1.png``. A mask's alpha is
-    0 where the image was to be edited; without alpha, white is. Whether the editor kept the rest is
-    not known: ``fr`` is our reading. Masks, and the images of parquet files, are extracted."""
+    """Give the rows of the first turns of MagicBrush, from parquet files or from folders."""
     is_parquet = any(key.endswith(".parquet") for key in tree.files)
     turn, masks = None, set()
     for at, split, group, turn, *cells in (_in_parquet if is_parquet else _in_folders)(tree):

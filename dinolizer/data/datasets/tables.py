@@ -17,8 +17,7 @@ NO_MASK = ("", "negative", "none")  # what a list writes for an authentic image,
 
 
 def sagid(tree: Tree, report: Report) -> Iterator[Row]:
-    """Give the rows of SAGI-D. Several models in a row become one generator, joined by ``+``. That
-    a number that names a file of its folder ``coco`` is the id in COCO is our reading."""
+    """Give the rows of SAGI-D; several models of one become a generator, joined by ``+``."""
     path, seen = tree.path("sagid.csv"), set()
     table = read_table(path, SAGID_COLUMNS)[SAGID_COLUMNS]
     for number, (image, mask, source, split, kind, model) in enumerate(table.values.tolist(), 1):
@@ -42,8 +41,7 @@ def sagid(tree: Tree, report: Report) -> Iterator[Row]:
 
 
 def btb(tree: Tree, report: Report) -> Iterator[Row]:
-    """Give the rows of Beyond the Brush; that its edits are spliced is our reading. Its columns are
-    not published: those cells are taken that name a file of ``images`` or ``masks``."""
+    """Give the rows of Beyond the Brush, by the cells of its tables that name files."""
     for listed, named in tree.match(r"btb-(\w+)-(\w+)\.csv"):
         source, split = named[1].casefold(), SPLITS.get(named[2].casefold())
         if split is None:
@@ -92,11 +90,7 @@ def imdl(path: Path, report: Report) -> Iterator[Row]:
 
 
 def listed_csv(path: Path, report: Report) -> Iterator[Row]:
-    """Give the rows of a CSV file with the columns ``image`` and ``mask``, paths relative to it or
-    absolute; an authentic image's mask is empty, ``Negative`` or ``none``. Columns ``generator,
-    kind, background, split, group`` are used if the file has them; else edits count as spliced into
-    real backgrounds, and each image is its own group. Further ones are kept; where one called
-    ``source`` names a file, that is the authentic image that it was made of."""
+    """Give the rows of a CSV file with the columns ``image`` and ``mask``, and perhaps more."""
     report.dataset = path.stem
     for cells in read_table(path, ["image", "mask"]).to_dict("records"):
         further = {str(name): value for name, value in cells.items() if name not in COLUMNS}
