@@ -101,8 +101,8 @@ def wanted_table(
         rows = rows[(rows["condition"] == condition) & (rows["method"] == METHOD)]
         for line in rows.nlargest(1, score).to_dict("records"):
             value, low, high = (line[f"{score}{end}"] for end in ("", "_low", "_high"))
-            limits = (-np.inf, wanted) if of == "unedited" else (wanted, np.inf)
-            verdict = decide(value, low, high, *limits, testable=True)
+            over, under = (-np.inf, wanted) if of == "unedited" else (wanted, np.inf)
+            verdict = decide(value, low, high, over, under, testable=True)
             reached = REACHED.get(verdict, "undecided")
             lines.append((measure, condition, wanted, value, low, high, line["n"], reached))
     columns = ["measure", "condition", "wanted", "value", "low", "high", "n", "reached"]
