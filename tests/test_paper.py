@@ -33,6 +33,7 @@ from dinolizer.model.specs import BACKBONES
 from dinolizer.paths import PROFILES, read_checked
 from dinolizer.study import results
 from dinolizer.study.experiments import cost
+from dinolizer.study.methods import BASELINES
 from dinolizer.study.parameters import parameters_for
 from dinolizer.study.setup import compute_rows, prepare
 
@@ -139,7 +140,7 @@ def test_every_dataset_is_in_the_benchmark(folder: Path, run: Run) -> None:
     assert own.loc[datasets, "n_images"].to_dict() == edited.groupby("dataset").size().to_dict()
     assert own.loc[mean, "n_images"] == len(edited)
     assert own.loc[mean, "ap"] == pytest.approx(own.loc[datasets, "ap"].mean(), abs=2e-3)
-    assert table["method"].nunique() == 5
+    assert table["method"].nunique() == 1 + len(BASELINES)
     assert own["iou"].between(0, 1).all()
     lines = pd.read_csv(tables / "03-generators.csv").query("method == 'DinoLizer (paper)'")
     made = edited["generator"].map(generator_family)
@@ -169,12 +170,17 @@ def test_jobs_compute_every_row_and_the_notebooks_none(folder: Path, run: Run) -
     computed = (folder / "computed").stat().st_mtime_ns
     assert max(path.stat().st_mtime_ns for path in files) <= computed
     rows = pd.concat([pd.read_parquet(io.BytesIO(read_checked(path))) for path in files])
-    # Of the benchmark: every test image, by each of five methods; and of the robustness study as
+    # Of the benchmark: every test image, by each of the methods; and of the robustness study as
     # many as after any of its degradations.
     images = pd.concat([read_manifest(folder / f"{name}.csv") for name in DATASETS[1:]])
     plain = rows[rows["degradation"] == "none"]
     again = (rows["degradation"] == "webp") & (rows["level"] == 60)
     tested = plain["image"].isin(images["image"])
-    assert tested.sum() == 5 * (images["split"] == "test").sum() + again.sum() > again.sum() > 0
-    # And of training's unedited images, by the four baselines, which are cut by them.
-    assert (~tested).sum() == 4 * (read_manifest(folder / "bfree.csv")["kind"] == "real").sum()
+    methods = 1 + len(BASELINES)
+    assert (
+        tested.sum() == methods * (images["split"] == "test").sum() + again.sum() > again.sum() > 0
+    )
+    # And of training's unedited images, by the baselines, which are cut by them.
+    assert (~tested).sum() == len(BASELINES) * (
+        read_manifest(folder / "bfree.csv")["kind"] == "real"
+    ).sum()

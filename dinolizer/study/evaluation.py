@@ -73,7 +73,7 @@ def score_known(values: Map, threshold: float, truth: Mask, kind: str) -> dict[s
         return score_image(values, threshold, truth)
     around = np.ones((2 * RING + 1, 2 * RING + 1), np.uint8)
     wide, narrow = (change(truth.astype(np.uint8), around) for change in (cv2.dilate, cv2.erode))
-    known = (wide == 0) | (narrow == 1) if narrow.any() else (wide == 0) | truth
+    known = (wide == 0) | ((narrow == 1) if narrow.any() else truth)
     return score_image(values[known], threshold, truth[known])
 
 

@@ -32,16 +32,6 @@ def style() -> None:
     sns.set_theme(context="paper", style="ticks", palette="colorblind", rc=rc)
 
 
-def mask_areas(manifest: pd.DataFrame, note: str) -> Figure:
-    """Draw how large the edits of a manifest are: a histogram of their shares of the image."""
-    figure, ((axes,),) = panels(1, 1, 3.0, note)
-    look = {"x": "area", "hue": "kind", "bins": 15, "log_scale": True, "multiple": "stack"}
-    sns.histplot(manifest[~manifest["authentic"]], **look, ax=axes)
-    _share_axis(axes)
-    axes.set(xlabel="edited share of the image (log scale)", ylabel="number of images")
-    return figure
-
-
 def pictures(columns: Mapping[str, Any], titles: Sequence[str], note: str) -> Figure:
     """Show examples, named by ``titles``, a row each or, if there are more of them than columns, a
     column each. An array is an image, also float in [0, 1]; a mask; labels, uint8 (H, W), from 0 to
@@ -128,7 +118,7 @@ def curves(
         if table[x].dtype.kind in "if" and table[x].nunique() < 8 and not (table[x] % 1).any():
             panel.set_xticks(sorted(set(table[x])))
         if x == "share":
-            _share_axis(panel)
+            share_axis(panel)
         panel.set(xlabel=across, ylabel=label)
     grid[0, 0].set_ylim(min(0, grid[0, 0].get_ylim()[0]), None)
     _legend(figure, grid[0, 0])
@@ -156,7 +146,7 @@ def dots(
             wide = [table[f"{score}_{end}_corrected"] for end in ("low", "high")]
             panel.hlines(table["label"], *wide, color="0.6", linewidth=0.8)
         if score == "size":
-            _share_axis(panel, ticks=(1,))  # more do not fit beside other panels
+            share_axis(panel, ticks=(1,))  # more do not fit beside other panels
         if "change" in score:
             panel.axvline(0, **REFERENCE)
         if lines and score in lines:
@@ -233,7 +223,7 @@ def _show(axes: Axes, array: NDArray[Any], mask: NDArray[np.bool_] | None = None
     return drawn
 
 
-def _share_axis(axes: Axes, ticks: Sequence[float] = (1, 3)) -> None:
+def share_axis(axes: Axes, ticks: Sequence[float] = (1, 3)) -> None:
     """A logarithmic axis of shares in percent, with ticks at these multiples of powers of ten."""
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=ticks))

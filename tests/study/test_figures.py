@@ -75,19 +75,6 @@ def test_bars_intervals_photographs_and_floor_are_those_of_the_tables(
     assert plt.get_fignums() == []
 
 
-def test_the_histogram_counts_edited_images_alone() -> None:
-    manifest = pd.DataFrame(
-        {
-            "authentic": [False] * 5 + [True] * 3,
-            "kind": ["sp", "sp", "fr", "sp", "fr", "real", "real", "real"],
-            "area": [0.01, 0.02, 0.1, 0.3, 0.6, 0, 0, 0],
-        }
-    )
-    axes = figures.mask_areas(manifest, NOTE).axes[0]
-    assert sum(bar.get_height() for bar in axes.patches) == 5
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["sp", "fr"]
-
-
 @pytest.mark.parametrize("titles", [["one", "two"], list("abcd")])
 def test_pictures_are_named_and_maps_have_one_scale_and_their_mask_as_outline(
     titles: list[str],

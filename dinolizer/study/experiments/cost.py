@@ -1,7 +1,6 @@
 """What a map costs: time against pixels, the backbone's share, and what a wider stride saves."""
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,13 +10,11 @@ from skimage.util import montage
 from torch.utils.benchmark import Timer
 
 from dinolizer.model.localizer import Localizer
-from dinolizer.paths import ROOT
 from dinolizer.study.evaluation import pictures
 from dinolizer.study.samples import draw_rows
 from dinolizer.study.statistics import macro_table
 
 LARGE = 1024  # pixels: several windows
-FRONT_SIZES = ((1024, 1024), (3000, 4000))
 MOSAIC_RULE = (
     f"one picture for each photograph, at least {LARGE} pixels on a side; smaller images are put "
     "side by side to a square mosaic"
@@ -72,40 +69,3 @@ def stride_table(rows: pd.DataFrame, usual: int, seed: int = 0) -> pd.DataFrame:
     passes = rows.groupby("stride")["passes"].mean()
     ratio = (passes / float(passes[usual])).rename("passes_ratio")
     return table.join(passes, on="stride").join(ratio, on="stride")
-
-
-def front(table: pd.DataFrame, localizer: Localizer, window_seconds: float) -> pd.DataFrame:
-    """Rows of `stride_table` that pay, from the cheapest: a stride with a lower IoU than one that
-    takes as many windows or fewer is left out. Each is there for every picture of `FRONT_SIZES`
-    (``picture``), with its windows there, times the seconds of one: ``seconds``."""
-    ordered = table.sort_values(["passes", "iou"], ascending=[True, False])
-    paying = ordered[ordered["iou"] > ordered["iou"].cummax().shift(fill_value=-1)]
-    plans = [localizer.with_settings(stride=stride).plan for stride in paying["stride"]]
-    each = (
-        paying.assign(
-            picture=f"{width} x {height}",
-            seconds=[plan(height, width).passes * window_seconds for plan in plans],
-        )
-        for height, width in FRONT_SIZES
-    )
-    columns = ["picture", "stride", "seconds", "iou", "iou_low", "iou_high"]
-    return pd.concat(each, ignore_index=True)[columns]
-
-
-def benches(folder: Path = ROOT / "results" / "bench") -> dict[str, pd.DataFrame]:
-    """The tables that `make bench` has made, by what each says of its machine."""
-    tables = {}
-    for path in sorted(folder.glob("*_torch-*.csv")):
-        note = path.read_text(encoding="utf-8").partition("\n")[0]
-        tables[note.removeprefix("# ")] = pd.read_csv(path, comment="#")
-    return tables
-
-
-def strides_text(table: pd.DataFrame, usual: int) -> str:
-    """The rows of `stride_table`, the usual stride's apart, in words."""
-    return "; ".join(
-        f"a stride of {row['stride']} pixels takes {row['passes_ratio']:.0%} of the windows and "
-        f"changes the IoU by {row['iou_change']:+.3f} ({row['iou_change_low']:+.3f} to "
-        f"{row['iou_change_high']:+.3f})"
-        for row in table[table["stride"] != usual].to_dict("records")
-    )

@@ -3,7 +3,6 @@
 A case is a sequence of steps, applied in that order; without any, the image as it was.
 """
 
-import numpy as np
 import pandas as pd
 
 from dinolizer.data.degradations import DEGRADATIONS, Step
@@ -26,8 +25,6 @@ CLAIMED: dict[str, Case] = {
 }
 """Where the paper's claims of robustness are decided: moderate levels, a choice of ours."""
 KEPT = 0.8  # share that must be left there for a claim to be supported, a choice of ours
-UNDEGRADED = {"jpeg": np.inf, "webp": np.inf, "noise": 0, "blur": 1, "resize": 1, "rescale": 1}
-"""Where the images as they were stand among the levels."""
 
 
 def label(case: Case) -> str:
@@ -39,20 +36,6 @@ def rows_of(rows: pd.DataFrame, case: Case) -> pd.DataFrame:
     """Those of the rows or lines of a table that are of one case."""
     wanted = pd.DataFrame([step_columns(case)]).astype({"level": float})
     return rows.reset_index().merge(wanted).set_index("index")
-
-
-def single_curves(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Lines of a robustness table by single degradation, named by its label; levels are text, in
-    ascending order, the images as they were the level ``none``."""
-    single, curves = table[table["before"] == "none"], {}
-    for name, curve in DEGRADATIONS.items():
-        lines = single[single["degradation"].isin([name, "none"])]
-        at = lines["level"].fillna(UNDEGRADED[name])
-        lines = lines.assign(at=at).sort_values("at", kind="stable")
-        level = lines["level"].map("{:g}".format, na_action="ignore").fillna("none")
-        if (lines["degradation"] == name).any():
-            curves[curve.label] = lines.assign(level=level)
-    return curves
 
 
 def share_kept(rows: pd.DataFrame, case: Case, seed: int = 0) -> Measured:

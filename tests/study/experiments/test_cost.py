@@ -84,36 +84,3 @@ def test_the_table_of_strides_holds_costs_scores_and_paired_changes() -> None:
     # The pictures change by 0, -0.05 and -0.1: 4.303 standard errors of 0.05 / 3**0.5 are 0.124.
     change = [wide[f"iou_change{end}"] for end in ("", "_low", "_high")]
     assert change == pytest.approx([-0.05, -0.05 - 0.124, -0.05 + 0.124], abs=1e-3)
-    assert cost.strides_text(pd.DataFrame([usual, wide]), 28) == (
-        "a stride of 56 pixels takes 50% of the windows and changes the IoU by -0.050 "
-        "(-0.174 to +0.074)"
-    )
-
-
-def test_the_front_leaves_out_strides_that_cost_more_and_find_less() -> None:
-    """Counted by hand: windows of 56 on 112 pixels at strides of 14, 28 and 56."""
-    localizer, _ = small_localizer()
-    table = pd.DataFrame(
-        {
-            "stride": [14, 28, 42, 56],
-            "passes": [25.0, 9.0, 9.0, 4.0],
-            "iou": [0.4, 0.5, 0.3, 0.3],
-            "iou_low": 0.0,
-            "iou_high": 1.0,
-        }
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cost, "FRONT_SIZES", ((112, 112), (56, 112)))
-        front = cost.front(table, localizer, window_seconds=2)
-    assert front["picture"].tolist() == ["112 x 112"] * 2 + ["112 x 56"] * 2
-    assert front["stride"].tolist() == [56, 28] * 2
-    assert front["seconds"].tolist() == [2 * 4, 2 * 9, 2 * 2, 2 * 3]
-
-
-def test_the_benches_of_all_machines_are_read_by_what_they_say_of_them(tmp_path: Path) -> None:
-    assert cost.benches(tmp_path) == {}
-    for number, name in enumerate(("b_torch-2.csv", "a_torch-3.csv", "fuzz.csv")):
-        (tmp_path / name).write_text(f"# machine {number}\nmodel,seconds\npocket,{number}\n")
-    found = {note: table.to_dict("records") for note, table in cost.benches(tmp_path).items()}
-    assert list(found) == ["machine 1", "machine 0"]
-    assert found["machine 1"] == [{"model": "pocket", "seconds": 1}]
