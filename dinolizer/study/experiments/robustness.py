@@ -1,7 +1,4 @@
-"""Which degradations a robustness study applies, and how much they leave.
-
-A case is a sequence of steps, applied in that order; without any, the image as it was.
-"""
+"""Which degradations a robustness study applies, and how much they leave."""
 
 import pandas as pd
 
