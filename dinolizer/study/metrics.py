@@ -107,7 +107,9 @@ def matched_thresholds(rows: pd.DataFrame, groups: Iterable[str], rate: float) -
     """From each photograph to the threshold over which lies the ``rate`` of the pixels of all other
     photographs: of rows of unedited images, those of kind ``real``; nan without any."""
     real = rows[rows["kind"] == "real"]
-    others = {group: real.loc[real["group"] != group, "outside"] for group in set(groups)}
+    # Sorted, as they are part of the key that rows are cached by.
+    named = sorted(set(groups))
+    others = {group: real.loc[real["group"] != group, "outside"] for group in named}
     return {
         group: float(np.quantile(np.concatenate([*of]), 1 - rate)) if len(of) else np.nan
         for group, of in others.items()

@@ -165,7 +165,8 @@ def test_a_matched_threshold_never_saw_its_photo() -> None:
         {"group": group, "kind": kinds[group], **score_image(of, 0.5, truth)}
         for group, of in values.items()
     ]
-    found = matched_thresholds(pd.DataFrame(rows), "abc", 0.1)
+    found = matched_thresholds(pd.DataFrame(rows), "cab", 0.1)
+    assert list(found) == ["a", "b", "c"]  # whatever order a set has in this process
     assert found["a"] == pytest.approx(2.9, abs=0.01)
     assert found["b"] == pytest.approx(0.9, abs=0.01)
     assert found["c"] == pytest.approx(2.8, abs=0.01)  # a tenth of both is the last fifth of b's
