@@ -45,6 +45,7 @@ TOC = """
 /data/README
 /data/published/README
 /results/bsds/SUMMARY
+/results/real/SUMMARY
 /results/README
 /CONTRIBUTING
 ```
