@@ -130,7 +130,7 @@ def test_other_pixels_or_rows_are_another_hash(tmp_path: Path) -> None:
     manifest = read_manifest(small_manifest(tmp_path, 3))
     first = images_hash(manifest)
     assert images_hash(manifest.assign(group="x")) != first
-    moved = read_manifest(small_manifest(tmp_path / "elsewhere", 3))
+    moved = read_manifest(small_manifest(tmp_path / "elsewhere" / tmp_path.name, 3))
     assert images_hash(moved) == first
     write_image(tmp_path / "mask.png", np.zeros((70, 90), np.uint8))
     assert images_hash(manifest) != first

@@ -21,7 +21,7 @@ from dinolizer.data.manifest import read_manifest, read_pair, write_manifest
 from dinolizer.errors import InputError
 from dinolizer.model.head import card_for
 from dinolizer.model.localizer import Localizer
-from dinolizer.study import samples
+from dinolizer.study import evaluation, samples
 from dinolizer.study.evaluation import pictures, score_maps
 from dinolizer.study.heads import (
     StudyLocalizer,
@@ -389,8 +389,11 @@ def test_degraded_are_clean_spliced_edits_of_the_families() -> None:
         images_to_degrade(frame, ["z"])
 
 
-def test_maps_of_heads_are_scored_as_counted_by_hand(crossfit: Dataset) -> None:
+def test_maps_of_heads_are_scored_as_counted_by_hand(
+    crossfit: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The left 40 of 90 columns are edited. One head marks the left 60, another nothing."""
+    monkeypatch.setattr(evaluation, "RING", 0)
 
     def maps(image: object, row: object) -> NDArray[np.float32]:
         logits = -np.ones((2, 70, 90), np.float32)

@@ -14,6 +14,7 @@ from dinolizer.data.datasets import make_manifest
 from dinolizer.data.images import read_image, write_image
 from dinolizer.data.manifest import read_manifest
 from dinolizer.paths import ROOT
+from dinolizer.study import evaluation
 from dinolizer.study.experiments import real_inpaintings as real
 from dinolizer.study.methods import BASELINES
 
@@ -36,8 +37,11 @@ def rows_of(**columns: object) -> pd.DataFrame:
     return rows.assign(picture=[str(number) for number in range(len(rows))])
 
 
-def test_scores_of_pictures_are_those_of_their_maps(tmp_path: Path) -> None:
-    """Against counts of pixels and, for the AUC, of pairs of pixels."""
+def test_scores_of_pictures_are_those_of_their_maps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against counts of pixels and, for the AUC, of pairs of pixels; of all, edges too."""
+    monkeypatch.setattr(evaluation, "RING", 0)
     make_manifest("csv", trees.make_inpaintings(tmp_path / "in"), tmp_path / "m.csv")
     manifest = read_manifest(tmp_path / "m.csv").head(2)
     localizer, _ = small_localizer()
@@ -169,7 +173,7 @@ def test_the_committed_means_are_those_of_the_committed_pictures() -> None:
 
 def test_no_committed_result_names_a_machine() -> None:
     files = [*real.COMMITTED.glob("tables/*.json"), *real.COMMITTED.glob("figures/*.json")]
-    assert len(files) == 8
+    assert len(files) == 9
     for path in files:
         text = path.read_text()
         assert '"inpaintings": "data/inpaintings.csv"' in text and '"/' not in text
