@@ -110,8 +110,7 @@ def localize(
 
     Image files get a mask (NAME.mask.png), a map (NAME.map.npz) and the settings with the score
     (NAME.json) each. The images of one folder or manifest, however many, get a row each in
-    DIR/localized.parquet; run again, an interrupted run goes on.
-    """
+    DIR/localized.parquet; run again, an interrupted run goes on."""
     many = [path for path in paths if _is_folder(path) or path.suffix.lower() == ".csv"]
     of_many = masks or maps or add or shard is not None or max_failures is not None
     refuse(
@@ -180,8 +179,7 @@ def report(
 
     NAME.report.html has the photograph, the map over it, the mask's outline, what they mean, and
     all settings; it needs no network, and prints. Of several images index.html lists the pages, the
-    highest score first.
-    """
+    highest score first."""
     from dinolizer.data.files import list_images
     from dinolizer.model.files import localize_files, result_names
     from dinolizer.model.report import Entry, report_path, save_index, save_report
@@ -235,8 +233,7 @@ def score(
     """Score a model, a head or a folder of maps on the images of a manifest.
 
     DIR gets the benchmark's table and figure, and a row for each image. With --maps alone no model
-    answers; with --model or --head besides, all are scored, on the same images.
-    """
+    answers; with --model or --head besides, all are scored, on the same images."""
     from dinolizer.study.scoring import FILES
     from dinolizer.study.scoring import score as run
 
@@ -272,8 +269,7 @@ def merge(
 ) -> None:
     """Check the table of a run, of all its shards, and write it as one file.
 
-    Doubles, gaps, damage and shards of other settings are refused.
-    """
+    Doubles, gaps, damage and shards of other settings are refused."""
     from dinolizer.bulk.table import merge as run
 
     typer.echo(_counted(out, run(folders, out, overwrite=overwrite)))

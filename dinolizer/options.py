@@ -1,8 +1,7 @@
 """The choices and options that several commands share, without what takes long to import.
 
 Commands import torch and the like inside: ``--help`` answers at once. So the choices are written
-out; a test compares them with the tables that they are the keys of.
-"""
+out; a test compares them with the tables that they are the keys of."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -56,8 +56,7 @@ def localize_many(
     Sources, as for `read_image`, are drawn from as results are taken: at any time the images of one
     batch are in memory, and some ``2 * threads`` more. Each result goes to ``then``, in a thread,
     which saves what is to be saved. What that returns, or why an image could not be read, is
-    yielded in order. A result's ``seconds`` are its share, by windows, of the time that passed.
-    """
+    yielded in order. A result's ``seconds`` are its share, by windows, of the time that passed."""
 
     def load(source: Source) -> _Open | InputError:
         try:

@@ -2,8 +2,7 @@
 
 A Parquet file cannot be appended to, so the rows of every minute become a part of their own,
 ``1-of-4-part-000001.parquet``: what a killed run has left is valid. When a shard is done its parts
-become one file, ``1-of-4.parquet``. Each has the run's settings in its metadata, and a SHA-256.
-"""
+become one file, ``1-of-4.parquet``. Each has the run's settings in its metadata, and a SHA-256."""
 
 import hashlib
 import json

@@ -45,8 +45,7 @@ def read_image(source: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[
     whose memory is shared, or ``(H, W, 4)`` RGBA. Alpha is dropped and the colour under it kept.
     Of 16-bit values the high byte is taken, of an animation the first frame; colour profiles are
     not applied. Raises `InputError` for what is missing, empty, damaged, over `MAX_PIXELS`, of none
-    of `FORMATS`, a TIFF of several pages, or of another type or shape.
-    """
+    of `FORMATS`, a TIFF of several pages, or of another type or shape."""
     if isinstance(source, np.ndarray):
         _check_array(source, channels=(3, 4))
         return _rgb(source)

@@ -2,8 +2,7 @@
 
 torch and timm are imported here, before all others import them: without a search for garbage, of
 which there is none, and without torch's compiler. That takes as long to load as torch itself, and
-torchvision and timm want but two functions of it, which wait.
-"""
+torchvision and timm want but two functions of it, which wait."""
 
 import gc
 import sys

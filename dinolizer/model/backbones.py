@@ -29,8 +29,7 @@ class Backbone(nn.Module):
     even inside a model in train mode; the transformer given is frozen in place.
 
     ``fingerprint`` is a short hash of the tokens of a fixed image: it changes with the weights and
-    with any code on the way to the tokens, be it this package's, timm's or torch's.
-    """
+    with any code on the way to the tokens, be it this package's, timm's or torch's."""
 
     mean: Tensor
     std: Tensor
@@ -75,8 +74,7 @@ class Backbone(nn.Module):
 
         Class token and registers are dropped; gradients reach whatever adapter was put inside. H
         and W are the spec's window, or any multiples of the patch where the model has no position
-        embedding of one grid. Another type or shape is an `InputError`.
-        """
+        embedding of one grid. Another type or shape is an `InputError`."""
         return self.tokens_of_layers(batch, [self.depth])[0]
 
     def tokens_of_layers(self, batch: Tensor, layers: Sequence[int]) -> list[Tensor]:

@@ -114,8 +114,7 @@ class Localization:
 
         The mask is a PNG (0 and 255) with model, licence and caution in its metadata, the map an
         NPZ (``probability`` float32, ``mask``), the `summary` JSON. Raises `InputError` where they
-        cannot be written, are there and not to be overwritten, or would replace the photograph.
-        """
+        cannot be written, are there and not to be overwritten, or would replace the photograph."""
         paths = png, npz, text = result_paths(directory, name)
         source = Path(self.source) if self.source else None
         check_outputs(paths, inputs=[source], overwrite=overwrite)

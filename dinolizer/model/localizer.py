@@ -54,8 +54,7 @@ class Localizer:
         the engine ``"auto"`` chooses. Only with ``"float32"`` is a map that of a plain loop to
         1e-4; ``"bfloat16"`` and ``"float16"`` pay where the hardware is faster with them.
     engine : what runs the backbone: ``"torch"``; on a CPU also ``"openvino"`` or ``"onnx"`` (ONNX
-        Runtime), where they are installed; or ``"auto"``, see `dinolizer.model.engines.fastest`.
-    """
+        Runtime), where they are installed; or ``"auto"``, see `dinolizer.model.engines.fastest`."""
 
     def __init__(
         self,
@@ -96,8 +95,7 @@ class Localizer:
         where a head is: a repository ``USER/NAME`` of the Hugging Face hub, or a folder like that.
         ``head`` is a head's file, by default the backbone's, ``weights`` a safetensors file to use
         in place of its own, ``device`` ``"cpu"`` or ``"cuda"``, by default the GPU if there is one.
-        What is unknown, missing or made for another model is an `InputError`.
-        """
+        What is unknown, missing or made for another model is an `InputError`."""
         if name is not None and name not in BACKBONES and (Path(name).is_dir() or "/" in name):
             local = Path(name) / weight_files.HUB_FILE
             head, name = local if local.is_file() else weight_files.hub_file(name, name), None

@@ -75,8 +75,7 @@ class TraceStem(nn.Module):
     residuals (their spread, peakedness, kurtosis, and the share under one grey level), by how far
     the residual resembles itself some pixels on, and by how the colours agree; each less its mean
     over the window, as photographs differ more from each other than edits from what is around
-    them. What is learned is one linear map of these to a token.
-    """
+    them. What is learned is one linear map of these to a token."""
 
     luma: Tensor
     chroma: Tensor

@@ -9,8 +9,7 @@ The authors' released DinoLizer: by a third party's working adapter for it (the 
 ``anonyme610/dinolizer``, commit 3241ce5, could not be opened) it is a Lightning checkpoint whose
 ``state_dict`` holds a DINOv2 ViT-B/14 with registers in B-Free's wrapper; adapters in LoRA-ViT's
 layout on the queries and values of every block; and a head of three classes: real, re-encoded,
-inpainted. What is needed is read strictly, all else left out.
-"""
+inpainted. What is needed is read strictly, all else left out."""
 
 import re
 import tempfile

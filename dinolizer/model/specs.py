@@ -28,8 +28,7 @@ class BackboneSpec:
     Hugging Face hub; ``"fetch:NAME"`` in the user's cache once ``dinolizer fetch NAME`` was run;
     None: random weights of a fixed seed. The mean, not the sum, of overlapping windows' logits
     gives the same mask of one class, and a map that neither saturates nor depends on how many
-    windows overlap; the sum is the paper's.
-    """
+    windows overlap; the sum is the paper's."""
 
     name: str
     architecture: str | Callable[[], Transformer]  # timm's name, or what builds it at random

@@ -134,8 +134,7 @@ def strips(plan: Plan, logits: Iterable[Tensor]) -> Iterator[Tensor]:
 
     Each window is upsampled bicubically with ``align_corners=False``. That is linear and separable,
     ``U L V^T``: windows of one row are put together at the height of their patches, and only the
-    row is brought to full height: never more rows than of a window and a stride are in memory.
-    """
+    row is brought to full height: never more rows than of a window and a stride are in memory."""
     added = _added(plan, logits)
     if plan.assembled != plan.size:
         yield torch.cat([*added], dim=1)

@@ -3,8 +3,7 @@ before the edit, in it, and after it.
 
 Most photographs on the web are JPEG files with chroma subsampled, often resized or stored more than
 once; what a generator fills in has never been through that. Wiping out a photograph's history, or
-giving the same one to both, teaches a detector the wrong sign.
-"""
+giving the same one to both, teaches a detector the wrong sign."""
 
 from typing import NamedTuple
 

@@ -123,8 +123,7 @@ def train(
 ) -> None:
     """Train a head on images listed in manifests; an interrupted run goes on.
 
-    On several GPUs: torchrun --nproc-per-node 4 -m dinolizer train ...
-    """
+    On several GPUs: torchrun --nproc-per-node 4 -m dinolizer train ..."""
     check_outputs([out], ".safetensors", inputs=[*manifests, weights], overwrite=overwrite)
     import pandas as pd
 
@@ -155,8 +154,7 @@ def calibrate(
 
     Their scores are kept in the card of the head: 'localize' then says how many of a hundred score
     lower than a picture. With --most the threshold is raised until the false-positive rate of
-    their pixels is no higher.
-    """
+    their pixels is no higher."""
     from dinolizer.data.files import list_images
     from dinolizer.model.calibration import calibrated
     from dinolizer.model.head import read_head, write_head
@@ -179,8 +177,7 @@ def verify(
     their numbers, the summary by the tables.
 
     Without --quick all is made again, in a scratch folder, and every table is compared with the
-    committed one, to two decimals.
-    """
+    committed one, to two decimals."""
     from dinolizer.study.results import check, reproduce, tables
 
     wrong = check(folder)
@@ -232,8 +229,7 @@ def export_images(
 ) -> None:
     """Copy a profile's test images and masks, with a manifest, for other methods to draw maps of.
 
-    The maps are then scored by 'dinolizer score DIR/manifest.csv --maps MAPS'.
-    """
+    The maps are then scored by 'dinolizer score DIR/manifest.csv --maps MAPS'."""
     from dinolizer.study import peers
     from dinolizer.study.parameters import find_profile
     from dinolizer.study.setup import Study

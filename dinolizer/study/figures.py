@@ -108,6 +108,7 @@ def curves(
     order = list(pd.concat(tables.values())[hue].unique())
     for panel, (across, table) in zip(grid.flat, tables.items(), strict=False):
         look = {"hue": hue, "hue_order": order, "style": hue, "style_order": order} | INTERVAL
+        look["err_kws"] = {"alpha": 0.1}
         sns.lineplot(
             _with_ends(table.dropna(subset=y), y), x=x, y=y, markers=True, **look, ax=panel
         )
@@ -195,8 +196,9 @@ def _legend(figure: Figure, axes: Axes) -> None:
         legend.remove()
     handles, names = axes.get_legend_handles_labels()
     each = dict(zip(names, handles, strict=True))
-    if len(each) > 1:
-        figure.legend(each.values(), each, loc="outside upper center", ncols=min(len(each), 4))
+    if each:
+        fit = 90 // (max(map(len, each)) + 8)  # 90 characters, those of the lines too, are 7 inches
+        figure.legend(each.values(), each, loc="outside upper center", ncols=min(max(fit, 1), 4))
 
 
 def _with_ends(table: pd.DataFrame, score: str) -> pd.DataFrame:

@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dinolizer.errors import say
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.head import card_for, load_head, make_head
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.specs import Reduce
-from dinolizer.model.weights import weights_hash
+from dinolizer.model.weights import head_file, weights_hash
 from dinolizer.model.windows import Plan
 from dinolizer.paths import cache_dir
 from dinolizer.study.cache import cache_key, cached, images_hash, probe_hash
@@ -56,8 +57,12 @@ def fit(
 ) -> Fits:
     """Fit the heads of a study, or read them from the cache; none meets a held-out generator. With
     a training set it is one (see `dinolizer.training.recipes.train`). Without, every photograph
-    gets one that is fitted on the images of all others, and a last one is fitted on all."""
+    gets one that is fitted on the images of all others, and a last one is fitted on all; a single
+    photograph has no others, and gets the head that comes with the backbone."""
     manifest = dataset.test if dataset.train is None else dataset.train
+    if dataset.train is None and manifest["group"].nunique() == 1:
+        say(f"No other photograph to fit a head on: that of {backbone.spec.name!r} is used")
+        return Fits({}, Fit(load_head(head_file(backbone.spec.name), backbone)[1], pd.DataFrame()))
     crop, shares = Crops(manifest.iloc[:1], policy, backbone.spec.window, backbone.spec.patch)[0]
     key = cache_key(
         images=images_hash(manifest),

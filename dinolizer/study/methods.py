@@ -2,8 +2,7 @@
 classical forensics and a trained linear classifier.
 
 A baseline turns a uint8 (H, W, 3) RGB image into a float32 (H, W) map, higher = more suspicious, in
-a unit of its own. Settings were chosen on photographs that are in no test.
-"""
+a unit of its own. Settings were chosen on photographs that are in no test."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace

@@ -2,8 +2,7 @@
 
 Maps are float ``(H, W)``, higher = more suspicious, masks and truths bool ``(H, W)``, empty for an
 authentic image; without an edit IoU and F1 are nan, neither 0 nor 1. Of images, scores, truth
-(bool) and the photographs, ``groups``, are ``(N,)`` each.
-"""
+(bool) and the photographs, ``groups``, are ``(N,)`` each."""
 
 from collections.abc import Iterable, Sequence
 from itertools import product
@@ -12,7 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import balanced_accuracy_score, roc_curve
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score, brier_score_loss, roc_curve
 from sklearn.model_selection import GroupKFold
 
 from dinolizer.data.manifest import AUTHENTIC_KINDS
@@ -42,7 +42,8 @@ FOLDS = 10
 """At most so many folds of photographs."""
 DETECTION_RULE = (
     "Score: 99th percentile of the map. Balanced accuracy at the threshold that is best on other "
-    "photographs (Youden's index)"
+    "photographs (Youden's index); Brier skill of the probability that a logistic curve over the "
+    "score gives, fitted on other photographs, against their share of edited images"
 )
 
 
@@ -156,22 +157,28 @@ def detection_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         line = {"method": method, "unedited": unedited}
         line |= {"n_edited": int(edited.sum()), "n_unedited": int((~edited).sum())}
         line |= columns("auc", auc(scores, edited, groups, seed=seed))
-        lines.append(line | {"balanced_accuracy": left_out_accuracy(scores, edited, groups)})
+        lines.append(line | left_out_skill(scores, edited, groups))
     return pd.DataFrame(lines or {name: [] for name in ("method", "unedited", "auc")})
 
 
-def left_out_accuracy(scores: Values, edited: Mask, groups: NDArray[Any]) -> float:
-    """Balanced accuracy where each image is called edited by the threshold that is best on other
-    photographs, in at most `FOLDS` folds, by Youden's index; nan unless both sorts are called."""
-    called = np.full(len(scores), np.nan)
+def left_out_skill(scores: Values, edited: Mask, groups: NDArray[Any]) -> dict[str, float]:
+    """``balanced_accuracy`` and ``brier_skill``, see `DETECTION_RULE`, in at most `FOLDS` folds of
+    photographs; a skill of 0 is that of the base rate. nan unless both sorts are called."""
+    called, probability, base = np.full((3, len(scores)), np.nan)
     folds = min(FOLDS, len(np.unique(groups)))
     for others, left_out in GroupKFold(folds).split(scores, groups=groups) if folds > 1 else []:
         if len(np.unique(edited[others])) == 2:
             false, true, thresholds = roc_curve(edited[others], scores[others])
             called[left_out] = scores[left_out] >= thresholds[np.argmax(true - false)]
+            curve = LogisticRegression(C=1e4).fit(scores[others, None], edited[others])
+            probability[left_out] = curve.predict_proba(scores[left_out, None])[:, 1]
+            base[left_out] = edited[others].mean()
     known = ~np.isnan(called)
-    both = len(np.unique(edited[known])) == 2
-    return float(balanced_accuracy_score(edited[known], called[known] > 0)) if both else np.nan
+    if len(np.unique(edited[known])) < 2:
+        return {"balanced_accuracy": np.nan, "brier_skill": np.nan}
+    accuracy = balanced_accuracy_score(edited[known], called[known] > 0)
+    ours, theirs = (brier_score_loss(edited[known], of[known]) for of in (probability, base))
+    return {"balanced_accuracy": float(accuracy), "brier_skill": float(1 - ours / theirs)}
 
 
 def edited_or_not(rows: pd.DataFrame, method: str, unedited: str = "both") -> pd.DataFrame:

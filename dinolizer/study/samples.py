@@ -139,8 +139,7 @@ class Sample:
     ``seen`` (True for a training set), and the edited share of the image, ``area``, and of the
     window, ``share``. ``fold``, int ``(N,)``, says by which of F heads a window is tested (-1: by
     none), and ``train``, bool ``(F, N)``, what each head may be fitted on. F is the number of
-    photographs where one is left out in turn, else 1.
-    """
+    photographs where one is left out in turn, else 1."""
 
     targets: Tensor
     rows: pd.DataFrame

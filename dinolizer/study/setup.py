@@ -166,7 +166,7 @@ def hours_text(study: Study) -> str:
     with torch.inference_mode():
         speed = batch / median_seconds(lambda: model(pixels), 0.5)
     hours = windows / speed / 3600
-    time = f"{hours:,.0f} hours" if hours >= 2 else f"{60 * hours:.0f} minutes"
+    time = f"{hours:,.0f} h" if hours >= 2 else f"{60 * hours:.0f} min"
     share = "of the head (every epoch), the benchmark and the robustness study"
     said = f"about {windows:,} windows {share}, less what is in the cache"
     return f"{study.parameters['profile']}: {said}; at {speed:.3g} per second here: about {time}"

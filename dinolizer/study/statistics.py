@@ -174,8 +174,7 @@ def macro_table(
     `interval`), with seeds ``V_sd`` (standard deviation of the mean over seeds), and with a
     comparison ``V_change`` (the line minus the other), its ``_low, _high`` and, if corrected,
     ``_low_corrected, _high_corrected`` and ``_p`` (uncorrected, see `sign_flip_p`). Raises
-    InputError without any score, and where two lines that are compared are of other images.
-    """
+    InputError without any score, and where two lines that are compared are of other images."""
     names = [value] if isinstance(value, str) else list(value)
     known = rows[rows[names].notna().any(axis=1)]
     if known.empty:

@@ -136,8 +136,7 @@ def fit(
     ``train``, ``(K, N)`` or with the heads' axes in place of K, says how often each window counts,
     from 0; ``validation``, bool, likewise what is only measured; ``losses`` has one for each head,
     by default Dice. The rate falls from ``lr`` to 0 along a cosine; the seed decides the order.
-    Raises InputError for a head without windows, an unknown loss, and what is not finite.
-    """
+    Raises InputError for a head without windows, an unknown loss, and what is not finite."""
     train = train.flatten(0, -2)
     if not train.any(1).all() or (train < 0).any():
         due = f"for every head a row of {len(tokens)} with at least one True, or one number over 0"

@@ -80,8 +80,7 @@ def optimise(
     exists, training goes on from there, on a CPU to the same bits as without interruption.
 
     Raises InputError for a checkpoint that is damaged or of other ``settings`` (all that the result
-    depends on), and for a loss, score or weight that is not finite.
-    """
+    depends on), and for a loss, score or weight that is not finite."""
     device = next(model.parameters()).device
     learned = [value for value in model.parameters() if value.requires_grad]
     optimiser: Any = torch.optim.AdamW(learned, lr=lr, weight_decay=weight_decay)

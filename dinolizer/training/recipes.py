@@ -1,8 +1,7 @@
 """The two published variants, trained from a manifest.
 
 ``v1`` is the paper's: a frozen backbone and a linear head. ``v2`` is the later public release's:
-LoRA, three classes (real, re-encoded, inpainted), and the mean of overlapping windows' logits.
-"""
+LoRA, three classes (real, re-encoded, inpainted), and the mean of overlapping windows' logits."""
 
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -97,8 +96,7 @@ def train(
     .safetensors, go `history_path` and ``<stem>.checkpoint``, from which training goes on.
 
     Raises InputError for an unknown setting, a split without rows, an image that cannot be read,
-    tokens over ``cache_gb``, an ``out`` that cannot be written or is there, and as `optimise`.
-    """
+    tokens over ``cache_gb``, an ``out`` that cannot be written or is there, and as `optimise`."""
     check_choice("variant", variant, VARIANTS)
     given = {name: value for name, value in changes.items() if value is not None}
     recipe = replace(VARIANTS[variant], **given)  # type: ignore[arg-type]

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from dinolizer.data.images import read_image, write_image
 from dinolizer.data.manifest import read_manifest
-from dinolizer.model.backbones import Backbone
+from dinolizer.errors import InputError
+from dinolizer.model.backbones import Backbone, load_backbone
 from dinolizer.model.head import make_head
+from dinolizer.model.localizer import Localizer
 from dinolizer.study import cache
 from dinolizer.study import heads as crossfit
 from dinolizer.study.samples import Dataset, window_sample
@@ -84,6 +86,15 @@ def test_a_head_never_meets_its_photograph_nor_the_held_out_generator(
             assert set((found.nonzero().squeeze(1) // count).tolist()) == own
             assert found.sum() == count * len(own)
     assert tempered == [count * len(own) for own in expected["train"]]
+
+
+def test_one_photograph_gets_the_head_that_comes_with_the_backbone(manifest: pd.DataFrame) -> None:
+    pocket = load_backbone("pocket")
+    alone = crossfit.fit(Dataset(manifest[manifest["group"] == "a"], None), pocket)
+    shipped = Localizer.from_pretrained("pocket").head
+    assert torch.equal(alone.heads(manifest)["a"].weight, shipped.weight)
+    with pytest.raises(InputError, match="head"):  # an untrained backbone has none
+        crossfit.fit(Dataset(manifest[:1], None), load_backbone("untrained-pocket-learned"))
 
 
 def test_left_out_heads_are_fitted_once(

@@ -1,5 +1,7 @@
 """Scores, thresholds and detection: hand-counted cases, scikit-learn, exhaustive searches."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from intervals import halls
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 from sklearn.metrics import (
     average_precision_score,
     f1_score,
@@ -203,7 +206,31 @@ def test_the_threshold_of_a_photograph_is_best_on_the_others(rows: pd.DataFrame)
 
 def test_without_other_photographs_there_is_no_accuracy(rows: pd.DataFrame) -> None:
     (line,) = detection_table(rows[:2]).query("unedited == 'real'").to_dict("records")
-    assert np.isnan([line[name] for name in ("balanced_accuracy", "auc_low", "auc_high")]).all()
+    names = ("balanced_accuracy", "brier_skill", "auc_low", "auc_high")
+    assert np.isnan([line[name] for name in names]).all()
+
+
+def test_brier_skill_is_that_of_another_optimiser_on_the_other_photographs() -> None:
+    """Against a logistic curve that SciPy fits, one photograph left out at a time."""
+    rng = np.random.default_rng(0)
+    edited, photo = rng.random(120) < 0.7, np.repeat(np.arange(6), 20)
+    score = rng.random(120) + 0.8 * edited
+    squares = np.zeros(2)
+    for one in range(6):
+        others, left_out = photo != one, photo == one
+
+        def loss(line: NDArray[Any], kept: NDArray[Any] = others) -> float:
+            logits = line[0] + line[1] * score[kept]
+            return float(np.logaddexp(0, np.where(edited[kept], -logits, logits)).sum())
+
+        offset, slope = minimize(loss, [0, 0]).x
+        probability = 1 / (1 + np.exp(-offset - slope * score[left_out]))
+        for number, said in enumerate((probability, edited[others].mean())):
+            squares[number] += ((said - edited[left_out]) ** 2).sum()
+    kind = np.where(edited, "sp", "real")
+    rows = pd.DataFrame({"method": "m", "kind": kind, "group": photo.astype(str), "score": score})
+    skill = detection_table(rows).set_index("unedited").loc["both", "brier_skill"]
+    assert skill == pytest.approx(1 - squares[0] / squares[1], abs=1e-3) and 0.1 < skill < 0.9
 
 
 def test_the_interval_is_that_of_the_areas_without_one_photograph() -> None:

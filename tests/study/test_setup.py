@@ -123,7 +123,7 @@ def test_windows_and_hours_are_counted_by_hand(tmp_path: Path, monkeypatch) -> N
         windows += 6 * 9 + 6 * 3 * len(CASES)
         assert said.startswith(f"mine: about {windows:,} windows of the head")
         hours = 9 * windows / 3600
-        time = f"{hours:.0f} hours" if train is not None else f"{60 * hours:.0f} minutes"
+        time = f"{hours:.0f} h" if train is not None else f"{60 * hours:.0f} min"
         assert said.endswith(f"; at 0.111 per second here: about {time}")
 
 

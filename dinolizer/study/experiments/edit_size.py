@@ -1,9 +1,11 @@
 """From which size on edits are detected, and what training on small edits changes."""
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +17,6 @@ from torch import Tensor
 
 from dinolizer.data.images import read_image
 from dinolizer.data.manifest import read_pair
-from dinolizer.errors import InputError
 from dinolizer.pocket.forging import HELD_OUT, LEARNED, fill, past, random_mask
 from dinolizer.pocket.generators import DOWNSAMPLING
 from dinolizer.study.evaluation import RATE, Image, Method, Row
@@ -73,7 +74,8 @@ def matched_cuts(
     return cuts
 
 
-class Pair(NamedTuple):
+@dataclass(frozen=True)
+class Pair:
     """An edited image and what it was made from, uint8 ``(H, W, 3)``, the mask, bool ``(H, W)``, of
     the edit, and a row of a manifest on it."""
 
@@ -82,12 +84,17 @@ class Pair(NamedTuple):
     mask: Mask
     row: Row
 
+    @cached_property
+    def inwards(self) -> NDArray[np.int64]:
+        """The pixels, those farthest from the mask's edge first."""
+        depth = distance_transform_edt(np.pad(self.mask, 1))[1:-1, 1:-1]
+        return np.argsort(-depth, axis=None, kind="stable")
+
     def at(self, share: float, window: int) -> tuple[Image, Mask]:
         """The picture and the mask when that covers so large a share of a window: the pixels that
         are farthest from its edge. What it no longer covers is the original again."""
-        depth, part = distance_transform_edt(np.pad(self.mask, 1))[1:-1, 1:-1], self.mask & False
-        count = round(share * window**2)
-        part.flat[np.argsort(-depth, axis=None, kind="stable")[:count]] = True
+        part = np.zeros_like(self.mask)
+        part.flat[self.inwards[: round(share * window**2)]] = True
         return np.where(part[..., None], self.image, self.original), part
 
 
@@ -123,10 +130,10 @@ def shrinking_rows(method: Method, pairs: Iterable[Pair], window: int) -> pd.Dat
     """Map every pair while its mask shrinks to each of `SHARES` of the window, and nothing else
     changes. A row of `score_image` each, of the ``case`` edited and of untouched, the same mask on
     the original's map, and one of kind ``real`` for the original; see `with_matched`."""
-    rows = []
+    rows, names = [], ("image", "group", "family", "seen")
     for pair in pairs:
         row = pair.row
-        about = {name: row[name] for name in ("image", "group", "family", "seen")}
+        about = {name: row[name] for name in names}
         about |= {"method": method.name, "kind": "sp"}
         plain = method.predict(pair.original, row)
         scores = score_image(plain, 0.5, pair.mask & False)
@@ -138,9 +145,11 @@ def shrinking_rows(method: Method, pairs: Iterable[Pair], window: int) -> pd.Dat
             for case, values in (("edited", method.predict(edited, row)), ("untouched", plain)):
                 line = {**about, "case": case, "share": share}
                 rows.append(line | score_image(values, 0.5, part))
-    if not rows:
-        raise InputError("No spliced image comes with its original: a mask to shrink needs both.")
-    return with_matched(pd.DataFrame(rows))
+    if rows:
+        return with_matched(pd.DataFrame(rows))
+    numbers = ["share", *(f"recall_at_{rate}" for rate in RATES)]
+    empty = pd.DataFrame(columns=[*names, "kind", "case", *numbers])
+    return empty.astype(dict.fromkeys(numbers, float))
 
 
 def at_rates(rows: pd.DataFrame) -> pd.DataFrame:
@@ -222,11 +231,8 @@ def compare_strategies(rows: pd.DataFrame, share: str, usual: str, seed: int = 0
         "large_iou": rows["iou"].where(rows[share] >= LARGE),
         RATE: rows["predicted_area"].where(rows[share] == 0),
     }
-    scored = _numbered(rows, ["strategy", "seed"]).assign(**scores)
+    # Windows count alike, whichever image or family they are of.
+    number = rows.groupby(["strategy", "seed"]).cumcount()
+    scored = rows.assign(image=number, **scores).drop(columns="family", errors="ignore")
     table = macro_table(scored, ["strategy"], [*scores], {"strategy": usual}, seed=seed)
     return pd.DataFrame(lines).merge(table.drop(columns=["n_images", "n_photos"]), on="strategy")
-
-
-def _numbered(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Rows whose windows or images count alike, whichever family or image they are of."""
-    return rows.assign(image=rows.groupby(by).cumcount()).drop(columns="family", errors="ignore")

@@ -115,8 +115,7 @@ def train_and_test(
 
     Training end to end starts from the frozen head, as an untrained one would first spoil what the
     backbone knows (Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform
-    Out-of-Distribution", ICLR 2022).
-    """
+    Out-of-Distribution", ICLR 2022)."""
     pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
     counts = [np.bincount(draw.train, minlength=len(pixels)) for draw in drawn]
     heads, train = Heads({"draw": len(drawn)}, tokens.shape[1]), torch.from_numpy(np.stack(counts))
@@ -166,8 +165,7 @@ def linear_probe(tokens: Tensor, sample: Sample, drawn: Sequence[Draw]) -> pd.Da
     less than `PURE` is of one class are left out.
 
     A row per draw (``seed``), tested crop and class that it has: ``image, group, seen``, the class
-    as ``family``, and ``accuracy``, the share of its patches that is classified rightly.
-    """
+    as ``family``, and ``accuracy``, the share of its patches that is classified rightly."""
     share, label = sample.targets.flatten(2).max(1)  # (N, h w)
     pure, features = share >= PURE, tokens.flatten(2).transpose(1, 2)  # (N, h w, D)
     by = ["image", "group", "seen", "family", "seed"]
