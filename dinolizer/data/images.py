@@ -219,6 +219,6 @@ def palette_png(png: bytes) -> bytes:
     """A PNG with a palette of 256 colours in place of its own: about a third of the size."""
     small = io.BytesIO()
     with Image.open(io.BytesIO(png)) as drawn:
-        palette = drawn.convert("RGB").quantize(256, kmeans=3)
+        palette = drawn.convert("RGB").quantize(256)
         palette.save(small, "PNG", optimize=True, dpi=drawn.info["dpi"])
     return small.getvalue()

@@ -64,13 +64,12 @@ def common_crops(
 ) -> tuple[list[NDArray[np.uint8]], dict[str, Sample]]:
     """One random crop of each image, the same pixels for all backbones, loaded for one
     `common_window`, as of `crop_sample`, and for each backbone three-class labels on its grid."""
-    made = {
-        name: crop_sample(dataset, backbone.spec, count, seed, policy=THREE)
-        for name, backbone in backbones.items()
-    }
+    grids = {name: (one.spec.window, one.spec.patch) for name, one in backbones.items()}
+    specs = {grids[name]: one.spec for name, one in backbones.items()}
+    made = {at: crop_sample(dataset, spec, count, seed, policy=THREE) for at, spec in specs.items()}
     images, *others = (cut for cut, _ in made.values())
     assert all(np.array_equal(images, same) for same in others)
-    return images, {name: sample for name, (_, sample) in made.items()}
+    return images, {name: made[grid][1] for name, grid in grids.items()}
 
 
 class Draw(NamedTuple):
