@@ -104,9 +104,10 @@ class Study:
     def scale(self) -> str:
         """On what claims are tested here, for `Results.save_verdict`."""
         name = DEMONSTRATION if self.results.small else self.parameters["backbone"]
-        test, datasets = self.dataset.test, self.dataset.test["dataset"].nunique()
-        of = "forged here" if self.dataset.train is None else f"of {datasets} datasets"
-        return f"{name}, {test['group'].nunique()} photographs {of}"
+        datasets, photos = (self.dataset.test[of].nunique() for of in ("dataset", "group"))
+        of = f"of {datasets} dataset{'s' * (datasets > 1)}"
+        of = "forged here" if self.dataset.train is None else of
+        return f"{name}, {photos} photograph{'s' * (photos > 1)} {of}"
 
     @cached_property
     def degraded(self) -> pd.DataFrame:

@@ -248,8 +248,3 @@ def compare(
     ends = ["low", "high", "low_corrected", "high_corrected"]
     shown = ["method", "other", "family", "kind", "n_images", "difference", *ends]
     return change[[*shown, "significant", "significant_corrected", "p"]]
-
-
-def describe(line: Mapping[Any, Any]) -> str:
-    """A difference with its interval, in words: of a line with ``difference, low, high``."""
-    return f"{line['difference']:+.2f} ({line['low']:+.2f} to {line['high']:+.2f})"

@@ -89,18 +89,19 @@ def verdict_text(table: pd.DataFrame) -> str:
     """Markdown of a table of verdicts, for the end of a notebook."""
     return "\n".join(
         f"- **Verdict**, {CLAIMS[line['claim']].statement}: **{line['verdict']}**; "
-        f"{number_text(line['number'], line['low'], line['high'])}. The rule: {line['rule']}. "
+        f"{number_text([line[of] for of in NUMBERS[:3]])}. The rule: {line['rule']}. "
         f"The scale: {line['scale']}. The paper: {CLAIMS[line['claim']].paper}."
         for line in table.to_dict("records")
     )
 
 
-def number_text(number: float, low: float, high: float) -> str:
-    """A number and its 95 % interval to two decimals; a dash where there is none."""
+def number_text(measured: Sequence[float], form: str = ".2f") -> str:
+    """A number and its 95 % interval, by default to two decimals; a dash where there is none."""
+    number, low, high = measured
     if np.isnan(number):
         return "-"
-    interval = "no interval" if np.isnan([low, high]).any() else f"{low:.2f} to {high:.2f}"
-    return f"{number:.2f} ({interval})"
+    interval = "no interval" if np.isnan([low, high]).any() else f"{low:{form}} to {high:{form}}"
+    return f"{number:{form}} ({interval})"
 
 
 def summary(folder: Path) -> str:
@@ -114,7 +115,7 @@ def summary(folder: Path) -> str:
         rows, before = parts[PARTS[claim.part]], (claim.statement, claim.paper)
         lines = verdicts[verdicts["claim"] == name].to_dict("records")
         for line in lines:
-            number = number_text(line["number"], line["low"], line["high"])
+            number = number_text([line[of] for of in NUMBERS[:3]])
             link = notebook_link(line["notebook"])
             rows.append((*before, line["verdict"], number, line["scale"], line["rule"], link))
         if not lines:

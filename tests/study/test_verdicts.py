@@ -92,9 +92,10 @@ def test_the_text_says_claim_verdict_number_and_rule() -> None:
 
 
 def test_numbers_to_two_decimals() -> None:
-    assert number_text(0.256, -0.1, 0.3) == "0.26 (-0.10 to 0.30)"
-    assert number_text(0.256, NAN, NAN) == "0.26 (no interval)"
-    assert number_text(NAN, NAN, NAN) == "-"
+    assert number_text((0.256, -0.1, 0.3)) == "0.26 (-0.10 to 0.30)"
+    assert number_text((0.0256, -0.1, 0.3), "+.3f") == "+0.026 (-0.100 to +0.300)"
+    assert number_text((0.256, NAN, NAN)) == "0.26 (no interval)"
+    assert number_text((NAN, NAN, NAN)) == "-"
 
 
 def test_every_notebook_that_tests_a_claim_is_named_by_two_digits() -> None:
