@@ -82,7 +82,7 @@ def benchmark(table: pd.DataFrame, rows: pd.DataFrame, note: str) -> Figure:
     ends = np.arange(len(order)) + np.array([[-0.45], [0.45]])
     axes.hlines(share.groupby(rows["label"]).mean()[order], *ends, **REFERENCE, label="chance")
     axes.set_xticks(range(len(order)), order, rotation=35, ha="right", rotation_mode="anchor")
-    axes.set(xlabel="", ylabel="average precision, mean over images", ylim=(0, 1))
+    axes.set(xlabel="", ylabel="average precision", ylim=(0, 1))
     _legend(figure, axes)
     return figure
 
@@ -197,7 +197,7 @@ def _legend(figure: Figure, axes: Axes) -> None:
     handles, names = axes.get_legend_handles_labels()
     each = dict(zip(names, handles, strict=True))
     if each:
-        fit = 90 // (max(map(len, each)) + 8)  # 90 characters, those of the lines too, are 7 inches
+        fit = 115 // (max(map(len, each)) + 8)  # so many characters, with their line, are 7 inches
         figure.legend(each.values(), each, loc="outside upper center", ncols=min(max(fit, 1), 4))
 
 
