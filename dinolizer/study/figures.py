@@ -30,6 +30,7 @@ def style() -> None:
     rc: dict[str, Any] = {"legend.frameon": False, "grid.color": "0.9", "axes.grid": True}
     rc |= {"axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True}
     sns.set_theme(context="paper", style="ticks", palette="colorblind", rc=rc)
+    np.random.seed(0)  # by which seaborn spreads points: figures can be made again
 
 
 def pictures(columns: Mapping[str, Any], titles: Sequence[str], note: str) -> Figure:
@@ -165,7 +166,8 @@ def differences(table: pd.DataFrame, note: str) -> Figure:
         ends = ["low", "high", "low_corrected", "high_corrected"]
         names = {"difference": f"change {other}"} | {end: f"change {other}_{end}" for end in ends}
         wide = wide.merge(lines[["label", *names]].rename(columns=names), "left", "label")
-    scores = {f"change {other}": f"difference in AP\nto {other}" for other in table["other"]}
+    less = {other: "AP less that of\n" + other.replace(" ", "\n", 1) for other in table["other"]}
+    scores = {f"change {other}": label for other, label in less.items()}
     return dots(wide, scores, note)
 
 

@@ -8,6 +8,7 @@ from matplotlib import pyplot as plt
 from matplotlib.collections import LineCollection, PathCollection
 
 from dinolizer.study import figures
+from dinolizer.study.methods import BASELINES
 
 NOTE = "profile: pocket; n = 84 images, 7 photos; 95 % intervals over photos"
 METHODS = ["localizer", "noise inconsistency", "error level analysis", "residual features"]
@@ -70,6 +71,12 @@ def test_bars_intervals_photographs_and_floor_are_those_of_the_tables(
     points = np.concatenate([part.get_offsets() for part in photos])
     assert len(points) == 3 * len(table)  # three photographs a bar, at the mean of their images
     np.testing.assert_allclose(points[:, 1], 0.2)
+    figures.style()
+    drawn = [figures.benchmark(table, rows, NOTE)]
+    figures.style()
+    drawn.append(figures.benchmark(table, rows, NOTE))
+    spread = [[part.get_offsets() for part in of.axes[0].collections[:-1]] for of in drawn]
+    np.testing.assert_array_equal(*spread)  # points lie where they lay before
     assert (figure.get_figwidth(), figure.get_supxlabel()) == (figures.WIDTH, NOTE)
     assert overlapping(figure) == []
     assert plt.get_fignums() == []
@@ -158,7 +165,7 @@ def test_dots_lie_where_the_table_says() -> None:
 
 
 def test_differences_have_a_panel_for_each_other_method_and_both_intervals() -> None:
-    others = ["one", "two"]
+    others = list(BASELINES)
     table = pd.DataFrame(
         [
             {"other": other, "family": family, "kind": kind, "difference": number / 10}
@@ -169,7 +176,8 @@ def test_differences_have_a_panel_for_each_other_method_and_both_intervals() -> 
     )
     figure = figures.differences(table, NOTE)
     labels = [axes.get_xlabel() for axes in figure.axes]
-    assert labels == [f"difference in AP\nto {other}" for other in others]
+    assert labels == ["AP less that of\n" + other.replace(" ", "\n", 1) for other in others]
+    assert not set(labels) & {text for pair in overlapping(figure) for text in pair}
     first = figure.axes[0]
     assert [label.get_text() for label in first.get_yticklabels()] == ["x, sp", "y, fr", "all"]
     spans = [line.get_xdata() for line in first.lines if line.get_linestyle() == "-"]
