@@ -1,5 +1,5 @@
-"""The laptop's profile, end to end, on miniatures: three photographs in a folder, and two designs of
-the hub's backbones made small, with random weights, as the hub is not asked.
+"""The laptop's profile, end to end, on miniatures: three photographs in a folder, and two designs
+of the hub's backbones made small, with random weights, as the hub is not asked.
 
 What the notebooks say is not looked at here, only that they come to an end under a profile that is
 neither the pocket's nor one of datasets, and leave what the workflow expects of them.
