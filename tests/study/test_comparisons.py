@@ -82,6 +82,8 @@ def test_a_change_is_significant_where_its_interval_leaves_out_zero() -> None:
     assert change_text(line, "iou_change") == "+0.020"
     line["iou_change_low"] = -0.01
     assert change_text(line, "iou_change") == "+0.020 (not significant)"
+    line |= {"iou_change_low": np.nan, "iou_change_high": np.nan}
+    assert change_text(line, "iou_change") == "+0.020 (no interval)"
 
 
 @pytest.mark.parametrize(
