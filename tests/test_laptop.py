@@ -12,17 +12,14 @@ from pathlib import Path
 
 import pytest
 import timm
-import torch
 import yaml
-from execution import execute
+from execution import execute, miniature
 from test_workflow import declared, files
-from threadpoolctl import threadpool_limits
 
 from dinolizer.data.images import read_image, write_image
 from dinolizer.model.specs import BACKBONES
 from dinolizer.paths import PROFILES
 from dinolizer.pocket.photos import photo_paths
-from dinolizer.study import results
 from dinolizer.study.experiments import cost
 from dinolizer.study.parameters import parameters_for
 from dinolizer.study.setup import compute_rows, prepare
@@ -40,12 +37,9 @@ DESIGNS = {
 @pytest.fixture(scope="module")
 def profile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The profile's file, beside its photographs, after the jobs that compute rows."""
-    folder, threads = tmp_path_factory.mktemp("laptop"), torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch, threadpool_limits(1):
-        torch.set_num_threads(1)
-        patch.setattr(results, "DPI", 40)
+    folder = tmp_path_factory.mktemp("laptop")
+    with miniature(folder) as patch:
         patch.setattr(cost, "LARGE", 168)
-        patch.setenv("DINOLIZER_CACHE", str(folder / "cache"))
         patch.setenv("DINOLIZER_RESULTS", str(folder / "results"))
         for name, design in DESIGNS.items():
             small = {"architecture": partial(timm.create_model, design, **SMALL), "weights": None}
@@ -64,7 +58,6 @@ def profile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             notebook = PROFILES.parent / f"{name}.ipynb"
             execute(notebook, parameters_for(notebook, folder / "laptop.yaml"))
         yield folder / "laptop.yaml"
-    torch.set_num_threads(threads)
 
 
 def test_every_notebook_makes_what_the_workflow_says(profile: Path) -> None:

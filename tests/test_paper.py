@@ -4,9 +4,6 @@ What a user would do at the shell is done in this process: a manifest of every d
 checkpoint, the jobs, every notebook. Only the spec of B-Free is made small (one block of 32 values,
 windows of 56 pixels), and so is an untrained DINOv3, which takes part in place of one from the hub:
 the hub is not asked, and a DINOv2 from there is reported as not run.
-
-Two things take most of the time and prove nothing here, and are made small too: threads, which wait
-for each other longer than they work on such pictures, and the pixels of figures.
 """
 
 import io
@@ -17,21 +14,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import timm
-import torch
 import trees
 import yaml
 from checkpoints import build_small_bfree, randomize, save_bfree
-from execution import execute
+from execution import execute, miniature
 from safetensors import safe_open
 from test_workflow import declared, files
-from threadpoolctl import threadpool_limits
 
 from dinolizer.data.datasets import make_manifest
 from dinolizer.data.manifest import generator_family, read_manifest
 from dinolizer.model.published import fetch
 from dinolizer.model.specs import BACKBONES
 from dinolizer.paths import PROFILES, read_checked
-from dinolizer.study import results
 from dinolizer.study.experiments import cost
 from dinolizer.study.methods import BASELINES
 from dinolizer.study.parameters import parameters_for
@@ -58,11 +52,8 @@ def small_rotary() -> object:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Datasets, profile, cache and results, after the jobs that compute rows."""
-    folder, threads = tmp_path_factory.mktemp("paper"), torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch, threadpool_limits(1):
-        torch.set_num_threads(1)
-        patch.setattr(results, "DPI", 40)
-        patch.setenv("DINOLIZER_CACHE", str(folder / "cache"))
+    folder = tmp_path_factory.mktemp("paper")
+    with miniature(folder) as patch:
         patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder / "hub"))
         for name in ("bfree", "untrained-bfree"):
@@ -82,7 +73,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (folder / "computed").touch()
         patch.setattr(cost, "LARGE", 2 * SIDE)
         yield folder
-    torch.set_num_threads(threads)
 
 
 def write_profile(folder: Path) -> None:

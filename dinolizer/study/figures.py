@@ -166,8 +166,8 @@ def differences(table: pd.DataFrame, note: str) -> Figure:
         ends = ["low", "high", "low_corrected", "high_corrected"]
         names = {"difference": f"change {other}"} | {end: f"change {other}_{end}" for end in ends}
         wide = wide.merge(lines[["label", *names]].rename(columns=names), "left", "label")
-    less = {other: "AP less that of\n" + other.replace(" ", "\n", 1) for other in table["other"]}
-    scores = {f"change {other}": label for other, label in less.items()}
+    others = table["other"].unique()
+    scores = {f"change {of}": "AP less that of\n" + of.replace(" ", "\n", 1) for of in others}
     return dots(wide, scores, note)
 
 
