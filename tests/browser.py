@@ -121,7 +121,7 @@ def test_a_report_is_printed_without_its_controls(browser: Browser, report: Path
 def test_the_site_shows_summary_notebooks_and_api(browser: Browser, scheme: str) -> None:
     index = ROOT / "data" / "site" / "index.html"
     with opened(browser, index.as_uri(), scheme) as page:
-        expect(page.locator("h1")).to_contain_text("What becomes of the paper")
+        expect(page.locator("h1")).to_contain_text("How the paper's claims fare")
         keep(page, f"site-{scheme}")
         page.locator(".sidebar-tree a", has_text="DinoLizer by hand").click()
         expect(page.locator(".cell_output img").first).to_be_visible()

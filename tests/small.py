@@ -54,6 +54,16 @@ def small_backbone(seed: int = 0) -> Backbone:
         return Backbone(SPEC, build_small_vit())
 
 
+def small_classifier() -> Backbone:
+    """A small backbone with a classifier of one output, as B-Free's, of random weights."""
+    backbone = small_backbone()
+    backbone.model.reset_classifier(1)
+    with torch.no_grad():
+        backbone.model.head.weight.copy_(random_head(backbone.dim).weight[..., 0, 0])
+        backbone.model.head.bias.fill_(0.5)
+    return backbone
+
+
 def random_head(dim: int, classes: int = 1) -> nn.Conv2d:
     head = make_head(dim, classes)
     generator = torch.Generator().manual_seed(1)

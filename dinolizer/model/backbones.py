@@ -124,6 +124,15 @@ class Backbone(nn.Module):
             intermediates = [of_stem, *intermediates][: len(layers)]
         return intermediates  # of each layer (N, D, h, w)
 
+    @torch.no_grad()
+    def image_logits(self, batch: Tensor) -> Tensor:
+        """What the classifier that came with the weights says of the windows of a batch as of
+        `tokens`: float ``(N,)``, higher = generated. Without one of one output, an `InputError`."""
+        lack = f"The model {self.spec.name!r} has no classifier of one output: choose another."
+        refuse({lack: self.model.num_classes != 1})
+        logits: Tensor = self.model((batch - self.mean) / self.std)
+        return logits[:, 0]
+
 
 def pick_device(name: str | torch.device | None = None) -> torch.device:
     """Device of that name, if it is here; without a name the GPU where there is one, or the CPU."""

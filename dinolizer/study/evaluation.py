@@ -256,11 +256,3 @@ def leads(
 def mean_lead(lead: pd.DataFrame, seed: int = 0) -> Measured:
     """Mean over families of `leads`."""
     return macro_mean(lead["lead"], lead["group"], lead["family"], seed=seed)
-
-
-def change_text(line: "Mapping[Any, Any] | pd.Series[Any]", name: str) -> str:
-    """A change in words, and whether its interval, on the same line, leaves out zero."""
-    if np.isnan(line[f"{name}_low"]):
-        return f"{line[name]:+.3f} (no interval)"
-    clear = line[f"{name}_low"] > 0 or line[f"{name}_high"] < 0
-    return f"{line[name]:+.3f}{'' if clear else ' (not significant)'}"

@@ -19,12 +19,15 @@ from safetensors.torch import load_file
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 
+from dinolizer.data.images import read_image
 from dinolizer.data.manifest import read_pair
 from dinolizer.model.backbones import Backbone
+from dinolizer.model.batches import as_batch
 from dinolizer.model.head import card_for
 from dinolizer.model.localization import NOISE_KERNEL
 from dinolizer.model.localizer import Localizer
 from dinolizer.model.pocket_vit import PATCH, TraceStem
+from dinolizer.model.windows import make_plan
 from dinolizer.paths import ASSETS
 from dinolizer.study.cache import probe_hash
 from dinolizer.study.evaluation import Image, Method, Picture, Row, probe_image, rows_of
@@ -87,6 +90,23 @@ def examples(manifest: pd.DataFrame, images: Iterable[str]) -> list[Picture]:
     """Image, mask and row of the images of these names, in their order, to be shown."""
     rows = manifest.set_index("image", drop=False).loc[list(images)].to_dict("records")
     return [(*read_pair(row), row) for row in rows]
+
+
+def own_scores(backbone: Backbone, manifest: pd.DataFrame) -> pd.DataFrame:
+    """Rows, as `metrics.detection_table` takes them, of images scored by the classifier that a
+    backbone was pre-trained with: its mean logit on five windows, in the centre and the corners, as
+    B-Free has it (Guillaro et al., CVPR 2025)."""
+    spec, scores = backbone.spec, []
+    for row in manifest.to_dict("records"):
+        image = read_image(row["image"])
+        size, side = image.shape[:2], spec.window
+        plan = make_plan(size, window=side, stride=side, patch=spec.patch, small=spec.small)
+        (below, right), fitted = (length - side for length in plan.fitted), plan.fit(image)
+        places = [*product((0, below), (0, right)), (below // 2, right // 2)]
+        windows = as_batch([plan.cut(fitted, place) for place in places], backbone.device)
+        scores.append(backbone.image_logits(windows).mean().item())
+    rows = manifest[["image", "group", "kind"]]
+    return rows.assign(method=f"{spec.name}'s own classifier", score=scores)
 
 
 def noise_inconsistency(image: Image, window: int = 15) -> Map:

@@ -78,8 +78,9 @@ class Results:
 
     def save_verdict(self, notebook: str, scale: str, *lines: dict[str, object]) -> pd.DataFrame:
         """Write the table ``NN-verdict`` of a notebook's number, lines of `judge`, and on what they
-        were tested, the ``scale``; return it."""
-        table = pd.DataFrame(list(lines), columns=verdicts.COLUMNS).assign(scale=scale)
+        were tested, the ``scale``, if there is a number; return it."""
+        table = pd.DataFrame(list(lines), columns=verdicts.COLUMNS)
+        table["scale"] = table["number"].notna().map({True: scale, False: "not run"})
         name = f"{notebook}-verdict"
         self.save_table(table, name, verdicts.VERDICT_CAPTION, decimals=verdicts.DECIMALS)
         return table

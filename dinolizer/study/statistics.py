@@ -33,10 +33,11 @@ BATCH = 10_000_000
 """Numbers drawn at once by a bootstrap: 80 MB."""
 ALL_FAMILIES = "mean of all"
 PAIRING_RULE = (
-    "mean over images of the difference on the same image; 95 % intervals over photographs: "
-    f"Student's t corrected for skewness, or BCa bootstrap from {MANY} on; significant where 0 "
-    "lies outside; corrected intervals are wider (Bonferroni), so that all of the table cover "
-    "together with 95 %; p: of an exact test that flips the signs of the photographs' differences"
+    "Differences are taken on the same image, then averaged. Intervals are 95 % over photographs: "
+    f"Student's t corrected for skewness or, from {MANY} photographs on, a BCa bootstrap; a "
+    "difference is significant if its interval leaves out 0. Corrected intervals (Bonferroni) are "
+    "so wide that all of a table hold together 95 times in 100. p is that of an exact test that "
+    "flips the signs of the photographs' differences; of seven it is never below 1/64"
 )
 
 
@@ -150,6 +151,11 @@ def ratio(
 def columns(name: str, numbers: Measured) -> dict[str, float]:
     """A number and its interval as columns of a table."""
     return dict(zip((name, f"{name}_low", f"{name}_high"), numbers, strict=True))
+
+
+def of_columns(line: "Mapping[Any, Any] | pd.Series[Any]", name: str) -> Measured:
+    """The number and its interval that `columns` gave to a line of a table."""
+    return line[name], line[f"{name}_low"], line[f"{name}_high"]
 
 
 def macro_table(

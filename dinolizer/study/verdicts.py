@@ -24,16 +24,16 @@ window; a choice of ours for all claims: tables of the field are read to the sec
 DEMONSTRATION = "embedded demonstration"
 """The scale of what is tested with a pocket backbone begins so."""
 VERDICT_CAPTION = (
-    "Verdicts on the paper's claims. Supported: the 95 % interval of the number lies between over "
-    "and under (beyond one of them, if over is the higher), as a whole; contradicted: elsewhere, "
-    "as a whole; undecided: neither; not testable here: the profile lacks what the rule needs, or "
-    "has no interval"
+    "Verdicts on the paper's claims. A rule asks for a number between over and under or, where "
+    "over is the higher, for one beyond either. Supported: the whole 95 % interval does what the "
+    "rule asks; contradicted: no part of it does; undecided: a part does; not testable here: the "
+    "profile lacks what the rule needs, or there is no interval"
 )
 PARTS = {
     "claims": "Claims of the abstract",
     "mechanisms": "Mechanisms: why it should work",
     "experiments": "First experiments: on what it depends",
-    "questions": "Open questions",
+    "questions": "Open questions, put as statements",
     "checks": "Next checks, which are ours",
 }
 """Of the summary, by the column ``part`` of ``assets/claims.csv``."""
@@ -95,8 +95,9 @@ def verdict_text(table: pd.DataFrame) -> str:
     )
 
 
-def number_text(measured: Sequence[float], form: str = ".2f") -> str:
-    """A number and its 95 % interval, by default to two decimals; a dash where there is none."""
+def number_text(measured: Sequence[float], form: str = "z.2f") -> str:
+    """A number and its 95 % interval, by default to two decimals (``z``: none is -0.00); a dash
+    where there is none."""
     number, low, high = measured
     if np.isnan(number):
         return "-"

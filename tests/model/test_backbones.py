@@ -10,7 +10,7 @@ import timm
 import torch
 from checkpoints import randomize
 from safetensors.torch import save_file
-from small import SPEC, build_small_vit, small_backbone
+from small import SPEC, build_small_vit, small_backbone, small_classifier
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
@@ -65,6 +65,19 @@ def test_the_pocket_backbone_too_gives_timms_patch_tokens_of_any_grid() -> None:
     tokens = backbone(batch)
     assert tokens.shape == (1, backbone.dim, 2, 5)
     torch.testing.assert_close(tokens, expected)
+
+
+def test_the_classifiers_logit_is_a_linear_map_of_the_class_token(batch: torch.Tensor) -> None:
+    backbone = small_classifier()
+    with torch.no_grad():
+        every = backbone.model.forward_features((batch - backbone.mean) / backbone.std)
+    weights, bias = backbone.model.head.weight[0], backbone.model.head.bias
+    torch.testing.assert_close(backbone.image_logits(batch), every[:, 0] @ weights + bias)
+
+
+def test_without_a_classifier_there_is_no_logit_of_an_image(batch: torch.Tensor) -> None:
+    with pytest.raises(InputError, match=r"^The model 'small' has no classifier of one output"):
+        small_backbone().image_logits(batch)
 
 
 def test_it_stays_frozen_when_the_whole_is_trained(batch: torch.Tensor) -> None:

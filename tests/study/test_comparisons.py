@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 
 from dinolizer.study.evaluation import (
-    change_text,
     compare_variants,
     leads,
     mean_lead,
@@ -75,15 +74,6 @@ def test_the_difference_of_two_backbones_is_of_the_same_crops() -> None:
         ]
     )
     assert mean_lead(leads(rows, "v2", "v3", by="backbone"))[0] == pytest.approx(0.25)
-
-
-def test_a_change_is_significant_where_its_interval_leaves_out_zero() -> None:
-    line = {"iou_change": 0.02, "iou_change_low": 0.01, "iou_change_high": 0.04}
-    assert change_text(line, "iou_change") == "+0.020"
-    line["iou_change_low"] = -0.01
-    assert change_text(line, "iou_change") == "+0.020 (not significant)"
-    line |= {"iou_change_low": np.nan, "iou_change_high": np.nan}
-    assert change_text(line, "iou_change") == "+0.020 (no interval)"
 
 
 @pytest.mark.parametrize(

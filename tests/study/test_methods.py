@@ -8,10 +8,11 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from numpy.typing import NDArray
 from skimage.data import astronaut
 from sklearn.metrics import roc_auc_score
-from small import random_head, random_image, small_backbone
+from small import random_head, random_image, small_backbone, small_classifier
 
 from dinolizer.data.degradations import jpeg
 from dinolizer.data.images import read_image, write_image
@@ -29,6 +30,7 @@ from dinolizer.study.methods import (
     jpeg_grid,
     localizer_method,
     noise_inconsistency,
+    own_scores,
     residual_features,
 )
 from dinolizer.study.samples import Dataset
@@ -76,6 +78,23 @@ def noisy(images: pd.DataFrame) -> pd.DataFrame:
         strength = 40 if row["group"] == "a" else 200
         write_image(row["image"], rng.integers(0, strength, (40, 40, 3), np.uint8))
     return images.assign(dataset="d")
+
+
+def test_the_own_classifier_sees_the_four_corners_and_the_centre(tmp_path: Path) -> None:
+    """Windows of 56 pixels, cut by hand; of a picture of that size all five are the same."""
+    large, little = random_image(80, 101), random_image(56, 56)
+    cuts = [large[top : top + 56, left : left + 56] for top, left in product((0, 24), (0, 45))]
+    backbone = small_classifier()
+    logits = [
+        backbone.image_logits(torch.from_numpy(cut.copy()).permute(2, 0, 1)[None] / 255).item()
+        for cut in (*cuts, large[12:68, 22:78], little)
+    ]
+    rows = [{"image": str(tmp_path / f"{n}.png"), "group": n, "kind": "real"} for n in "ab"]
+    for row, image in zip(rows, (large, little), strict=True):
+        write_image(Path(row["image"]), image)
+    scores = own_scores(backbone, pd.DataFrame(rows))
+    assert scores["score"].tolist() == pytest.approx([np.mean(logits[:5]), logits[5]], abs=1e-5)
+    assert scores["method"].unique().tolist() == ["small's own classifier"]
 
 
 @pytest.mark.parametrize("left_out", [True, False])

@@ -94,6 +94,7 @@ def test_the_text_says_claim_verdict_number_and_rule() -> None:
 def test_numbers_to_two_decimals() -> None:
     assert number_text((0.256, -0.1, 0.3)) == "0.26 (-0.10 to 0.30)"
     assert number_text((0.0256, -0.1, 0.3), "+.3f") == "+0.026 (-0.100 to +0.300)"
+    assert number_text((-0.004, -0.02, 0.001)) == "0.00 (-0.02 to 0.00)"
     assert number_text((0.256, NAN, NAN)) == "0.26 (no interval)"
     assert number_text((NAN, NAN, NAN)) == "-"
 

@@ -35,8 +35,9 @@ REPEATS = 5
 RESAMPLES = 300
 WEAK = 1e4  # inverse of the penalty on the slope: what a share that tells all apart needs
 SIZE_RULE = (
-    f"An edit is detected where at least {DETECTED:.0%} of its pixels are predicted; the size at "
-    "50 % detection is the share at which a logistic curve over its logarithm is at one half"
+    f"An edit is detected if at least {DETECTED:.0%} of its pixels are predicted as edited; the "
+    "size at 50 % detection is the edited share at which a logistic curve, fitted to detection "
+    "against the logarithm of the share, reaches one half"
 )
 
 

@@ -34,7 +34,7 @@ LEARNING_RATE = 3e-5
 """Of all weights: the best of four on forgeries of photographs that no study uses."""
 BATCH, TESTED = 16, 0.4  # crops in a step, and the share of the photographs that a draw tests
 PURE = 0.9  # share of a patch that is of one class, at least, for a probe to count it as of it
-LEAD = "patches less pooled"
+LEAD = "patches minus pooled"
 PATCHES = 20_000  # that a probe is fitted on, at most
 
 
