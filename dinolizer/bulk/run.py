@@ -85,9 +85,8 @@ def scan(
     (``probability``, float16); long names, and those from outside of the list's folder, end in a
     hash. With ``add`` the list may have more images than when the folder was begun.
 
-    Raises `InputError` for a folder of other settings or another list, for more unreadable images
-    than ``max_failures`` (None: any number), and where nothing can be written; what is done stays.
-    """
+    Raises `InputError` for a folder of other settings or another list, for over ``max_failures``
+    unreadable images (None: any number), and where nothing can be written; what is done stays."""
     settings = localizer.settings | {
         "version": dinolizer.__version__,
         "list": list_hash(images.names),

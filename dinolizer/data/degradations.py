@@ -32,7 +32,7 @@ DEGRADATIONS = {
     "noise": Degradation("noise, standard deviation [grey levels]", ODD, BENCO),
     "blur": Degradation("Gaussian blur, side of the kernel [pixels]", ODD, BENCO),
     "resize": Degradation("resize factor", (0.5, 0.75, 0.9, 1.1, 1.5)),
-    "rescale": Degradation("resize factor, and back to the first size", (0.5, 0.75, 0.9)),
+    "rescale": Degradation("resize factor, then back to the original size", (0.5, 0.75, 0.9)),
 }
 
 

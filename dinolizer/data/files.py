@@ -30,8 +30,7 @@ LeftOut = dict[str, list[str]]  # paths of what is left out, by what it is
 
 def walk(root: str | Path, left_out: LeftOut, skip: Skip = lambda folder: None) -> Iterator[str]:
     """The regular files in and below a folder, sorted by folders and names. Links are followed, but
-    not in a circle. ``left_out`` takes what is left out: hidden or unreadable, or a folder below
-    the root that ``skip`` has a word for."""
+    not in a circle. ``left_out`` takes the rest: what is hidden, unreadable, or ``skip`` names."""
     pending = [(str(root), frozenset[tuple[int, int]]())]
     visits: Counter[tuple[int, int]] = Counter()
     while pending:
@@ -91,8 +90,7 @@ def list_images(folder: str | Path, skip: Skip = lambda folder: None) -> tuple[l
 
 def read_csv(path: str | Path, needed: Sequence[str], **options: Any) -> pd.DataFrame:
     """Read a CSV file in UTF-8, with or without a byte-order mark, by `pandas.read_csv`. Refuse it
-    unless it has the columns ``needed`` and one or more rows, all with as many cells as its
-    header."""
+    without the columns ``needed``, without rows, or with rows longer or shorter than its header."""
     path = Path(path)
     refuse({f"There is no file {path}; give a CSV file.": not path.is_file()})
     try:

@@ -47,8 +47,8 @@ def other_file(path: Path, unknown: str) -> str:
 
 def bare_png(file: BinaryIO, pixels: bool) -> BinaryIO:
     """A PNG file without texts and profiles (Pillow refuses long ones, as AI tools write them),
-    with its orientation before the pixels, which may be left out: then it knows its frames. Another
-    file is returned as it is."""
+    with its orientation before the pixels, which may be left out: then it knows its frames. Other
+    files stay as they are."""
     parts, kept = [file.read(8)], PNG_CHUNKS if pixels else (*PNG_CHUNKS, b"acTL")
     if parts != [PNG_START]:
         file.seek(0)

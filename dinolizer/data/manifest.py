@@ -1,5 +1,4 @@
-"""The one table: a row per image, whatever dataset it comes from; its columns are described in
-data/README.md."""
+"""The one table: a row per image of any dataset; data/README.md describes its columns."""
 
 import os
 import re

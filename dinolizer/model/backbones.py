@@ -79,8 +79,7 @@ class Backbone(nn.Module):
 
     def tokens_of_layers(self, batch: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """Patch tokens of several layers, numbered 1 to ``depth`` and ascending, in one pass; 0 is
-        what enters the first of them. All go through the last norm, which brings those of the
-        others to a like scale."""
+        what enters the first of them. The last norm brings those of all to a like scale."""
         spec, patch = self.spec, self.spec.patch
         height, width = batch.shape[2:] if batch.ndim == 4 else (0, 0)
         is_image = batch.ndim == 4 and batch.shape[1] == 3 and batch.is_floating_point()
@@ -157,8 +156,7 @@ def load_backbone(
 
     ``weights`` is a safetensors file to use in place of the spec's. ``window``, in pixels and a
     multiple of the patch, replaces the spec's; learned positions are resampled to it. Raises
-    `InputError` for an unknown name, and for weights that are missing, damaged or another model's.
-    """
+    `InputError` for an unknown name and for weights that are missing, damaged or of another."""
     check_choice("model", name, BACKBONES)
     spec = replace(BACKBONES[name], window=window or BACKBONES[name].window)
     chosen = pick_device(device)

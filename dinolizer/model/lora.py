@@ -20,8 +20,7 @@ QV = "qv"
 
 @dataclass(frozen=True)
 class Lora:
-    """Settings of an adapter: ``W x`` becomes ``W x + alpha / rank * B (A x)`` (Hu et al., 2021).
-    The authors' release has 64 and 64."""
+    """``W x`` becomes ``W x + alpha / rank * B (A x)`` (Hu et al., 2021); 64, 64 in the release."""
 
     rank: int = 64
     alpha: int = 64

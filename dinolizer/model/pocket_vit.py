@@ -53,8 +53,7 @@ def luma_filters() -> Tensor:
 
 
 def chroma_filters() -> Tensor:
-    """Zero-sum filters ``(5, 1, 5, 5)``: first and second differences along both axes, and the
-    Laplacian."""
+    """Zero-sum filters ``(5, 1, 5, 5)``: Laplacian, first and second differences on both axes."""
     first, second = _kernel(0, 0, -1, 1, 0), _kernel(0, 1, -2, 1, 0)
     one = _kernel(0, 0, 1, 0, 0)
     rows = [torch.outer(one, kernel) for kernel in (first, second)]
@@ -108,8 +107,7 @@ class TraceStem(nn.Module):
         return img_size[0] // self.patch_size[0], img_size[1] // self.patch_size[1]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens ``(N, h, w, D)``, which timm flattens itself, of RGB ``(N, 3, H, W)`` in grey
-        levels of 0 to 255."""
+        """Tokens ``(N, h, w, D)``, which timm flattens, of RGB ``(N, 3, H, W)`` from 0 to 255."""
         normal = F.dropout2d(self.normalised(x), STATISTICS_DROPPED, self.training)
         return self.proj(normal).permute(0, 2, 3, 1)
 

@@ -37,8 +37,7 @@ class Method:
     """What draws maps: the localizer, a baseline or a peer. ``predict`` takes an image, uint8 ``(H,
     W, 3)``, and its row of the manifest to a map, float ``(H, W)``, higher = more suspicious. An
     edit is predicted over the threshold: one for all images, or for each photograph; nan for no
-    mask. ``key`` is all that the maps depend on; ``cases`` are, by `case_name`, the only ones that
-    it has maps of."""
+    mask. ``key`` is all that the maps depend on; it has maps of these ``cases``, by `case_name`."""
 
     name: str
     predict: Predict
@@ -180,8 +179,7 @@ def benchmark_table(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
 
 def by_dataset(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows whose edits are all of one sort: of several datasets a table then has a line for each,
-    the mean over its images, and the mean over these."""
+    """Rows whose edits are all of one sort: a table then has one line for each dataset."""
     edited = ~rows["kind"].isin(AUTHENTIC_KINDS)
     return rows.assign(kind=rows["kind"].mask(edited, "all"), seen="all")
 
@@ -218,9 +216,8 @@ def compare_variants(
     scores: Sequence[str] = ("iou",),
 ) -> pd.DataFrame:
     """Table of `macro_table`: ``scores`` of every variant and, where nothing is edited, its
-    ``false_positive_rate`` (all images count alike). A row is of an image (or crop of it), variant
-    and ``seed``: ``image, group, family``, the scores, ``predicted_area`` and the columns ``by``.
-    """
+    ``false_positive_rate`` (all images count alike). A row is of an image (or crop), variant and
+    ``seed``: ``image, group, family``, the scores, ``predicted_area`` and the columns ``by``."""
     table = macro_table(rows[rows["iou"].notna()], by, scores, against, seed=seed)
     unedited = rows[rows["iou"].isna()].drop(columns="family").drop(columns=RATE, errors="ignore")
     if unedited.empty:

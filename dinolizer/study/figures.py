@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, PercentFormatter
 from numpy.typing import NDArray
@@ -18,11 +19,11 @@ from dinolizer.study.statistics import ALL_FAMILIES
 Images = Sequence[NDArray[Any]]
 Lines = Mapping[str, float] | None
 WIDTH = 7.0  # inches: a text width
+MARKERS, DASHES = "osD^vP*d<>", ("-", "--", ":", "-.")
+APART = 0.01  # share of an axis between intervals of several curves at one place
 FLOOR = "everything predicted"
 """What a mask of the whole image scores: no method should be below it."""
 REFERENCE: dict[str, Any] = {"color": "black", "linestyle": ":"}  # floors, chance, zero
-# How seaborn draws `_with_ends`: the score, and its given interval.
-INTERVAL: dict[str, Any] = {"estimator": "median", "errorbar": ("pi", 100)}
 
 
 def style() -> None:
@@ -58,7 +59,9 @@ def gallery(
 ) -> Figure:
     """Show images in a grid, each with its mask as an outline."""
     rows = -(-len(images) // columns)
-    figure, grid = panels(rows, columns, rows * 1.85 + 0.3, note, used=len(images))
+    largest = max(image.shape[0] / image.shape[1] for image in images)
+    height = 0.4 + rows * (0.25 + 6.4 / columns * largest)
+    figure, grid = panels(rows, columns, height, note, used=len(images))
     for panel, image, mask, title in zip(grid.flat, images, masks, titles, strict=False):
         _show(panel, image, mask)
         panel.set_title(title, fontsize=8)
@@ -66,24 +69,22 @@ def gallery(
 
 
 def benchmark(table: pd.DataFrame, rows: pd.DataFrame, note: str) -> Figure:
-    """Draw the AP of every method on every family: intervals, photographs as points, chance. The
-    table is `benchmark_table` of the rows; families unseen in training get an asterisk."""
-    figure, ((axes,),) = panels(1, 1, 3.8, note)
+    """Draw the AP of every method on every family: means, intervals, photographs as points, chance.
+    The table is `benchmark_table` of the rows; families unseen in training get an asterisk."""
     rows = rows[~rows["kind"].isin(AUTHENTIC_KINDS)]
     rows = pd.concat([rows, rows.assign(family=ALL_FAMILIES, kind="all")])
     rows, table = (of.assign(label=_families(of)) for of in (rows, table))
     order, methods = list(table["label"].unique()), list(table["method"].unique())
-    at = {"x": "label", "y": "ap", "hue": "method", "order": order, "hue_order": methods}
-    thin = {"color": "0.15", "linewidth": 1}
-    sns.barplot(_with_ends(table, "ap"), **at, **INTERVAL, err_kws=thin, ax=axes)
+    figure, ((axes,),) = panels(1, 1, 1 + len(order) * (0.2 + 0.06 * len(methods)), note)
+    at = {"x": "ap", "y": "label", "hue": "method", "order": order, "hue_order": methods}
     photos = rows.groupby(["label", "method", "group"], sort=False)["ap"].mean().reset_index()
-    points = {"dodge": True, "size": 2, "palette": ["0.3"] * len(methods), "legend": False}
+    points = {"dodge": True, "jitter": False, "size": 2.5, "alpha": 0.4, "legend": False}
     sns.stripplot(photos, **at, **points, ax=axes)
+    _intervals(axes, table, "ap", "method", order, apart=0.8 / len(methods))  # as the points are
     share = (rows["tp"] + rows["fn"]) / rows[["tp", "fp", "fn", "tn"]].sum(axis=1)
     ends = np.arange(len(order)) + np.array([[-0.45], [0.45]])
-    axes.hlines(share.groupby(rows["label"]).mean()[order], *ends, **REFERENCE, label="chance")
-    axes.set_xticks(range(len(order)), order, rotation=35, ha="right", rotation_mode="anchor")
-    axes.set(xlabel="", ylabel="average precision", ylim=(0, 1))
+    axes.vlines(share.groupby(rows["label"]).mean()[order], *ends, **REFERENCE, label="chance")
+    axes.set(xlabel="average precision", ylabel="", xlim=(0, 1))
     _legend(figure, axes)
     return figure
 
@@ -99,20 +100,27 @@ def curves(
     lines: Lines = None,
     spans: Mapping[str, tuple[float, float]] | None = None,
 ) -> Figure:
-    """Draw one column against another, a curve with its band for each value of a third. ``tables``
-    are from the label of a panel's horizontal axis to what it shows: text in its order, at equal
-    distances, and a ``share`` on a logarithmic scale. ``label`` is of the vertical axis, which all
-    share; ``lines`` on it, and ``spans`` of the other, have a name, such as chance."""
+    """Draw one column against another, a curve for each value of a third, with intervals as bars,
+    those of several curves side by side. ``tables`` are from the label of a panel's horizontal axis
+    to what it shows: text in its order, a ``share`` on a logarithmic scale. ``label`` is of the
+    vertical axis, which all share; ``lines`` on it, and ``spans`` of the other, have a name."""
     columns = min(2, len(tables))
     rows = -(-len(tables) // columns)
     figure, grid = panels(rows, columns, 0.9 + 2.2 * rows, note, used=len(tables), sharey=True)
     order = list(pd.concat(tables.values())[hue].unique())
     for panel, (across, table) in zip(grid.flat, tables.items(), strict=False):
-        look = {"hue": hue, "hue_order": order, "style": hue, "style_order": order} | INTERVAL
-        look["err_kws"] = {"alpha": 0.1}
-        sns.lineplot(
-            _with_ends(table.dropna(subset=y), y), x=x, y=y, markers=True, **look, ax=panel
-        )
+        known = table.dropna(subset=y)
+        barred = [name for name in order if _reach(known[known[hue] == name], y).any()]
+        for number, name in enumerate(order):
+            line = known[known[hue] == name]
+            places = line[x]
+            if len(barred) > 1 and places.dtype.kind in "if":
+                aside = APART * (barred.index(name) - len(barred) // 2 if name in barred else 0)
+                least, most = known[x].min(), known[x].max()
+                further = places * (most / least) ** aside, places + aside * (most - least)
+                places = further[0] if x == "share" else further[1]
+            look = _look(number) | {"ls": DASHES[number % len(DASHES)], "label": name}
+            panel.errorbar(places, line[y], _reach(line, y), **look)
         for name, value in (lines or {}).items():
             panel.axhline(value, **REFERENCE, label=name)
         for number, (name, span) in enumerate((spans or {}).items()):
@@ -133,20 +141,17 @@ def dots(
     """Draw scores with intervals as dots, a row for each ``label`` and a panel for each score.
     ``scores`` are from a column to the label of its panel: ``size``, a share, gets a logarithmic
     axis, a change its zero, a corrected interval (``_low_corrected``) a thin line; what the table
-    lacks is left out. ``hue`` tells dots of one row apart; ``lines`` are from a score to its floor.
-    """
+    lacks is left out. ``hue`` tells dots apart; ``lines`` are from a score to its floor."""
     scores = {score: label for score, label in scores.items() if score in table}
     height = 1.3 + 0.35 * table["label"].nunique()
-    figure, (row,) = panels(1, len(scores), height, note, sharey=True)
-    look: dict[str, Any] = {"linestyle": "none", "markersize": 4, "err_kws": {"linewidth": 1.6}}
-    if hue and (count := table[hue].nunique()) > 1:
-        look |= {"dodge": 0.2 * (count - 1), "markers": ["o", "s", "^", "D"][:count]}
+    alike = all("change" in score for score in scores)
+    figure, (row,) = panels(1, len(scores), height, note, sharey=True, sharex=alike)
+    order = list(table["label"].unique())
     for panel, (score, label) in zip(row, scores.items(), strict=True):
-        ends = _with_ends(table, score)
-        sns.pointplot(ends, x=score, y="label", hue=hue or None, **look, **INTERVAL, ax=panel)
         if f"{score}_low_corrected" in table:
             wide = [table[f"{score}_{end}_corrected"] for end in ("low", "high")]
-            panel.hlines(table["label"], *wide, color="0.6", linewidth=0.8)
+            panel.hlines(table["label"].map(order.index), *wide, color="0.6", linewidth=0.8)
+        _intervals(panel, table, score, hue, order)
         if score == "size":
             share_axis(panel, ticks=(1,))  # more do not fit beside other panels
         if "change" in score:
@@ -167,7 +172,7 @@ def differences(table: pd.DataFrame, note: str) -> Figure:
         names = {"difference": f"change {other}"} | {end: f"change {other}_{end}" for end in ends}
         wide = wide.merge(lines[["label", *names]].rename(columns=names), "left", "label")
     others = table["other"].unique()
-    scores = {f"change {of}": "AP less that of\n" + of.replace(" ", "\n", 1) for of in others}
+    scores = {f"change {of}": "AP minus\nthat of\n" + of.replace(" ", "\n", 1) for of in others}
     return dots(wide, scores, note)
 
 
@@ -197,19 +202,35 @@ def _legend(figure: Figure, axes: Axes) -> None:
     for legend in filter(None, [panel.get_legend() for panel in figure.axes]):
         legend.remove()
     handles, names = axes.get_legend_handles_labels()
-    each = dict(zip(names, handles, strict=True))
-    if each:
+    pairs = zip(names, handles, strict=True)
+    if each := dict(sorted(pairs, key=lambda pair: not isinstance(pair[1], ErrorbarContainer))):
         fit = 115 // (max(map(len, each)) + 8)  # so many characters, with their line, are 7 inches
         figure.legend(each.values(), each, loc="outside upper center", ncols=min(max(fit, 1), 4))
 
 
-def _with_ends(table: pd.DataFrame, score: str) -> pd.DataFrame:
-    """Three lines for each: the score and the ends of its interval around it, for `INTERVAL`."""
-    if f"{score}_low" not in table:
-        return table
-    low = table[[score, f"{score}_low"]].min(axis=1)
-    high = table[[score, f"{score}_high"]].max(axis=1)
-    return pd.concat([table, *(table.assign(**{score: ends}) for ends in (low, high))])
+def _intervals(
+    axes: Axes, table: pd.DataFrame, score: str, hue: str, order: Sequence[str], apart: float = 0.2
+) -> None:
+    """Draw a score with its intervals, a row for each ``label``; values of ``hue`` lie apart."""
+    named = table.groupby(hue, sort=False) if hue else [("", table)]
+    for number, (name, lines) in enumerate(named):
+        aside = apart * (number - (len(named) - 1) / 2)
+        look = _look(number) | {"ls": "none", "label": name or None}
+        rows = lines["label"].map(order.index) + aside
+        axes.errorbar(lines[score], rows, xerr=_reach(lines, score), **look)
+    axes.set_yticks(range(len(order)), order)
+    axes.set_ylim(len(order) - 0.5, -0.5)
+
+
+def _look(number: int) -> dict[str, Any]:
+    look: dict[str, Any] = {"color": f"C{number}", "marker": MARKERS[number % len(MARKERS)]}
+    return look | {"markersize": 4, "markeredgewidth": 0, "elinewidth": 1.2}
+
+
+def _reach(table: pd.DataFrame, score: str) -> NDArray[np.float64]:
+    """How far the interval of a score reaches down and up, (2, N); 0 where there is none."""
+    ends = [table.get(f"{score}_{end}", table[score]) - table[score] for end in ("low", "high")]
+    return np.nan_to_num(np.abs(ends).astype(float))
 
 
 def _show(axes: Axes, array: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> Any:

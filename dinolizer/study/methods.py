@@ -19,7 +19,6 @@ from safetensors.torch import load_file
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 
-from dinolizer.data.images import read_image
 from dinolizer.data.manifest import read_pair
 from dinolizer.model.backbones import Backbone
 from dinolizer.model.batches import as_batch
@@ -30,7 +29,7 @@ from dinolizer.model.pocket_vit import PATCH, TraceStem
 from dinolizer.model.windows import make_plan
 from dinolizer.paths import ASSETS
 from dinolizer.study.cache import probe_hash
-from dinolizer.study.evaluation import Image, Method, Picture, Row, probe_image, rows_of
+from dinolizer.study.evaluation import Image, Method, Picture, Row, pictures, probe_image, rows_of
 from dinolizer.study.heads import Fits, StudyLocalizer
 from dinolizer.study.metrics import matched_thresholds
 from dinolizer.study.samples import Dataset, draw_rows
@@ -93,19 +92,17 @@ def examples(manifest: pd.DataFrame, images: Iterable[str]) -> list[Picture]:
 
 
 def own_scores(backbone: Backbone, manifest: pd.DataFrame) -> pd.DataFrame:
-    """Rows, as `metrics.detection_table` takes them, of images scored by the classifier that a
-    backbone was pre-trained with: its mean logit on five windows, in the centre and the corners, as
-    B-Free has it (Guillaro et al., CVPR 2025)."""
-    spec, scores = backbone.spec, []
-    for row in manifest.to_dict("records"):
-        image = read_image(row["image"])
-        size, side = image.shape[:2], spec.window
+    """Rows for `metrics.detection_table` of a backbone's own classifier: its mean logit on windows
+    in the centre and the four corners of an image, as in B-Free (Guillaro et al., CVPR 2025)."""
+    spec, side, scores = backbone.spec, backbone.spec.window, []
+    for image, _, _ in pictures(manifest):
+        size = image.shape[:2]
         plan = make_plan(size, window=side, stride=side, patch=spec.patch, small=spec.small)
         (below, right), fitted = (length - side for length in plan.fitted), plan.fit(image)
         places = [*product((0, below), (0, right)), (below // 2, right // 2)]
         windows = as_batch([plan.cut(fitted, place) for place in places], backbone.device)
         scores.append(backbone.image_logits(windows).mean().item())
-    rows = manifest[["image", "group", "kind"]]
+    rows = manifest[["group", "kind"]]
     return rows.assign(method=f"{spec.name}'s own classifier", score=scores)
 
 

@@ -1,5 +1,4 @@
-"""Maps that other methods drew of the test images, one for each, from a folder that says in its
-``peer.yaml`` what they mean: see data/README.md."""
+"""Maps by other methods, one for each test image; ``peer.yaml`` tells what they mean."""
 
 import math
 import os

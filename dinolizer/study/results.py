@@ -86,7 +86,7 @@ class Results:
         return table
 
     def save_figure(self, figure: Figure, name: str, caption: str) -> Path:
-        """Write a figure as PNG (256 colours) and JSON to ``figures``; return its path."""
+        """Write a figure as PNG and JSON to ``figures``; return its path."""
         path = self.folder / "figures" / f"{name}.png"
         drawn = io.BytesIO()
         figure.savefig(drawn, dpi=DPI, bbox_inches="tight")

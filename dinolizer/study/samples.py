@@ -33,8 +33,8 @@ class Dataset:
     """The images of a study, and SHA-256 of what they come from, manifest files or forged images.
     ``test`` is a manifest with the further columns ``family``, over whose values means are taken
     (the dataset or, of a single one, the generator), ``seen`` (whether training meets the family of
-    the generator) and ``condition``; ``train`` one with ``train`` and ``valid``, or None:
-    photographs are left out in turn."""
+    the generator) and ``condition``; ``train`` one with ``train`` and ``valid``; None leaves
+    out photographs in turn."""
 
     test: pd.DataFrame
     train: pd.DataFrame | None = None
@@ -55,8 +55,7 @@ def load(
     """Read the manifests of a study, or forge its images if none are named. ``window`` is of the
     backbone, in pixels; ``photos`` and ``photo_count`` are as in `photo_paths`, ``rounds`` as in
     `build`. Paths are absolute or relative to the checkout. Test images of a photograph that is
-    trained on are left out, and of the rest at most ``limit`` of each family and kind are drawn, as
-    `draw_rows` does; 0 keeps all."""
+    trained on are left out; at most ``limit`` (0: all) of each family and kind are drawn."""
     if bool(train) != bool(test):
         given = f"{list(train)} to train and {list(test)} to test"
         raise InputError(f"Manifests are {given}: name both, or neither to forge photographs.")
@@ -89,8 +88,7 @@ def load(
 
 
 def without_trained(tested: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
-    """The test images whose photograph, ``group``, no training or validation shows; says how many
-    others there are, and refuses to go on with none."""
+    """The test images whose ``group`` is not trained on; says how many are, and refuses none."""
     fitted = training["split"].isin([*TRAIN, *VALIDATION])
     shown = tested["group"].isin(training.loc[fitted, "group"])
     if shown.all():

@@ -96,8 +96,7 @@ def verdict_text(table: pd.DataFrame) -> str:
 
 
 def number_text(measured: Sequence[float], form: str = "z.2f") -> str:
-    """A number and its 95 % interval, by default to two decimals (``z``: none is -0.00); a dash
-    where there is none."""
+    """A number, if there is one, and its 95 % interval; ``z`` in a form avoids a -0.00."""
     number, low, high = measured
     if np.isnan(number):
         return "-"

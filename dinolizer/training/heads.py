@@ -27,8 +27,7 @@ TEMPERATURES = tuple(np.geomspace(0.5, 50, 100).tolist())
 class Heads(nn.Module):
     """K linear heads on the same tokens, standardised as ``(tokens - mean) * scale``, ``(K, D)``. K
     is the product of ``axes``, the lengths of what the heads differ in, say ``{"seed": 5, "fold":
-    7}``; the last varies fastest. Each is a map from D token channels (``dim``) to C ``classes``,
-    whose weights start at 0."""
+    7}``; the last varies fastest. Each maps D token channels (``dim``) to C ``classes``, at 0."""
 
     mean: Tensor
     scale: Tensor
@@ -227,8 +226,7 @@ def soft_dice(sums: Tensor) -> Tensor:
 
 def entropy_sums(logits: Tensor, target: Tensor, focus: float = 0.0) -> Tensor:
     """Cross-entropy of each image in nats, ``(...)``, summed over its patches, of logits and a
-    target in [0, 1], ``(..., 1, h, w)``: ``-t (1 - p)^focus log p - (1 - t) p^focus log(1 - p)``.
-    """
+    target in [0, 1], ``(..., 1, h, w)``: ``-t (1-p)^focus log(p) - (1-t) p^focus log(1-p)``."""
     if focus:
         surprise, relief = F.softplus(-logits), F.softplus(logits)  # -log p, -log (1 - p)
         missed = target * (-focus * relief).exp() * surprise

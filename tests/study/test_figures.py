@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from figures import overlapping, with_interval
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PathCollection
 
 from dinolizer.study import figures
@@ -53,30 +54,33 @@ def rows() -> pd.DataFrame:
     )
 
 
-def test_bars_intervals_photographs_and_floor_are_those_of_the_tables(
+def segments(axes: Axes) -> list[LineCollection]:
+    """The intervals of each curve, or of each kind of dots."""
+    drawn = [part for of in axes.containers for part in of if isinstance(part, tuple)]
+    return [part for of in drawn for part in of if isinstance(part, LineCollection)]
+
+
+def test_means_intervals_photographs_and_chance_are_those_of_the_tables(
     table: pd.DataFrame, rows: pd.DataFrame
 ) -> None:
     figure = figures.benchmark(table, rows, NOTE)
     axes = figure.axes[0]
-    heights = [bar.get_height() for bar in axes.patches if bar.get_height()]
-    assert sorted(heights) == pytest.approx(table["ap"].tolist())
-    ends = sorted(np.asarray(line.get_ydata()).tolist() for line in axes.lines)
+    drawn = np.concatenate([line.get_xdata() for line in axes.lines])
+    assert drawn.tolist() == pytest.approx(table["ap"].tolist())
+    ends = [part[:, 0] for of in segments(axes) for part in of.get_segments()]
     np.testing.assert_allclose(ends, table[["ap_low", "ap_high"]])
-    labels = [label.get_text() for label in axes.get_xticklabels()]
+    labels = [label.get_text() for label in axes.get_yticklabels()]
     assert labels[0] == "telea, sp"
     assert labels[-2:] == ["heldout, fr*", figures.ALL_FAMILIES]
-    *_, floor = axes.collections
-    np.testing.assert_allclose([segment[:, 1] for segment in floor.get_segments()], 0.2)
+    (chance,) = (part for part in axes.collections if part.get_label() == "chance")
+    np.testing.assert_allclose([segment[:, 0] for segment in chance.get_segments()], 0.2)
     photos = [part for part in axes.collections if isinstance(part, PathCollection)]
     points = np.concatenate([part.get_offsets() for part in photos])
-    assert len(points) == 3 * len(table)  # three photographs a bar, at the mean of their images
-    np.testing.assert_allclose(points[:, 1], 0.2)
-    figures.style()
-    drawn = [figures.benchmark(table, rows, NOTE)]
-    figures.style()
-    drawn.append(figures.benchmark(table, rows, NOTE))
-    spread = [[part.get_offsets() for part in of.axes[0].collections[:-1]] for of in drawn]
-    np.testing.assert_array_equal(*spread)  # points lie where they lay before
+    assert len(points) == 3 * len(table)  # three photographs a mean, at the mean of their images
+    np.testing.assert_allclose(points[:, 0], 0.2)
+    # In the row of their family, and of their method within it:
+    rows_of = np.concatenate([line.get_ydata() for line in axes.lines]).astype(float).repeat(3)
+    np.testing.assert_allclose(np.sort(points[:, 1]), np.sort(rows_of))
     assert (figure.get_figwidth(), figure.get_supxlabel()) == (figures.WIDTH, NOTE)
     assert overlapping(figure) == []
     assert plt.get_fignums() == []
@@ -121,7 +125,7 @@ def levels(methods: list[str], names: list[str], first: float) -> pd.DataFrame:
     )
 
 
-def test_curves_go_through_their_tables_with_bands_and_reference_lines() -> None:
+def test_curves_go_through_their_tables_with_intervals_and_reference_lines() -> None:
     tables = {
         "JPEG quality": levels(METHODS, ["50", "90", "none"], 0.2),
         "noise": levels(METHODS[1:], ["none", "3"], 0.3),
@@ -135,8 +139,9 @@ def test_curves_go_through_their_tables_with_bands_and_reference_lines() -> None
     values = [np.asarray(line.get_ydata()).tolist() for line in drawn]
     assert values == tables["JPEG quality"]["iou"].to_numpy().reshape(4, 3).tolist()
     assert [label.get_text() for label in second.get_xticklabels()] == ["none", "3"]
-    band = first.collections[0].get_paths()[0].vertices[:, 1]
-    assert [band.min(), band.max()] == pytest.approx([0.1, 0.35])
+    ends = [part[:, 1] for of in segments(first) for part in of.get_segments()]
+    np.testing.assert_allclose(ends, tables["JPEG quality"][["iou_low", "iou_high"]])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [*METHODS, figures.FLOOR]
     assert len({str(line.get_marker()) for line in drawn}) == len(METHODS)
     colours = [
         {line.get_color() for line in axes.lines if len(line.get_xdata())} for axes in figure.axes
@@ -156,10 +161,10 @@ def test_dots_lie_where_the_table_says() -> None:
     panel, other = figure.axes
     assert [text.get_text() for text in panel.get_yticklabels()] == ["a", "b"]
     assert [panel.get_xlabel(), other.get_xlabel()] == ["IoU", "change"]
-    ends = [line.get_xdata() for line in panel.lines if line.get_linestyle() in ("-", ":")]
-    assert [0.12, 0.12] in np.array(ends).tolist()
-    spans = sorted(tuple(map(float, end)) for end in ends if end[0] != end[1])
-    np.testing.assert_allclose(spans, table[["iou_low", "iou_high"]])
+    ends = [line.get_xdata() for line in panel.lines if line.get_linestyle() == ":"]
+    assert ends == [[0.12, 0.12]]
+    spans = [part[:, 0].tolist() for of in segments(panel) for part in of.get_segments()]
+    np.testing.assert_allclose(sorted(spans), table[["iou_low", "iou_high"]])
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert texts[:2] == ["x", "y"]
 
@@ -176,13 +181,16 @@ def test_differences_have_a_panel_for_each_other_method_and_both_intervals() -> 
     )
     figure = figures.differences(table, NOTE)
     labels = [axes.get_xlabel() for axes in figure.axes]
-    assert labels == ["AP less that of\n" + other.replace(" ", "\n", 1) for other in others]
+    assert labels == ["AP minus\nthat of\n" + other.replace(" ", "\n", 1) for other in others]
     assert not set(labels) & {text for pair in overlapping(figure) for text in pair}
     first = figure.axes[0]
     assert [label.get_text() for label in first.get_yticklabels()] == ["x, sp", "y, fr", "all"]
-    spans = [line.get_xdata() for line in first.lines if line.get_linestyle() == "-"]
-    np.testing.assert_allclose(sorted(map(tuple, spans)), [(-0.1, 0.9), (0, 0.9), (0.1, 0.9)])
-    (corrected,) = (part for part in first.collections if isinstance(part, LineCollection))
+    (drawn,) = segments(first)
+    spans = [part[:, 0] for part in drawn.get_segments()]
+    np.testing.assert_allclose(spans, [(-0.1, 0.9), (0, 0.9), (0.1, 0.9)])
+    assert len({axes.get_xlim() for axes in figure.axes}) == 1  # differences can be compared
+    lines = [part for part in first.collections if isinstance(part, LineCollection)]
+    (corrected,) = (part for part in lines if part is not drawn)
     np.testing.assert_allclose([part[:, 0] for part in corrected.get_segments()], [[-0.2, 1]] * 3)
 
 
@@ -191,7 +199,7 @@ def test_a_method_without_a_score_has_no_curve() -> None:
     table.loc[table["method"] == METHODS[1], "iou"] = np.nan
     tables = {"JPEG quality": table}
     figure = figures.curves(tables, "level", "iou", "method", NOTE, label="score")
-    drawn = [line for line in figure.axes[0].lines if np.isfinite(line.get_ydata()).any()]
+    drawn = [line for line in figure.axes[0].lines if len(line.get_ydata())]
     assert len(drawn) == len(METHODS) - 1
 
 
@@ -206,8 +214,8 @@ def test_several_scores_are_curves_beside_each_other_on_an_axis_of_shares() -> N
     (panel,) = figure.axes
     drawn = [np.asarray(line.get_ydata()).tolist() for line in panel.lines]
     assert all(values in drawn for values in scores.values())
-    band = panel.collections[0].get_paths()[0].vertices[:, 1]
-    assert [band.min(), band.max()] == pytest.approx([0.1, 0.9])
+    ends = segments(panel)[0].get_segments()
+    np.testing.assert_allclose([part[:, 1] for part in ends], [(0.1, 0.9)] * 3)
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert texts == ["IoU", "recall", "paper: missed below"]
     assert panel.get_xscale() == "log"

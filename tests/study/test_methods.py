@@ -89,7 +89,8 @@ def test_the_own_classifier_sees_the_four_corners_and_the_centre(tmp_path: Path)
         backbone.image_logits(torch.from_numpy(cut.copy()).permute(2, 0, 1)[None] / 255).item()
         for cut in (*cuts, large[12:68, 22:78], little)
     ]
-    rows = [{"image": str(tmp_path / f"{n}.png"), "group": n, "kind": "real"} for n in "ab"]
+    about = {"kind": "real", "mask": "", "background": "real", "generator": "none"}
+    rows = [about | {"image": str(tmp_path / f"{name}.png"), "group": name} for name in "ab"]
     for row, image in zip(rows, (large, little), strict=True):
         write_image(Path(row["image"]), image)
     scores = own_scores(backbone, pd.DataFrame(rows))

@@ -17,7 +17,7 @@ def test_what_is_found_false_and_missed_has_a_colour_each() -> None:
     missed, rest = shown[1].tolist()
     assert found == [91, 152, 186]  # .65 * (86, 180, 233) + 35
     assert false == [173, 96, 35]
-    assert missed == [191, 183, 78]
+    assert missed == [168, 114, 144]
     assert rest == [100, 100, 100]
 
 

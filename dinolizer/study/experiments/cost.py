@@ -12,7 +12,6 @@ from torch.utils.benchmark import Timer
 from dinolizer.model.localizer import Localizer
 from dinolizer.study.evaluation import pictures
 from dinolizer.study.samples import draw_rows
-from dinolizer.study.statistics import macro_table
 
 LARGE = 1024  # pixels: several windows
 MOSAIC_RULE = (
@@ -61,11 +60,3 @@ def large_pictures(
         square = {"grid_shape": (across, across)}
         picture = montage(np.stack(images), **square, channel_axis=-1)
         yield first["group"], picture, montage(np.stack(truths), **square)
-
-
-def stride_table(rows: pd.DataFrame, usual: int, seed: int = 0) -> pd.DataFrame:
-    """`macro_table` of the IoU by stride, against the usual one, ``passes``, ``passes_ratio``."""
-    table = macro_table(rows, ["stride"], "iou", {"stride": usual}, seed=seed)
-    passes = rows.groupby("stride")["passes"].mean()
-    ratio = (passes / float(passes[usual])).rename("passes_ratio")
-    return table.join(passes, on="stride").join(ratio, on="stride")

@@ -100,8 +100,7 @@ class Pair:
 
 
 def forged_pairs(photos: Mapping[str, Path], window: int, seed: int = 0) -> Iterator[Pair]:
-    """Edits of the largest of `SHARES` by each learned generator at `PLACES` places of every
-    photograph, on crops as large as the window."""
+    """Edits of the largest of `SHARES`, by each learned generator, on `PLACES` crops per photo."""
     side = window // DOWNSAMPLING * DOWNSAMPLING
     for number, (name, path) in enumerate(photos.items()):
         photo = read_image(path)
@@ -116,8 +115,7 @@ def forged_pairs(photos: Mapping[str, Path], window: int, seed: int = 0) -> Iter
 
 
 def listed_pairs(manifest: pd.DataFrame, count: int = 0, seed: int = 0) -> Iterator[Pair]:
-    """Spliced images of a manifest beside the photograph of the same ``group`` and size, of at most
-    ``count`` drawn ones (0: all)."""
+    """Spliced images of a manifest, at most ``count`` (0: all), beside their photographs."""
     same = ["dataset", "group", "width", "height"]
     real = manifest[manifest["kind"] == "real"].drop_duplicates(same)
     spliced = manifest[manifest["kind"] == "sp"]

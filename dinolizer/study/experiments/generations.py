@@ -1,5 +1,4 @@
-"""Two generations of backbones on the same crops: frozen, trained end to end, and what a linear
-probe reads from their tokens."""
+"""Two generations of backbones on the same crops: frozen, trained end to end, and probed."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -83,8 +82,7 @@ class Draw(NamedTuple):
 
 def draws(sample: Sample, seeds: Sequence[int]) -> list[Draw]:
     """Draw what each training learns from and is tested on, one for each seed. Without a training
-    set, each tests the next `TESTED` of the photographs in an order of the first seed, round and
-    round, so that all are tested alike."""
+    set, each tests the next `TESTED` of the photographs, round and round in a random order."""
     groups, made = sample.rows["group"].to_numpy(str), []
     photos = np.random.default_rng(seeds[0]).permutation(np.unique(groups))
     count = max(1, round(TESTED * len(photos)))
@@ -109,8 +107,7 @@ def train_and_test(
 ) -> pd.DataFrame:
     """Train a head on the frozen backbone for ``epochs``, then both together for ``steps``, and
     score all of them: a row per tested crop, draw and training is as of `window_rows`, with
-    ``backbone, training, seed``. Of ``images``, uint8 ``(H, W, 3)`` each, with their tokens and
-    labels.
+    ``backbone, training, seed``. Of ``images``, uint8 ``(H, W, 3)``, with their tokens and labels.
 
     Training end to end starts from the frozen head, as an untrained one would first spoil what the
     backbone knows (Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform
@@ -200,8 +197,7 @@ def design_lead(rows: pd.DataFrame, first: str, second: str, score: str, seed: i
 
 
 def gains(rows: pd.DataFrame, score: str) -> pd.DataFrame:
-    """What training end to end adds to a score, ``gain``, of each image, backbone and draw: of rows
-    of `train_and_test` with their ``design``."""
+    """What training end to end adds to a score, ``gain``, by rows of `train_and_test`."""
     of = ["design", "backbone", "seed", "family", "group", "image"]
     both = rows.pivot(index=of, columns="training", values=score)
     return (both[FULL] - both[FROZEN]).rename("gain").reset_index()

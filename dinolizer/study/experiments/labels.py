@@ -1,7 +1,5 @@
-"""What re-encoded pixels are called in training, and what that does to the map.
-
-Heads of all policies, for several seeds, are fitted on the same tokens and map an image together.
-"""
+"""What re-encoded pixels are called in training, and what that does to the map. Heads of all
+policies, for several seeds, are fitted on the same tokens and map an image together."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -95,8 +95,7 @@ def steps(plan: Plan, values: Map) -> dict[str, float]:
 
 def by_distance(plan: Plan, logits: Map, truth: Mask) -> list[dict[str, float]]:
     """ROC area ``auc`` of the patches of single windows ``(N, h, w)``, by their ``distance`` to the
-    border of their window, in patches; without those that are too near to the picture's border to
-    be in the middle of a window."""
+    border of their window, in patches; without those that no window has in its middle."""
     margin, middle = plan.window // 2 - plan.patch, np.zeros_like(truth)
     middle[margin : truth.shape[0] - margin, margin : truth.shape[1] - margin] = True
     maps = torch.from_numpy(np.stack([truth, middle])).float()

@@ -66,21 +66,3 @@ def test_a_large_image_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.Mon
     row = edited.set_index("group", drop=False).loc[name].to_dict()
     for ours, expected in zip((image, truth), read_pair(row), strict=True):
         np.testing.assert_array_equal(ours, expected)
-
-
-def test_the_table_of_strides_holds_costs_scores_and_paired_changes() -> None:
-    values = {28: ([0.4, 0.6, 0.5], [4, 4, 4]), 56: ([0.4, 0.55, 0.4], [1, 2, 3])}
-    rows = pd.DataFrame(
-        [
-            {"stride": stride, "image": group, "group": group, "iou": iou, "passes": passes}
-            for stride, (ious, of_passes) in values.items()
-            for group, iou, passes in zip("abc", ious, of_passes, strict=True)
-        ]
-    )
-    usual, wide = cost.stride_table(rows, 28).to_dict("records")
-    assert (usual["stride"], usual["n_images"], usual["passes_ratio"]) == (28, 3, 1)
-    assert (usual["iou_change"], usual["iou"]) == (0, 0.5)
-    assert (wide["passes"], wide["passes_ratio"]) == (2, 0.5)
-    # The pictures change by 0, -0.05 and -0.1: 4.303 standard errors of 0.05 / 3**0.5 are 0.124.
-    change = [wide[f"iou_change{end}"] for end in ("", "_low", "_high")]
-    assert change == pytest.approx([-0.05, -0.05 - 0.124, -0.05 + 0.124], abs=1e-3)
