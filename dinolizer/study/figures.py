@@ -116,9 +116,8 @@ def curves(
             places = line[x]
             if len(barred) > 1 and places.dtype.kind in "if":
                 aside = APART * (barred.index(name) - len(barred) // 2 if name in barred else 0)
-                least, most = known[x].min(), known[x].max()
-                further = places * (most / least) ** aside, places + aside * (most - least)
-                places = further[0] if x == "share" else further[1]
+                on_axis, back = (np.log, np.exp) if x == "share" else (np.asarray, np.asarray)
+                places = back(on_axis(places) + aside * np.ptp(on_axis(known[x])))
             look = _look(number) | {"ls": DASHES[number % len(DASHES)], "label": name}
             panel.errorbar(places, line[y], _reach(line, y), **look)
         for name, value in (lines or {}).items():
