@@ -220,7 +220,8 @@ def palette_png(png: bytes) -> bytes:
     with Image.open(io.BytesIO(png)) as drawn:
         few = drawn.width * drawn.height // 50  # pixels; to fit the palette to all takes seconds
         colours = drawn.convert("RGB")
-        palette = colours.quantize(255, kmeans=few)
-        palette.putpalette((palette.getpalette() or [])[: 3 * 255] + [255] * 3)  # white stays white
+        palette = colours.quantize(256, kmeans=few)
+        values = palette.getpalette() or []
+        palette.putpalette([255 if value > 250 else value for value in values])  # white is white
         colours.quantize(palette=palette).save(small, "PNG", optimize=True, dpi=drawn.info["dpi"])
     return small.getvalue()

@@ -21,8 +21,6 @@ Lines = Mapping[str, float] | None
 WIDTH = 7.0  # inches: a text width
 MARKERS, DASHES = "osD^vP*d<>", ("-", "--", ":", "-.")
 APART = 0.01  # share of an axis between intervals of several curves at one place
-FLOOR = "everything predicted"
-"""What a mask of the whole image scores: no method should be below it."""
 REFERENCE: dict[str, Any] = {"color": "black", "linestyle": ":"}  # floors, chance, zero
 
 
@@ -140,7 +138,7 @@ def dots(
     """Draw scores with intervals as dots, a row for each ``label`` and a panel for each score.
     ``scores`` are from a column to the label of its panel: ``size``, a share, gets a logarithmic
     axis, a change its zero, a corrected interval (``_low_corrected``) a thin line; what the table
-    lacks is left out. ``hue`` tells dots apart; ``lines`` are from a score to its floor."""
+    lacks is left out. ``hue`` tells dots apart; ``lines`` are from a score to chance."""
     scores = {score: label for score, label in scores.items() if score in table}
     height = 1.3 + 0.35 * table["label"].nunique()
     alike = all("change" in score for score in scores)
@@ -156,7 +154,7 @@ def dots(
         if "change" in score:
             panel.axvline(0, **REFERENCE)
         if lines and score in lines:
-            panel.axvline(lines[score], **REFERENCE, label=FLOOR)
+            panel.axvline(lines[score], **REFERENCE, label="chance")
         panel.set(xlabel=label, ylabel="")
     _legend(figure, row[0])
     return figure

@@ -131,7 +131,7 @@ def test_curves_go_through_their_tables_with_intervals_and_reference_lines() -> 
         "noise": levels(METHODS[1:], ["none", "3"], 0.3),
     }
     figure = figures.curves(
-        tables, "level", "iou", "method", NOTE, label="IoU", lines={figures.FLOOR: 0.1}
+        tables, "level", "iou", "method", NOTE, label="IoU", lines={"chance": 0.1}
     )
     first, second = figure.axes
     assert [axes.get_xlabel() for axes in figure.axes] == list(tables)
@@ -141,7 +141,7 @@ def test_curves_go_through_their_tables_with_intervals_and_reference_lines() -> 
     assert [label.get_text() for label in second.get_xticklabels()] == ["none", "3"]
     ends = [part[:, 1] for of in segments(first) for part in of.get_segments()]
     np.testing.assert_allclose(ends, tables["JPEG quality"][["iou_low", "iou_high"]])
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == [*METHODS, figures.FLOOR]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [*METHODS, "chance"]
     assert len({str(line.get_marker()) for line in drawn}) == len(METHODS)
     colours = [
         {line.get_color() for line in axes.lines if len(line.get_xdata())} for axes in figure.axes
