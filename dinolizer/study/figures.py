@@ -20,7 +20,7 @@ Images = Sequence[NDArray[Any]]
 Lines = Mapping[str, float] | None
 WIDTH = 7.0  # inches: a text width
 MARKERS, DASHES = "osD^vP*d<>", ("-", "--", ":", "-.")
-APART = 0.01  # share of an axis between intervals of several curves at one place
+APART = 0.01  # share of the width between intervals of several curves at one place
 REFERENCE: dict[str, Any] = {"color": "black", "linestyle": ":"}  # floors, chance, zero
 
 
@@ -67,17 +67,17 @@ def gallery(
 
 
 def benchmark(table: pd.DataFrame, rows: pd.DataFrame, note: str) -> Figure:
-    """Draw the AP of every method on every family: means, intervals, photographs as points, chance.
-    The table is `benchmark_table` of the rows; families unseen in training get an asterisk."""
+    """Draw the AP of every method on every family: means, intervals, chance, and the first method's
+    photographs. The table is `benchmark_table` of the rows; unseen families get an asterisk."""
     rows = rows[~rows["kind"].isin(AUTHENTIC_KINDS)]
     rows = pd.concat([rows, rows.assign(family=ALL_FAMILIES, kind="all")])
     rows, table = (of.assign(label=_families(of)) for of in (rows, table))
     order, methods = list(table["label"].unique()), list(table["method"].unique())
     figure, ((axes,),) = panels(1, 1, 1 + len(order) * (0.2 + 0.06 * len(methods)), note)
     at = {"x": "ap", "y": "label", "hue": "method", "order": order, "hue_order": methods}
-    photos = rows.groupby(["label", "method", "group"], sort=False)["ap"].mean().reset_index()
-    points = {"dodge": True, "jitter": False, "size": 2.5, "alpha": 0.4, "legend": False}
-    sns.stripplot(photos, **at, **points, ax=axes)
+    ours = rows[rows["method"] == methods[0]]
+    photos = ours.groupby(["label", "method", "group"], sort=False)["ap"].mean().reset_index()
+    sns.stripplot(photos, **at, dodge=True, jitter=False, size=3, alpha=0.5, legend=False, ax=axes)
     _intervals(axes, table, "ap", "method", order, apart=0.8 / len(methods))  # as the points are
     share = (rows["tp"] + rows["fn"]) / rows[["tp", "fp", "fn", "tn"]].sum(axis=1)
     ends = np.arange(len(order)) + np.array([[-0.45], [0.45]])
@@ -113,9 +113,9 @@ def curves(
             line = known[known[hue] == name]
             places = line[x]
             if len(barred) > 1 and places.dtype.kind in "if":
-                aside = APART * (barred.index(name) - len(barred) // 2 if name in barred else 0)
+                aside = barred.index(name) - (len(barred) - 1) / 2 if name in barred else 0
                 on_axis, back = (np.log, np.exp) if x == "share" else (np.asarray, np.asarray)
-                places = back(on_axis(places) + aside * np.ptp(on_axis(known[x])))
+                places = back(on_axis(places) + APART * columns * aside * np.ptp(on_axis(known[x])))
             look = _look(number) | {"ls": DASHES[number % len(DASHES)], "label": name}
             panel.errorbar(places, line[y], _reach(line, y), **look)
         for name, value in (lines or {}).items():
@@ -249,7 +249,7 @@ def share_axis(axes: Axes, ticks: Sequence[float] = (1, 3)) -> None:
     """A logarithmic axis of shares in percent, with ticks at these multiples of powers of ten."""
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=ticks))
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     axes.minorticks_off()
 
 
