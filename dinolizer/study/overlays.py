@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Picture = NDArray[np.uint8]
 Map = NDArray[np.floating]
 
-OUTCOMES = {"found": (86, 180, 233), "false": (213, 94, 0), "missed": (204, 121, 167)}
+OUTCOMES = {"found": (86, 180, 233), "false alarm": (213, 94, 0), "missed": (204, 121, 167)}
 """Edited and predicted, predicted only, edited only; in Okabe and Ito's colours, for all eyes."""
 OPACITY, SCALE = 0.65, "cividis"
 
