@@ -221,7 +221,8 @@ def palette_png(png: bytes) -> bytes:
         few = drawn.width * drawn.height // 50  # pixels; to fit the palette to all takes seconds
         colours = drawn.convert("RGB")
         palette = colours.quantize(256, kmeans=few)
-        values = palette.getpalette() or []
-        palette.putpalette([255 if value > 250 else value for value in values])  # white is white
+        values = np.reshape(palette.getpalette() or [], (-1, 3))
+        values[(values > 245).all(axis=1)] = 255  # white is white
+        palette.putpalette(values.ravel().tolist())
         colours.quantize(palette=palette).save(small, "PNG", optimize=True, dpi=drawn.info["dpi"])
     return small.getvalue()

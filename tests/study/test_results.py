@@ -66,6 +66,7 @@ def test_figure_is_200_dpi_and_the_same_bytes_each_time(folder: Path) -> None:
     with Image.open(path) as image:
         assert image.info["dpi"] == pytest.approx((200, 200), abs=0.1)
         assert image.mode == "P"
+        assert image.convert("RGB").getpixel((0, 0)) == (255, 255, 255)  # the page stays white
     first = path.read_bytes()
     save_figure()
     assert path.read_bytes() == first
