@@ -21,7 +21,7 @@ Lines = Mapping[str, float] | None
 WIDTH = 7.0  # inches: a text width
 MARKERS, DASHES = "osD^vP*d<>", ("-", "--", ":", "-.")
 APART = 0.01  # share of the width between intervals of several curves at one place
-REFERENCE: dict[str, Any] = {"color": "black", "linestyle": ":"}  # floors, chance, zero
+REFERENCE: dict[str, Any] = {"color": "black", "linestyle": ":"}  # floors, chance
 
 
 def style() -> None:
@@ -152,7 +152,7 @@ def dots(
         if score == "size":
             share_axis(panel, ticks=(1,))  # more do not fit beside other panels
         if "change" in score:
-            panel.axvline(0, **REFERENCE)
+            panel.axvline(0, color="0.5", linewidth=0.8)  # dotted is chance
         if lines and score in lines:
             panel.axvline(lines[score], **REFERENCE, label="chance")
         panel.set(xlabel=label, ylabel="")
