@@ -219,3 +219,10 @@ def test_several_scores_are_curves_beside_each_other_on_an_axis_of_shares() -> N
     assert texts == ["IoU", "recall", "paper: missed below"]
     assert panel.get_xscale() == "log"
     assert overlapping(figure) == []
+
+
+def test_points_are_spread_alike_each_time() -> None:
+    """seaborn spreads points by NumPy's global generator."""
+    first = np.random.uniform()
+    figures.style()
+    assert np.random.uniform() == first
