@@ -14,6 +14,7 @@ from matplotlib.ticker import LogLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from dinolizer.data.manifest import AUTHENTIC_KINDS
+from dinolizer.study.metrics import chance
 from dinolizer.study.statistics import ALL_FAMILIES
 
 Images = Sequence[NDArray[Any]]
@@ -69,19 +70,19 @@ def gallery(
 def benchmark(table: pd.DataFrame, rows: pd.DataFrame, note: str) -> Figure:
     """Draw the AP of every method on every family: means, intervals, chance, and the first method's
     photographs. The table is `benchmark_table` of the rows; unseen families get an asterisk."""
-    rows = rows[~rows["kind"].isin(AUTHENTIC_KINDS)]
+    rows = rows[~rows["kind"].isin(AUTHENTIC_KINDS)].assign(of=rows["family"], chance=chance(rows))
     rows = pd.concat([rows, rows.assign(family=ALL_FAMILIES, kind="all")])
     rows, table = (of.assign(label=_families(of)) for of in (rows, table))
     order, methods = list(table["label"].unique()), list(table["method"].unique())
     figure, ((axes,),) = panels(1, 1, 1 + len(order) * (0.2 + 0.06 * len(methods)), note)
     at = {"x": "ap", "y": "label", "hue": "method", "order": order, "hue_order": methods}
-    ours = rows[rows["method"] == methods[0]]
-    photos = ours.groupby(["label", "method", "group"], sort=False)["ap"].mean().reset_index()
+    ours, by = rows[rows["method"] == methods[0]], ["label", "method", "group"]
+    photos = ours.groupby([*by, "of"])["ap"].mean().groupby(by).mean().reset_index()
     sns.stripplot(photos, **at, dodge=True, jitter=False, size=3, alpha=0.5, legend=False, ax=axes)
     _intervals(axes, table, "ap", "method", order, apart=0.8 / len(methods))  # as the points are
-    share = (rows["tp"] + rows["fn"]) / rows[["tp", "fp", "fn", "tn"]].sum(axis=1)
+    guessed = rows.groupby(["label", "of"])["chance"].mean().groupby("label").mean()
     ends = np.arange(len(order)) + np.array([[-0.45], [0.45]])
-    axes.vlines(share.groupby(rows["label"]).mean()[order], *ends, **REFERENCE, label="chance")
+    axes.vlines(guessed[order], *ends, **REFERENCE, label="chance")
     axes.set(xlabel="average precision", ylabel="", xlim=(0, 1))
     _legend(figure, axes)
     return figure

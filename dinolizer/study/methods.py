@@ -102,8 +102,7 @@ def own_scores(backbone: Backbone, manifest: pd.DataFrame) -> pd.DataFrame:
         places = [*product((0, below), (0, right)), (below // 2, right // 2)]
         windows = as_batch([plan.cut(fitted, place) for place in places], backbone.device)
         scores.append(backbone.image_logits(windows).mean().item())
-    rows = manifest[["group", "kind"]]
-    return rows.assign(method=f"{spec.name}'s own classifier", score=scores)
+    return manifest[["group", "kind"]].assign(method=f"{spec.name}'s own classifier", score=scores)
 
 
 def noise_inconsistency(image: Image, window: int = 15) -> Map:

@@ -119,12 +119,12 @@ def matched_thresholds(rows: pd.DataFrame, groups: Iterable[str], rate: float) -
 
 def with_matched(rows: pd.DataFrame, by: Sequence[str] = ("method",)) -> pd.DataFrame:
     """Add to rows what each value of ``by`` scores on edited images where it marks the same share
-    of unedited photographs (see `matched_thresholds`): for each of `RATES`, say 1 %, ``iou_at_1``
-    and ``recall_at_1``; nan without other photographs."""
+    of unedited photographs (see `matched_thresholds`): ``iou_at_1``, ``recall_at_1``
+    for 1 % and so on for `RATES`; nan without other photographs."""
     parts = []
     for _, part in rows.reset_index(drop=True).groupby(list(by), sort=False):
         edited = part[~part["kind"].isin(AUTHENTIC_KINDS)]
-        share = (edited["tp"] + edited["fn"]) / edited[["tp", "fp", "fn", "tn"]].sum(axis=1)
+        share = chance(edited)
         scores: dict[str, Values] = {}
         for name, rate in RATES.items():
             at = edited["group"].map(matched_thresholds(part, part["group"], rate))
@@ -134,6 +134,11 @@ def with_matched(rows: pd.DataFrame, by: Sequence[str] = ("method",)) -> pd.Data
             scores |= {f"iou_at_{name}": iou, f"recall_at_{name}": recall}
         parts.append(part.join(pd.DataFrame(scores, index=edited.index)))
     return pd.concat(parts)
+
+
+def chance(rows: pd.DataFrame) -> "pd.Series[float]":
+    """Edited share of the pixels that count: the AP of chance, the IoU of predicting everything."""
+    return rows[["tp", "fn"]].sum(axis=1) / rows[["tp", "fp", "fn", "tn"]].sum(axis=1)
 
 
 def roc_curves(rows: pd.DataFrame) -> pd.DataFrame:

@@ -85,6 +85,15 @@ def test_means_intervals_photographs_and_chance_are_those_of_the_tables(
     assert plt.get_fignums() == []
 
 
+def test_chance_over_all_is_the_mean_over_families(table: pd.DataFrame, rows: pd.DataFrame) -> None:
+    """Where `autoencoder, fr` has 80 % edited and all else 20 %: (5 * 0.2 + 0.5) / 6."""
+    large = (rows["family"] == "autoencoder") & (rows["kind"] == "fr")
+    rows.loc[large, ["tp", "fn", "fp", "tn"]] = [40, 40, 10, 10]
+    (axes,) = figures.benchmark(table, rows, NOTE).axes
+    (chance,) = (part for part in axes.collections if part.get_label() == "chance")
+    assert chance.get_segments()[-1][0, 0] == pytest.approx(0.25)
+
+
 @pytest.mark.parametrize("titles", [["one", "two"], list("abcd")])
 def test_pictures_are_named_and_maps_have_one_scale_and_their_mask_as_outline(
     titles: list[str],

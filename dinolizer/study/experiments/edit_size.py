@@ -77,8 +77,7 @@ def matched_cuts(
 
 @dataclass(frozen=True)
 class Pair:
-    """An edited image and what it was made from, uint8 ``(H, W, 3)``, the mask, bool ``(H, W)``, of
-    the edit, and a row of a manifest on it."""
+    """An edited image and its original, uint8 ``(H, W, 3)``, the edit's mask, a manifest's row."""
 
     image: Image
     original: Image

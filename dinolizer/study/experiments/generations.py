@@ -209,8 +209,7 @@ def pooled_or_patches(
     """Whether anything in a crop is edited, told by a linear head on its ``pooled`` tokens (their
     mean and maximum), trained with cross-entropy, and by the highest logit of a head on its
     ``patches``, trained with Dice: a row each, ``by``, and one of their difference, with the
-    ``auc`` of crops whose photograph the heads never met, and its interval. Of tokens
-    ``(N, D, h, w)`` and shares ``(N, h, w)``."""
+    ``auc`` of crops of photographs that the heads never met. Of tokens ``(N, D, h, w)``."""
     pooled = torch.cat([tokens.mean((2, 3)), tokens.amax((2, 3))], dim=1)[..., None, None]
     edited = sample.targets.amax((1, 2), keepdim=True) > 0
     heads_of: dict[str, tuple[Tensor, Sample, Loss]] = {

@@ -4,6 +4,7 @@ import pandas as pd
 
 from dinolizer.data.degradations import DEGRADATIONS, Step
 from dinolizer.study.evaluation import Case, leads, mean_lead, step_columns
+from dinolizer.study.metrics import chance
 from dinolizer.study.statistics import Measured, ratio
 
 CLEAN: Case = ()
@@ -36,11 +37,9 @@ def rows_of(rows: pd.DataFrame, case: Case) -> pd.DataFrame:
 
 
 def share_kept(rows: pd.DataFrame, case: Case, seed: int = 0) -> Measured:
-    """Share of what the average precision is above chance, the edited share, that is left after a
-    case: the ratio of both means over families of the same images, of one method."""
-    pixels = rows[["tp", "fn", "fp", "tn"]]
-    chance = pixels[["tp", "fn"]].sum(axis=1) / pixels.sum(axis=1)
-    gains = rows.assign(gain=rows["ap"] - chance)
+    """Share of what the average precision is above chance that is left after a case:
+    the ratio of both means over families of the same images, of one method."""
+    gains = rows.assign(gain=rows["ap"] - chance(rows))
     clean = rows_of(gains, CLEAN)[["image", "gain"]]
     both = rows_of(gains, case).merge(clean, on="image", suffixes=("", "_clean"))
     return ratio(both["gain"], both["gain_clean"], both["group"], both["family"], seed)
