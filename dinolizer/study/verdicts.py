@@ -32,7 +32,7 @@ VERDICT_CAPTION = (
 PARTS = {
     "claims": "Claims of the abstract",
     "mechanisms": "Mechanisms: why it should work",
-    "experiments": "First experiments: on what it depends",
+    "experiments": "First experiments: what the result depends on",
     "questions": "Open questions, put as statements",
     "checks": "Next checks, which are ours",
 }
