@@ -122,7 +122,7 @@ def _through(
 def in_threads(
     function: Callable[[In], Out], items: Iterable[In], threads: int = THREADS
 ) -> Iterator[Out]:
-    """``map``, in order, in threads at most ``threads`` items ahead; the caller's draws items."""
+    """``map``, in threads and in order, at most ``threads`` ahead; the caller's own draws items."""
     with ThreadPoolExecutor(threads) as pool:
         pending: deque[Future[Out]] = deque()
         try:

@@ -30,7 +30,7 @@ LeftOut = dict[str, list[str]]  # paths of what is left out, by what it is
 
 def walk(root: str | Path, left_out: LeftOut, skip: Skip = lambda folder: None) -> Iterator[str]:
     """The regular files in and below a folder, sorted by folders and names. Links are followed, but
-    not in a circle. ``left_out`` takes the rest: what is hidden, unreadable, or ``skip`` names."""
+    not in a circle. ``left_out`` takes what is hidden or unreadable, and what ``skip`` names."""
     pending = [(str(root), frozenset[tuple[int, int]]())]
     visits: Counter[tuple[int, int]] = Counter()
     while pending:

@@ -1,4 +1,4 @@
-"""Maps by other methods, one for each test image; ``peer.yaml`` tells what they mean."""
+"""Maps by other methods, one for each test image, and their ``peer.yaml``: data/README.md."""
 
 import math
 import os

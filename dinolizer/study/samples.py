@@ -88,7 +88,7 @@ def load(
 
 
 def without_trained(tested: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
-    """The test images whose ``group`` is not trained on; says how many are, and refuses none."""
+    """Test images whose ``group`` is not trained on; says how many are, and refuses if all are."""
     fitted = training["split"].isin([*TRAIN, *VALIDATION])
     shown = tested["group"].isin(training.loc[fitted, "group"])
     if shown.all():

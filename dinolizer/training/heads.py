@@ -27,7 +27,7 @@ TEMPERATURES = tuple(np.geomspace(0.5, 50, 100).tolist())
 class Heads(nn.Module):
     """K linear heads on the same tokens, standardised as ``(tokens - mean) * scale``, ``(K, D)``. K
     is the product of ``axes``, the lengths of what the heads differ in, say ``{"seed": 5, "fold":
-    7}``; the last varies fastest. Each maps D token channels (``dim``) to C ``classes``, at 0."""
+    7}``; the last varies fastest. Each maps ``dim`` channels to ``classes``, and starts at 0."""
 
     mean: Tensor
     scale: Tensor

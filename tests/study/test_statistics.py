@@ -15,6 +15,7 @@ from dinolizer.study.statistics import (
     macro_mean,
     macro_statistic,
     macro_table,
+    of_columns,
     ratio,
     sign_flip_p,
 )
@@ -255,3 +256,20 @@ def test_intervals_over_200_photographs_cover_a_skewed_mean() -> None:
         low, high = interval(*macro_statistic(sample, np.arange(200)), seed=seed)
         held.append(low <= 1 <= high)
     assert 0.93 <= np.mean(held) <= 0.97
+
+
+def test_a_paired_change_of_three_photographs_has_students_interval() -> None:
+    """They change by 0, -0.05 and -0.1: 4.303 standard errors of 0.05 / 3**0.5 are 0.124."""
+    values = {28: [0.4, 0.6, 0.5], 56: [0.4, 0.55, 0.4]}
+    rows = pd.DataFrame(
+        [
+            {"stride": stride, "image": group, "group": group, "iou": iou}
+            for stride, ious in values.items()
+            for group, iou in zip("abc", ious, strict=True)
+        ]
+    )
+    usual, wide = macro_table(rows, ["stride"], "iou", {"stride": 28}).to_dict("records")
+    assert (usual["stride"], usual["n_images"]) == (28, 3)
+    assert (usual["iou_change"], usual["iou"]) == (0, 0.5)
+    change = of_columns(wide, "iou_change")
+    assert change == pytest.approx((-0.05, -0.05 - 0.124, -0.05 + 0.124), abs=1e-3)

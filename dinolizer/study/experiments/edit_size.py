@@ -99,7 +99,7 @@ class Pair:
 
 
 def forged_pairs(photos: Mapping[str, Path], window: int, seed: int = 0) -> Iterator[Pair]:
-    """Edits of the largest of `SHARES`, by each learned generator, on `PLACES` crops per photo."""
+    """The largest of `SHARES` by each learned generator, on `PLACES` windows of each photograph."""
     side = window // DOWNSAMPLING * DOWNSAMPLING
     for number, (name, path) in enumerate(photos.items()):
         photo = read_image(path)
@@ -114,7 +114,7 @@ def forged_pairs(photos: Mapping[str, Path], window: int, seed: int = 0) -> Iter
 
 
 def listed_pairs(manifest: pd.DataFrame, count: int = 0, seed: int = 0) -> Iterator[Pair]:
-    """Spliced images of a manifest, at most ``count`` (0: all), beside their photographs."""
+    """At most ``count`` (0: all) spliced images beside the photograph of their group and size."""
     same = ["dataset", "group", "width", "height"]
     real = manifest[manifest["kind"] == "real"].drop_duplicates(same)
     spliced = manifest[manifest["kind"] == "sp"]

@@ -12,7 +12,7 @@ from dinolizer.pocket.photos import photo_paths
 from dinolizer.study.evaluation import Case, Method, rows_of
 from dinolizer.study.methods import BASELINES, blind_method, localized
 from dinolizer.study.results import Results
-from dinolizer.study.statistics import macro_table
+from dinolizer.study.statistics import macro_table, of_columns
 from dinolizer.study.verdicts import decide
 
 COMMITTED = ROOT / "results" / "real"
@@ -100,7 +100,7 @@ def wanted_table(
         rows = tables[of].assign(method=METHOD) if of == "unedited" else tables[of]
         rows = rows[(rows["condition"] == condition) & (rows["method"] == METHOD)]
         for line in rows.nlargest(1, score).to_dict("records"):
-            value, low, high = (line[f"{score}{end}"] for end in ("", "_low", "_high"))
+            value, low, high = of_columns(line, score)
             over, under = (-np.inf, wanted) if of == "unedited" else (wanted, np.inf)
             verdict = decide(value, low, high, over, under, testable=True)
             reached = REACHED.get(verdict, "undecided")

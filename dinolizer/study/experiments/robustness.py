@@ -47,7 +47,7 @@ def share_kept(rows: pd.DataFrame, case: Case, seed: int = 0) -> Measured:
 
 def lead_gained(rows: pd.DataFrame, method: str, seed: int = 0) -> Measured:
     """By how much a method's lead over the next best, see `leads`, grows in average precision: the
-    mean over the single degradations that all (who has any) have, minus that without any."""
+    mean over the single degradations that all have, minus that before; who has none is left out."""
     clean = rows["degradation"] == "none"
     single = rows[~clean & (rows["before"] == "none")]
     having = single.groupby(["degradation", "level"])["method"].transform("nunique")
